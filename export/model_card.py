@@ -1,0 +1,61 @@
+"""The bundle's README: made from figures that were measured, and from nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+__all__ = ["model_card"]
+
+
+def model_card(name: str, manifest: dict[str, Any]) -> str:
+    """Write the model card of a bundle.
+
+    Args:
+        name: The bundle's name.
+        manifest: The content of ``bundle.json``.
+
+    Returns:
+        Markdown.
+    """
+    training, model = manifest["training"], manifest["model"]
+    lines = [f"# {name}", "", "A streaming text generator with constant memory, made by rillet.", ""]
+    lines += ["```sh", f'rillet generate {name} "Once" --max-new-tokens 200 --seed 1', "```", ""]
+    lines += ["## Model", "", "| | |", "| --- | --- |"]
+    rows = {
+        "trained parameters": f"{training['parameters']:,}" if "parameters" in training else None,
+        "vocabulary": f"{model['vocab_size']:,} tokens",
+        "memory": f"the last {model['memory']:,} steps" if model["memory"] else "none",
+        "precision": manifest["precision"],
+        "trained on": training.get("corpus"),
+        "of it": f"{training['trained_tokens']:,} tokens" if "trained_tokens" in training else None,
+        "steps": training.get("steps"),
+    }
+    lines += [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    lines += ["", "## Held-out loss", ""]
+    held_out = training.get("held_out")
+    if held_out:
+        lines += [
+            f"Over {held_out['tokens']:,} tokens that were never trained on, read as one stream:",
+            "",
+            "| | nats per token | bits per token |",
+            "| --- | --- | --- |",
+        ]
+        for label, key in (("with the memory", "loss"), ("without it", "without_memory")):
+            value = held_out[key]
+            lines.append(f"| {label} | {value:.4f} | {value / math.log(2):.4f} |")
+    else:
+        lines.append("Not measured.")
+    lines += [
+        "",
+        "## Parity with PyTorch",
+        "",
+        "| graph | read | tokens | greedy tokens that differ | largest difference of a logit |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['graph']} | {row['text']} | {row['tokens']:,} | {row['greedy_differences']} | "
+        f"{row['max_difference']['logits']:.1e} |"
+        for row in manifest["parity"]
+    ]
+    return "\n".join(lines) + "\n"

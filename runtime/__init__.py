@@ -1,0 +1,54 @@
+"""Run a bundle: stateful text generation with numpy and one inference engine.
+
+Nothing here imports torch or onnx::
+
+    import rillet.runtime
+
+    model = rillet.runtime.load("my-model")
+    for piece in model.stream("ROMEO:", max_new_tokens=200, temperature=0.8, seed=7):
+        print(piece, end="", flush=True)
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from .bundle import Bundle
+from .errors import (
+    BundleError,
+    ConfigError,
+    CorpusError,
+    EngineError,
+    ParityError,
+    RilletError,
+    UsageError,
+)
+from .model import Model, load
+from .sampler import Sampler, SamplingParams
+from .session import Session, UnknownCharacterWarning
+from .tokenizer import TextDecoder, Tokenizer
+
+try:
+    __version__ = version("rillet")
+except PackageNotFoundError:  # pragma: no cover - run from a bare checkout
+    __version__ = "0+unknown"
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "ConfigError",
+    "CorpusError",
+    "EngineError",
+    "Model",
+    "ParityError",
+    "RilletError",
+    "Sampler",
+    "SamplingParams",
+    "Session",
+    "TextDecoder",
+    "Tokenizer",
+    "UnknownCharacterWarning",
+    "UsageError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,157 @@
+"""The bundle: a folder that holds everything a stream needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .contract import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
+from .errors import BundleError
+from .files import sha256_bytes, sha256_file
+
+__all__ = ["BUNDLE_FILE", "Bundle", "checksum"]
+
+BUNDLE_FILE = "bundle.json"
+_LARGEST_MANIFEST = 16 * 1024 * 1024
+
+
+def checksum(manifest: dict[str, Any]) -> str:
+    """SHA-256 of a manifest without its own ``checksum`` entry."""
+    content = {key: value for key, value in manifest.items() if key != "checksum"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return sha256_bytes(text.encode())
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose files have been checked against their hashes.
+
+    Attributes:
+        path: The folder.
+        manifest: The content of ``bundle.json``.
+        state: The state table, in order.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    state: list[StateTensor]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Open a bundle and check every file that it names.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            BundleError: There is no bundle, it is of a newer format, or a file is
+                missing, damaged or outside the folder.
+        """
+        path = Path(path)
+        manifest = _read_manifest(path)
+        bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
+        for name, wanted in bundle.hashes().items():
+            found = bundle.file(name)
+            if sha256_file(found) != wanted:
+                raise BundleError(
+                    f"{found} is damaged or was changed: its SHA-256 is not the one in "
+                    f"{BUNDLE_FILE}; export the bundle again, or copy it afresh"
+                )
+        for needed in ("decode", "prefill"):
+            bundle.graph(needed)
+        return bundle
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file of the bundle, by file name."""
+        graphs, files = self.manifest.get("graphs"), self.manifest.get("files")
+        hashes: dict[str, str] = {}
+        if isinstance(graphs, dict) and isinstance(files, dict):
+            for entry in graphs.values():
+                if isinstance(entry, dict) and isinstance(entry.get("file"), str):
+                    hashes[entry["file"]] = str(entry.get("sha256"))
+            hashes.update({name: str(value) for name, value in files.items()})
+        if "tokenizer.json" not in hashes:
+            raise BundleError(f"{self.path / BUNDLE_FILE} names no graphs or no tokenizer")
+        return hashes
+
+    def file(self, name: str) -> Path:
+        """A file of the bundle, by the name that ``bundle.json`` gives it.
+
+        Raises:
+            BundleError: The name leaves the folder, or there is no such file.
+        """
+        plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
+        path = self.path / name
+        if not plain or path.is_symlink():
+            raise BundleError(
+                f"{self.path / BUNDLE_FILE} names the file {name!r}, which is not a plain "
+                "file of the folder; the bundle was not written by rillet"
+            )
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; export the bundle again, or copy it afresh")
+        return path
+
+    def graph(self, name: str) -> Path:
+        """The path of a graph, such as ``decode`` or ``prefill``."""
+        entry = self.manifest["graphs"].get(name)
+        if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
+            raise BundleError(f"{self.path / BUNDLE_FILE} names no {name} graph")
+        return self.file(entry["file"])
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        model = self.manifest.get("model")
+        size = model.get("vocab_size") if isinstance(model, dict) else None
+        if type(size) is not int or size < 1:
+            raise BundleError(f"{self.path / BUNDLE_FILE} gives no vocabulary size")
+        return size
+
+    def generation_defaults(self) -> dict[str, Any]:
+        """The default sampling, by Hugging Face's names."""
+        return read_json_object(self.file("generation_config.json"))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Raises:
+        BundleError: The file is too large, or holds no JSON object.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            raise BundleError(f"{path} is larger than any that rillet writes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read as JSON ({error}); copy it afresh") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path} holds no JSON object; it was not written by rillet")
+    return value
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_dir():
+        raise BundleError(f"{path} is not a folder; give the folder that `rillet export` wrote")
+    file = path / BUNDLE_FILE
+    if not file.is_file() or file.is_symlink():
+        raise BundleError(
+            f"{path} is not a bundle: it has no {BUNDLE_FILE}; give the folder that "
+            "`rillet export` wrote"
+        )
+    manifest = read_json_object(file)
+    version = manifest.get("format_version")
+    if manifest.get("format") != FORMAT or not isinstance(version, str):
+        raise BundleError(f"{file} is not the manifest of a rillet bundle")
+    if version.split(".")[0] != FORMAT_VERSION.split(".")[0]:
+        raise BundleError(
+            f"{path} has format version {version}, and this rillet reads {FORMAT_VERSION}; "
+            "install a newer rillet, or export the model again with this one"
+        )
+    if manifest.get("checksum") != checksum(manifest):
+        raise BundleError(
+            f"{file} is damaged or was changed: its checksum does not match its content; "
+            "export the bundle again, or copy it afresh"
+        )
+    return manifest

@@ -1,0 +1,103 @@
+"""What a graph promises: names, shapes, and the table of its state.
+
+The exporter writes these promises into every graph and bundle; the runtime reads
+them back and binds by name.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import BundleError
+
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "STEP_CONTRACT",
+    "StateTensor",
+    "parse_state_table",
+    "state_table_json",
+]
+
+FORMAT = "rillet-bundle"
+FORMAT_VERSION = "1.0"
+
+STEP_CONTRACT = (
+    "Inputs: input_ids int64 [batch, T]; learn float32 [batch], 1 to store what is read "
+    "in the stream's memory and 0 not to; past.NAME for each row of the state table. "
+    "Outputs: logits float32 [batch, T, vocabulary], natural-log probabilities of the token "
+    "after each input; present.NAME for each row. Start a stream with every past.NAME all "
+    "zeros; feed each present.NAME back as past.NAME. T is 1 in the decode graph and any "
+    "number from 1 in the prefill graph; any way of cutting a text into calls gives the same "
+    "result. past.NAME and present.NAME may share one buffer."
+)
+
+_DTYPES = ("float16", "float32", "int64")
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """One row of the state table.
+
+    Attributes:
+        name: Name, without ``past.`` or ``present.``.
+        shape: Sizes after the batch axis.
+        dtype: numpy's name of the element type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def past(self) -> str:
+        """Name of the graph input."""
+        return f"past.{self.name}"
+
+    @property
+    def present(self) -> str:
+        """Name of the graph output."""
+        return f"present.{self.name}"
+
+    def zeros(self, batch: int) -> np.ndarray[Any, Any]:
+        """The tensor at the start of a stream, ``[batch, *shape]``."""
+        return np.zeros((batch, *self.shape), self.dtype)
+
+
+def state_table_json(table: list[StateTensor]) -> list[dict[str, Any]]:
+    """The table as JSON values; the batch axis is written out by name."""
+    return [
+        {"name": row.name, "shape": ["batch", *row.shape], "dtype": row.dtype} for row in table
+    ]
+
+
+def parse_state_table(value: Any) -> list[StateTensor]:
+    """Read a state table from JSON text or values.
+
+    Raises:
+        BundleError: The table is not of the form that :func:`state_table_json` writes.
+    """
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise BundleError(f"the state table is not JSON ({error})") from error
+    table = []
+    try:
+        for row in value:
+            name, (batch, *shape), dtype = row["name"], row["shape"], row["dtype"]
+            sizes_are_sound = all(type(size) is int and size > 0 for size in shape)
+            if not isinstance(name, str) or batch != "batch" or not sizes_are_sound:
+                raise BundleError(f"the state table has a row that cannot be read: {row!r}")
+            if dtype not in _DTYPES:
+                raise BundleError(f"state tensor {name!r} has the unknown type {dtype!r}")
+            table.append(StateTensor(name, tuple(shape), dtype))
+    except (TypeError, KeyError, ValueError) as error:
+        raise BundleError("the state table cannot be read") from error
+    if len({row.name for row in table}) != len(table) or not table:
+        raise BundleError("the state table is empty or names a tensor twice")
+    return table

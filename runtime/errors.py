@@ -1,0 +1,50 @@
+"""Errors that a user can act on.
+
+Each message says what was wrong, with the value seen, and what to do about it.
+The command line prints the message and leaves with ``exit_code``; a library
+user catches :class:`RilletError`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BundleError",
+    "ConfigError",
+    "CorpusError",
+    "EngineError",
+    "ParityError",
+    "RilletError",
+    "UsageError",
+]
+
+
+class RilletError(Exception):
+    """Base of all errors that rillet raises on purpose."""
+
+    exit_code = 1
+
+
+class UsageError(RilletError, ValueError):
+    """An argument or option has a value that can never work."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """A model or training configuration has conflicts."""
+
+
+class CorpusError(RilletError):
+    """A text to train on, or to read, cannot be used."""
+
+
+class BundleError(RilletError):
+    """A bundle or checkpoint is missing, damaged, or not ours."""
+
+
+class EngineError(RilletError):
+    """An inference engine is missing or failed."""
+
+
+class ParityError(RilletError):
+    """An exported graph does not compute what the PyTorch model computes."""

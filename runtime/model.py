@@ -1,0 +1,115 @@
+"""A loaded bundle: shared by any number of streams."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .bundle import Bundle
+from .engine import Engine
+from .errors import BundleError, UsageError
+from .sampler import SamplingParams
+from .session import Session
+from .tokenizer import Tokenizer
+
+__all__ = ["Model", "load"]
+
+
+def load(path: str | Path, provider: str = "auto", threads: int = 1) -> Model:
+    """Load a bundle.
+
+    Args:
+        path: The folder that ``rillet export`` wrote.
+        provider: The execution provider: ``auto`` or ``cpu``.
+        threads: Threads that one step may use. One is best for small models.
+
+    Returns:
+        The model, ready to generate.
+
+    Raises:
+        BundleError: There is no bundle, or it is damaged or of a newer format.
+        EngineError: The provider cannot run here.
+        UsageError: ``threads`` is below 1.
+    """
+    if type(threads) is not int or threads < 1:
+        raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
+    # An engine is imported when a model is loaded: the package imports without one.
+    from .onnx_engine import OnnxEngine
+
+    bundle = Bundle.open(path)
+    return Model(bundle, OnnxEngine(bundle, provider, threads))
+
+
+class Model:
+    """A bundle with an engine. Threads may share it; each has its own sessions.
+
+    Args:
+        bundle: An opened bundle.
+        engine: The engine that runs its graphs.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+        self.bundle = bundle
+        self.engine = engine
+        self.tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+        self.vocab_size = bundle.vocab_size
+        if self.tokenizer.vocab_size != self.vocab_size:
+            raise BundleError(
+                f"{bundle.path}: the tokenizer has {self.tokenizer.vocab_size} tokens and the "
+                f"model {self.vocab_size}; export the bundle again"
+            )
+        defaults = bundle.generation_defaults()
+        names = {field.name for field in dataclasses.fields(SamplingParams)}
+        self._defaults = {name: value for name, value in defaults.items() if name in names}
+        start = defaults.get("bos_token_id", 0)
+        if type(start) is not int or not 0 <= start < self.vocab_size:
+            raise BundleError(f"{bundle.path}: bos_token_id is {start!r}, which is no token")
+        self.start_token: int = start
+
+    def sampling(self, params: SamplingParams | None = None, **changes: Any) -> SamplingParams:
+        """The bundle's default sampling, or ``params``, with some fields changed.
+
+        Raises:
+            UsageError: A field is unknown or its value can never work.
+        """
+        base = SamplingParams(**self._defaults) if params is None else params
+        known = {field.name for field in dataclasses.fields(SamplingParams)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise UsageError(
+                f"{', '.join(unknown)}: no such sampling option; there are "
+                f"{', '.join(sorted(known))}"
+            )
+        return dataclasses.replace(base, **changes)
+
+    def session(self, learn: str = "read") -> Session:
+        """A new stream; see :class:`Session`."""
+        return Session(self, learn)
+
+    def stream(
+        self, prompt: str = "", *, max_new_tokens: int = 200, learn: str = "read", **sampling: Any
+    ) -> Iterator[str]:
+        """Read a prompt and generate text piece by piece, in a new stream.
+
+        Args:
+            prompt: The text to continue.
+            max_new_tokens: How many tokens to generate at most.
+            learn: What the stream's memory stores; see :class:`Session`.
+            **sampling: Fields of :class:`SamplingParams`.
+
+        Returns:
+            An iterator over pieces of text.
+        """
+        session = self.session(learn)
+        params = self.sampling(**sampling)
+        session.feed(prompt)
+        return session.stream(params, max_new_tokens=max_new_tokens)
+
+    def generate(
+        self, prompt: str = "", *, max_new_tokens: int = 200, learn: str = "read", **sampling: Any
+    ) -> str:
+        """Read a prompt and generate a text; the arguments are those of :meth:`stream`."""
+        pieces = self.stream(prompt, max_new_tokens=max_new_tokens, learn=learn, **sampling)
+        return "".join(pieces)

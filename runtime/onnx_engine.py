@@ -1,0 +1,220 @@
+"""The engine on ONNX Runtime."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .bundle import Bundle
+from .contract import StateTensor, parse_state_table
+from .errors import BundleError, EngineError
+
+try:
+    import onnxruntime as ort
+except ImportError as missing:  # pragma: no cover - the extra is not installed
+    raise EngineError(
+        "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
+    ) from missing
+
+__all__ = ["OnnxEngine", "OnnxState"]
+
+_CHUNK = 256
+"""Tokens fed to the prefill graph at a time: its attention grows with the square."""
+
+
+class OnnxState:
+    """State in two sets of buffers: a step reads one and writes the other.
+
+    A step that fails has not touched the set that it read, so the stream is where
+    it was. The memory's tensors are large and change in one slot a step; past and
+    present share their buffer, and a repeated step writes the same slot again.
+
+    Args:
+        engine: The engine that steps this state.
+        batch: Number of rows.
+    """
+
+    def __init__(self, engine: OnnxEngine, batch: int) -> None:
+        self.batch = batch
+        self.table = engine.state
+        shared = {row.name: row.zeros(batch) for row in self.table if _is_shared(row)}
+        self.sides = [
+            {row.name: shared.get(row.name, row.zeros(batch)) for row in self.table}
+            for _ in range(2)
+        ]
+        self.side = 0
+        self.ids = np.zeros((batch, 1), np.int64)
+        self.learn = np.ones(batch, np.float32)
+        self.logits = np.zeros((batch, 1, engine.vocab_size), np.float32)
+        self.bindings: list[Any] = []
+
+    def read(self) -> dict[str, npt.NDArray[Any]]:
+        """A copy of every state tensor, by name."""
+        return {name: value.copy() for name, value in self.sides[self.side].items()}
+
+    def write(self, values: dict[str, npt.NDArray[Any]]) -> None:
+        """Replace every state tensor.
+
+        Raises:
+            EngineError: A tensor is missing or has another shape or type.
+        """
+        for row in self.table:
+            value = values.get(row.name)
+            wanted = (self.batch, *row.shape)
+            if value is None or value.shape != wanted or value.dtype != np.dtype(row.dtype):
+                raise EngineError(
+                    f"state tensor {row.name!r} must be {row.dtype} of shape {wanted}; "
+                    f"got {None if value is None else (str(value.dtype), value.shape)}"
+                )
+        for row in self.table:
+            self.sides[self.side][row.name][...] = values[row.name]
+
+
+class OnnxEngine:
+    """Runs a bundle's graphs on ONNX Runtime.
+
+    A graph is loaded when it is first needed.
+
+    Args:
+        bundle: The bundle.
+        provider: ``cpu`` or ``auto``.
+        threads: Threads that one call may use.
+
+    Raises:
+        EngineError: The provider cannot run here.
+    """
+
+    def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
+        if provider not in ("auto", "cpu"):
+            raise EngineError(
+                f"provider {provider!r} is not one that this rillet can run; use 'cpu' or 'auto'"
+            )
+        self.bundle = bundle
+        self.state = bundle.state
+        self.vocab_size = bundle.vocab_size
+        self._threads = threads
+        self._sessions: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that owns the graphs' nodes."""
+        return str(self._session("decode").get_providers()[0])
+
+    def zero_state(self, batch: int = 1) -> OnnxState:
+        """The start of a stream: zeros, everywhere."""
+        return OnnxState(self, batch)
+
+    def prefill(
+        self, tokens: npt.NDArray[Any], state: OnnxState, learn: float = 1.0
+    ) -> npt.NDArray[Any]:
+        """Read tokens ``[B, T]`` in chunks; see :meth:`rillet.runtime.engine.Engine.prefill`."""
+        session = self._session("prefill")
+        tokens = np.ascontiguousarray(tokens, np.int64)
+        state.learn.fill(learn)
+        logits = np.empty((*tokens.shape, self.vocab_size), np.float32)
+        for start in range(0, tokens.shape[1], _CHUNK):
+            chunk = np.ascontiguousarray(tokens[:, start : start + _CHUNK])
+            part = np.empty((*chunk.shape, self.vocab_size), np.float32)
+            _run(session, self._bind(session, state, state.side, chunk, part))
+            state.side ^= 1
+            logits[:, start : start + _CHUNK] = part
+        return logits
+
+    def step(
+        self, tokens: npt.NDArray[Any], state: OnnxState, learn: float = 1.0
+    ) -> npt.NDArray[Any]:
+        """Read one token a row; see :meth:`rillet.runtime.engine.Engine.step`."""
+        session = self._session("decode")
+        if not state.bindings:
+            state.bindings = [
+                self._bind(session, state, side, state.ids, state.logits) for side in range(2)
+            ]
+        state.ids[:, 0] = tokens
+        state.learn.fill(learn)
+        _run(session, state.bindings[state.side])
+        state.side ^= 1
+        return state.logits[:, 0]
+
+    def _bind(
+        self,
+        session: Any,
+        state: OnnxState,
+        side: int,
+        ids: npt.NDArray[Any],
+        logits: npt.NDArray[Any],
+    ) -> Any:
+        """Bind a call that reads one side of the state and writes the other."""
+        binding = session.io_binding()
+        inputs = {"input_ids": ids, "learn": state.learn}
+        inputs.update({row.past: state.sides[side][row.name] for row in self.state})
+        outputs = {"logits": logits}
+        outputs.update({row.present: state.sides[side ^ 1][row.name] for row in self.state})
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        # The binding holds bare addresses; the arrays must live as long as it does.
+        return _Binding(binding, (inputs, outputs))
+
+    def _session(self, graph: str) -> Any:
+        with self._lock:
+            if graph not in self._sessions:
+                self._sessions[graph] = self._load(self.bundle.graph(graph))
+            return self._sessions[graph]
+
+    def _load(self, path: Path) -> Any:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
+        _check_contract(path, session, self.state)
+        return session
+
+
+class _Binding:
+    """An I/O binding and the arrays whose addresses it holds."""
+
+    def __init__(self, inner: Any, arrays: tuple[Any, ...]) -> None:
+        self.inner = inner
+        self.arrays = arrays
+
+
+def _run(session: Any, binding: _Binding) -> None:
+    try:
+        session.run_with_iobinding(binding.inner)
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise EngineError(
+            f"onnxruntime failed in a step ({error}); the stream is where it was before it"
+        ) from error
+
+
+def _is_shared(row: StateTensor) -> bool:
+    return row.name.startswith("memory_")
+
+
+def _check_contract(path: Path, session: Any, state: list[StateTensor]) -> None:
+    """The graph must have the inputs and outputs that the bundle's state table promises."""
+    inputs = {entry.name for entry in session.get_inputs()}
+    outputs = {entry.name for entry in session.get_outputs()}
+    wanted_inputs = {"input_ids", "learn"} | {row.past for row in state}
+    wanted_outputs = {"logits"} | {row.present for row in state}
+    differing = sorted((inputs ^ wanted_inputs) | (outputs ^ wanted_outputs))
+    if differing:
+        raise BundleError(
+            f"{path} does not fit the state table of its bundle: {', '.join(differing)} "
+            "stand in one of them only; export the bundle again"
+        )
+    table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
+    if table is not None and parse_state_table(table) != state:
+        raise BundleError(f"{path} carries another state table than its bundle; export again")
