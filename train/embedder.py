@@ -7,7 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ..runtime.errors import CorpusError
+
 __all__ = ["SinusoidalEmbedder", "fit_codes"]
+
+_NEIGHBOUR = 0.3
+"""Similarity of a typical token's code to its nearest neighbour's: alike, but told apart."""
 
 
 class SinusoidalEmbedder(nn.Module):
@@ -60,6 +65,8 @@ def fit_codes(tokens: Tensor, vocab_size: int, code_width: int, seed: int = 0) -
     Returns:
         Codes of unit length, ``[V, w]``.
     """
+    if len(tokens) < 2:
+        raise CorpusError("token codes need a text of at least two tokens")
     tokens = tokens.to(torch.int64)
     # What stands before a token and what stands after it, side by side: [V, 2V].
     pairs = tokens[:-1] * vocab_size + tokens[1:]
@@ -75,11 +82,13 @@ def fit_codes(tokens: Tensor, vocab_size: int, code_width: int, seed: int = 0) -
     # A singular vector's sign is the solver's whim: make the largest entry positive.
     signs = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True)).sign()
     coordinates = coordinates * torch.where(signs == 0, 1.0, signs)
-    spread = coordinates.pow(2).sum(1).mean().sqrt().clamp_min(1e-12)
-    coordinates = coordinates / spread
+    coordinates = coordinates / coordinates.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    distances = torch.cdist(coordinates, coordinates).fill_diagonal_(torch.inf)
+    nearest = distances.min(1).values.median().clamp_min(1e-3) if vocab_size > 1 else 1.0
+    bandwidth = math.sqrt(2 * math.log(1 / _NEIGHBOUR)) / nearest
     generator = torch.Generator().manual_seed(seed)
     half = (code_width + 1) // 2
     frequencies = torch.randn(rank, half, generator=generator, dtype=torch.float64)
-    angles = coordinates @ (frequencies * math.pi)
+    angles = coordinates @ (frequencies * bandwidth)
     codes = torch.cat([angles.sin(), angles.cos()], dim=1)[:, :code_width]
     return (codes / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).float()
