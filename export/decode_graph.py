@@ -171,7 +171,9 @@ class _Memory(nn.Module):
         self.buffer, self.combine = model.buffer, model.readout_cnn.combine
         self.gate = gate
         self.capacity = model.config.memory
-        self.register_buffer("beta", gate.log_beta.detach().exp())
+        beta = gate.log_beta.detach().exp()
+        self.register_buffer("half_beta", -beta / 2)
+        self.register_buffer("least", torch.exp(-beta / 2))
         self.register_buffer("one_hot", torch.eye(model.config.vocab_size))
         self.register_buffer("columns", torch.zeros(1, 1, model.config.key_width).long())
 
@@ -192,8 +194,9 @@ class _Memory(nn.Module):
         keys = past["memory_keys"].scatter(1, slot.unsqueeze(2) + self.columns, before)
         tokens = past["memory_tokens"].scatter(1, slot, token.unsqueeze(1))
         present["memory_keys"], present["memory_tokens"] = keys, tokens
-        similar = query @ keys.transpose(1, 2)  # [B, 1, M]
-        weights = torch.exp(similar * self.beta - self.beta)
-        found = weights @ F.embedding(tokens, self.one_hot)  # [B, 1, V]
+        # The distance itself, not a product: near 1 a product has no digits to spare.
+        distance = torch.linalg.vector_norm(keys - query, dim=2)  # [B, M]
+        weights = torch.relu(torch.exp(distance * distance * self.half_beta) - self.least)
+        found = weights.unsqueeze(1) @ F.embedding(tokens, self.one_hot)  # [B, 1, V]
         trust, memory = self.gate(features.unsqueeze(1), found)
         return self.combine(logits, memory.squeeze(1), trust.squeeze(1))

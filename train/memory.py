@@ -7,16 +7,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["recall"]
+__all__ = ["closeness", "recall"]
+
+_GRID = 2048.0
+"""Keys are cut at 2**-11: a product of two such numbers is a multiple of 2**-22, and a sum
+of them that stays below 2 is exact in float32, in whatever order it is taken."""
 
 
-def recall(query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: Tensor) -> Tensor:
+def recall(
+    query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: Tensor, fast: bool
+) -> Tensor:
     """How much each token is what followed when the stream was in a similar state.
 
     Kernel regression over the stored entries (Nadaraya and Watson, 1964), as in
     kNN language models (Khandelwal et al., 2020), without any trained key::
 
-        m = sum_j exp(beta (k . k_j - 1)) onehot(x_j),    sum_v m_v = z
+        w_j = max(0, exp(beta (k . k_j - 1)) - exp(-beta / 2))
+        m   = sum_j w_j onehot(x_j),    sum_v m_v = z
+
+    Keys have unit length, so that ``k . k_j - 1 = -|k - k_j|^2 / 2``, which is also what
+    a zero key is measured by: its weight is exactly 0.
 
     Args:
         query: Keys of the current steps, ``[B, T, n]``.
@@ -24,17 +34,57 @@ def recall(query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: T
         tokens: What followed, one-hot, ``[B, S, V]``.
         beta: Sharpness, a scalar tensor.
         visible: 0 or 1 for each step and entry, ``[T, S]``.
+        fast: Round as training may; see :func:`closeness`.
 
     Returns:
         ``m [B, T, V]``.
     """
     if torch.compiler.is_exporting():
-        return (_similarity(query, keys, beta, visible)) @ tokens
-    return _Recall.apply(query, keys, tokens, beta, visible)
+        close = closeness(query, keys)
+        return (torch.relu(torch.exp(beta * close) - torch.exp(-beta / 2)) * visible) @ tokens
+    return _Recall.apply(query, keys, tokens, beta, visible, fast)
 
 
-def _similarity(query: Tensor, keys: Tensor, beta: Tensor, visible: Tensor) -> Tensor:
-    return torch.exp(beta * (query @ keys.transpose(1, 2)) - beta) * visible
+def closeness(query: Tensor, keys: Tensor) -> Tensor:
+    """``-|k - k_j|^2 / 2`` for each query and key, to 1e-8.
+
+    In float32, ``k . k_j - 1`` has an error of up to 5e-7, which beta multiplies; it
+    differs between a product of matrices and one of vectors, so that the same text read
+    in other chunks gave logits that differed by 2e-5. Each key is therefore split into
+    a coarse part, whose products are exact, and a rest, whose products are small.
+
+    Args:
+        query: ``[B, T, n]``.
+        keys: ``[B, S, n]``.
+
+    Returns:
+        ``[B, T, S]``.
+    """
+    coarse_query, rest_query = _split(query)
+    coarse_keys, rest_keys = _split(keys)
+    exact = coarse_query @ coarse_keys.transpose(1, 2)
+    exact = exact - _half_square(coarse_query)
+    exact = exact - _half_square(coarse_keys).transpose(1, 2)
+    left = torch.cat([query, rest_query], dim=2)
+    right = torch.cat([rest_keys, coarse_keys], dim=2)
+    small = left @ right.transpose(1, 2)
+    # |k|^2 / 2 is the coarse part's, already subtracted, and what the rest adds to it.
+    small = small - _half_square_rest(coarse_query, rest_query)
+    small = small - _half_square_rest(coarse_keys, rest_keys).transpose(1, 2)
+    return exact + small
+
+
+def _split(key: Tensor) -> tuple[Tensor, Tensor]:
+    coarse = torch.round(key * _GRID) * (1 / _GRID)
+    return coarse, key - coarse
+
+
+def _half_square(coarse: Tensor) -> Tensor:
+    return coarse.pow(2).sum(2, keepdim=True) * 0.5
+
+
+def _half_square_rest(coarse: Tensor, rest: Tensor) -> Tensor:
+    return (rest * (coarse + rest * 0.5)).sum(2, keepdim=True)
 
 
 class _Recall(torch.autograd.Function):
@@ -46,17 +96,24 @@ class _Recall(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: Tensor
+        ctx: Any,
+        query: Tensor,
+        keys: Tensor,
+        tokens: Tensor,
+        beta: Tensor,
+        visible: Tensor,
+        fast: bool,
     ) -> Tensor:
-        exponent = query @ keys.transpose(1, 2)
-        exponent.mul_(beta).sub_(beta)
-        weights = torch.exp(exponent).mul_(visible)
+        close = (query @ keys.transpose(1, 2)).sub_(1) if fast else closeness(query, keys)
+        least = torch.exp(-beta / 2)
+        weights = (close * beta).exp_().sub_(least).relu_().mul_(visible)
         found = weights @ tokens
         if ctx.needs_input_grad[3]:
-            ctx.save_for_backward(exponent.mul_(weights) @ tokens, beta)
+            # d/dbeta of the kernel is close * exp(beta close), and its offset's is nothing.
+            ctx.save_for_backward(close.mul_(weights) @ tokens)
         return found
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, None]:
-        slope, beta = ctx.saved_tensors
-        return None, None, None, (grad * slope).sum() / beta, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return None, None, None, (grad * slope).sum(), None, None

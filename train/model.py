@@ -202,4 +202,5 @@ class DualCNN(nn.Module):
         present["position"] = position
         followed = F.embedding(stored, torch.eye(self.config.vocab_size))  # one-hot
         visible = buffer.visible(tokens.shape[1])
-        return recall(keys[:, 1:], ordered, followed, gate.log_beta.exp(), visible)
+        beta = gate.log_beta.exp()
+        return recall(keys[:, 1:], ordered, followed, beta, visible, fast=self.training)
