@@ -107,3 +107,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

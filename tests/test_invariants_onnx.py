@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
+from rillet.export.parity import TOLERANCE as PARITY
 from rillet.runtime import Bundle, Model
 from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.train import Checkpoint
@@ -47,7 +48,7 @@ def test_pytorch_and_onnx_runtime_agree(
     seed, batch, chunks = case
     stream = real_tokens(tokens, seed, batch, sum(chunks))
     wanted = run_torch(small.model, stream, chunks)
-    assert_same(wanted, run_engine(engine, stream, chunks), TOLERANCE)
+    assert_same(wanted, run_engine(engine, stream, chunks), PARITY["fp32"])
 
 
 @given(case=cut_streams())

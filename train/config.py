@@ -56,18 +56,18 @@ class DualCNNConfig:
 
     vocab_size: int = 65
     code_width: int = 32
-    reservoir_size: int = 256
+    reservoir_size: int = 128
     reservoir_density: float = 0.1
     spectral_radius: float = 0.9
     input_scale: float = 1.0
-    leak_min: float = 0.1
+    leak_min: float = 0.3
     leak_max: float = 1.0
     sine_amplitude: float = 1.0
     sine_decay: float = 0.1
     sine_frequency: float = 1.0
     width: int = 64
     attention_heads: int = 4
-    attention_window: int = 64
+    attention_window: int = 32
     wave_blocks: int = 2
     wave_kernel: int = 4
     wave_features: int = 64
@@ -76,7 +76,7 @@ class DualCNNConfig:
     readout_blocks: int = 1
     hidden: int = 128
     memory: int = 1024
-    key_width: int = 64
+    key_width: int = 32
     memory_sharpness: float = 60.0
     gate_hidden: int = 16
     dropout: float = 0.1

@@ -42,7 +42,7 @@ class TrainingConfig:
     steps: int = 1000
     batch: int = 32
     chunk: int = 256
-    learning_rate: float = 4e-3
+    learning_rate: float = 1.5e-2
     final_rate: float = 0.02
     warmup: int = 50
     weight_decay: float = 0.1

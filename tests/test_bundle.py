@@ -1,0 +1,148 @@
+"""Bundles that are missing, damaged, tampered with, or of a newer format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rillet.export.bundle_writer import write_bundle
+from rillet.runtime import Bundle, BundleError, UsageError, load
+from rillet.runtime.bundle import checksum
+from rillet.runtime.verify import verify_golden
+from rillet.train import Checkpoint
+
+FILES = ["decode.onnx", "prefill.onnx", "tokenizer.json", "generation_config.json"]
+
+
+@pytest.fixture
+def bundle(small_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle, tmp_path / "copy"))
+
+
+def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the manifest and put its checksum right, as a careful forger would."""
+    path = bundle / "bundle.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    manifest["checksum"] = checksum(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def test_a_bundle_opens_and_holds_its_record(bundle: Path) -> None:
+    assert set(Bundle.open(bundle).hashes()) == set(FILES)
+    deltas = verify_golden(load(bundle))
+    assert max(deltas.values()) <= 1e-4
+
+
+@pytest.mark.parametrize("name", [*FILES, "bundle.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
+def test_damage_is_refused(bundle: Path, name: str, damage: str) -> None:
+    path = bundle / name
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        kept = {"flip": data, "truncate": data[: len(data) // 2], "empty": b""}[damage]
+        path.write_bytes(kept)
+    with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+        load(bundle)
+
+
+def test_files_that_changed_places_are_refused(bundle: Path) -> None:
+    other = (bundle / "prefill.onnx").read_bytes()
+    (bundle / "decode.onnx").rename(bundle / "prefill.onnx")
+    (bundle / "decode.onnx").write_bytes(other)
+    with pytest.raises(BundleError, match="damaged or was changed"):
+        load(bundle)
+
+
+def test_a_graph_of_another_kind_is_refused(bundle: Path) -> None:
+    """Even with all hashes put right, a graph must fit the state table."""
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["state"] = manifest["state"][1:]
+
+    rewrite(bundle, change)
+    with pytest.raises(BundleError, match=r"past\.reservoir"):
+        load(bundle).generate("The", max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside.onnx", "/etc/passwd", "sub/decode.onnx", "..", ".", "", "a\\b", "a\0b"]
+)
+def test_paths_never_leave_the_folder(bundle: Path, name: str) -> None:
+    (bundle.parent / "outside.onnx").write_bytes((bundle / "decode.onnx").read_bytes())
+    rewrite(bundle, lambda manifest: manifest["graphs"]["decode"].update(file=name))
+    with pytest.raises(BundleError, match="not a plain file of the folder"):
+        load(bundle)
+
+
+def test_symbolic_links_are_refused(bundle: Path) -> None:
+    (bundle / "decode.onnx").rename(bundle.parent / "decode.onnx")
+    (bundle / "decode.onnx").symlink_to(bundle.parent / "decode.onnx")
+    with pytest.raises(BundleError, match="not a plain file of the folder"):
+        load(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.update(format_version="2.0"), "format version 2.0.*newer rillet"),
+        (lambda m: m.update(format="other"), "not the manifest of a rillet bundle"),
+        (lambda m: m.update(state=[]), "state table is empty"),
+        (lambda m: m["state"][0].update(dtype="object"), "unknown type 'object'"),
+        (lambda m: m["state"][0].update(shape=["batch", -1]), "row that cannot be read"),
+        (lambda m: m.update(state=7), "state table cannot be read"),
+        (lambda m: m.update(graphs=[]), "names no graphs"),
+        (lambda m: m["graphs"].pop("prefill"), "no prefill graph"),
+        (lambda m: m.update(model={}), "no vocabulary size"),
+        (lambda m: m["model"].update(vocab_size=7), "the tokenizer has"),
+        (lambda m: m["files"].pop("tokenizer.json"), "no graphs or no tokenizer"),
+    ],
+)
+def test_a_manifest_that_makes_no_sense(
+    bundle: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    rewrite(bundle, change)
+    with pytest.raises(BundleError, match=message):
+        load(bundle)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null", "\udcff", '{"a":' * 5000])
+def test_a_manifest_that_is_no_json(bundle: Path, content: str) -> None:
+    (bundle / "bundle.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(BundleError):
+        load(bundle)
+
+
+def test_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="not a folder"):
+        load(tmp_path / "none")
+    with pytest.raises(BundleError, match="not a bundle: it has no bundle.json"):
+        load(tmp_path)
+
+
+def test_impossible_loading(small_bundle: Path) -> None:
+    with pytest.raises(UsageError, match="threads is 0"):
+        load(small_bundle, threads=0)
+
+
+def test_only_a_bundle_is_replaced(small: Checkpoint, bundle: Path) -> None:
+    (bundle / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"other files in it \(notes.txt\)"):
+        write_bundle(small, bundle, steps=10)
+    (bundle / "notes.txt").unlink()
+    (bundle / "bundle.json").unlink()
+    with pytest.raises(UsageError, match="is no bundle"):
+        write_bundle(small, bundle, steps=10)
+    file = bundle.parent / "file"
+    file.write_text("mine")
+    with pytest.raises(UsageError, match="is not a folder"):
+        write_bundle(small, file, steps=10)
+    assert file.read_text() == "mine"

@@ -1,0 +1,250 @@
+"""Loading a bundle, sessions, sampling and streaming."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import (
+    EngineError,
+    Model,
+    Sampler,
+    SamplingParams,
+    Tokenizer,
+    UnknownCharacterWarning,
+    UsageError,
+    load,
+)
+from rillet.train import Checkpoint, make_tokenizer
+
+
+def test_the_same_seed_gives_the_same_text(small_bundle: Path) -> None:
+    first, second = load(small_bundle), load(small_bundle)
+    one = first.generate("The ", max_new_tokens=80, seed=5)
+    assert one == second.generate("The ", max_new_tokens=80, seed=5)
+    assert one == "".join(first.stream("The ", max_new_tokens=80, seed=5))
+    assert one != first.generate("The ", max_new_tokens=80, seed=6)
+
+
+def test_greedy_text_is_pytorchs(small_model: Model, small: Checkpoint) -> None:
+    import torch
+
+    prompt = small.tokenizer.encode("The statement ")
+    with torch.no_grad():
+        logits, state = small.model(torch.tensor([prompt]), small.model.zero_state())
+        wanted = []
+        for _ in range(60):
+            wanted.append(int(logits[0, -1].argmax()))
+            logits, state = small.model(torch.tensor([[wanted[-1]]]), state, torch.zeros(1))
+    found = small_model.generate("The statement ", max_new_tokens=60, temperature=0)
+    assert found == small.tokenizer.decode(wanted)
+
+
+def test_feeding_in_pieces_is_feeding_at_once(small_model: Model) -> None:
+    whole, pieces = small_model.session(), small_model.session()
+    whole.feed("The statement is a name")
+    for piece in ("T", "he ", "statement", " is a ", "name"):
+        pieces.feed(piece)
+    assert whole.position == pieces.position == 23
+    assert whole.logits is not None
+    assert pieces.logits is not None
+    np.testing.assert_allclose(whole.logits, pieces.logits, atol=1e-5)
+
+
+def test_sessions_do_not_share_state(small_model: Model) -> None:
+    """Two streams stepped in turn give what each gives alone, in threads as well."""
+    prompts = ["The ", "Some other text ", "a", "import sys"]
+    alone = [small_model.generate(p, max_new_tokens=40, seed=1) for p in prompts]
+    streams = [small_model.stream(p, max_new_tokens=40, seed=1) for p in prompts]
+    turns = zip(*streams, strict=True)
+    together = ["".join(pieces) for pieces in zip(*turns, strict=True)]
+    assert together == alone
+    found: dict[int, str] = {}
+
+    def run(index: int) -> None:
+        found[index] = small_model.generate(prompts[index], max_new_tokens=40, seed=1)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[index] for index in range(len(prompts))] == alone
+
+
+@pytest.mark.parametrize(
+    ("learn", "read", "written"), [("read", True, False), ("all", True, True), ("none", False, False)]
+)
+def test_what_the_memory_learns(
+    small_model: Model, learn: str, read: bool, written: bool
+) -> None:
+    """The memory stores what is read, what is written, both or nothing."""
+    session = small_model.session(learn)
+    session.feed("The text")
+    session.generate(max_new_tokens=5, seed=0)
+    keys = session.state["memory_keys"][0]
+    # The first entry's key is that of the zero state, and so it is empty in any case.
+    assert keys[1:8].any(axis=1).all() == read
+    assert keys[1:8].any() == read
+    assert keys[8:13].any(axis=1).all() == written
+    assert keys[8:13].any() == written
+    assert not keys[13:].any()
+
+
+def test_an_empty_prompt_starts_as_after_a_line_break(small_model: Model) -> None:
+    assert small_model.generate("", max_new_tokens=20, seed=3) == small_model.generate(
+        "\n", max_new_tokens=20, seed=3
+    )
+
+
+def test_unknown_characters_are_said_and_left_out(small_model: Model) -> None:
+    session, plain = small_model.session(), small_model.session()
+    with pytest.warns(UnknownCharacterWarning, match="'水'"):
+        assert session.feed("The 水name") == 8
+    plain.feed("The name")
+    np.testing.assert_array_equal(session.logits, plain.logits)
+
+
+def test_a_failed_step_leaves_the_stream_where_it_was(small_model: Model) -> None:
+    session = small_model.session()
+    session.feed("The statement")
+    before, logits = session.state, session.logits
+    with pytest.raises(UsageError, match="tokens must lie between"):
+        session.feed_tokens([3, small_model.vocab_size])
+    # Past the session's own check, the engine itself fails inside the graph.
+    with pytest.raises(EngineError, match="the stream is where it was"):
+        small_model.engine.step(np.asarray([10_000]), session._state)
+    for name, value in session.state.items():
+        np.testing.assert_array_equal(before[name], value, err_msg=name)
+    np.testing.assert_array_equal(logits, session.logits)
+
+
+def test_writing_a_state_moves_the_stream(small_model: Model) -> None:
+    first, second = small_model.session(), small_model.session()
+    first.feed("The statement")
+    second._state.write(first.state)
+    for session in (first, second):
+        session.feed(" is")
+    np.testing.assert_array_equal(first.logits, second.logits)
+    with pytest.raises(EngineError, match="'reservoir' must be float32"):
+        second._state.write({**first.state, "reservoir": np.zeros((1, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1; it must be 0"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"top_k": -1}, "top_k is -1"),
+        ({"top_k": 1.5}, "top_k is 1.5"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": 1.01}, "top_p is 1.01"),
+        ({"seed": -1}, "seed is -1"),
+        ({"max_new_tokens": -1}, "max_new_tokens is -1"),
+        ({"warmth": 1.0}, "warmth: no such sampling option"),
+        ({"learn": "some"}, "learn is 'some'"),
+    ],
+)
+def test_impossible_options(small_model: Model, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        small_model.generate("The", **options)  # type: ignore[arg-type]
+
+
+logits_of_any_size = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
+
+
+@given(
+    values=logits_of_any_size,
+    temperature=st.floats(1e-300, 10),
+    top_k=st.integers(0, 50),
+    top_p=st.floats(0.001, 1.0),
+    seed=st.integers(0, 2**32),
+)
+def test_sampling_stays_among_the_kept(
+    values: list[float], temperature: float, top_k: int, top_p: float, seed: int
+) -> None:
+    logits = np.asarray(values, np.float32)
+    sampler = Sampler(SamplingParams(temperature, top_k, top_p, seed))
+    kept = sampler.probabilities(logits)
+    assert kept.sum() == pytest.approx(1)
+    assert kept[logits.argmax()] > 0
+    token = sampler.draw(logits)
+    assert kept[token] > 0
+    if top_k:
+        assert (logits > logits[token]).sum() < top_k
+    # Nucleus: among the k likeliest, what is likelier than the token falls short of top_p.
+    scaled = (logits.astype(np.float64) - logits.max()) / temperature
+    among = np.sort(scaled)[::-1][min(top_k, len(values)) - 1] if top_k else -np.inf
+    weights = np.where(scaled >= among, np.exp(scaled), 0)
+    likelier = weights[scaled > scaled[token]].sum() / weights.sum()
+    assert likelier < top_p + 1e-9
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    logits = np.log(np.asarray([0.5, 0.3, 0.15, 0.05], np.float32))
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=0))
+    counts = np.bincount([sampler.draw(logits) for _ in range(20_000)], minlength=4)
+    np.testing.assert_allclose(counts / 20_000, [0.5, 0.3, 0.15, 0.05], atol=0.015)
+    sharp = Sampler(SamplingParams(temperature=0.5)).probabilities(logits)
+    np.testing.assert_allclose(sharp, np.square([0.5, 0.3, 0.15, 0.05]) / 0.365, rtol=1e-5)
+    nucleus = Sampler(SamplingParams(temperature=1.0, top_p=0.7)).probabilities(logits)
+    np.testing.assert_allclose(nucleus, [0.625, 0.375, 0, 0], rtol=1e-5)
+    few = Sampler(SamplingParams(temperature=1.0, top_k=3)).probabilities(logits)
+    np.testing.assert_allclose(few, np.asarray([0.5, 0.3, 0.15, 0]) / 0.95, rtol=1e-5)
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(EngineError, match="not finite"):
+        Sampler(SamplingParams()).draw(np.asarray([0.0, np.nan], np.float32))
+
+
+@given(text=st.text(min_size=1, max_size=60))
+def test_byte_tokenizer_knows_everything(text: str) -> None:
+    tokenizer = make_tokenizer("any", "byte")
+    whole = text.encode("utf-8", "ignore").decode()
+    tokens = tokenizer.encode(text)
+    assert tokenizer.vocab_size == 256
+    assert tokens == list(_tokens_of_bytes(tokenizer, whole.encode()))
+    assert tokenizer.decode(tokens) == whole
+    decoder = tokenizer.decoder()
+    pieces = [decoder.push(token) for token in tokens]
+    assert "".join(pieces) == whole
+    assert all("\ufffd" not in piece for piece in pieces) or "\ufffd" in whole
+
+
+def _tokens_of_bytes(tokenizer: Tokenizer, data: bytes) -> list[int]:
+    number = {tokenizer._bytes[token]: token for token in range(256)}
+    return [number[bytes([byte])] for byte in data]
+
+
+@given(text=st.text(alphabet="ab\n\t é水\U0001f600", min_size=1, max_size=60))
+def test_char_tokenizer_has_a_token_for_each_character(text: str) -> None:
+    tokenizer = make_tokenizer(text, "char")
+    assert tokenizer.vocab_size == len(set(text))
+    tokens = tokenizer.encode(text)
+    assert len(tokens) == len(text)
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.unknown(text + "Z") == ["Z"]
+    assert tokenizer.encode("Z" + text) == tokens
+
+
+def test_auto_tokenizer_goes_by_the_number_of_characters() -> None:
+    assert make_tokenizer("abc").vocab_size == 3
+    many = "".join(chr(0x4E00 + index) for index in range(300))
+    assert make_tokenizer(many).vocab_size == 256
+    assert make_tokenizer(many, "char").vocab_size == 300
+    with pytest.raises(UsageError, match="tokenizer is 'word'"):
+        make_tokenizer("abc", "word")
+
+
+def test_half_a_character_waits() -> None:
+    tokenizer = make_tokenizer("any", "byte")
+    decoder = tokenizer.decoder()
+    pieces = [decoder.push(token) for token in tokenizer.encode("é😀!")]
+    assert pieces == ["", "é", "", "", "", "😀", "!"]

@@ -1,0 +1,272 @@
+"""Configuration, corpora, training and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from conftest import SMALL, train_small
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import BundleError, ConfigError, CorpusError
+from rillet.train import (
+    PRESETS,
+    AttentiveReservoir,
+    Checkpoint,
+    DualCNN,
+    DualCNNConfig,
+    DualCNNTrainer,
+    SparseReservoir,
+    TrainingConfig,
+    TrainingError,
+    TrainingProgress,
+    evaluate,
+    load_checkpoint,
+    read_corpus,
+    save_checkpoint,
+)
+from rillet.train.checkpoint import CHECKPOINT_FILE
+from rillet.train.memory import closeness
+from rillet.train.windows import causal_filters
+
+
+def test_presets_are_sound() -> None:
+    for config in PRESETS.values():
+        assert config.conflicts() == []
+        assert DualCNNConfig.from_json(config.to_json()) == config
+    assert DualCNN(PRESETS["nano"]).parameter_count() <= 160_000
+
+
+def test_all_conflicts_are_reported_at_once() -> None:
+    config = DualCNNConfig(spectral_radius=1.2, attention_heads=5, dropout=1.0, key_width=999)
+    with pytest.raises(ConfigError) as caught:
+        config.validate()
+    for part in ("1.2", "heads is 5 and width 64", "dropout is 1.0", "key_width is 999"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"widht": 3}', "widht: no such setting"),
+        ('{"width": "3"}', "width is '3'; it must be a whole number"),
+        ('{"width": 64.0}', "width is 64.0; it must be a whole number"),
+        ('{"dropout": true}', "dropout is True; it must be a number"),
+        ('{"memory": -1}', "memory is -1"),
+    ],
+)
+def test_a_bad_configuration_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DualCNNConfig.from_json(text)
+
+
+def test_training_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"first_weight is 0.5 and second_weight 0.7"):
+        TrainingConfig(first_weight=0.5).validate()
+    with pytest.raises(ConfigError, match=r"steps is 0.*held_out is 0.9"):
+        TrainingConfig(steps=0, held_out=0.9).validate()
+
+
+def test_the_spectral_radius_is_what_was_asked_for() -> None:
+    reservoir = SparseReservoir(DualCNNConfig(reservoir_size=80, spectral_radius=0.7))
+    radius = np.abs(np.linalg.eigvals(reservoir.recurrent.numpy())).max()
+    assert radius == pytest.approx(0.7, rel=1e-4)
+    density = (reservoir.recurrent != 0).float().mean()
+    assert density == pytest.approx(0.1, abs=0.02)
+    assert ((reservoir.leak >= 0.3) & (reservoir.leak <= 1)).all()
+
+
+def test_a_difference_in_the_reservoir_dies_out() -> None:
+    """Invariant 6, for the recurrence itself."""
+    reservoir = AttentiveReservoir(DualCNNConfig())
+    drive = torch.randn(1, 400, 128, generator=torch.Generator().manual_seed(0))
+    start = torch.randn(1, 128, generator=torch.Generator().manual_seed(1)) * 0.1
+    first, second = reservoir.run(torch.zeros(1, 128), drive), reservoir.run(start, drive)
+    differences = (first - second).abs().amax(dim=(0, 2))
+    assert differences[0] > 0.01
+    assert differences[-1] < 1e-6
+
+
+def test_the_reservoir_is_not_trained(small: Checkpoint) -> None:
+    fresh = DualCNN(small.model.config)
+    for name in ("recurrent", "input_weights", "leak"):
+        assert torch.equal(getattr(small.model.reservoir, name), getattr(fresh.reservoir, name))
+    trained = dict(small.model.named_parameters())
+    for name, parameter in fresh.named_parameters():
+        assert not torch.equal(parameter, trained[name]), f"{name} was never trained"
+
+
+@given(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 1e-3, 1.0]))
+def test_closeness_is_exact(seed: int, scale: float) -> None:
+    """-|k - k_j|^2 / 2 to 1e-8, where the keys are near each other."""
+    random = torch.Generator().manual_seed(seed)
+    query = torch.nn.functional.normalize(torch.randn(1, 7, 32, generator=random), dim=2)
+    keys = query[:, :5] + scale * torch.randn(1, 5, 32, generator=random) * 0.1
+    keys = torch.cat([torch.nn.functional.normalize(keys, dim=2), torch.zeros(1, 2, 32)], dim=1)
+    wanted = -(query.double()[:, :, None] - keys.double()[:, None]).pow(2).sum(3) / 2
+    found = closeness(query, keys).double()
+    assert ((found - wanted).abs()[wanted > -0.1] <= 1e-8).all()
+    torch.testing.assert_close(found, wanted, atol=2e-7, rtol=0)
+
+
+@given(
+    length=st.integers(1, 40),
+    window=st.integers(2, 9),
+    multiplier=st.integers(1, 3),
+    seed=st.integers(0, 100),
+)
+def test_blocked_filters_are_a_convolution(
+    length: int, window: int, multiplier: int, seed: int
+) -> None:
+    random = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, window - 1 + length, 5, generator=random)
+    filters = torch.randn(5, multiplier, window, generator=random)
+    taps = filters.reshape(5 * multiplier, 1, window)
+    wanted = torch.nn.functional.conv1d(x.transpose(1, 2), taps, groups=5).transpose(1, 2)
+    torch.testing.assert_close(causal_filters(x, filters), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_seed_gives_the_same_model(text: str, small: Checkpoint) -> None:
+    again = train_small(SMALL, text[:60_000], steps=40)
+    for name, tensor in small.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+    other = train_small(SMALL, text[:60_000], steps=5, seed=1)
+    assert not torch.equal(other.model.embedder.embedding.weight, again.model.embedder.embedding.weight)
+
+
+def test_training_learns_and_reports(text: str) -> None:
+    tokens = torch.tensor([ord(character) % 50 for character in text[:40_000]])
+    model = DualCNN(SMALL.replace(vocab_size=50)).fit(tokens)
+    seen: list[TrainingProgress] = []
+    config = TrainingConfig(steps=60, batch=8, chunk=64, validate_every=30)
+    DualCNNTrainer(model, config).train(tokens[:36_000], tokens[36_000:], seen.append)
+    assert [progress.step for progress in seen] == list(range(1, 61))
+    assert seen[0].loss == pytest.approx(math.log(50), abs=0.7)
+    assert seen[-1].loss < seen[0].loss - 0.5
+    for progress in seen:
+        assert progress.loss == pytest.approx(
+            0.3 * progress.first_loss + 0.7 * progress.second_loss, rel=1e-5
+        )
+    looks = {progress.step: progress.validation for progress in seen if progress.validation}
+    assert sorted(looks) == [30, 60]
+    assert looks[60].loss < looks[30].loss
+    rates = [progress.learning_rate for progress in seen]
+    assert rates[0] < max(rates)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_evaluation_is_one_stream(small: Checkpoint, text: str) -> None:
+    """The loss in chunks is the loss at once; the memory is in it, and left out of it."""
+    tokens = torch.tensor(small.tokenizer.encode(text[60_000:62_000]))
+    whole = evaluate(small.model, tokens, chunk=10_000)
+    parts = evaluate(small.model, tokens, chunk=37)
+    assert whole.tokens == len(tokens) - 1
+    assert whole.loss == pytest.approx(parts.loss, abs=1e-6)
+    with torch.no_grad():
+        state = small.model.zero_state()
+        logits, _ = small.model(tokens[None, :-1], state)
+        without, _ = small.model(tokens[None, :-1], state, torch.zeros(1))
+    entropy = torch.nn.functional.cross_entropy
+    assert whole.loss == pytest.approx(entropy(logits[0], tokens[1:]).item(), abs=1e-5)
+    assert whole.without_memory == pytest.approx(entropy(without[0], tokens[1:]).item(), abs=1e-5)
+    assert whole.loss != whole.without_memory
+
+
+def test_a_loss_that_is_no_number_stops_training(text: str) -> None:
+    tokens = torch.tensor([ord(character) % 50 for character in text[:20_000]])
+    model = DualCNN(SMALL.replace(vocab_size=50)).fit(tokens)
+    with torch.no_grad():
+        model.wave_cnn.emit.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="the loss is nan at step 1; the last checkpoint"):
+        DualCNNTrainer(model, TrainingConfig(steps=3, batch=4, chunk=32)).train(tokens)
+
+
+def test_a_text_too_short_for_the_batch(text: str) -> None:
+    with pytest.raises(CorpusError, match="8 streams of 64 tokens need 512"):
+        train_small(SMALL, text[:400], steps=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b" \n" * 3000, "is empty"),
+        (b"short", "has only 5 characters"),
+        (b"a" * 3000 + b"\xff\xfe", "not UTF-8: byte 0xff at offset 3,000"),
+    ],
+)
+def test_unusable_corpora(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        read_corpus(str(path))
+
+
+def test_missing_corpora(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="does not exist"):
+        read_corpus(str(tmp_path / "none.txt"))
+    with pytest.raises(CorpusError, match="is a folder"):
+        read_corpus(str(tmp_path))
+
+
+def test_a_corpus_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "line é\r\n".encode() * 500)
+    assert read_corpus(str(path)) == "line é\r\n" * 500
+
+
+def test_a_checkpoint_comes_back_as_it_was(small: Checkpoint, tmp_path: Path) -> None:
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        save_checkpoint(folder, small)
+    assert (tmp_path / "a" / CHECKPOINT_FILE).read_bytes() == (
+        tmp_path / "b" / CHECKPOINT_FILE
+    ).read_bytes()
+    loaded = load_checkpoint(tmp_path / "a")
+    assert loaded.model.config == small.model.config
+    assert loaded.tokenizer.source == small.tokenizer.source
+    assert loaded.training == small.training
+    for name, tensor in small.model.state_dict().items():
+        assert torch.equal(tensor, loaded.model.state_dict()[name]), name
+
+
+def test_damaged_checkpoints_are_refused(small_run: Path, tmp_path: Path) -> None:
+    data = (small_run / CHECKPOINT_FILE).read_bytes()
+    path = tmp_path / CHECKPOINT_FILE
+    for damaged in (b"", data[:50], data[:-100], b"\xff" * 100, data.replace(b'"width', b'"wodth')):
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match="damaged"):
+            load_checkpoint(tmp_path)
+    path.unlink()
+    with pytest.raises(BundleError, match="holds no checkpoint"):
+        load_checkpoint(tmp_path)
+
+
+def test_foreign_and_newer_checkpoints_are_refused(small_run: Path, tmp_path: Path) -> None:
+    tensors = safetensors.torch.load_file(small_run / CHECKPOINT_FILE)
+    path = tmp_path / CHECKPOINT_FILE
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(BundleError, match="not a rillet checkpoint"):
+        load_checkpoint(tmp_path)
+    header = {"format": "rillet-checkpoint", "format_version": "2.0"}
+    safetensors.torch.save_file(tensors, path, {"rillet": json.dumps(header)})
+    with pytest.raises(BundleError, match="version 2.0.*newer rillet"):
+        load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(small: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, small)
+    other = load_checkpoint(tmp_path)
+    with torch.no_grad():
+        other.model.reservoir.leak[0] = float("inf")
+    save_checkpoint(tmp_path, other)
+    with pytest.raises(BundleError, match=r"not finite: reservoir\.leak"):
+        load_checkpoint(tmp_path)
