@@ -63,7 +63,9 @@ def write_bundle(
         manifest = _write_files(checkpoint, folder)
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})
         engine = OnnxEngine(Bundle.open(folder), "cpu")
-        comparisons = run_gate(checkpoint.model, checkpoint.tokenizer, engine, "fp32", steps, progress)
+        comparisons = run_gate(
+            checkpoint.model, checkpoint.tokenizer, engine, "fp32", steps, progress
+        )
         check(comparisons)
         manifest["parity"] = [comparison.to_dict() for comparison in comparisons]
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})

@@ -59,6 +59,11 @@ class DecodeStep(nn.Module):
 class _Reservoir(nn.Module):
     """The reservoir's step, with the input drive of each token looked up."""
 
+    drive: Tensor
+    recurrent: Tensor
+    kept: Tensor
+    gain: Tensor
+
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         inner = model.reservoir
@@ -83,6 +88,10 @@ class _Attention(nn.Module):
     the window as it is stored serves all heads.
     """
 
+    projection: Tensor
+    output: Tensor
+    bias: Tensor
+
     def __init__(self, inner: AttentiveReservoir) -> None:
         super().__init__()
         heads, width = inner.heads, inner.norm.normalized_shape[0]
@@ -105,7 +114,7 @@ class _Attention(nn.Module):
     def forward(self, state: Tensor, embedded: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         x = self.read(state) + embedded
         projected = (self.norm(x) @ self.projection).view(-1, self.heads + 1, 2 * self.width)
-        query, newest = projected.split([self.heads, 1], dim=1)  # [B, H, 2d], [B, 1, 2d]
+        query, newest = torch.split(projected, [self.heads, 1], dim=1)  # [B, H, 2d], [B, 1, 2d]
         window = torch.cat([past, newest], dim=1)  # [B, A, 2d]
         weights = torch.softmax(query @ window.transpose(1, 2) + self.bias, dim=-1)
         mixed = (weights @ window).view(-1, self.heads * 2 * self.width)
@@ -132,6 +141,9 @@ class _Waves(nn.Module):
 
 class _Readout(nn.Module):
     """The second CNN's step over the wave window."""
+
+    filters: Tensor
+    up: Tensor
 
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
@@ -164,6 +176,11 @@ class _Readout(nn.Module):
 class _Memory(nn.Module):
     """Store (key of the state before, token), read with the new key, and combine."""
 
+    half_beta: Tensor
+    least: Tensor
+    one_hot: Tensor
+    columns: Tensor
+
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         gate = model.readout_cnn.gate
@@ -189,7 +206,7 @@ class _Memory(nn.Module):
     ) -> Tensor:
         present["position"] = past["position"] + 1
         slot = ((present["position"] + (self.capacity - 1)) % self.capacity).unsqueeze(1)
-        before, query = self.buffer.key(both).split([1, 1], dim=1)  # each [B, 1, n]
+        before, query = torch.split(self.buffer.key(both), 1, dim=1)  # each [B, 1, n]
         before = before * learn.view(-1, 1, 1)
         keys = past["memory_keys"].scatter(1, slot.unsqueeze(2) + self.columns, before)
         tokens = past["memory_tokens"].scatter(1, slot, token.unsqueeze(1))

@@ -32,7 +32,8 @@ class _Prefill(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
-        return self.model(input_ids, past, learn)
+        output = self.model.compute(input_ids, past, learn)
+        return output.logits, output.state
 
 
 def decode_graph(model: DualCNN) -> onnx.ModelProto:
@@ -53,9 +54,7 @@ def prefill_graph(model: DualCNN) -> onnx.ModelProto:
     return graph
 
 
-def _export(
-    module: nn.Module, model: DualCNN, length: torch.export.Dim | None
-) -> onnx.ModelProto:
+def _export(module: nn.Module, model: DualCNN, length: torch.export.Dim | None) -> onnx.ModelProto:
     # An example axis of size 1 would be fixed to 1, so the free axes are larger.
     rows, steps = 3, 1 if length is None else 5
     tokens = torch.arange(rows * steps).view(rows, steps) % model.config.vocab_size

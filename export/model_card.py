@@ -19,7 +19,12 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
         Markdown.
     """
     training, model = manifest["training"], manifest["model"]
-    lines = [f"# {name}", "", "A streaming text generator with constant memory, made by rillet.", ""]
+    lines = [
+        f"# {name}",
+        "",
+        "A streaming text generator with constant memory, made by rillet.",
+        "",
+    ]
     lines += ["```sh", f'rillet generate {name} "Once" --max-new-tokens 200 --seed 1', "```", ""]
     lines += ["## Model", "", "| | |", "| --- | --- |"]
     rows = {

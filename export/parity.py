@@ -82,7 +82,7 @@ class Comparison:
 @torch.no_grad()
 def compare(
     model: DualCNN,
-    engine: Engine,
+    engine: Engine[Any],
     graph: str,
     tokens: npt.NDArray[Any],
     text: str,
@@ -137,7 +137,7 @@ def compare(
 def run_gate(
     model: DualCNN,
     tokenizer: Tokenizer,
-    engine: Engine,
+    engine: Engine[Any],
     precision: str = "fp32",
     steps: int = STEPS,
     progress: Callable[[int], object] | None = None,
@@ -227,9 +227,7 @@ def _cut(span: npt.NDArray[Any], random: np.random.Generator) -> Iterator[npt.ND
         start += length
 
 
-def _greedy_differences(
-    wanted: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float
-) -> int:
+def _greedy_differences(wanted: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float) -> int:
     """Steps whose likeliest tokens differ, unless PyTorch holds the two for equal."""
     chosen = np.take_along_axis(wanted, found.argmax(-1)[..., None], -1)[..., 0]
     return int(np.sum(~(wanted.max(-1) - chosen <= tolerance)))

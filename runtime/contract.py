@@ -70,9 +70,7 @@ class StateTensor:
 
 def state_table_json(table: list[StateTensor]) -> list[dict[str, Any]]:
     """The table as JSON values; the batch axis is written out by name."""
-    return [
-        {"name": row.name, "shape": ["batch", *row.shape], "dtype": row.dtype} for row in table
-    ]
+    return [{"name": row.name, "shape": ["batch", *row.shape], "dtype": row.dtype} for row in table]
 
 
 def parse_state_table(value: Any) -> list[StateTensor]:

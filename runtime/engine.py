@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy.typing as npt
 
@@ -26,7 +26,10 @@ class EngineState(Protocol):
         ...
 
 
-class Engine(Protocol):
+S = TypeVar("S", bound=EngineState)
+
+
+class Engine(Protocol[S]):
     """Runs the graphs of one bundle. Safe to share between threads."""
 
     @property
@@ -34,13 +37,11 @@ class Engine(Protocol):
         """The execution provider that runs the graphs."""
         ...
 
-    def zero_state(self, batch: int = 1) -> EngineState:
+    def zero_state(self, batch: int = 1) -> S:
         """The start of a stream."""
         ...
 
-    def prefill(
-        self, tokens: npt.NDArray[Any], state: EngineState, learn: float = 1.0
-    ) -> npt.NDArray[Any]:
+    def prefill(self, tokens: npt.NDArray[Any], state: S, learn: float = 1.0) -> npt.NDArray[Any]:
         """Read tokens and advance the state.
 
         Args:
@@ -53,9 +54,7 @@ class Engine(Protocol):
         """
         ...
 
-    def step(
-        self, tokens: npt.NDArray[Any], state: EngineState, learn: float = 1.0
-    ) -> npt.NDArray[Any]:
+    def step(self, tokens: npt.NDArray[Any], state: S, learn: float = 1.0) -> npt.NDArray[Any]:
         """Read one token a row and advance the state.
 
         Args:

@@ -95,9 +95,7 @@ def _exchange(first: Path, second: Path) -> bool:
     if renameat2 is None:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    done = renameat2(
-        here, os.fsencode(first), here, os.fsencode(second), ctypes.c_uint(exchange)
-    )
+    done = renameat2(here, os.fsencode(first), here, os.fsencode(second), ctypes.c_uint(exchange))
     return bool(done == 0)
 
 

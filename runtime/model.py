@@ -50,7 +50,7 @@ class Model:
         engine: The engine that runs its graphs.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine[Any]) -> None:
         self.bundle = bundle
         self.engine = engine
         self.tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))

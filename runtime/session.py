@@ -54,7 +54,8 @@ class Session:
     @property
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name, batch first."""
-        return self._state.read()
+        values: dict[str, npt.NDArray[Any]] = self._state.read()
+        return values
 
     @property
     def position(self) -> int:

@@ -30,7 +30,10 @@ def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> npt.ND
 
 @torch.no_grad()
 def run_torch(
-    model: DualCNN, tokens: npt.NDArray[np.int64], chunks: list[int], learn: list[float] | None = None
+    model: DualCNN,
+    tokens: npt.NDArray[np.int64],
+    chunks: list[int],
+    learn: list[float] | None = None,
 ) -> tuple[npt.NDArray[np.float32], State]:
     """Logits and last state of the PyTorch model, read in chunks."""
     state, parts, start = model.zero_state(len(tokens)), [], 0

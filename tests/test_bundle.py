@@ -124,7 +124,7 @@ def test_a_manifest_that_is_no_json(bundle: Path, content: str) -> None:
 def test_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not a folder"):
         load(tmp_path / "none")
-    with pytest.raises(BundleError, match="not a bundle: it has no bundle.json"):
+    with pytest.raises(BundleError, match=r"not a bundle: it has no bundle\.json"):
         load(tmp_path)
 
 

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from conftest import SMALL
 
+from conftest import SMALL
 from rillet.export.bundle_writer import write_bundle
 from rillet.export.graphs import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN

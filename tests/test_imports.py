@@ -25,7 +25,10 @@ sys.meta_path.insert(0, Refuse())
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", BLOCK + code, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-c", BLOCK + code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -10,12 +10,12 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 from rillet.export.parity import TOLERANCE as PARITY
 from rillet.runtime import Bundle, Model
 from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.train import Checkpoint
+from streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 TOLERANCE = 1e-5
 

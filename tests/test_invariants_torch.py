@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import assert_same, cut_streams, real_tokens, run_torch
 
 from rillet.train import Checkpoint, DualCNN, state_shapes
+from streams import assert_same, cut_streams, real_tokens, run_torch
 
 TOLERANCE = 1e-5
 
@@ -40,9 +40,7 @@ def test_the_same_cut_gives_the_same_bits(
     assert_same(first, second, 0.0)
 
 
-def test_a_chunk_longer_than_the_memory_equals_single_steps(
-    nano: Checkpoint, text: str
-) -> None:
+def test_a_chunk_longer_than_the_memory_equals_single_steps(nano: Checkpoint, text: str) -> None:
     """The default preset's blocks and ring are only overrun by a long chunk."""
     stream = np.asarray([nano.tokenizer.encode(text)[:2_300]], np.int64)
     whole = run_torch(nano.model, stream, [2_300])

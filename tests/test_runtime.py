@@ -78,11 +78,10 @@ def test_sessions_do_not_share_state(small_model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("learn", "read", "written"), [("read", True, False), ("all", True, True), ("none", False, False)]
+    ("learn", "read", "written"),
+    [("read", True, False), ("all", True, True), ("none", False, False)],
 )
-def test_what_the_memory_learns(
-    small_model: Model, learn: str, read: bool, written: bool
-) -> None:
+def test_what_the_memory_learns(small_model: Model, learn: str, read: bool, written: bool) -> None:
     """The memory stores what is read, what is written, both or nothing."""
     session = small_model.session(learn)
     session.feed("The text")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from conftest import SMALL, train_small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import SMALL, train_small
 from rillet.runtime import BundleError, ConfigError, CorpusError
 from rillet.train import (
     PRESETS,
@@ -32,6 +32,7 @@ from rillet.train import (
     save_checkpoint,
 )
 from rillet.train.checkpoint import CHECKPOINT_FILE
+from rillet.train.embedder import fit_codes
 from rillet.train.memory import closeness
 from rillet.train.windows import causal_filters
 
@@ -73,6 +74,20 @@ def test_training_settings_are_checked() -> None:
         TrainingConfig(first_weight=0.5).validate()
     with pytest.raises(ConfigError, match=r"steps is 0.*held_out is 0.9"):
         TrainingConfig(steps=0, held_out=0.9).validate()
+
+
+@pytest.mark.parametrize("vocab_size", [1, 3, 60, 256])
+def test_token_codes_tell_tokens_apart(vocab_size: int, text: str) -> None:
+    """Tokens of like company are near each other; those never seen are not all the same."""
+    used = min(vocab_size, 50)
+    tokens = torch.tensor([ord(character) % used for character in text[:20_000]])
+    codes = fit_codes(tokens, vocab_size, 32)
+    assert codes.shape == (vocab_size, 32)
+    torch.testing.assert_close(codes.norm(dim=1), torch.ones(vocab_size))
+    alike = (codes @ codes.T).fill_diagonal_(0)
+    assert alike.pow(2).mean().sqrt() < 0.5
+    assert alike.max() < 0.999
+    assert torch.equal(codes, fit_codes(tokens, vocab_size, 32))
 
 
 def test_the_spectral_radius_is_what_was_asked_for() -> None:
@@ -139,7 +154,9 @@ def test_a_seed_gives_the_same_model(text: str, small: Checkpoint) -> None:
     for name, tensor in small.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
     other = train_small(SMALL, text[:60_000], steps=5, seed=1)
-    assert not torch.equal(other.model.embedder.embedding.weight, again.model.embedder.embedding.weight)
+    assert not torch.equal(
+        other.model.embedder.embedding.weight, again.model.embedder.embedding.weight
+    )
 
 
 def test_training_learns_and_reports(text: str) -> None:
@@ -258,7 +275,7 @@ def test_foreign_and_newer_checkpoints_are_refused(small_run: Path, tmp_path: Pa
         load_checkpoint(tmp_path)
     header = {"format": "rillet-checkpoint", "format_version": "2.0"}
     safetensors.torch.save_file(tensors, path, {"rillet": json.dumps(header)})
-    with pytest.raises(BundleError, match="version 2.0.*newer rillet"):
+    with pytest.raises(BundleError, match=r"version 2\.0.*newer rillet"):
         load_checkpoint(tmp_path)
 
 

@@ -225,5 +225,3 @@ def _summarise(out: Path, provenance: dict[str, Any], seconds: float) -> None:
         )
     click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")
     click.echo(f"Next: rillet export {out} --out BUNDLE")
-
-

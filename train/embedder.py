@@ -82,13 +82,24 @@ def fit_codes(tokens: Tensor, vocab_size: int, code_width: int, seed: int = 0) -
     # A singular vector's sign is the solver's whim: make the largest entry positive.
     signs = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True)).sign()
     coordinates = coordinates * torch.where(signs == 0, 1.0, signs)
-    coordinates = coordinates / coordinates.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    distances = torch.cdist(coordinates, coordinates).fill_diagonal_(torch.inf)
-    nearest = distances.min(1).values.median().clamp_min(1e-3) if vocab_size > 1 else 1.0
-    bandwidth = math.sqrt(2 * math.log(1 / _NEIGHBOUR)) / nearest
     generator = torch.Generator().manual_seed(seed)
+    # A token that the corpus lacks keeps no company: it gets a place of its own.
+    seen = torch.bincount(tokens, minlength=vocab_size) > 0
+    places = torch.randn(vocab_size, rank, generator=generator, dtype=torch.float64)
+    coordinates = torch.where(seen.unsqueeze(1), coordinates, places)
+    coordinates = coordinates / coordinates.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    bandwidth = math.sqrt(2 * math.log(1 / _NEIGHBOUR)) / _neighbour_distance(coordinates[seen])
     half = (code_width + 1) // 2
     frequencies = torch.randn(rank, half, generator=generator, dtype=torch.float64)
     angles = coordinates @ (frequencies * bandwidth)
     codes = torch.cat([angles.sin(), angles.cos()], dim=1)[:, :code_width]
-    return (codes / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)).float()
+    unit: Tensor = codes / codes.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    return unit.float()
+
+
+def _neighbour_distance(coordinates: Tensor) -> float:
+    """Distance of a typical token to its nearest neighbour."""
+    if len(coordinates) < 2:
+        return 1.0
+    distances = torch.cdist(coordinates, coordinates).fill_diagonal_(torch.inf)
+    return max(1e-3, float(distances.min(1).values.median()))

@@ -42,7 +42,8 @@ def recall(
     if torch.compiler.is_exporting():
         close = closeness(query, keys)
         return (torch.relu(torch.exp(beta * close) - torch.exp(-beta / 2)) * visible) @ tokens
-    return _Recall.apply(query, keys, tokens, beta, visible, fast)
+    found: Tensor = _Recall.apply(query, keys, tokens, beta, visible, fast)  # type: ignore[no-untyped-call]
+    return found
 
 
 def closeness(query: Tensor, keys: Tensor) -> Tensor:

@@ -83,6 +83,7 @@ class SparseReservoir(nn.Module):
         if torch.compiler.is_exporting():
             # A loop over T would be unrolled to the example's length.
             _, states = scan(self._scan_step, state, drive.transpose(0, 1))
+            assert isinstance(states, Tensor)
             return states.transpose(0, 1)
         states = []
         for step in drive.unbind(1):

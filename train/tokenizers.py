@@ -48,7 +48,7 @@ def _source(
     symbols: list[str], pre_tokenizer: dict[str, Any] | None, decoder: dict[str, Any]
 ) -> str:
     """A BPE file with one token for each symbol and no merges."""
-    file = {
+    file: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,

@@ -106,7 +106,7 @@ class DualCNNTrainer:
                         f"kept; try a learning_rate below {config.learning_rate}"
                     )
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
                 optimizer.step()
                 state = {name: tensor.detach() for name, tensor in output.state.items()}
@@ -148,7 +148,9 @@ class DualCNNTrainer:
             {"params": decayed, "weight_decay": self.config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True)
+        return torch.optim.AdamW(
+            groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True
+        )
 
     def _restart(self, state: State) -> State:
         """Zero the state of a random few streams: a model must also begin well."""

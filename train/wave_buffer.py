@@ -53,6 +53,7 @@ class RollingWaveBuffer(nn.Module):
         scale = values.clamp_min(1e-9 * float(values[0]) + 1e-30).pow(-0.25)
         self.projection.copy_((vectors * signs * scale).float())
         return self
+
     def key(self, reservoir: Tensor) -> Tensor:
         """Reduce a reservoir state to a key of unit length.
 

@@ -33,7 +33,8 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., inputs]`` to ``[..., outputs]``."""
         gate, value = self.up(x).chunk(2, dim=-1)
-        return self.down(self.dropout(F.silu(gate) * value))
+        y: Tensor = self.down(self.dropout(F.silu(gate) * value))
+        return y
 
 
 class WaveBlock(nn.Module):

@@ -1,0 +1,39 @@
+# `make demo` and `make test` are the two commands that the README promises. Each sets
+# itself up in .venv; PYTHON chooses the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types format clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[cpu,train,export,dev]'
+	touch $@
+
+demo: .venv/ready
+	rm -rf demo
+	$(BIN)/rillet train --corpus builtin:pydoc --out demo/run --steps 200
+	$(BIN)/rillet export demo/run --out demo/bundle
+	$(BIN)/rillet verify demo/bundle --checkpoint demo/run
+	$(BIN)/rillet generate demo/bundle "The " --max-new-tokens 400 --seed 1
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy reads the packages under their real names through a link to this folder.
+types: .venv/ready
+	mkdir -p build/types
+	ln -sfn ../.. build/types/rillet
+	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build demo *.egg-info
