@@ -1,0 +1,34 @@
+"""What every benchmark writes beside its figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions that matter."""
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("numpy", "onnxruntime", "torch", "rillet")},
+    }
+
+
+def write(path: Path | None, figures: Any) -> None:
+    """Write figures and the machine as JSON, where a path is given."""
+    if path is not None:
+        path.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=2) + "\n")

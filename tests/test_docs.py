@@ -1,0 +1,38 @@
+"""What README and docs show, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = [
+    (file.name, index, code)
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for index, code in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize(("name", "index", "code"), BLOCKS, ids=lambda value: str(value)[:20])
+def test_python_blocks_run(
+    name: str, index: int, code: str, small_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "my-model").symlink_to(small_bundle)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_there_are_blocks() -> None:
+    assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md"}
+
+
+def test_links_lead_somewhere() -> None:
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name} links to {target}"
