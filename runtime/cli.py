@@ -97,8 +97,9 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(error, RilletError):
             click.echo(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
-        if isinstance(error, OSError) and error.filename is not None:
-            click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+        if isinstance(error, OSError) and error.strerror is not None:
+            where = "" if error.filename is None else f"{error.filename}: "
+            click.echo(f"Error: {where}{error.strerror}", err=True)
         else:
             click.echo(
                 f"Error: rillet itself failed ({type(error).__name__}: {error}); "

@@ -117,13 +117,23 @@ class OnnxEngine:
         tokens = np.ascontiguousarray(tokens, np.int64)
         state.learn.fill(learn)
         logits = np.empty((*tokens.shape, self.vocab_size), np.float32)
+        before = state.read()
+        try:
+            self._prefill_chunks(session, tokens, state, logits)
+        except EngineError:
+            state.write(before)
+            raise
+        return logits
+
+    def _prefill_chunks(
+        self, session: Any, tokens: npt.NDArray[Any], state: OnnxState, logits: npt.NDArray[Any]
+    ) -> None:
         for start in range(0, tokens.shape[1], _CHUNK):
             chunk = np.ascontiguousarray(tokens[:, start : start + _CHUNK])
             part = np.empty((*chunk.shape, self.vocab_size), np.float32)
             _run(session, self._bind(session, state, state.side, chunk, part))
             state.side ^= 1
             logits[:, start : start + _CHUNK] = part
-        return logits
 
     def step(
         self, tokens: npt.NDArray[Any], state: OnnxState, learn: float = 1.0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rillet.export.bundle_writer import write_bundle
-from rillet.runtime import Bundle, BundleError, UsageError, load
+from rillet.runtime import Bundle, BundleError, ParityError, UsageError, load
 from rillet.runtime.bundle import checksum
 from rillet.runtime.verify import verify_golden
 from rillet.train import Checkpoint
@@ -37,6 +37,26 @@ def test_a_bundle_opens_and_holds_its_record(bundle: Path) -> None:
     assert set(Bundle.open(bundle).hashes()) == set(FILES)
     deltas = verify_golden(load(bundle))
     assert max(deltas.values()) <= 1e-4
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda golden: golden["greedy"].reverse(), ParityError, "another token than PyTorch"),
+        (lambda golden: golden["prompt"].reverse(), ParityError, "prefill graph gives"),
+        (lambda golden: golden["prompt"].append(9_999), BundleError, "no golden record"),
+        (lambda golden: golden.pop("greedy"), BundleError, "no golden record"),
+    ],
+)
+def test_the_record_is_held_against_the_engine(
+    bundle: Path,
+    change: Callable[[dict[str, Any]], object],
+    error: type[Exception],
+    message: str,
+) -> None:
+    rewrite(bundle, lambda manifest: change(manifest["golden"]))
+    with pytest.raises(error, match=message):
+        verify_golden(load(bundle))
 
 
 @pytest.mark.parametrize("name", [*FILES, "bundle.json"])

@@ -123,6 +123,19 @@ def test_a_failed_step_leaves_the_stream_where_it_was(small_model: Model) -> Non
     np.testing.assert_array_equal(logits, session.logits)
 
 
+def test_a_failed_prefill_leaves_the_stream_where_it_was(small_model: Model) -> None:
+    """The prompt's first chunks are fine and change the memory; its last one fails."""
+    session = small_model.session()
+    session.feed("The statement")
+    before = session.state
+    tokens = np.zeros((1, 700), np.int64)
+    tokens[0, -1] = 10_000
+    with pytest.raises(EngineError, match="the stream is where it was"):
+        small_model.engine.prefill(tokens, session._state)
+    for name, value in session.state.items():
+        np.testing.assert_array_equal(before[name], value, err_msg=name)
+
+
 def test_writing_a_state_moves_the_stream(small_model: Model) -> None:
     first, second = small_model.session(), small_model.session()
     first.feed("The statement")

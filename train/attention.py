@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .config import DualCNNConfig
 from .reservoir import SparseReservoir
-from .windows import causal_attention
+from .windows import causal_attention, newest
 
 __all__ = ["AttentiveReservoir"]
 
@@ -59,7 +59,7 @@ class AttentiveReservoir(SparseReservoir):
         q = self._split_heads(self.query(normed)) * (width // self.heads) ** -0.5
         mixed = causal_attention(q, k, v, self.distance_bias)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        return x + self.output(mixed), window[:, length:]
+        return x + self.output(mixed), newest(window, self.window - 1)
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """``[B, S, heads x e]`` to ``[B, heads, S, e]``."""

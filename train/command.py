@@ -92,9 +92,11 @@ def train(
         try:
             DualCNNTrainer(model, config).train(trained, validation, display.update)
         except KeyboardInterrupt:
-            display.save()
             display.close()
-            click.echo(f"\nStopped after {provenance.get('steps', 0)} steps.", err=True)
+            done = provenance.get("steps", 0)
+            if done:
+                display.save()
+                click.echo(f"\nCheckpoint after {done} steps: {out / CHECKPOINT_FILE}", err=True)
             raise click.Abort from None
     seconds = time.monotonic() - started
     if len(held_out) > 1:
@@ -115,12 +117,14 @@ def _configure(
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting}: give it as KEY=VALUE, such as --set dropout=0.2")
-        for name, target in (("model", model), ("training", config)):
-            default = getattr(target, key, None) if key in target.to_dict() else None
-            if default is not None:
-                changes[name][key] = _parse(key, value, type(default))
-                break
-        else:
+        owners = [
+            (name, target.to_dict()[key])
+            for name, target in (("model", model), ("training", config))
+            if key in target.to_dict()
+        ]
+        for name, default in owners:
+            changes[name][key] = _parse(key, value, type(default))
+        if not owners:
             known = sorted({*model.to_dict(), *config.to_dict()})
             raise UsageError(f"--set {setting}: no such setting; there are {', '.join(known)}")
     return model.replace(**changes["model"]), config.replace(**changes["training"])

@@ -13,6 +13,9 @@ _GRID = 2048.0
 """Keys are cut at 2**-11: a product of two such numbers is a multiple of 2**-22, and a sum
 of them that stays below 2 is exact in float32, in whatever order it is taken."""
 
+_ELEMENTS = 1 << 20
+"""Weights that are computed at a time."""
+
 
 def recall(
     query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: Tensor, fast: bool
@@ -105,14 +108,22 @@ class _Recall(torch.autograd.Function):
         visible: Tensor,
         fast: bool,
     ) -> Tensor:
-        close = (query @ keys.transpose(1, 2)).sub_(1) if fast else closeness(query, keys)
         least = torch.exp(-beta / 2)
-        weights = (close * beta).exp_().sub_(least).relu_().mul_(visible)
-        found = weights @ tokens
-        if ctx.needs_input_grad[3]:
-            # d/dbeta of the kernel is close * exp(beta close), and its offset's is nothing.
-            ctx.save_for_backward(close.mul_(weights) @ tokens)
-        return found
+        found, slopes = [], []
+        # A few rows at a time: a whole batch's weights would not fit the cache.
+        rows = max(1, _ELEMENTS // visible.numel())
+        for q, k, x in zip(
+            *(torch.split(tensor, rows) for tensor in (query, keys, tokens)), strict=True
+        ):
+            close = (q @ k.transpose(1, 2)).sub_(1) if fast else closeness(q, k)
+            weights = (close * beta).exp_().sub_(least).relu_().mul_(visible)
+            found.append(weights @ x)
+            if ctx.needs_input_grad[3]:
+                # d/dbeta of the kernel is close * exp(beta close); its offset's is negligible.
+                slopes.append(close.mul_(weights) @ x)
+        if slopes:
+            ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(found)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, None, None]:

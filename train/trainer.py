@@ -166,7 +166,7 @@ class DualCNNTrainer:
 
     def _look(self, step: int, validation: Tensor | None) -> Evaluation | None:
         due = step % self.config.validate_every == 0 or step == self.config.steps
-        if validation is None or not due:
+        if validation is None or len(validation) < 2 or not due:
             return None
         return evaluate(self.model, validation, rows=16)
 

@@ -39,7 +39,7 @@ class TrainingConfig:
         seed: Seed of dropout and of the choices above.
     """
 
-    steps: int = 1000
+    steps: int = 800
     batch: int = 32
     chunk: int = 256
     learning_rate: float = 1.5e-2

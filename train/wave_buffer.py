@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import DualCNNConfig
+from .windows import newest
 
 __all__ = ["RollingWaveBuffer"]
 
@@ -79,7 +80,7 @@ class RollingWaveBuffer(nn.Module):
             buffer ``[B, W, F]``.
         """
         seen = torch.cat([past[:, 1:], waves], dim=1)
-        return seen, seen[:, waves.shape[1] - 1 :]
+        return seen, newest(seen, self.window)
 
     def order(self, position: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Where the entries of the past stand, and the position after a chunk.

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["band", "causal_attention", "causal_filters", "shifted_sum"]
+__all__ = ["band", "causal_attention", "causal_filters", "newest", "shifted_sum"]
 
 _BLOCK = 64
 
@@ -99,6 +99,15 @@ def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
     y = torch.bmm(x, toeplitz).view(features, batch, blocks, multiplier, block)
     y = y.permute(1, 2, 4, 0, 3).reshape(batch, blocks * block, features * multiplier)
     return y[:, :length]
+
+
+def newest(x: Tensor, count: int) -> Tensor:
+    """The last ``count`` steps of ``x [B, S, ...]``.
+
+    A gather, since TensorRT loses the static size of a slice that starts at a size which
+    is not known before run time.
+    """
+    return x.index_select(1, torch.arange(count) + (x.shape[1] - count))
 
 
 def shifted_sum(x: Tensor, taps: Tensor) -> Tensor:
