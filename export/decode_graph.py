@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..train.attention import AttentiveReservoir
+from ..train.memory import least_weight
 from ..train.model import DualCNN, State, in_table_order
-from ..train.readout_cnn import MemoryGate
+from ..train.readout_cnn import MemoryGate, combine
 from ..train.wave_cnn import WaveBlock
 
 __all__ = ["DecodeStep"]
@@ -185,12 +186,11 @@ class _Memory(nn.Module):
         super().__init__()
         gate = model.readout_cnn.gate
         assert isinstance(gate, MemoryGate)
-        self.buffer, self.combine = model.buffer, model.readout_cnn.combine
-        self.gate = gate
+        self.buffer, self.gate = model.buffer, gate
         self.capacity = model.config.memory
         beta = gate.log_beta.detach().exp()
         self.register_buffer("half_beta", -beta / 2)
-        self.register_buffer("least", torch.exp(-beta / 2))
+        self.register_buffer("least", least_weight(beta))
         self.register_buffer("one_hot", torch.eye(model.config.vocab_size))
         self.register_buffer("columns", torch.zeros(1, 1, model.config.key_width).long())
 
@@ -215,5 +215,5 @@ class _Memory(nn.Module):
         distance = torch.linalg.vector_norm(keys - query, dim=2)  # [B, M]
         weights = torch.relu(torch.exp(distance * distance * self.half_beta) - self.least)
         found = weights.unsqueeze(1) @ F.embedding(tokens, self.one_hot)  # [B, 1, V]
-        trust, memory = self.gate(features.unsqueeze(1), found)
-        return self.combine(logits, memory.squeeze(1), trust.squeeze(1))
+        share, kept = self.gate(features, found.squeeze(1))
+        return combine(logits, share, kept)

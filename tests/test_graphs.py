@@ -146,3 +146,26 @@ def test_other_configurations_export(changes: dict[str, float]) -> None:
         np.testing.assert_allclose(np.concatenate(found, axis=1), wanted.numpy(), atol=1e-5)
         for name, tensor in state.items():
             np.testing.assert_allclose(values[name], tensor.numpy(), atol=1e-5, err_msg=name)
+
+
+def test_small_constants_survive_the_export() -> None:
+    """An entry that was not learnt makes no difference, however unlikely its token.
+
+    The kernel's offset, exp(-beta / 2), is 6e-9 here: the exporter's optimiser drops a
+    scalar as small as that, and unlearnt entries are then found.
+    """
+    model = DualCNN(SMALL.replace(vocab_size=11, memory_sharpness=38.0))
+    model.fit(torch.arange(300).pow(2) % 11).eval()
+    assert model.readout_cnn.gate is not None
+    with torch.no_grad():
+        model.readout_cnn.gate.output.bias.fill_(9.0)
+        model.readout_cnn.head.weight.mul_(20)
+    session = ort.InferenceSession(decode_graph(model).SerializeToString())
+    found = []
+    for token in range(11):
+        feeds = {f"past.{name}": value.numpy() for name, value in model.zero_state().items()}
+        feeds["past.memory_tokens"] = np.full((1, SMALL.memory), token)
+        feeds |= {"input_ids": np.array([[3]]), "learn": np.zeros(1, np.float32)}
+        found.append(session.run(["logits"], feeds)[0])
+    for logits in found[1:]:
+        np.testing.assert_array_equal(found[0], logits)

@@ -105,6 +105,23 @@ def test_the_start_is_zeros_and_nothing_grows(engine: OnnxEngine, tokens: list[i
     assert (after["position"] == 500).all()
 
 
+@pytest.mark.parametrize("step", [1, 30])
+def test_a_zero_key_is_never_found(engine: OnnxEngine, tokens: list[int], step: int) -> None:
+    """What stands in an entry that was not learnt makes no difference, to the last bit."""
+    stream = np.asarray([tokens[:30]], np.int64)
+    found = []
+    for token in (0, 5):
+        state = engine.zero_state()
+        state.write({**state.read(), "memory_tokens": np.full((1, 20), token, np.int64)})
+        parts = [engine.prefill(stream[:, at : at + step], state, 0.0) for at in range(0, 30, step)]
+        found.append(np.concatenate(parts, axis=1))
+        state = engine.zero_state()
+        state.write({**state.read(), "memory_tokens": np.full((1, 20), token, np.int64)})
+        found.append(np.stack([engine.step(t, state, 0.0).copy() for t in stream.T], axis=1))
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
+
+
 @pytest.mark.parametrize("graph", ["decode", "prefill"])
 def test_past_and_present_may_share_one_buffer(
     graph: str, small_bundle: Path, small_model: Model, tokens: list[int]

@@ -34,6 +34,7 @@ from rillet.train import (
 from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.embedder import fit_codes
 from rillet.train.memory import closeness
+from rillet.train.readout_cnn import MemoryGate, combine
 from rillet.train.windows import causal_filters
 
 
@@ -130,6 +131,26 @@ def test_closeness_is_exact(seed: int, scale: float) -> None:
     found = closeness(query, keys).double()
     assert ((found - wanted).abs()[wanted > -0.1] <= 1e-8).all()
     torch.testing.assert_close(found, wanted, atol=2e-7, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [-40.0, -8.0, 0.0, 8.0, 14.0, 40.0])
+def test_unlikely_tokens_keep_their_digits(bias: float) -> None:
+    """However far the memory is trusted, the rest of the distribution is exact to 1e-5."""
+    config = SMALL.replace(vocab_size=12)
+    gate = MemoryGate(config)
+    with torch.no_grad():
+        gate.output.bias.fill_(bias)
+        gate.log_c.fill_(-4.0)
+    random = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 50, config.wave_features, generator=random)
+    found = torch.rand(1, 50, 12, generator=random) * torch.eye(12)[torch.arange(50) % 12] * 20
+    logits = torch.randn(1, 50, 12, generator=random) * 4
+    with torch.no_grad():
+        shown = combine(logits, *gate(features, found))
+        exact = gate.double()
+        wanted = combine(logits.double(), *exact(features.double(), found.double()))
+    assert (shown - wanted).abs().max() <= 1e-5
+    torch.testing.assert_close(wanted.exp().sum(-1), torch.ones(1, 50, dtype=torch.float64))
 
 
 @given(

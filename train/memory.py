@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["closeness", "recall"]
+__all__ = ["closeness", "least_weight", "recall"]
 
 _GRID = 2048.0
 """Keys are cut at 2**-11: a product of two such numbers is a multiple of 2**-22, and a sum
@@ -25,17 +25,17 @@ def recall(
     Kernel regression over the stored entries (Nadaraya and Watson, 1964), as in
     kNN language models (Khandelwal et al., 2020), without any trained key::
 
-        w_j = max(0, exp(beta (k . k_j - 1)) - exp(-beta / 2))
+        w_j = max(0, exp(beta (k . k_j - 1)) - exp(-0.499 beta))
         m   = sum_j w_j onehot(x_j),    sum_v m_v = z
 
-    Keys have unit length, so that ``k . k_j - 1 = -|k - k_j|^2 / 2``, which is also what
-    a zero key is measured by: its weight is exactly 0.
+    Keys have unit length, so that ``k . k_j - 1 = -|k - k_j|^2 / 2``. Measured by that
+    distance a zero key stands at 1/2, just beyond the cut: its weight is exactly 0.
 
     Args:
         query: Keys of the current steps, ``[B, T, n]``.
         keys: Stored keys, ``[B, S, n]``; a zero key is never found.
         tokens: What followed, one-hot, ``[B, S, V]``.
-        beta: Sharpness, a scalar tensor.
+        beta: Sharpness, ``[1]``.
         visible: 0 or 1 for each step and entry, ``[T, S]``.
         fast: Round as training may; see :func:`closeness`.
 
@@ -44,9 +44,14 @@ def recall(
     """
     if torch.compiler.is_exporting():
         close = closeness(query, keys)
-        return (torch.relu(torch.exp(beta * close) - torch.exp(-beta / 2)) * visible) @ tokens
+        return (torch.relu(torch.exp(beta * close) - least_weight(beta)) * visible) @ tokens
     found: Tensor = _Recall.apply(query, keys, tokens, beta, visible, fast)  # type: ignore[no-untyped-call]
     return found
+
+
+def least_weight(beta: Tensor) -> Tensor:
+    """The weight that the kernel is cut at: just above that of a zero key, ``exp(-beta / 2)``."""
+    return torch.exp(-0.499 * beta)
 
 
 def closeness(query: Tensor, keys: Tensor) -> Tensor:
@@ -108,7 +113,7 @@ class _Recall(torch.autograd.Function):
         visible: Tensor,
         fast: bool,
     ) -> Tensor:
-        least = torch.exp(-beta / 2)
+        least = least_weight(beta)
         found, slopes = [], []
         # A few rows at a time: a whole batch's weights would not fit the cache.
         rows = max(1, _ELEMENTS // visible.numel())
@@ -128,4 +133,4 @@ class _Recall(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, None, None]:
         (slope,) = ctx.saved_tensors
-        return None, None, None, (grad * slope).sum(), None, None
+        return None, None, None, (grad * slope).sum().view(1), None, None

@@ -12,7 +12,7 @@ from .attention import AttentiveReservoir
 from .config import DualCNNConfig
 from .embedder import SinusoidalEmbedder
 from .memory import recall
-from .readout_cnn import ReadoutCNN
+from .readout_cnn import ReadoutCNN, combine
 from .wave_buffer import RollingWaveBuffer
 from .wave_cnn import WaveCNN
 
@@ -170,10 +170,11 @@ class DualCNN(nn.Module):
         final = torch.log_softmax(logits, dim=-1)
         if self.readout_cnn.gate is not None:
             found = self._remember(tokens, before, state, learn, present)
-            gate, memory = self.readout_cnn.gate(features, found)
+            share, kept = self.readout_cnn.gate(features, found)
             if trust is not None:
-                gate = gate * trust.view(-1, 1, 1)
-            final = self.readout_cnn.combine(logits, memory, gate)
+                trusted = trust.view(-1, 1, 1)
+                share, kept = share * trusted, 1 - trusted * (1 - kept)
+            final = combine(logits, share, kept)
         else:
             present["position"] = state["position"] + length
         present = in_table_order(self.config, present)

@@ -12,11 +12,14 @@ from .config import DualCNNConfig
 from .wave_cnn import GatedBlock
 from .windows import causal_filters
 
-__all__ = ["MemoryGate", "ReadoutCNN"]
+__all__ = ["MemoryGate", "ReadoutCNN", "combine"]
 
 FLOOR = 1e-20
 """Least probability under the logarithm, so that no logit is ever infinite. A maximum and
 not a sum: the exporter's optimiser takes such a small summand for zero and drops it."""
+
+_SUREST = 30.0
+"""Largest size of the gate's logit: its exponential stays a number."""
 
 
 class MemoryGate(nn.Module):
@@ -33,8 +36,10 @@ class MemoryGate(nn.Module):
 
     def __init__(self, config: DualCNNConfig) -> None:
         super().__init__()
-        self.log_beta = nn.Parameter(torch.tensor(math.log(config.memory_sharpness)))
-        self.log_c = nn.Parameter(torch.tensor(0.0))
+        # Of one element, not scalars: the exporter's optimiser drops a scalar summand
+        # below 1e-8 and a scalar factor within 1e-5 of 1.
+        self.log_beta = nn.Parameter(torch.tensor([math.log(config.memory_sharpness)]))
+        self.log_c = nn.Parameter(torch.tensor([0.0]))
         self.hidden = nn.Linear(config.wave_features + 2, config.gate_hidden)
         self.output = nn.Linear(config.gate_hidden, 1)
 
@@ -46,11 +51,33 @@ class MemoryGate(nn.Module):
             found: What :func:`recall` returned, ``[B, T, V]``.
 
         Returns:
-            ``lambda [B, T, 1]`` and ``q [B, T, V]``.
+            The memory's share ``lambda q [B, T, V]``, and the network's
+            ``1 - lambda sum(q) [B, T, 1]``.
         """
-        q = found / (found.sum(-1, keepdim=True) + self.log_c.exp())
+        c = self.log_c.exp()
+        scale = 1 / (found.sum(-1, keepdim=True) + c)
+        q = found * scale
         seen = torch.cat([features, q.sum(-1, keepdim=True), q.amax(-1, keepdim=True)], dim=-1)
-        return torch.sigmoid(self.output(F.silu(self.hidden(seen)))), q
+        doubt = torch.exp(-self.output(F.silu(self.hidden(seen))).clamp(-_SUREST, _SUREST))
+        trust = 1 / (1 + doubt)  # the sigmoid
+        # 1 - lambda sum(q), as a sum of what is positive: where the memory is trusted almost
+        # wholly, a difference from 1 would leave the other tokens three digits.
+        return trust * q, trust * (doubt + c * scale)
+
+
+def combine(logits: Tensor, share: Tensor, kept: Tensor) -> Tensor:
+    """The final prediction, ``log((1 - lambda sum(q)) softmax(logits) + lambda q)``.
+
+    Args:
+        logits: Logits without the memory, ``[..., V]``.
+        share: The memory's share, ``[..., V]``.
+        kept: The network's share, ``[..., 1]``.
+
+    Returns:
+        Log-probabilities, ``[..., V]``.
+    """
+    network = kept * torch.softmax(logits, dim=-1)
+    return torch.log((network + share).clamp_min(FLOOR))
 
 
 class ReadoutCNN(nn.Module):
@@ -93,18 +120,3 @@ class ReadoutCNN(nn.Module):
             x = x + block(norm(x))
         features = self.norms[-1](x)
         return self.head(features), features
-
-    def combine(self, logits: Tensor, memory: Tensor, trust: Tensor | float) -> Tensor:
-        """The final prediction, ``log((1 - lambda sum(q)) softmax(logits) + lambda q)``.
-
-        Args:
-            logits: Logits without the memory, ``[B, T, V]``.
-            memory: The memory's ``q``, ``[B, T, V]``.
-            trust: ``lambda``, ``[B, T, 1]``.
-
-        Returns:
-            Log-probabilities, ``[B, T, V]``.
-        """
-        share = trust * memory
-        network = (1 - share.sum(-1, keepdim=True)) * torch.softmax(logits, dim=-1)
-        return torch.log((network + share).clamp_min(FLOOR))
