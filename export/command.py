@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from ..train.checkpoint import load_checkpoint
+from ..train.progress import progress_bar
 from .bundle_writer import write_bundle
 from .parity import STEPS, gate_total, table
 
@@ -32,7 +32,7 @@ def export(run: Path, out: Path, precision: str, parity_steps: int) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
     checkpoint = load_checkpoint(run)
     click.echo("Building the graphs ...")
-    with tqdm(total=gate_total(parity_steps), unit="token", desc="parity", unit_scale=True) as bar:
+    with progress_bar(gate_total(parity_steps), "token", "parity") as bar:
         comparisons = write_bundle(checkpoint, out, parity_steps, bar.update)
     click.echo(table(comparisons))
     size = sum(file.stat().st_size for file in out.iterdir())

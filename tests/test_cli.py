@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,30 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
     (run / "checkpoint.safetensors").write_bytes(b"damaged")
     fails(rillet("export", run, "--out", bundle), 1, "damaged")
     assert rillet("verify", bundle).returncode == 0
+
+
+def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
+    """Ctrl-C in the middle of training leaves a checkpoint that exports."""
+    from rillet.train import load_checkpoint
+
+    command = [*RILLET, "train", "--corpus", "builtin:pydoc", "--out", str(tmp_path), *TINY]
+    command += ["--steps", "100000", "--set", "validate_every=3"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for line in process.stdout:
+            if line.startswith("step 6:"):
+                break
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        errors = process.stderr.read()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert "Checkpoint after" in errors
+    assert load_checkpoint(tmp_path).training["steps"] >= 6
 
 
 @pytest.mark.parametrize(

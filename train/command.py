@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 import torch
-from tqdm import tqdm
 
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import sha256_bytes, write_atomic
@@ -20,6 +19,7 @@ from .config import PRESETS, DualCNNConfig
 from .corpus import BUILTIN, read_corpus
 from .evaluate import Evaluation, evaluate
 from .model import DualCNN
+from .progress import progress_bar
 from .tokenizers import TOKENIZERS, make_tokenizer
 from .trainer import DualCNNTrainer, TrainingProgress
 from .training_config import TrainingConfig
@@ -167,7 +167,7 @@ class _Display:
     """Shows progress, logs it, and saves a checkpoint whenever validation is measured."""
 
     def __init__(self, steps: int, out: Path, checkpoint: Checkpoint) -> None:
-        self.bar = tqdm(total=steps, unit="step", desc="training", dynamic_ncols=True)
+        self.bar = progress_bar(steps, "step", "training")
         self.out, self.checkpoint = out, checkpoint
         self.log = ["step,loss,first_loss,second_loss,validation,validation_without_memory"]
 
@@ -211,7 +211,7 @@ class _Display:
 
 def _measure(model: DualCNN, held_out: torch.Tensor) -> Evaluation:
     """Losses on the held-out text, as one stream from zeros."""
-    with tqdm(total=len(held_out) - 1, unit="token", desc="held out", unit_scale=True) as bar:
+    with progress_bar(len(held_out) - 1, "token", "held out") as bar:
         return evaluate(model, held_out, progress=bar.update)
 
 
