@@ -173,7 +173,7 @@ class DualCNN(nn.Module):
             share, kept = self.readout_cnn.gate(features, found)
             if trust is not None:
                 trusted = trust.view(-1, 1, 1)
-                share, kept = share * trusted, 1 - trusted * (1 - kept)
+                share, kept = share * trusted, kept * trusted + (1 - trusted)
             final = combine(logits, share, kept)
         else:
             present["position"] = state["position"] + length
