@@ -16,7 +16,16 @@ from ..runtime.tokenizer import Tokenizer
 from ..train.corpus import builtin_corpus
 from ..train.model import DualCNN
 
-__all__ = ["TOLERANCE", "Comparison", "check", "compare", "gate_tokens", "run_gate"]
+__all__ = [
+    "TOLERANCE",
+    "Comparison",
+    "check",
+    "compare",
+    "gate_tokens",
+    "gate_total",
+    "run_gate",
+    "table",
+]
 
 TOLERANCE = {"fp32": 1e-4}
 """Largest |difference| of a logit or a state value, by precision."""

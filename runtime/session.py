@@ -96,7 +96,8 @@ class Session:
         if array.shape[1] == 1:
             self._logits = self.model.engine.step(array[:, 0], self._state, learn)[0]
         else:
-            self._logits = self.model.engine.prefill(array, self._state, learn)[0, -1]
+            # A copy, so that a session does not hold on to the logits of its whole prompt.
+            self._logits = self.model.engine.prefill(array, self._state, learn)[0, -1].copy()
         self._position += len(tokens)
 
     def stream_tokens(self, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:

@@ -100,7 +100,7 @@ class _Recall(torch.autograd.Function):
     """:func:`recall` with a gradient for beta alone.
 
     Keys and tokens are not trained, so dm/dbeta, computed on the way, is all that
-    a backward pass needs: automatic differentiation took five times as long.
+    a backward pass needs: automatic differentiation took four times as long.
     """
 
     @staticmethod

@@ -167,7 +167,6 @@ class DualCNN(nn.Module):
             "wave_context": wave_context,
             "wave_buffer": wave_buffer,
         }
-        final = torch.log_softmax(logits, dim=-1)
         if self.readout_cnn.gate is not None:
             found = self._remember(tokens, before, state, learn, present)
             share, kept = self.readout_cnn.gate(features, found)
@@ -177,6 +176,7 @@ class DualCNN(nn.Module):
             final = combine(logits, share, kept)
         else:
             present["position"] = state["position"] + length
+            final = torch.log_softmax(logits, dim=-1)
         present = in_table_order(self.config, present)
         return DualCNNOutput(final, self.wave_cnn.head(waves), logits, present)
 
