@@ -14,15 +14,20 @@ from torch import Tensor, nn
 
 from ..train.attention import AttentiveReservoir
 from ..train.memory import least_weight
-from ..train.model import DualCNN, State, in_table_order
-from ..train.readout_cnn import MemoryGate, combine
-from ..train.wave_cnn import WaveBlock
+from ..train.model import DualCNN
+from ..train.readout_cnn import ReadoutCNN
+from ..train.reservoir import SparseReservoir
+from ..train.state import State, in_table_order
+from ..train.stream_memory import StreamMemory, combine
+from ..train.wave_cnn import WaveBlock, WaveCNN
 
 __all__ = ["DecodeStep"]
 
 
 class DecodeStep(nn.Module):
     """One step of a trained model, ``input_ids [B, 1]`` to ``logits [B, 1, V]``.
+
+    Parts that the model's configuration leaves out are ``None``.
 
     Args:
         model: The trained model; its tensors are copied or shared, never changed.
@@ -31,29 +36,44 @@ class DecodeStep(nn.Module):
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         self.config = model.config
-        self.reservoir = _Reservoir(model)
-        self.attention = _Attention(model.reservoir)
+        reservoir = model.reservoir
+        self.reservoir = None if reservoir is None else _Reservoir(reservoir, model.embedder.codes)
+        self.attention = (
+            _Attention(reservoir) if isinstance(reservoir, AttentiveReservoir) else None
+        )
+        self.read = model.read
         self.embedding = model.embedder.embedding
-        self.wave_cnn = _Waves(model)
-        self.readout_cnn = _Readout(model)
-        self.memory = _Memory(model) if model.config.memory else None
+        self.wave_cnn = _Waves(model.wave_cnn)
+        # Without a second CNN the first one's own prediction is the final one.
+        self.head = model.wave_cnn.head if model.readout_cnn is None else None
+        self.readout_cnn = None if model.readout_cnn is None else _Readout(model.readout_cnn)
+        self.memory = None if model.memory is None else _Memory(model.memory)
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
         """One step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
         present: State = {}
         token = input_ids.squeeze(1)  # [B]
-        both = self.reservoir(token, past["reservoir"])  # [B, 2, N]: before and after
-        present["reservoir"] = both[:, 1]
-        attended, present["attention_window"] = self.attention(
-            present["reservoir"], self.embedding(token), past["attention_window"]
-        )
-        wave, present["wave_context"] = self.wave_cnn(attended, past["wave_context"])
-        logits, features, present["wave_buffer"] = self.readout_cnn(wave, past["wave_buffer"])
+        x, both = self.embedding(token), None
+        if self.reservoir is not None:
+            both = self.reservoir(token, past["reservoir"])  # [B, 2, N]: before and after
+            present["reservoir"] = both[:, 1]
+        if self.attention is not None:
+            x, present["attention_window"] = self.attention(
+                present["reservoir"], x, past["attention_window"]
+            )
+        elif self.read is not None:
+            x = x + self.read(present["reservoir"])
+        wave, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
+        if self.readout_cnn is not None:
+            logits, features, present["wave_buffer"] = self.readout_cnn(wave, past["wave_buffer"])
+        else:
+            assert self.head is not None
+            logits, features = self.head(wave), wave
         if self.memory is None:
             present["position"] = past["position"] + 1
             final = torch.log_softmax(logits, dim=-1)
         else:
-            final = self.memory(token, learn, both, logits, features, past, present)
+            final = self.memory(input_ids, learn, both, logits, features, past, present)
         return final.unsqueeze(1), in_table_order(self.config, present)
 
 
@@ -65,10 +85,9 @@ class _Reservoir(nn.Module):
     kept: Tensor
     gain: Tensor
 
-    def __init__(self, model: DualCNN) -> None:
+    def __init__(self, inner: SparseReservoir, codes: Tensor) -> None:
         super().__init__()
-        inner = model.reservoir
-        self.register_buffer("drive", inner.drive(model.embedder.codes))
+        self.register_buffer("drive", inner.drive(codes))
         self.register_buffer("recurrent", inner.recurrent.T.contiguous())
         self.register_buffer("kept", 1 - inner.leak)
         self.register_buffer("gain", inner.leak * inner.amplitude)
@@ -77,7 +96,9 @@ class _Reservoir(nn.Module):
     def forward(self, token: Tensor, state: Tensor) -> Tensor:
         z = state @ self.recurrent + F.embedding(token, self.drive)
         wave = torch.sin(z if self.frequency == 1 else z * self.frequency)
-        after = state * self.kept + torch.exp(z.abs() * -self.decay) * wave * self.gain
+        if self.decay:
+            wave = torch.exp(z.abs() * -self.decay) * wave
+        after = state * self.kept + wave * self.gain
         return torch.stack([state, after], dim=1)
 
 
@@ -125,9 +146,8 @@ class _Attention(nn.Module):
 class _Waves(nn.Module):
     """The first CNN's step: each block's window is multiplied by its taps and summed."""
 
-    def __init__(self, model: DualCNN) -> None:
+    def __init__(self, inner: WaveCNN) -> None:
         super().__init__()
-        inner = model.wave_cnn
         self.blocks, self.emit, self.norm = inner.blocks, inner.emit, inner.norm
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -146,9 +166,8 @@ class _Readout(nn.Module):
     filters: Tensor
     up: Tensor
 
-    def __init__(self, model: DualCNN) -> None:
+    def __init__(self, inner: ReadoutCNN) -> None:
         super().__init__()
-        inner = model.readout_cnn
         # [W, K, F]: the filters of all features for one tap stand together.
         self.register_buffer("filters", inner.filters.detach().permute(2, 1, 0).contiguous())
         features, multiplier, _ = inner.filters.shape
@@ -182,23 +201,20 @@ class _Memory(nn.Module):
     one_hot: Tensor
     columns: Tensor
 
-    def __init__(self, model: DualCNN) -> None:
+    def __init__(self, inner: StreamMemory) -> None:
         super().__init__()
-        gate = model.readout_cnn.gate
-        assert isinstance(gate, MemoryGate)
-        self.buffer, self.gate = model.buffer, gate
-        self.capacity = model.config.memory
-        beta = gate.log_beta.detach().exp()
+        self.memory, self.gate, self.capacity = inner, inner.gate, inner.capacity
+        beta = inner.gate.log_beta.detach().exp()
         self.register_buffer("half_beta", -beta / 2)
         self.register_buffer("least", least_weight(beta))
-        self.register_buffer("one_hot", torch.eye(model.config.vocab_size))
-        self.register_buffer("columns", torch.zeros(1, 1, model.config.key_width).long())
+        self.register_buffer("one_hot", torch.eye(inner.vocab_size))
+        self.register_buffer("columns", torch.zeros(1, 1, inner.key_width).long())
 
     def forward(
         self,
         token: Tensor,
         learn: Tensor,
-        both: Tensor,
+        both: Tensor | None,
         logits: Tensor,
         features: Tensor,
         past: State,
@@ -206,10 +222,11 @@ class _Memory(nn.Module):
     ) -> Tensor:
         present["position"] = past["position"] + 1
         slot = ((present["position"] + (self.capacity - 1)) % self.capacity).unsqueeze(1)
-        before, query = torch.split(self.buffer.key(both), 1, dim=1)  # each [B, 1, n]
+        pair = self.memory.keys(token, both, past, present)  # [B, 2, n]: before and after
+        before, query = torch.split(pair, 1, dim=1)
         before = before * learn.view(-1, 1, 1)
         keys = past["memory_keys"].scatter(1, slot.unsqueeze(2) + self.columns, before)
-        tokens = past["memory_tokens"].scatter(1, slot, token.unsqueeze(1))
+        tokens = past["memory_tokens"].scatter(1, slot, token)
         present["memory_keys"], present["memory_tokens"] = keys, tokens
         # The distance itself, not a product: near 1 a product has no digits to spare.
         distance = torch.linalg.vector_norm(keys - query, dim=2)  # [B, M]

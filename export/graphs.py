@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.errors import ParityError
-from ..train.model import DualCNN, State, state_shapes
+from ..train.model import DualCNN
+from ..train.state import State, state_shapes
 from .buffer_safety import unsafe_state
 from .decode_graph import DecodeStep
 
@@ -39,18 +40,14 @@ class _Prefill(nn.Module):
 def decode_graph(model: DualCNN) -> onnx.ModelProto:
     """The step graph: T = 1, dynamic batch, no control flow."""
     graph = _export(DecodeStep(model).eval(), model, length=None)
-    control = sorted({node.op_type for node in graph.graph.node} & {"If", "Loop", "Scan"})
-    if control:
-        raise ParityError(f"the decode graph has control flow ({', '.join(control)})")
+    _check_control_flow(graph, "decode", [])
     return graph
 
 
 def prefill_graph(model: DualCNN) -> onnx.ModelProto:
-    """The graph for prompts: dynamic batch and length, one Scan for the recurrence."""
+    """The graph for prompts: dynamic batch and length, one Scan where there is a recurrence."""
     graph = _export(_Prefill(model).eval(), model, length=torch.export.Dim("length", min=1))
-    scans = [node.op_type for node in graph.graph.node].count("Scan")
-    if scans != 1:
-        raise ParityError(f"the prefill graph has {scans} Scan nodes instead of one")
+    _check_control_flow(graph, "prefill", [] if model.reservoir is None else ["Scan"])
     return graph
 
 
@@ -124,6 +121,13 @@ def _check(graph: onnx.ModelProto, model: DualCNN, dynamic_length: bool) -> None
     if unsafe:
         raise ParityError(f"past and present cannot share a buffer: {', '.join(unsafe)}")
     onnx.checker.check_model(graph, full_check=True)
+
+
+def _check_control_flow(graph: onnx.ModelProto, kind: str, wanted: list[str]) -> None:
+    """A part that unrolls, or branches, would export without a word."""
+    found = [n.op_type for n in graph.graph.node if n.op_type in ("If", "Loop", "Scan")]
+    if found != wanted:
+        raise ParityError(f"the {kind} graph has the control flow {found} instead of {wanted}")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,8 @@ from ..runtime.contract import (
     state_table_json,
 )
 from ..train.config import DualCNNConfig
-from ..train.model import DualCNN, state_shapes
+from ..train.model import DualCNN
+from ..train.state import state_shapes
 
 __all__ = ["exporter_versions", "state_table", "weights_sha256", "write_metadata"]
 

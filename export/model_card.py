@@ -30,13 +30,19 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
     rows = {
         "trained parameters": f"{training['parameters']:,}" if "parameters" in training else None,
         "vocabulary": f"{model['vocab_size']:,} tokens",
-        "memory": f"the last {model['memory']:,} steps" if model["memory"] else "none",
+        "architecture": _ARCHITECTURES[model["architecture"]],
+        "reservoir": _reservoir(model),
+        "memory": _memory(model),
         "precision": manifest["precision"],
         "trained on": training.get("corpus"),
         "of it": f"{training['trained_tokens']:,} tokens" if "trained_tokens" in training else None,
         "steps": training.get("steps"),
     }
     lines += [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    fallbacks = training.get("fallbacks")
+    if fallbacks:
+        lines += ["", "Parts that could not be set up, and what took their place:", ""]
+        lines += [f"- {fallback}" for fallback in fallbacks]
     lines += ["", "## Held-out loss", ""]
     held_out = training.get("held_out")
     if held_out:
@@ -46,7 +52,8 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
             "| | nats per token | bits per token |",
             "| --- | --- | --- |",
         ]
-        for label, key in (("with the memory", "loss"), ("without it", "without_memory")):
+        figures = {"with the memory": "loss", "without it": "without_memory"}
+        for label, key in (figures if model["memory"] else {"no memory": "loss"}).items():
             value = held_out[key]
             lines.append(f"| {label} | {value:.4f} | {value / math.log(2):.4f} |")
     else:
@@ -64,3 +71,22 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
         for row in manifest["parity"]
     ]
     return "\n".join(lines) + "\n"
+
+
+_ARCHITECTURES = {"dual_cnn": "two CNNs over a wave buffer", "single_cnn": "one CNN"}
+
+
+def _reservoir(model: dict[str, Any]) -> str:
+    kind, units = model["reservoir"], f"{model['reservoir_size']:,} units"
+    if kind == "none":
+        return "none"
+    seen = f", attention over the last {model['attention_window']:,} states"
+    return f"{kind}, {units}{seen if kind == 'attentive' else ''}"
+
+
+def _memory(model: dict[str, Any]) -> str:
+    if not model["memory"]:
+        return "none"
+    suffix = f"the last {model['suffix_length']:,} tokens"
+    key = suffix if model["memory_key"] == "suffix" else "the reservoir's state"
+    return f"the last {model['memory']:,} steps, found by {key}"

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 RILLET = [sys.executable, "-m", "rillet.runtime.cli"]
 TINY = ["--set", "width=16", "--set", "hidden=16", "--set", "wave_features=16", "--steps", "3",
@@ -44,7 +46,8 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
     run, bundle = tmp_path / "run", tmp_path / "bundle"
-    result = rillet("train", "--corpus", corpus, "--out", run, *TINY)
+    options = (*TINY, "--set", "report_every=1")
+    result = rillet("train", "--corpus", corpus, "--out", run, *options)
     assert result.returncode == 0, result.stderr
     assert "Held-out loss:" in result.stdout
     assert "without the memory" in result.stdout
@@ -102,8 +105,43 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
         errors = process.stderr.read()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "Checkpoint after" in errors
-    assert load_checkpoint(tmp_path).training["steps"] >= 6
+    assert "the run is kept in" in errors
+    assert load_checkpoint(tmp_path).training["steps"] >= 3
+    result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY)
+    fails(result, 2, "already holds a checkpoint", "--resume")
+    # Another number of steps is another run: its learning rate would have been different.
+    result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY, "--resume")
+    fails(result, 1, "is the state of another run: config")
+
+
+def test_a_run_is_resumed_from_the_command_line(tmp_path: Path) -> None:
+    """Killed at any moment, gone on with: the model of a run that was never disturbed."""
+    from rillet.train.checkpoint import CHECKPOINT_FILE
+
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
+    options = [*TINY, "--steps", "60", "--set", "validate_every=2", "--set", "precision=fp32"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert rillet("train", "--corpus", corpus, "--out", whole, *options).returncode == 0
+    command = [*RILLET, "train", "--corpus", str(corpus), "--out", str(parts), *options]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step 10:"):
+                break
+        process.kill()
+    result = rillet("train", "--corpus", corpus, "--out", parts, *options, "--resume")
+    assert result.returncode == 0, result.stderr
+    first, second = (
+        safetensors.numpy.load_file(folder / CHECKPOINT_FILE) for folder in (whole, parts)
+    )
+    assert first.keys() == second.keys()
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    rows = [line.split(",")[0] for line in (parts / "log.csv").read_text().splitlines()[1:]]
+    assert rows == sorted(rows, key=int)
+    assert len(rows) == len(set(rows))
 
 
 @pytest.mark.parametrize(

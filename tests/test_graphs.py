@@ -156,9 +156,9 @@ def test_small_constants_survive_the_export() -> None:
     """
     model = DualCNN(SMALL.replace(vocab_size=11, memory_sharpness=38.0))
     model.fit(torch.arange(300).pow(2) % 11).eval()
-    assert model.readout_cnn.gate is not None
+    assert model.memory.gate is not None
     with torch.no_grad():
-        model.readout_cnn.gate.output.bias.fill_(9.0)
+        model.memory.gate.output.bias.fill_(9.0)
         model.readout_cnn.head.weight.mul_(20)
     session = ort.InferenceSession(decode_graph(model).SerializeToString())
     found = []

@@ -141,5 +141,5 @@ def test_the_memory_is_circular(small: Checkpoint, tokens: list[int]) -> None:
         for step in range(length - capacity, length):
             assert state["memory_tokens"][0, step % capacity] == tokens[step]
             torch.testing.assert_close(
-                state["memory_keys"][0, step % capacity], model.buffer.key(states[step])[0]
+                state["memory_keys"][0, step % capacity], model.memory.key(states[step])[0]
             )

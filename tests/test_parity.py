@@ -82,8 +82,8 @@ def test_error_does_not_grow_with_the_stream(nano: Checkpoint, engine: OnnxEngin
         ("reservoir.leak", "reservoir"),
         ("reservoir.distance_bias", "logits"),
         ("wave_cnn.blocks.0.taps", "wave"),
-        ("readout_cnn.gate.output.bias", "logits"),
-        ("buffer.projection", "memory_keys"),
+        ("memory.gate.output.bias", "logits"),
+        ("memory.key.projection", "memory_keys"),
     ],
 )
 def test_a_slightly_different_model_is_caught(

@@ -1,231 +1,286 @@
-"""``rillet train``: from a text file to a checkpoint."""
+"""``rillet train``: from text to a checkpoint."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from ..runtime.errors import ConfigError, UsageError
-from ..runtime.files import sha256_bytes, write_atomic
-from .checkpoint import CHECKPOINT_FILE, Checkpoint, save_checkpoint
-from .config import PRESETS, DualCNNConfig
-from .corpus import BUILTIN, read_corpus
-from .evaluate import Evaluation, evaluate
-from .model import DualCNN
-from .progress import progress_bar
-from .tokenizers import TOKENIZERS, make_tokenizer
-from .trainer import DualCNNTrainer, TrainingProgress
-from .training_config import TrainingConfig
+from ..runtime.errors import UsageError
+from ..runtime.files import write_atomic
+from .checkpoint import CHECKPOINT_FILE
+from .config import DualCNNConfig
+from .corpus import BUILTIN, Corpus
+from .distributed import Group, start_group
+from .evaluate import Evaluation
+from .infer import infer
+from .pipeline import DualCNNPipeline
+from .plots import plot_run
+from .presets import PRESETS
+from .progress import TrainingProgress, progress_bar
+from .reporters import CsvLog, ProgressBar, TensorBoardLog
+from .setup import SetupProgress
+from .tokenizers import TOKENIZERS
+from .trainer import TrainingResult
+from .training_state import STATE_FILE
 
 __all__ = ["train"]
 
 
 @click.command()
 @click.option(
-    "--corpus", required=True, metavar="FILE",
-    help=f"A UTF-8 text file; {BUILTIN} is a text that every Python brings along.",
+    "--corpus", "corpora", required=True, multiple=True, metavar="FILE",
+    help=f"A UTF-8 text file or a folder of them; repeat for more. {BUILTIN} is a text that "
+    "every Python brings along; tinyshakespeare is fetched.",
 )  # fmt: skip
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="RUN",
     help="Folder for the checkpoint; made if it does not exist.",
 )  # fmt: skip
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="nano", show_default=True)
-@click.option("--tokenizer", type=click.Choice(TOKENIZERS), default="auto", show_default=True)
+@click.option(
+    "--preset", type=click.Choice([*PRESETS, "auto"]), default="nano", show_default=True,
+    help="Size of the model; auto chooses by corpus and --budget, and says why.",
+)  # fmt: skip
+@click.option(
+    "--budget", metavar="LIMIT",
+    help="With --preset auto: the time or the size allowed, such as 30min or 2MB.",
+)  # fmt: skip
+@click.option("--tokenizer", type=click.Choice(TOKENIZERS), help="Default: auto.")
+@click.option("--validation", metavar="FILE", help="Hold out this text, not the corpus's end.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training steps.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE",
     help="Change a setting of the model or of training; repeat for more.",
 )  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all.")
+@click.option("--resume", is_flag=True, help="Go on with the run in RUN where it stopped.")
 @click.option("--overwrite", is_flag=True, help="Replace a checkpoint that is there already.")
+@click.option("--allow-fallback", is_flag=True, help="Go on without a part that fails; say so.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all.")
+@click.option("--tensorboard", is_flag=True, help="Write event files for TensorBoard to RUN.")
+@click.option("--plot/--no-plot", default=True, help="Draw RUN/summary.png at the end.")
 def train(
-    corpus: str,
+    corpora: tuple[str, ...],
     out: Path,
     preset: str,
-    tokenizer: str,
+    budget: str | None,
+    tokenizer: str | None,
+    validation: str | None,
     steps: int | None,
     seed: int,
     settings: tuple[str, ...],
-    threads: int | None,
+    resume: bool,
     overwrite: bool,
+    allow_fallback: bool,
+    device: str,
+    threads: int | None,
+    tensorboard: bool,
+    plot: bool,
 ) -> None:
     """Train a model on a text and write a checkpoint to RUN."""
-    model_config, config = _configure(preset, seed, steps, settings)
-    if (out / CHECKPOINT_FILE).exists() and not overwrite:
+    if budget is not None and preset != "auto":
+        raise UsageError(f"--budget {budget} needs --preset auto, and the preset is {preset}")
+    if (out / CHECKPOINT_FILE).exists() and not (overwrite or resume):
         raise UsageError(
-            f"{out} already holds a checkpoint; choose another --out, or give --overwrite"
+            f"{out} already holds a checkpoint; choose another --out, or give --resume to go on "
+            "with it, or --overwrite"
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    text = read_corpus(corpus)
-    encoder = make_tokenizer(text, tokenizer)
-    tokens = torch.tensor(encoder.encode(text))
-    config = _fit_batch(config, len(tokens))
-    trained, validation, held_out = _split(tokens, config)
-    model = DualCNN(model_config.replace(vocab_size=encoder.vocab_size)).fit(trained)
-    click.echo(
-        f"{len(text):,} characters, {encoder.vocab_size} symbols; {len(trained):,} tokens to "
-        f"train on, {len(validation):,} to validate, {len(held_out):,} held out; "
-        f"{model.parameter_count():,} trained parameters"
-    )
-    provenance: dict[str, Any] = {
-        "corpus": Path(corpus).name,
-        "corpus_sha256": sha256_bytes(text.encode("utf-8", "surrogatepass")),
-        "characters": len(text),
-        "trained_tokens": len(trained),
-        "preset": preset,
-        "parameters": model.parameter_count(),
-        "config": config.to_dict(),
-        "torch": torch.__version__,
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with _Display(config.steps, out, Checkpoint(model, encoder, provenance)) as display:
-        try:
-            DualCNNTrainer(model, config).train(trained, validation, display.update)
-        except KeyboardInterrupt:
-            display.close()
-            done = provenance.get("steps", 0)
-            if done:
-                display.save()
-                click.echo(f"\nCheckpoint after {done} steps: {out / CHECKPOINT_FILE}", err=True)
-            raise click.Abort from None
-    seconds = time.monotonic() - started
-    if len(held_out) > 1:
-        provenance["held_out"] = dataclasses.asdict(_measure(model, held_out))
-    display.save()
-    _summarise(out, provenance, seconds)
+    corpus = Corpus(corpora)
+    changes = _settings(settings, seed, steps, tokenizer)
+    config = _configure(preset, budget, corpus, changes)
+    group = start_group(device)
+    try:
+        _train(
+            config,
+            corpus,
+            out,
+            validation,
+            resume,
+            allow_fallback,
+            tensorboard,
+            plot,
+            group,
+            preset,
+        )
+    finally:
+        group.finish()
 
 
-def _configure(
-    preset: str, seed: int, steps: int | None, settings: tuple[str, ...]
-) -> tuple[DualCNNConfig, TrainingConfig]:
-    """The preset with the command line's changes."""
-    model, config = PRESETS[preset], TrainingConfig()
-    changes: dict[str, dict[str, Any]] = {"model": {"seed": seed}, "training": {"seed": seed}}
+def _train(
+    config: DualCNNConfig,
+    corpus: Corpus,
+    out: Path,
+    validation: str | None,
+    resume: bool,
+    allow_fallback: bool,
+    tensorboard: bool,
+    plot: bool,
+    group: Group,
+    preset: str,
+) -> None:
+    # The processes share a folder; each keeps the corpus's tokens in a folder of its own.
+    tokens = out / "tokens" if group.size == 1 else out / "tokens" / str(group.rank)
+    speaks = group.leads
+    with _SetupDisplay(speaks) as display:
+        pipeline = DualCNNPipeline.fit_and_initialize(
+            corpus,
+            config,
+            folder=tokens,
+            validation=validation,
+            progress=display.update,
+            allow_fallback=allow_fallback,
+            notify=display.note,
+        )
+    pipeline.training["preset"] = preset
+    _describe(pipeline, speaks)
+    log, bar = CsvLog(out, resume), ProgressBar(pipeline.config.training.steps)
+    board = TensorBoardLog(out / "tensorboard") if tensorboard and speaks else None
+    reporters: list[Callable[[TrainingProgress], None]] = [log, bar] if speaks else []
+    if board is not None:
+        reporters.append(board)
+
+    def report(progress: TrainingProgress) -> None:
+        for reporter in reporters:
+            reporter(progress)
+
+    try:
+        result = pipeline.train(out, report, resume=resume, group=group, notify=bar.note)
+    except KeyboardInterrupt:
+        bar.close()
+        if speaks:
+            log.write()
+            click.echo(
+                f"\nStopped; the run is kept in {out / STATE_FILE}: go on with --resume, or export "
+                "what it has learnt so far",
+                err=True,
+            )
+        raise click.Abort from None
+    finally:
+        bar.close()
+        if board is not None:
+            board.close()
+    if not speaks:
+        return
+    log.write()
+    held_out = _measure(pipeline)
+    pipeline.save(out)
+    if plot:
+        plot_run(out / "summary.png", pipeline.model, log.rows, _sample(pipeline))
+    _summarise(out, pipeline, result, held_out, plot)
+
+
+def _settings(
+    settings: tuple[str, ...], seed: int, steps: int | None, tokenizer: str | None
+) -> dict[str, str]:
+    """What the command line changes, by the name of the setting."""
+    changes = {"seed": str(seed)}
     if steps is not None:
-        changes["training"]["steps"] = steps
+        changes["steps"] = str(steps)
+    if tokenizer is not None:
+        changes["tokenizer"] = tokenizer
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting}: give it as KEY=VALUE, such as --set dropout=0.2")
-        owners = [
-            (name, target.to_dict()[key])
-            for name, target in (("model", model), ("training", config))
-            if key in target.to_dict()
-        ]
-        for name, default in owners:
-            changes[name][key] = _parse(key, value, type(default))
-        if not owners:
-            known = sorted({*model.to_dict(), *config.to_dict()})
-            raise UsageError(f"--set {setting}: no such setting; there are {', '.join(known)}")
-    return model.replace(**changes["model"]), config.replace(**changes["training"])
+        changes[key] = value
+    return changes
 
 
-def _parse(key: str, value: str, kind: type) -> Any:
-    try:
-        number = kind(value)
-    except ValueError:
-        number = math.nan
-    if isinstance(number, float) and not math.isfinite(number):
-        wanted = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{key} is {value!r}; it must be {wanted}")
-    return number
+def _configure(
+    preset: str, budget: str | None, corpus: Corpus, changes: dict[str, str]
+) -> DualCNNConfig:
+    """The preset, or what suits the corpus, with the command line's changes."""
+    if preset != "auto":
+        return PRESETS[preset].replace_text(changes)
+    config = infer(corpus, budget)
+    for reason in config.reasons:
+        click.echo(f"Chosen: {reason}")
+    return config.replace_text(changes)
 
 
-def _fit_batch(config: TrainingConfig, tokens: int) -> TrainingConfig:
-    """A smaller batch for a small corpus, so that each stream has a chunk to itself."""
-    trained = int(int(tokens * (1 - config.held_out)) * (1 - config.validation))
-    rows = max(1, min(config.batch, trained // config.chunk))
-    if rows < config.batch:
-        click.echo(
-            f"Note: the corpus has room for {rows} streams of {config.chunk} tokens; "
-            f"training with batch {rows} instead of {config.batch}",
-            err=True,
-        )
-    return config.replace(batch=rows)
+class _SetupDisplay:
+    """A bar over the components that are being set up."""
 
+    def __init__(self, speaks: bool) -> None:
+        self.bar = progress_bar(1, "part", "setting up") if speaks else None
 
-def _split(
-    tokens: torch.Tensor, config: TrainingConfig
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The text to train on, to validate on, and to hold out, in the order of the corpus."""
-    first = int(len(tokens) * (1 - config.held_out))
-    seen = int(first * (1 - config.validation))
-    return tokens[:seen], tokens[seen:first], tokens[first:]
-
-
-class _Display:
-    """Shows progress, logs it, and saves a checkpoint whenever validation is measured."""
-
-    def __init__(self, steps: int, out: Path, checkpoint: Checkpoint) -> None:
-        self.bar = progress_bar(steps, "step", "training")
-        self.out, self.checkpoint = out, checkpoint
-        self.log = ["step,loss,first_loss,second_loss,validation,validation_without_memory"]
-
-    def __enter__(self) -> _Display:
+    def __enter__(self) -> _SetupDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self.bar is not None:
+            self.bar.close()
 
-    def close(self) -> None:
-        self.bar.close()
-
-    def update(self, progress: TrainingProgress) -> None:
-        """Show one step."""
-        self.checkpoint.training["steps"] = progress.step
-        self.bar.set_postfix_str(
-            f"first CNN {progress.first_loss:.3f}, second {progress.second_loss:.3f}, "
-            f"{progress.tokens_per_second / 1000:.1f}k tokens/s",
-            refresh=False,
-        )
-        self.bar.update()
-        seen = progress.validation
-        losses = (progress.loss, progress.first_loss, progress.second_loss)
-        shown = [str(progress.step), *(f"{loss:.5f}" for loss in losses)]
-        if seen is None:
-            self.log.append(",".join([*shown, "", ""]))
+    def update(self, progress: SetupProgress) -> None:
+        if self.bar is None:
             return
-        self.log.append(",".join([*shown, f"{seen.loss:.5f}", f"{seen.without_memory:.5f}"]))
-        self.bar.write(
-            f"step {progress.step}: validation {seen.loss:.4f} nats per token, "
-            f"{seen.without_memory:.4f} without the memory"
-        )
-        self.checkpoint.training["validation"] = dataclasses.asdict(seen)
-        self.save()
+        self.bar.total = progress.total
+        self.bar.set_postfix_str(progress.component, refresh=False)
+        self.bar.update(progress.done - self.bar.n)
 
-    def save(self) -> None:
-        """Write the checkpoint and the log."""
-        save_checkpoint(self.out, self.checkpoint)
-        write_atomic(self.out / "log.csv", ("\n".join(self.log) + "\n").encode())
+    def note(self, text: str) -> None:
+        if self.bar is not None:
+            click.echo(f"Note: {text}", err=True)
 
 
-def _measure(model: DualCNN, held_out: torch.Tensor) -> Evaluation:
+def _describe(pipeline: DualCNNPipeline, speaks: bool) -> None:
+    assert pipeline.corpus is not None
+    assert pipeline.split is not None
+    if not speaks:
+        return
+    looked_at = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
+    click.echo(
+        f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
+        f"{len(pipeline.split.trained):,} tokens to train on, {looked_at:,} to validate, "
+        f"{len(pipeline.split.held_out):,} held out; "
+        f"{pipeline.model.parameter_count():,} trained parameters"
+    )
+
+
+def _measure(pipeline: DualCNNPipeline) -> Evaluation | None:
     """Losses on the held-out text, as one stream from zeros."""
-    with progress_bar(len(held_out) - 1, "token", "held out") as bar:
-        return evaluate(model, held_out, progress=bar.update)
+    assert pipeline.split is not None
+    total = min(len(pipeline.split.held_out) - 1, pipeline.config.training.held_out_tokens)
+    with progress_bar(max(1, total), "token", "held out") as bar:
+        return pipeline.evaluate(bar.update)
 
 
-def _summarise(out: Path, provenance: dict[str, Any], seconds: float) -> None:
-    rate = provenance["steps"] * provenance["config"]["batch"] * provenance["config"]["chunk"]
-    summary = {**provenance, "seconds": round(seconds, 1), "tokens_per_second": rate / seconds}
+def _sample(pipeline: DualCNNPipeline) -> torch.Tensor:
+    """A piece of text to draw the attention on."""
+    assert pipeline.split is not None
+    held_out = pipeline.split.held_out
+    return (held_out if len(held_out) >= 64 else pipeline.split.trained.tokens)[:512].tensor()
+
+
+def _summarise(
+    out: Path,
+    pipeline: DualCNNPipeline,
+    result: TrainingResult,
+    held_out: Evaluation | None,
+    plot: bool,
+) -> None:
+    training: dict[str, Any] = pipeline.training
+    rate = result.steps * training["config"]["batch"] * training["config"]["chunk"]
+    summary = {**training, "tokens_per_second": rate / max(1e-9, training["seconds"])}
     write_atomic(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    click.echo(f"Trained {provenance['steps']} steps in {seconds / 60:.1f} minutes.")
-    held_out = provenance.get("held_out")
+    early = f"; step {result.best_step} was the best" if result.best_step < result.steps else ""
+    click.echo(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
     if held_out is not None:
-        loss, without = held_out["loss"], held_out["without_memory"]
+        bits = held_out.loss / math.log(2)
         click.echo(
-            f"Held-out loss: {loss:.4f} nats per token ({loss / math.log(2):.3f} bits), "
-            f"{without:.4f} without the memory, over {held_out['tokens']:,} tokens in one stream."
+            f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits), "
+            f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
+            "in one stream."
         )
+    if plot:
+        click.echo(f"Picture: {out / 'summary.png'}")
     click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")
     click.echo(f"Next: rillet export {out} --out BUNDLE")

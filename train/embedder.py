@@ -7,12 +7,16 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..runtime.errors import CorpusError
+from .cooccurrence import company
+from .token_file import Tokens
 
 __all__ = ["SinusoidalEmbedder", "fit_codes"]
 
 _NEIGHBOUR = 0.3
 """Similarity of a typical token's code to its nearest neighbour's: alike, but told apart."""
+
+_ROWS = 2_048
+"""Tokens whose distances to all others are looked at together."""
 
 
 class SinusoidalEmbedder(nn.Module):
@@ -38,7 +42,7 @@ class SinusoidalEmbedder(nn.Module):
         self.register_buffer("codes", torch.zeros(vocab_size, code_width))
         self.embedding = nn.Embedding(vocab_size, width)
 
-    def fit(self, tokens: Tensor, seed: int = 0) -> SinusoidalEmbedder:
+    def fit(self, tokens: Tensor | Tokens, seed: int = 0) -> SinusoidalEmbedder:
         """Fit the fixed codes to a corpus.
 
         Args:
@@ -53,11 +57,12 @@ class SinusoidalEmbedder(nn.Module):
         return self
 
 
-def fit_codes(tokens: Tensor, vocab_size: int, code_width: int, seed: int = 0) -> Tensor:
+def fit_codes(tokens: Tensor | Tokens, vocab_size: int, code_width: int, seed: int = 0) -> Tensor:
     """Sinusoidal codes of co-occurrence statistics.
 
     Args:
-        tokens: The corpus, ``[length]``; token numbers below ``vocab_size``.
+        tokens: The corpus, ``[length]``; token numbers below ``vocab_size``. It is read in
+            blocks: tokens mapped from a file need not fit into memory.
         vocab_size: Number of tokens V.
         code_width: Width w of a code.
         seed: Seed of the random frequencies.
@@ -65,26 +70,10 @@ def fit_codes(tokens: Tensor, vocab_size: int, code_width: int, seed: int = 0) -
     Returns:
         Codes of unit length, ``[V, w]``.
     """
-    if len(tokens) < 2:
-        raise CorpusError("token codes need a text of at least two tokens")
-    tokens = tokens.to(torch.int64)
-    # What stands before a token and what stands after it, side by side: [V, 2V].
-    pairs = tokens[:-1] * vocab_size + tokens[1:]
-    after = torch.bincount(pairs, minlength=vocab_size * vocab_size).double()
-    after = after.view(vocab_size, vocab_size)
-    counts = torch.cat([after, after.T], dim=1) + 0.1
-    total = counts.sum()
-    expected = counts.sum(1, keepdim=True) * counts.sum(0, keepdim=True) / total
-    information = (counts / expected).log().clamp_min(0)
-    left, scale, _ = torch.linalg.svd(information, full_matrices=False)
     rank = min(16, vocab_size)
-    coordinates = left[:, :rank] * scale[:rank]
-    # A singular vector's sign is the solver's whim: make the largest entry positive.
-    signs = coordinates.gather(0, coordinates.abs().argmax(0, keepdim=True)).sign()
-    coordinates = coordinates * torch.where(signs == 0, 1.0, signs)
+    coordinates, seen = company(Tokens.of(tokens), vocab_size, rank)
     generator = torch.Generator().manual_seed(seed)
     # A token that the corpus lacks keeps no company: it gets a place of its own.
-    seen = torch.bincount(tokens, minlength=vocab_size) > 0
     places = torch.randn(vocab_size, rank, generator=generator, dtype=torch.float64)
     coordinates = torch.where(seen.unsqueeze(1), coordinates, places)
     coordinates = coordinates / coordinates.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -101,5 +90,9 @@ def _neighbour_distance(coordinates: Tensor) -> float:
     """Distance of a typical token to its nearest neighbour."""
     if len(coordinates) < 2:
         return 1.0
-    distances = torch.cdist(coordinates, coordinates).fill_diagonal_(torch.inf)
-    return max(1e-3, float(distances.min(1).values.median()))
+    nearest = []
+    for start in range(0, len(coordinates), _ROWS):
+        distances = torch.cdist(coordinates[start : start + _ROWS], coordinates)
+        distances.diagonal(start).fill_(torch.inf)
+        nearest.append(distances.min(1).values)
+    return max(1e-3, float(torch.cat(nearest).median()))

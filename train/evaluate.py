@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .model import DualCNN
+from .token_file import Tokens
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "evaluate_rows"]
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,9 @@ class Evaluation:
     tokens: int
 
 
-@torch.no_grad()
 def evaluate(
     model: DualCNN,
-    tokens: Tensor,
+    tokens: Tensor | Tokens,
     rows: int = 1,
     chunk: int = 512,
     progress: Callable[[int], None] | None = None,
@@ -53,25 +53,58 @@ def evaluate(
     Returns:
         The losses.
     """
+    text = Tokens.of(tokens)
+    rows = max(1, min(rows, len(text) // 2))
+    length = (len(text) - 1) // rows
+    starts = torch.arange(rows) * length
+    return _measure(
+        model, lambda at, size: text.windows(starts + at, size), rows, length, chunk, progress
+    )
+
+
+def evaluate_rows(model: DualCNN, rows: Tensor, chunk: int = 512) -> Evaluation:
+    """Measure a model on pieces of text, each a stream from zeros.
+
+    Args:
+        model: The model.
+        rows: The pieces, ``[pieces, length]``, or one of them, ``[length]``.
+        chunk: Tokens read at a time.
+
+    Returns:
+        The losses, mean over all pieces.
+    """
+    rows = rows.view(-1, rows.shape[-1])
+    length = rows.shape[1] - 1
+    return _measure(model, lambda at, size: rows[:, at : at + size], len(rows), length, chunk)
+
+
+@torch.no_grad()
+def _measure(
+    model: DualCNN,
+    window: Callable[[int, int], Tensor],
+    rows: int,
+    length: int,
+    chunk: int,
+    progress: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Losses over ``length`` predictions of each row; ``window`` gives tokens from a place on."""
     training = model.training
     model.eval()
     try:
-        rows = max(1, min(rows, len(tokens) // 2))
-        length = (len(tokens) - 1) // rows
-        inputs = tokens[: rows * length].view(rows, length)
-        targets = tokens[1 : rows * length + 1].view(rows, length)
         state = model.zero_state(rows)
+        device = state["position"].device
         sums = torch.zeros(3, dtype=torch.float64)
         for start in range(0, length, chunk):
-            output = model.compute(inputs[:, start : start + chunk], state)
-            state = output.state
-            target = targets[:, start : start + chunk].reshape(-1)
+            size = min(chunk, length - start)
+            tokens = window(start, size + 1).to(device)
+            output = model.compute(tokens[:, :-1], state)
+            state, target = output.state, tokens[:, 1:].reshape(-1)
             for index, logits in enumerate(
                 (output.logits, output.without_memory, output.first_logits)
             ):
-                sums[index] += F.cross_entropy(logits.flatten(0, 1), target, reduction="sum")
+                sums[index] += F.cross_entropy(logits.flatten(0, 1), target, reduction="sum").cpu()
             if progress is not None:
-                progress(rows * min(chunk, length - start))
+                progress(rows * size)
         final, without, first = (sums / (rows * length)).tolist()
         return Evaluation(final, without, first, rows * length)
     finally:

@@ -13,12 +13,21 @@ _GRID = 2048.0
 """Keys are cut at 2**-11: a product of two such numbers is a multiple of 2**-22, and a sum
 of them that stays below 2 is exact in float32, in whatever order it is taken."""
 
-_ELEMENTS = 1 << 20
-"""Weights that are computed at a time."""
+_ROWS, _STEPS = 4, 64
+"""Streams and steps that are computed at a time: their weights fit a core's cache."""
+
+_FAR = 80.0
+"""An exponent that is as good as 0: e^-80 is still a normal number, and what lies below takes
+the processor five times as long."""
 
 
 def recall(
-    query: Tensor, keys: Tensor, tokens: Tensor, beta: Tensor, visible: Tensor, fast: bool
+    query: Tensor,
+    keys: Tensor,
+    tokens: Tensor,
+    beta: Tensor,
+    visible: Tensor,
+    fast: torch.dtype | None = None,
 ) -> Tensor:
     """How much each token is what followed when the stream was in a similar state.
 
@@ -37,7 +46,8 @@ def recall(
         tokens: What followed, one-hot, ``[B, S, V]``.
         beta: Sharpness, ``[1]``.
         visible: 0 or 1 for each step and entry, ``[T, S]``.
-        fast: Round as training may; see :func:`closeness`.
+        fast: Round as training may, and multiply weights and tokens in this type;
+            otherwise the distances are those of :func:`closeness`.
 
     Returns:
         ``m [B, T, V]``.
@@ -111,24 +121,40 @@ class _Recall(torch.autograd.Function):
         tokens: Tensor,
         beta: Tensor,
         visible: Tensor,
-        fast: bool,
+        fast: torch.dtype | None,
     ) -> Tensor:
-        least = least_weight(beta)
-        found, slopes = [], []
-        # A few rows at a time: a whole batch's weights would not fit the cache.
-        rows = max(1, _ELEMENTS // visible.numel())
-        for q, k, x in zip(
-            *(torch.split(tensor, rows) for tensor in (query, keys, tokens)), strict=True
-        ):
-            close = (q @ k.transpose(1, 2)).sub_(1) if fast else closeness(q, k)
-            weights = (close * beta).exp_().sub_(least).relu_().mul_(visible)
-            found.append(weights @ x)
-            if ctx.needs_input_grad[3]:
-                # d/dbeta of the kernel is close * exp(beta close); its offset's is negligible.
-                slopes.append(close.mul_(weights) @ x)
-        if slopes:
-            ctx.save_for_backward(torch.cat(slopes))
-        return torch.cat(found)
+        batch, length, _ = query.shape
+        capacity = keys.shape[1] - length
+        kind = fast or tokens.dtype
+        found = tokens.new_empty(batch, length, tokens.shape[2], dtype=kind)
+        slope = torch.empty_like(found) if ctx.needs_input_grad[3] else None
+        # What a step cannot see gets an exponent that makes 0 of it.
+        hidden = torch.where(visible > 0, -beta, -2 * beta - _FAR) if fast else visible
+        followed = tokens.to(kind)
+        # Tiles that fit the cache, and each with just the entries that some step in it sees.
+        for row in range(0, batch, _ROWS):
+            rows = slice(row, row + _ROWS)
+            for start in range(0, length, _STEPS):
+                steps = slice(start, min(start + _STEPS, length))
+                seen = slice(start + 1, steps.stop + capacity)
+                q, k = query[rows, steps], keys[rows, seen]
+                if fast:
+                    # The kernel without its offset, which is 1e-13 at the usual beta.
+                    bias = hidden[steps, seen]
+                    scaled = torch.baddbmm(bias, q * beta, k.transpose(1, 2)).clamp_(min=-_FAR)
+                    weights = scaled.exp()
+                else:
+                    scaled = closeness(q, k) * beta
+                    weights = (scaled.exp() - least_weight(beta)).relu_()
+                    weights = weights.mul_(visible[steps, seen])
+                x = followed[rows, seen]
+                found[rows, steps] = weights.to(kind) @ x
+                if slope is not None:
+                    # d/dbeta of the kernel is close * exp(beta close); its offset's is negligible.
+                    slope[rows, steps] = scaled.mul_(weights).to(kind) @ x
+        if slope is not None:
+            ctx.save_for_backward(slope.to(tokens.dtype) / beta)
+        return found.to(tokens.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None, Tensor, None, None]:

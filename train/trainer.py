@@ -2,192 +2,238 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..runtime.errors import CorpusError, RilletError
-from .evaluate import Evaluation, evaluate
-from .model import DualCNN, DualCNNOutput, State
+from .batch_step import BatchStep, StepLosses, TrainingError
+from .distributed import Group
+from .evaluate import Evaluation, evaluate_rows
+from .interrupt import interruptible
+from .model import DualCNN
+from .optimizer import WeightAverage, learning_rate, make_optimizer
+from .precision import autocast_dtype
+from .progress import Clock, TrainingProgress, attention_entropy, memory_in_use, utilisation
+from .streams import Streams, Text
+from .token_file import Tokens
 from .training_config import TrainingConfig
+from .training_state import RunState, load_run_state, save_run_state
 
-__all__ = ["DualCNNTrainer", "TrainingError", "TrainingProgress"]
-
-
-class TrainingError(RilletError):
-    """Training cannot go on."""
+__all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
 
 
 @dataclass(frozen=True)
-class TrainingProgress:
-    """Where a training run stands; losses in nats per token.
+class TrainingResult:
+    """How a run ended.
 
     Attributes:
-        step: Steps done.
-        steps: Steps in all.
-        first_loss: The first CNN's loss in this step.
-        second_loss: The second CNN's loss in this step, memory included.
-        loss: Their weighted sum.
-        learning_rate: Learning rate of this step.
-        gradient_norm: Norm of the gradient before clipping.
-        tokens_per_second: Since the start.
-        seconds_left: Estimate.
-        validation: Losses on the validation text, in the steps that look at it.
+        steps: Steps done.
+        best_step: Step whose averaged weights the model now has: of the best look at the
+            validation text, or the last where there is none.
+        validation_loss: Their loss on it; ``None`` where there is none.
+        stopped: ``steps`` when all were done, ``patience`` when nothing got better,
+            ``until`` when the caller had asked for fewer.
     """
 
-    step: int
     steps: int
-    first_loss: float
-    second_loss: float
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens_per_second: float
-    seconds_left: float
-    validation: Evaluation | None
+    best_step: int
+    validation_loss: float | None
+    stopped: str
 
 
 class DualCNNTrainer:
     """Trains a model on a text.
 
-    The loss is ``0.3 CE(first CNN) + 0.7 CE(second CNN, memory included)``, the
-    weights configurable. The corpus is cut into as many streams as the batch has
-    rows; a stream that reaches the end of its part goes on into the next.
+    The loss is ``0.3 CE(first CNN) + 0.7 CE(second CNN)``, the weights configurable. The
+    text is cut into as many streams as the batch has rows; each carries its state from chunk
+    to chunk, and a stream that reaches the end of its part goes on into the next. The result
+    is the moving average of the weights, as it was at the best look at the validation text.
 
     Args:
         model: The model; trained in place.
-        config: How to train.
+        config: How to train; the model's own configuration when absent.
+        group: The processes that train together; this one alone when absent.
+        folder: Where the state of the run is kept, so that it can be resumed.
+        save: Called by the leading process with the model to keep, at each checkpoint.
+        about: What must be the same when the run is resumed, beside the configuration.
+        notify: Called with a sentence when something is done otherwise than asked for.
     """
 
-    def __init__(self, model: DualCNN, config: TrainingConfig) -> None:
-        self.model = model
-        self.config = config.validate()
+    def __init__(
+        self,
+        model: DualCNN,
+        config: TrainingConfig | None = None,
+        group: Group | None = None,
+        folder: Path | None = None,
+        save: Callable[[DualCNN, RunState], None] | None = None,
+        about: dict[str, Any] | None = None,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = (config or model.config.training).validate()
+        self.group = group or Group()
+        self.folder, self._save, self._notify = folder, save, notify or (lambda note: None)
+        self.model = model.to(self.group.device)
+        shape = {**model.config.to_dict(), "training": self.config.to_dict()}
+        self.about = {"config": shape, **(about or {})}
+        self.optimizer = make_optimizer(model, self.config)
+        self.average = WeightAverage(model, self.config.average)
+        self.run = RunState()
 
     def train(
         self,
-        tokens: Tensor,
+        tokens: Tensor | Tokens | Text,
         validation: Tensor | None = None,
         on_progress: Callable[[TrainingProgress], None] | None = None,
-    ) -> None:
+        *,
+        resume: bool = False,
+        until: int | None = None,
+        characters_per_token: float = 1.0,
+    ) -> TrainingResult:
         """Train for the configured number of steps.
 
         Args:
-            tokens: The text to train on, ``[length]``.
-            validation: A text to measure progress on, ``[length]``.
-            on_progress: Called after each step.
+            tokens: The text to train on.
+            validation: A text to measure progress on, ``[length]`` or ``[pieces, length]``.
+            on_progress: Called every ``report_every`` steps, and at each look.
+            resume: Go on from the state in the folder.
+            until: Stop after this step, as if interrupted; the run can be resumed.
+            characters_per_token: For the progress reports.
+
+        Returns:
+            How it ended; the model has the best averaged weights and is in evaluation mode.
 
         Raises:
             CorpusError: The text is shorter than one chunk for each stream.
-            TrainingError: The loss is no longer a finite number.
+            TrainingError: The loss is no longer a finite number, or one stream alone does not
+                fit into memory. The last good checkpoint is kept.
+            BundleError: There is no such run to resume.
+            KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
         config, model = self.config, self.model
-        streams = _Streams(tokens, config)
-        optimizer = self._optimizer()
-        state = model.zero_state(config.batch)
+        text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
+        streams = Streams(text, config)
+        if resume:
+            self._resume()
+        run = self.run
+        batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
+        clock = Clock(run.seconds, run.step, config)
+        last = config.steps if until is None else min(until, config.steps)
+        stopped = "steps" if last == config.steps else "until"
+        model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
-        started = time.monotonic()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            for step in range(config.steps):
-                rate = config.learning_rate * self.schedule(step)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                inputs, targets = streams.chunk(step)
-                output = model.compute(inputs, self._restart(state), trust=self._trust())
-                first, second, loss = self._losses(output, targets)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        f"the loss is {loss.item()} at step {step + 1}; the last checkpoint is "
-                        f"kept; try a learning_rate below {config.learning_rate}"
-                    )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-                optimizer.step()
-                state = {name: tensor.detach() for name, tensor in output.state.items()}
-                if on_progress is not None:
-                    done, elapsed = step + 1, time.monotonic() - started
+        with interruptible() as interrupt:
+            while run.step < last:
+                losses, norm = self._step(batch, run.step)
+                run.step, run.seconds = run.step + 1, clock.seconds()
+                look = self._look(validation)
+                improved = look is not None and self._improves(look)
+                ending = interrupt.asked or run.step == last
+                if look is not None or ending or run.step % config.checkpoint_every == 0:
+                    self._checkpoint(batch, keep=improved or run.best is None)
+                if on_progress and (look is not None or run.step % config.report_every == 0):
                     on_progress(
                         TrainingProgress(
-                            step=done,
+                            epoch=run.step * config.batch * config.chunk / len(text),
+                            step=run.step,
                             steps=config.steps,
-                            first_loss=first.item(),
-                            second_loss=second.item(),
-                            loss=loss.item(),
-                            learning_rate=rate,
-                            gradient_norm=norm.item(),
-                            tokens_per_second=done * inputs.numel() / elapsed,
-                            seconds_left=elapsed / done * (config.steps - done),
-                            validation=self._look(done, validation),
+                            first_loss=losses.first,
+                            second_loss=losses.second,
+                            without_memory=losses.without_memory,
+                            loss=losses.total,
+                            learning_rate=learning_rate(config, run.step - 1),
+                            gradient_norm=norm,
+                            buffer_utilisation=utilisation(model.config, batch.state),
+                            attention_entropy=attention_entropy(model, *batch.sample(run.step)),
+                            tokens_per_second=clock.rate(run.step),
+                            memory=memory_in_use(self.group.device),
+                            seconds_left=clock.left(run.step),
+                            characters_per_token=characters_per_token,
+                            validation=look,
+                            best=improved,
                         )
                     )
-        model.eval()
+                if interrupt.asked:
+                    raise KeyboardInterrupt
+                waited = (run.step - run.best_step) // config.validate_every
+                if config.patience and run.best is not None and waited >= config.patience:
+                    stopped = "patience"
+                    break
+        self._finish()
+        loss = None if run.best is None else run.best_loss
+        return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
 
-    def schedule(self, step: int) -> float:
-        """Share of the highest learning rate: warm-up, then a cosine to the final rate."""
+    def _resume(self) -> None:
+        if self.folder is None:
+            raise TrainingError("there is no folder to resume from; give the trainer one")
+        self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
+
+    def _step(self, batch: BatchStep, step: int) -> tuple[StepLosses, float]:
+        """One step of the optimiser."""
         config = self.config
-        cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
-        decay = config.final_rate + (1 - config.final_rate) * cosine
-        return decay * min(1.0, (step + 1) / max(1, config.warmup))
-
-    def _losses(self, output: DualCNNOutput, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        target = targets.reshape(-1)
-        first = F.cross_entropy(output.first_logits.flatten(0, 1), target)
-        second = F.nll_loss(output.logits.flatten(0, 1), target)
-        return first, second, self.config.first_weight * first + self.config.second_weight * second
-
-    def _optimizer(self) -> torch.optim.AdamW:
-        decayed = [p for p in self.model.parameters() if p.dim() >= 2]
-        plain = [p for p in self.model.parameters() if p.dim() < 2]
-        groups = [
-            {"params": decayed, "weight_decay": self.config.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(
-            groups, lr=self.config.learning_rate, betas=(0.9, 0.99), fused=True
-        )
-
-    def _restart(self, state: State) -> State:
-        """Zero the state of a random few streams: a model must also begin well."""
-        kept = torch.rand(self.config.batch) >= self.config.reset
-        return {
-            name: tensor * kept.view(-1, *[1] * (tensor.dim() - 1))
-            for name, tensor in state.items()
-        }
-
-    def _trust(self) -> Tensor:
-        """Switch the memory off for a random few streams."""
-        return (torch.rand(self.config.batch) >= self.config.memory_dropout).float()
-
-    def _look(self, step: int, validation: Tensor | None) -> Evaluation | None:
-        due = step % self.config.validate_every == 0 or step == self.config.steps
-        if validation is None or len(validation) < 2 or not due:
-            return None
-        return evaluate(self.model, validation, rows=16)
-
-
-class _Streams:
-    """The rows of a batch: contiguous streams over one text."""
-
-    def __init__(self, tokens: Tensor, config: TrainingConfig) -> None:
-        needed = config.batch * config.chunk
-        if len(tokens) < needed:
-            raise CorpusError(
-                f"the text to train on has {len(tokens):,} tokens, and {config.batch} streams of "
-                f"{config.chunk} tokens need {needed:,}; give more text, or a smaller batch"
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        self.optimizer.zero_grad()
+        losses = batch.backward(step)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
+        if not losses.are_finite or not norm < float("inf"):
+            kept = "the last checkpoint is kept" if self.folder else "nothing was changed"
+            what = (
+                "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
             )
-        self.length, self.chunk_length = len(tokens), config.chunk
-        # The text begins again where it ends.
-        self.tokens = torch.cat([tokens, tokens[: config.chunk + 1]])
-        self.starts = torch.arange(config.batch) * self.length // config.batch
+            raise TrainingError(
+                f"{what} at step {step + 1}; {kept}; try a learning_rate below "
+                f"{config.learning_rate}"
+            )
+        self.optimizer.step()
+        batch.commit()
+        self.average.update(step)
+        return losses, norm
 
-    def chunk(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step, each ``[B, T]``."""
-        starts = (self.starts + step * self.chunk_length) % self.length
-        window = self.tokens[starts.unsqueeze(1) + torch.arange(self.chunk_length + 1)]
-        return window[:, :-1], window[:, 1:]
+    def _look(self, validation: Tensor | None) -> Evaluation | None:
+        """Measure the averaged weights, in the steps that are due."""
+        step, config = self.run.step, self.config
+        due = step % config.validate_every == 0 or step == config.steps
+        if validation is None or validation.shape[-1] < 2 or not due:
+            return None
+        figures = [0.0] * 4
+        if self.group.leads:
+            found = evaluate_rows(self.average.model, validation)
+            figures = [found.loss, found.without_memory, found.first, found.tokens]
+        loss, without, first, tokens = self.group.from_leader(figures)
+        return Evaluation(loss, without, first, int(tokens))
+
+    def _improves(self, look: Evaluation) -> bool:
+        """Keep the averaged weights if they are the best so far."""
+        run = self.run
+        if not look.loss < run.best_loss:
+            return False
+        run.best_loss, run.best_step = look.loss, run.step
+        run.best = {
+            name: parameter.detach().clone()
+            for name, parameter in self.average.model.named_parameters()
+        }
+        return True
+
+    def _checkpoint(self, batch: BatchStep, keep: bool) -> None:
+        """Write the model to keep, where it is better, and the state of the run."""
+        run = self.run
+        run.streams = {name: self.group.gather(tensor) for name, tensor in batch.state.items()}
+        if not self.group.leads:
+            return
+        if keep and self._save is not None:
+            self._save(self.average.model, run)
+        if self.folder is not None:
+            save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
+
+    def _finish(self) -> None:
+        """Give the model the best averaged weights, or the last ones."""
+        kept = self.run.best or dict(self.average.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(kept[name])
+        self.model.autocast = None
+        self.model.eval()

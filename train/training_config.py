@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..runtime.errors import ConfigError
+from .fields import check_fields, choice, number, whole
 
 __all__ = ["TrainingConfig"]
 
@@ -19,8 +20,11 @@ class TrainingConfig:
     chunk, since that is how the model is used.
 
     Attributes:
+        tokenizer: ``char``, ``byte``, ``bpe``, or ``auto``: ``char`` where the corpus has
+            few distinct characters, else ``byte``.
+        bpe_vocab: Tokens of a ``bpe`` tokenizer.
         steps: Optimiser steps.
-        batch: Streams trained side by side [B].
+        batch: Streams trained side by side [B], over all processes.
         chunk: Tokens of each stream in a step [T].
         learning_rate: Highest learning rate of AdamW (Loshchilov and Hutter, 2019).
         final_rate: Learning rate at the end of the cosine, as a share of the highest.
@@ -29,32 +33,66 @@ class TrainingConfig:
         clip: Largest norm of the gradient.
         first_weight: Weight of the first CNN's loss.
         second_weight: Weight of the second CNN's loss, memory included.
-        memory_dropout: Share of streams that go without the memory in a step, so
-            that the network does not come to lean on it.
+        network_share: Share of the second CNN's weight that goes to its prediction
+            without the memory, so that it does not come to lean on it.
+        memory_dropout: Share of streams that go without the memory in a step, for the
+            same reason.
         reset: Share of streams that start anew, from zeros, in a step.
+        average: Decay of the moving average of the weights that is kept as the result
+            (Polyak and Juditsky, 1992); 0 keeps the weights themselves.
+        patience: Looks at the validation text without a better loss after which
+            training stops; 0 trains to the end.
+        precision: ``fp32``; ``bf16``, which computes the network's matrix products in
+            bfloat16; or ``auto``, ``bf16`` where the processor has instructions for it.
+        report_every: Steps between two progress reports.
         held_out: Share at the end of the corpus that is never trained on; the final
             losses are measured on it.
-        validation: Share of the rest, at its end, that progress is measured on.
+        held_out_tokens: Most tokens of it that are measured.
+        validation: Share of the rest, in pieces spread over it, that progress is measured
+            on: its end alone would be missed, since what is held out follows on from it.
+        validation_tokens: Most tokens that are set aside so.
         validate_every: Steps between two looks at the validation text.
+        checkpoint_every: Steps between two checkpoints; there is one at each look as well.
         seed: Seed of dropout and of the choices above.
     """
 
-    steps: int = 800
-    batch: int = 32
-    chunk: int = 256
-    learning_rate: float = 1.5e-2
-    final_rate: float = 0.02
-    warmup: int = 50
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    first_weight: float = 0.3
-    second_weight: float = 0.7
-    memory_dropout: float = 0.25
-    reset: float = 0.02
-    held_out: float = 0.1
-    validation: float = 0.05
-    validate_every: int = 200
-    seed: int = 0
+    tokenizer: str = choice("auto", ("auto", "char", "byte", "bpe"))
+    bpe_vocab: int = whole(1024, 257, 65_536)
+    steps: int = whole(2400, 1)
+    batch: int = whole(32, 1)
+    chunk: int = whole(256, 1)
+    learning_rate: float = number(1e-2, above=0, below=1e6)
+    final_rate: float = number(0.02, least=0, most=1)
+    warmup: int = whole(50)
+    weight_decay: float = number(0.1, least=0)
+    clip: float = number(1.0, above=0, below=1e6)
+    first_weight: float = number(0.3, least=0, most=1)
+    second_weight: float = number(0.7, least=0, most=1)
+    network_share: float = number(0.5, least=0, most=1)
+    memory_dropout: float = number(0.25, least=0, most=1)
+    reset: float = number(0.02, least=0, most=1)
+    average: float = number(0.998, least=0, below=1)
+    patience: int = whole(0)
+    precision: str = choice("auto", ("auto", "fp32", "bf16"))
+    report_every: int = whole(10, 1)
+    held_out: float = number(0.1, least=0, most=0.5)
+    held_out_tokens: int = whole(2_000_000, 2)
+    validation: float = number(0.02, least=0, most=0.5)
+    validation_tokens: int = whole(100_000, 2)
+    validate_every: int = whole(200, 1)
+    checkpoint_every: int = whole(500, 1)
+    seed: int = whole(0)
+
+    def conflicts(self) -> list[str]:
+        """Every reason why nothing can be trained, each with its repair."""
+        found = check_fields(self)
+        total = self.first_weight + self.second_weight
+        if abs(total - 1) > 1e-6:
+            found.append(
+                f"first_weight is {self.first_weight} and second_weight {self.second_weight}; "
+                "they must sum to 1: try 0.3 and 0.7"
+            )
+        return found
 
     def validate(self) -> TrainingConfig:
         """Check all settings.
@@ -62,28 +100,7 @@ class TrainingConfig:
         Raises:
             ConfigError: There are conflicts; the message lists all of them.
         """
-        found = []
-        for name in ("steps", "batch", "chunk", "validate_every"):
-            if getattr(self, name) < 1:
-                found.append(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("warmup", "seed", "weight_decay", "memory_dropout", "reset", "final_rate"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} is {getattr(self, name)}; it must be at least 0")
-        for name in ("learning_rate", "clip"):
-            if not 0 < getattr(self, name) < 1e6:
-                found.append(f"{name} is {getattr(self, name)}; it must lie above 0")
-        for name in ("memory_dropout", "reset", "final_rate"):
-            if getattr(self, name) > 1:
-                found.append(f"{name} is {getattr(self, name)}; it must not be above 1")
-        for name in ("held_out", "validation"):
-            if not 0 <= getattr(self, name) <= 0.5:
-                found.append(f"{name} is {getattr(self, name)}; it must lie between 0 and 0.5")
-        total = self.first_weight + self.second_weight
-        if self.first_weight < 0 or self.second_weight < 0 or abs(total - 1) > 1e-6:
-            found.append(
-                f"first_weight is {self.first_weight} and second_weight {self.second_weight}; "
-                "they must not be negative and must sum to 1"
-            )
+        found = self.conflicts()
         if found:
             raise ConfigError("; ".join(found))
         return self

@@ -11,24 +11,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["band", "causal_attention", "causal_filters", "newest", "shifted_sum"]
+__all__ = [
+    "attention_weights",
+    "band",
+    "causal_attention",
+    "causal_filters",
+    "newest",
+    "shifted_sum",
+]
 
-_BLOCK = 64
 
-
-def band(queries: int, window: int) -> tuple[Tensor, Tensor]:
+def band(queries: int, window: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
     """Which of the preceding steps each query sees, and at what distance.
 
     Args:
         queries: Number of queries T.
         window: Steps that a query sees, its own included.
+        device: Where to make the tensors.
 
     Returns:
         Two tensors ``[T, window - 1 + T]``: whether the query sees the step, and
         the distance, clamped to 0 .. window - 1.
     """
-    query = torch.arange(queries).unsqueeze(1)
-    step = torch.arange(queries + window - 1).unsqueeze(0)
+    query = torch.arange(queries, device=device).unsqueeze(1)
+    step = torch.arange(queries + window - 1, device=device).unsqueeze(0)
     distance = query + (window - 1) - step
     seen = (distance >= 0) & (distance < window)
     return seen, distance.clamp(0, window - 1)
@@ -52,22 +58,52 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """
     batch, heads, length, width = q.shape
     window = bias.shape[1]
-    # An exported graph serves every T, so it takes the whole chunk as one block.
-    exporting = torch.compiler.is_exporting()
-    block = length if exporting else min(length, _BLOCK)
-    seen, distance = band(block, window)
-    bias = torch.where(seen, bias[:, distance], -torch.inf)  # [H, block, window - 1 + block]
-    if block == length:
-        weights = torch.softmax(q @ k.transpose(-1, -2) + bias, dim=-1)
-        return weights @ v
-    blocks = -(-length // block)
-    missing = blocks * block - length
-    q = F.pad(q, (0, 0, 0, missing)).view(batch, heads, blocks, block, width)
-    k = F.pad(k, (0, 0, 0, missing)).unfold(2, block + window - 1, block)  # [B, H, n, e, keys]
-    v = F.pad(v, (0, 0, 0, missing)).unfold(2, block + window - 1, block)
-    weights = torch.softmax(q @ k + bias.unsqueeze(1), dim=-1)
-    mixed = weights @ v.transpose(-1, -2)  # [B, H, n, block, e]
-    return mixed.reshape(batch, heads, blocks * block, width)[:, :, :length]
+    if torch.compiler.is_exporting() or length <= window:
+        # An exported graph serves every T, so it takes the whole chunk as one block.
+        seen, distance = band(length, window, q.device)
+        scores = torch.where(seen, bias[:, distance], -torch.inf)  # [H, T, window - 1 + T]
+        return torch.softmax(q @ k.transpose(-1, -2) + scores, dim=-1) @ v
+    blocks = -(-length // window)
+    missing = blocks * window - length
+    q = F.pad(q, (0, 0, 0, missing)).view(batch, heads, blocks, window, width)
+    k, v = (_pairs_of_blocks(x, missing, window) for x in (k, v))  # [B, H, n, 2 window, e]
+    seen, distance = band(window, window + 1, q.device)
+    bias = F.pad(bias, (0, 1), value=-torch.inf)  # a block's pair has one step too many
+    scores = torch.where(seen, bias[:, distance], -torch.inf)  # [H, window, 2 window]
+    weights = torch.softmax(q @ k.transpose(-1, -2) + scores.unsqueeze(1), dim=-1)
+    mixed = weights @ v  # [B, H, n, window, e]
+    return mixed.reshape(batch, heads, blocks * window, width)[:, :, :length]
+
+
+def _pairs_of_blocks(x: Tensor, missing: int, window: int) -> Tensor:
+    """Each block of ``window`` steps with the block before it.
+
+    Two slices and not ``unfold``, whose backward pass takes three times as long.
+
+    Args:
+        x: ``[B, H, window - 1 + T, e]``.
+        missing: Steps that T lacks to whole blocks.
+        window: Steps in a block.
+
+    Returns:
+        ``[B, H, blocks, 2 window, e]``.
+    """
+    batch, heads, _, width = x.shape
+    x = F.pad(x, (0, 0, 1, missing)).view(batch, heads, -1, window, width)
+    return torch.cat([x[:, :, :-1], x[:, :, 1:]], dim=3)
+
+
+def attention_weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+    """The weights of :func:`causal_attention`, for looking at.
+
+    Returns:
+        ``[B, H, T, window]``, oldest step first.
+    """
+    window = bias.shape[1]
+    steps = torch.arange(q.shape[2], device=q.device).unsqueeze(1)
+    seen = steps + torch.arange(window, device=q.device)  # [T, window]
+    scores = torch.einsum("bhte,bhtwe->bhtw", q, k[:, :, seen])
+    return torch.softmax(scores + bias.flip(1).unsqueeze(1), dim=-1)
 
 
 def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
@@ -88,14 +124,16 @@ def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
     if torch.compiler.is_exporting():
         taps = filters.reshape(features * multiplier, 1, window)
         return F.conv1d(x.transpose(1, 2), taps, groups=features).transpose(1, 2)
-    block = min(length, window)
+    block = window
     blocks = -(-length // block)
-    seen, distance = band(block, window)
-    toeplitz = filters[:, :, window - 1 - distance] * seen  # [F, K, block, keys]
+    seen, distance = band(block, window + 1, x.device)
+    # One step more than the window on the left: a block then stands beside the one before it.
+    filters = F.pad(filters, (1, 0))
+    toeplitz = filters[:, :, window - distance] * seen  # [F, K, block, 2 block]
     toeplitz = toeplitz.permute(0, 3, 1, 2).reshape(features, -1, multiplier * block)
-    x = F.pad(x, (0, 0, 0, blocks * block - length))
-    x = x.unfold(1, block + window - 1, block)  # [B, n, F, keys]
-    x = x.permute(2, 0, 1, 3).reshape(features, batch * blocks, block + window - 1)
+    x = F.pad(x, (0, 0, 1, blocks * block - length)).view(batch, blocks + 1, block, features)
+    x = torch.cat([x[:, :-1], x[:, 1:]], dim=2)  # [B, n, 2 block, F]
+    x = x.permute(3, 0, 1, 2).reshape(features, batch * blocks, 2 * block)
     y = torch.bmm(x, toeplitz).view(features, batch, blocks, multiplier, block)
     y = y.permute(1, 2, 4, 0, 3).reshape(batch, blocks * block, features * multiplier)
     return y[:, :length]
@@ -107,7 +145,7 @@ def newest(x: Tensor, count: int) -> Tensor:
     A gather, since TensorRT loses the static size of a slice that starts at a size which
     is not known before run time.
     """
-    return x.index_select(1, torch.arange(count) + (x.shape[1] - count))
+    return x.index_select(1, torch.arange(count, device=x.device) + (x.shape[1] - count))
 
 
 def shifted_sum(x: Tensor, taps: Tensor) -> Tensor:

@@ -1,0 +1,208 @@
+"""The configuration: constraints, repairs, round trips, and choices made for a corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import ConfigError, UsageError
+from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
+from rillet.train.infer import Budget
+
+NUMBERS = [
+    field
+    for cls in (DualCNNConfig, TrainingConfig)
+    for field in dataclasses.fields(cls)
+    if field.metadata and type(field.default) in (int, float)
+]
+
+
+def test_presets_are_sound() -> None:
+    for config in PRESETS.values():
+        assert config.conflicts() == []
+        assert DualCNNConfig.from_json(config.to_json()) == config
+
+
+def test_presets_grow() -> None:
+    sizes = {name: DualCNN(config).parameter_count() for name, config in PRESETS.items()}
+    assert list(sizes) == ["nano", "micro", "small"]
+    assert sizes["nano"] <= 160_000
+    assert sizes["micro"] <= 1_000_000
+    assert sizes["micro"] < sizes["small"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen", "repair"),
+    [
+        ({"wave_overlap": 32}, "wave_overlap is 32 and wave_window 32", "try 16"),
+        ({"attention_heads": 5}, "attention_heads is 5 and width 64", "try 4"),
+        ({"spectral_radius": 1.2}, "spectral_radius is 1.2", "try 0.9"),
+        ({"wave_window": 300}, "wave_window is 300 and chunk, the training length, 256",
+         "try chunk=300"),
+        ({"memory": 10**8}, "memory is 100000000", "try memory=7812500"),
+        ({"key_width": 999}, "key_width is 999 and reservoir_size 128", "try 128"),
+        ({"leak_min": 0.9, "leak_max": 0.5}, "leak_min is 0.9 and leak_max 0.5", "larger"),
+        ({"reservoir": "none"}, "memory_key is reservoir and reservoir none",
+         "try memory_key=suffix, or memory=0"),
+        ({"reservoir_structure": "blocks", "reservoir_blocks": 7},
+         "reservoir_blocks is 7 and reservoir_size 128", "try 8"),
+        ({"dropout": 1.0}, "dropout is 1.0", "below 1"),
+        ({"architecture": "triple"}, "architecture is 'triple'", "dual_cnn, single_cnn"),
+    ],
+)  # fmt: skip
+def test_a_conflict_says_what_was_seen_and_what_to_do(
+    changes: dict[str, object], seen: str, repair: str
+) -> None:
+    conflicts = dataclasses.replace(DualCNNConfig(), **changes).conflicts()
+    assert len(conflicts) == 1
+    assert seen in conflicts[0]
+    assert repair in conflicts[0]
+
+
+def test_all_conflicts_are_reported_at_once() -> None:
+    training = TrainingConfig(first_weight=0.5, steps=0, held_out=0.9)
+    config = DualCNNConfig(
+        spectral_radius=1.2, attention_heads=5, dropout=1.0, wave_overlap=40, training=training
+    )
+    with pytest.raises(ConfigError) as caught:
+        config.validate()
+    for part in (
+        "spectral_radius is 1.2",
+        "attention_heads is 5",
+        "dropout is 1.0",
+        "wave_overlap is 40",
+        "first_weight is 0.5 and second_weight 0.7; they must sum to 1",
+        "steps is 0",
+        "held_out is 0.9",
+    ):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_every_number_has_its_constraint(field: dataclasses.Field[float]) -> None:
+    """Outside its bounds a value is named with its repair; its default is inside."""
+    own = {entry.name for entry in dataclasses.fields(DualCNNConfig)}
+    wrong = {name: -1 if type(field.default) is int else -1.0 for name in [field.name]}
+    config = DualCNNConfig()
+    if field.name in own:
+        config = dataclasses.replace(config, **wrong)
+    if field.name not in own or field.name == "seed":
+        training = dataclasses.replace(config.training, **wrong)
+        config = dataclasses.replace(config, training=training)
+    assert any(text.startswith(f"{field.name} is -1") for text in config.conflicts())
+    assert DualCNNConfig().conflicts() == []
+
+
+@given(
+    width=st.integers(1, 64),
+    heads=st.integers(1, 8),
+    window=st.integers(2, 64),
+    overlap=st.integers(0, 70),
+    memory=st.integers(0, 64),
+    key=st.integers(1, 64),
+    units=st.integers(1, 64),
+    reservoir=st.sampled_from(["attentive", "standard", "none"]),
+    keyed=st.sampled_from(["reservoir", "suffix"]),
+    single=st.booleans(),
+)
+def test_what_has_no_conflict_can_be_built(
+    width: int, heads: int, window: int, overlap: int, memory: int, key: int, units: int,
+    reservoir: str, keyed: str, single: bool,
+) -> None:  # fmt: skip
+    """validate() is neither too lenient nor silent: a model is built or a sentence is given."""
+    config = DualCNNConfig(
+        width=width, attention_heads=heads, wave_window=window, wave_overlap=overlap,
+        attention_window=window, memory=memory, key_width=key, reservoir_size=units,
+        reservoir=reservoir, memory_key=keyed, wave_blocks=1, hidden=4, wave_features=4,
+        architecture="single_cnn" if single else "dual_cnn",
+    )  # fmt: skip
+    if config.conflicts():
+        with pytest.raises(ConfigError):
+            DualCNN(config)
+    else:
+        assert DualCNN(config).parameter_count() > 0
+        assert DualCNNConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[1]", "not a JSON object"),
+        ('{"widht": 3}', "widht: no such setting"),
+        ('{"width": "3"}', "width is '3'; it must be a whole number"),
+        ('{"width": 64.0}', "width is 64.0; it must be a whole number"),
+        ('{"dropout": true}', "dropout is True; it must be a number"),
+        ('{"dropout": NaN}', "dropout is nan"),
+        ('{"memory": -1}', "memory is -1"),
+        ('{"training": 3}', "training is 3"),
+        ('{"training": {"stpes": 3}}', "stpes: no such setting"),
+        ('{"reasons": "a"}', "reasons is 'a'"),
+        ('{"reservoir": 3}', "reservoir is 3; it must be a word"),
+    ],
+)
+def test_a_bad_configuration_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DualCNNConfig.from_json(text)
+
+
+def test_settings_of_both_kinds_are_replaced_by_name() -> None:
+    config = DualCNNConfig().replace(width=32, batch=4, seed=3)
+    assert (config.width, config.training.batch) == (32, 4)
+    assert (config.seed, config.training.seed) == (3, 3)
+    typed = DualCNNConfig().replace_text({"width": "32", "batch": "4", "precision": "fp32"})
+    assert (typed.width, typed.training.batch, typed.training.precision) == (32, 4, "fp32")
+    with pytest.raises(ConfigError, match="widht: no such setting"):
+        config.replace(widht=3)
+
+
+def test_budgets_are_read() -> None:
+    assert Budget.parse("30min") == Budget(seconds=1800)
+    assert Budget.parse("1.5h, 2MB") == Budget(seconds=5400, size=2e6)
+    assert Budget.parse(None) == Budget()
+    for wrong in ("soon", "30", "min", "0s", "-3h"):
+        with pytest.raises(UsageError, match="give a time or a size"):
+            Budget.parse(wrong)
+
+
+def test_a_configuration_is_chosen_for_a_text(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prose.txt"
+    path.write_text(text[:60_000])
+    config = DualCNNConfig.infer(path, "700kB")
+    assert config.conflicts() == []
+    assert config.training.tokenizer == "char"
+    assert config.vocab_size == len(set(text[:60_000]))
+    assert 4 * DualCNN(config).parameter_count() <= 700_000
+    named = " ".join(config.reasons)
+    for part in ("tokenizer=char", "chunk=", "batch=", "trained parameters", "memory="):
+        assert part in named
+    with pytest.raises(UsageError, match="no preset fits the budget"):
+        DualCNNConfig.infer(path, "1kB")
+
+
+def test_the_choice_follows_the_text(tmp_path: Path) -> None:
+    many = tmp_path / "many.txt"
+    many.write_text("".join(chr(0x4E00 + n % 3000) for n in range(30_000)), encoding="utf-8")
+    assert DualCNNConfig.infer(many).training.tokenizer == "byte"
+    log = tmp_path / "log.txt"
+    log.write_text("".join(f"{n:06d} info: connection accepted from host\n" for n in range(4000)))
+    assert DualCNNConfig.infer(log).memory > DualCNNConfig().memory
+    short = tmp_path / "short.txt"
+    short.write_text("A short text about a very small stream.\n" * 60)
+    config = DualCNNConfig.infer(short)
+    assert config.training.chunk * config.training.batch <= 2400
+    json.loads(config.to_json())
+
+
+def test_time_is_measured_and_kept_to(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prose.txt"
+    path.write_text(text[:60_000])
+    short, long = DualCNNConfig.infer(path, "5s"), DualCNNConfig.infer(path, "60s")
+    assert short.training.steps < long.training.steps
+    assert any("measured" in reason for reason in short.reasons)

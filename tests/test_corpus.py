@@ -1,0 +1,424 @@
+"""Texts to train on: where they come from, how they are read, and how they become tokens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import CorpusError, UsageError
+from rillet.train import corpus as module
+from rillet.train import tokenizers
+from rillet.train.corpus import (
+    BUILTIN,
+    SUFFIXES,
+    TINYSHAKESPEARE,
+    Corpus,
+    Remote,
+    builtin_corpus,
+    cache_folder,
+    fetch,
+    read_corpus,
+)
+from rillet.train.tokenizers import make_tokenizer, prepare
+
+LINES = "".join(f"line {number} of a text, é and 水\n" for number in range(200))
+
+
+def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_texts_are_joined_without_glue_and_without_loss(tmp_path: Path) -> None:
+    parts = [LINES, "no newline at the end", "\ufeffnor here", "", LINES]
+    files = [write(tmp_path / f"{n}.txt", part) for n, part in enumerate(parts)]
+    corpus = Corpus(files)
+    wanted = LINES + "no newline at the end\n\nnor here\n\n" + LINES
+    assert "".join(corpus.blocks()) == wanted
+    assert corpus.names == ("0.txt", "1.txt", "2.txt", "3.txt", "4.txt")
+    assert corpus.characters == len(wanted)
+    assert corpus.symbols == "".join(sorted(set(wanted)))
+    assert corpus.sha256 == hashlib.sha256(wanted.encode()).hexdigest()
+    assert corpus.size == sum(file.stat().st_size for file in files)
+
+
+def test_a_folder_is_read_in_the_order_of_paths(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    outside = write(tmp_path / "secret.txt", "secret\n")
+    for name in ("b.txt", "a/z.MD", "a.txt", "a/deep/er/x.rst", ".hidden/h.txt", ".h.txt"):
+        write(folder / name, f"{name} {LINES}")
+    write(folder / "picture.png", "no text")
+    (folder / "out.txt").symlink_to(outside)
+    (folder / "above").symlink_to(tmp_path)
+    (folder / "0-again.txt").symlink_to(folder / "b.txt")
+    (folder / "broken.txt").symlink_to(folder / "nowhere.txt")
+    corpus = Corpus(folder)
+    names = ("a.txt", "a/deep/er/x.rst", "a/z.MD", "b.txt")
+    assert corpus.names == tuple(f"texts/{name}" for name in names)
+    assert "".join(corpus.blocks()) == "".join(f"{name} {LINES}" for name in names)
+    assert Corpus(folder, suffixes=(".rst",)).names == ("texts/a/deep/er/x.rst",)
+    assert read_corpus(str(folder)) == "".join(corpus.blocks())
+
+
+def test_a_folder_without_texts_says_what_is_there(tmp_path: Path) -> None:
+    for name in ("1.pdf", "2.pdf", "README"):
+        write(tmp_path / name, "x")
+    with pytest.raises(CorpusError, match=r"it has 2 \.pdf, 1 without a suffix.*\.txt, \.text"):
+        Corpus(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CorpusError, match="it has no files"):
+        Corpus(tmp_path / "empty")
+
+
+def test_what_is_no_corpus(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no corpus"):
+        Corpus([])
+    with pytest.raises(CorpusError, match=r"none\.txt does not exist; give a UTF-8 text file"):
+        Corpus([write(tmp_path / "a.txt", LINES), tmp_path / "none.txt"])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CorpusError, match="pipe is no file"):
+        Corpus(tmp_path / "pipe")
+    short = [write(tmp_path / name, "short") for name in ("1.txt", "2.txt")]
+    with pytest.raises(CorpusError, match=r"1\.txt \(and 1 more\) has only 12 characters"):
+        Corpus(short).scan()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty; give at least 2,000 characters"),
+        (b" \n" * 3000, "is empty"),
+        (b"\xef\xbb\xbf", "is empty"),
+        (b"short", "has only 5 characters; give at least 2,000"),
+    ],
+)
+def test_too_little_text(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(content)
+    with pytest.raises(CorpusError, match=message):
+        read_corpus(str(path))
+
+
+def test_a_corpus_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "corpus.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "line é\r\n".encode() * 500)
+    assert read_corpus(str(path)) == "line é\r\n" * 500
+
+
+def test_the_builtin_corpus() -> None:
+    corpus = Corpus(BUILTIN)
+    assert "".join(corpus.blocks()) == builtin_corpus() == read_corpus(BUILTIN)
+    assert corpus.names == (BUILTIN,)
+    assert corpus.size == len(builtin_corpus().encode())
+    assert corpus.stamp() == Corpus(BUILTIN).stamp()
+
+
+@given(
+    text=st.text(st.sampled_from("a\n\r é水\U0001f600"), max_size=300),
+    size=st.integers(1, 50),
+)
+def test_pieces_are_the_text(
+    text: str, size: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    text += "b" * module.MINIMUM
+    path = write(tmp_path_factory.getbasetemp() / "pieces.txt", text)
+    corpus = Corpus(path)
+    pieces = list(corpus.blocks(size=size))
+    assert "".join(pieces) == text
+    assert all(0 < len(piece) <= size for piece in pieces)
+    for piece in pieces[:-1]:
+        assert piece.endswith("\n") or "\n" not in piece
+    assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert (corpus.characters, set(corpus.symbols)) == (len(text), set(text))
+
+
+def test_large_files_come_in_pieces_with_progress(tmp_path: Path) -> None:
+    path = write(tmp_path / "large.txt", LINES * 700)
+    seen: list[tuple[str, int, int]] = []
+    corpus = Corpus(path)
+    pieces = list(corpus.blocks(lambda *state: seen.append(state), "looking"))
+    assert len(pieces) > 3
+    assert "".join(pieces) == LINES * 700
+    assert all(piece.endswith("\n") and len(piece) <= 1 << 20 for piece in pieces)
+    assert len(seen) == len(pieces)
+    assert seen[-1] == ("looking", path.stat().st_size, path.stat().st_size)
+    assert [done for _, done, _ in seen] == sorted({done for _, done, _ in seen})
+
+
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize(
+    ("bad", "byte"), [(b"\xff", "0xff"), (b"\xe6\xb0", "0xe6"), (b"\xed\xa0\x80", "0xed")]
+)
+@pytest.mark.parametrize("end", [b"", b" and on\n"])
+@pytest.mark.parametrize("before", [0, 16_382, 50_001])
+def test_a_byte_that_is_not_utf_8_is_named(
+    tmp_path: Path, bom: bytes, bad: bytes, byte: str, end: bytes, before: int
+) -> None:
+    path, good = tmp_path / "bad.txt", write(tmp_path / "good.txt", LINES)
+    path.write_bytes(bom + b"a" * before + bad + end)
+    message = rf"bad\.txt is not UTF-8: byte {byte} at offset {before + len(bom):,}; convert"
+    with pytest.raises(CorpusError, match=message):
+        Corpus([good, path]).scan()
+
+
+def test_a_corpus_that_changes_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path / "text.txt", LINES)
+    corpus = Corpus(path)
+    before = corpus.stamp()
+    assert corpus.scan() is corpus.scan()
+    write(path, LINES.replace("199", "200"))
+    assert corpus.stamp() != before
+    with pytest.raises(CorpusError, match="changed while it was being read"):
+        list(corpus.blocks())
+
+
+class Server(ThreadingHTTPServer):
+    """Answers every request with the same bytes, and counts them."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.data, self.requests = data, 0
+
+    def remote(self, data: bytes, path: str = "/input.txt") -> Remote:
+        url = f"http://127.0.0.1:{self.server_port}{path}"
+        return Remote("little", url, len(data), hashlib.sha256(data).hexdigest())
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.requests += 1
+        self.send_response(404 if self.path == "/none" else 200)
+        self.send_header("Content-Length", str(len(self.server.data)))
+        self.end_headers()
+        self.wfile.write(self.server.data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with Server(LINES.encode()) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_a_named_corpus_is_fetched_once(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RILLET_CACHE", str(tmp_path / "new" / "cache"))
+    monkeypatch.setattr(module, "TINYSHAKESPEARE", server.remote(LINES.encode()))
+    for _ in range(2):
+        corpus = Corpus("little")
+        assert "".join(corpus.blocks()) == LINES
+        assert corpus.names == ("little",)
+    assert server.requests == 1
+    path = cache_folder() / "little.txt"
+    path.write_bytes(b"damaged")
+    assert read_corpus("little") == LINES
+    assert server.requests == 2
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("other", [LINES[:-1] + "!", LINES + "more", LINES[:-1]])
+def test_something_else_is_not_kept(tmp_path: Path, server: Server, other: str) -> None:
+    wanted = server.remote(LINES.encode())
+    server.data = other.encode()
+    with pytest.raises(CorpusError, match=rf"not .* of {wanted.sha256}; give the file"):
+        fetch(wanted, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_more_is_read_than_there_should_be(tmp_path: Path, server: Server) -> None:
+    server.data = b"x" * 1_000_000
+    with pytest.raises(CorpusError, match="sent 101 bytes"):
+        fetch(server.remote(b"y" * 100), tmp_path)
+
+
+def test_without_a_network_the_file_is_asked_for(tmp_path: Path, server: Server) -> None:
+    data = LINES.encode()
+    closed = Remote("little", "http://127.0.0.1:1/input.txt", len(data), "0" * 64)
+    for remote in (server.remote(data, "/none"), closed):
+        with pytest.raises(CorpusError, match=r"little cannot be fetched.*--corpus FILE") as caught:
+            fetch(remote, tmp_path)
+        assert "\n" not in str(caught.value)
+    (tmp_path / "file").touch()
+    with pytest.raises(CorpusError, match="cannot be fetched"):
+        fetch(server.remote(data), tmp_path / "file" / "cache")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RILLET_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "rillet"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "rillet"
+
+
+def test_tinyshakespeare_is_what_it_should_be(
+    tinyshakespeare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RILLET_CACHE", str(tmp_path))
+    write(tmp_path / "tinyshakespeare.txt", tinyshakespeare)
+    corpus = Corpus("tinyshakespeare")
+    assert (corpus.characters, len(corpus.symbols)) == (TINYSHAKESPEARE.size, 65)
+    assert TINYSHAKESPEARE.url.startswith("https://")
+    assert corpus.sha256 == TINYSHAKESPEARE.sha256
+
+
+@pytest.mark.parametrize("kind", tokenizers.TOKENIZERS)
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_corpus_becomes_tokens(tmp_path: Path, kind: str, on_disk: bool) -> None:
+    corpus = Corpus([write(tmp_path / "1.txt", LINES), write(tmp_path / "2.txt", "The end")])
+    seen: list[str] = []
+    folder = tmp_path / "deep" / "tokens" if on_disk else None
+    prepared = prepare(corpus, kind, folder, lambda what, *_: seen.append(what))
+    text = LINES + "The end"
+    assert prepared.tokenizer.source == make_tokenizer(text, kind).source
+    assert prepared.tokens.tensor().tolist() == prepared.tokenizer.encode(text)
+    assert (prepared.characters, prepared.names) == (len(text), ("1.txt", "2.txt"))
+    assert prepared.sha256 == hashlib.sha256(text.encode()).hexdigest()
+    assert prepared.unknown == ()
+    assert seen == (["encoding"] if kind == "byte" else ["reading", "encoding"])
+
+
+def corpus_symbols(path: Path) -> str:
+    return "".join(sorted(set(read_corpus(str(path)))))
+
+
+def test_tokens_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
+    first = prepare(Corpus(path), "bpe", folder, vocab_size=300)
+    names = {"corpus.tokens", "corpus.tokens.json", "tokenizer.json"}
+    before = {name: (folder / name).read_bytes() for name in names}
+    calls: list[str] = []
+
+    def counted(*arguments: object) -> object:
+        calls.append("encoded")
+        return encode(*arguments)
+
+    encode = tokenizers.encode_blocks
+    monkeypatch.setattr(tokenizers, "encode_blocks", counted)
+
+    def again(text: str | None = None, kind: str = "bpe", size: int | None = 300) -> int:
+        """How often the text was encoded."""
+        calls.clear()
+        if text is not None:
+            write(path, text)
+        corpus = Corpus(path)
+        prepared = prepare(corpus, kind, folder, vocab_size=size)
+        wanted = prepared.tokenizer.encode(read_corpus(str(path)))
+        assert prepared.tokens.tensor().tolist() == wanted
+        assert prepared.sha256 == corpus.sha256
+        assert {entry.name for entry in folder.iterdir()} == names
+        return len(calls)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Corpus, "blocks", partial(pytest.fail, "the text was read"))
+        same = prepare(Corpus(path), "bpe", folder, vocab_size=300)
+    assert (same.sha256, same.names) == (first.sha256, first.names)
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    os.utime(path, (1, 1))
+    assert again() == 0  # another time, the same text
+    assert str(tmp_path) not in (folder / "corpus.tokens.json").read_text()
+    assert again(size=310) == 1
+    assert again(kind="auto", size=None) == 1
+    assert again(kind="auto", size=None) == 0
+    assert again(LINES[:-2] + ".\n", "auto", None) == 1
+    for name in names:
+        (folder / name).write_bytes((folder / name).read_bytes()[:-3])
+        assert again(kind="auto", size=None) == 1, name
+    given = make_tokenizer("only these", "char")
+    for count in (1, 0):
+        calls.clear()
+        prepared = prepare(Corpus(path), given, folder)
+        assert prepared.tokens.tensor().tolist() == given.encode(read_corpus(str(path)))
+        assert prepared.unknown == tuple(given.unknown(corpus_symbols(path)))
+        assert len(calls) == count
+
+
+def test_a_known_corpus_whose_file_changed(tmp_path: Path) -> None:
+    path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
+    corpus = Corpus(path)
+    prepare(corpus, "char", folder)
+    changed = LINES.replace("é", "e")
+    write(path, changed)
+    prepared = prepare(corpus, "char", folder)
+    assert prepared.tokens.tensor().tolist() == prepared.tokenizer.encode(changed)
+    assert prepared.sha256 == hashlib.sha256(changed.encode()).hexdigest()
+
+
+def test_a_failure_leaves_the_tokens_that_were_there(tmp_path: Path) -> None:
+    path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
+    prepare(Corpus(path), "byte", folder)
+    before = (folder / "corpus.tokens").read_bytes()
+    with pytest.raises(CorpusError, match=r"has none of the corpus's \d+ characters, such as"):
+        prepare(Corpus(path), make_tokenizer("XYZ", "char"), folder)
+    path.write_bytes(LINES.encode() * 20 + b"\xff")
+    with pytest.raises(CorpusError, match="not UTF-8"):
+        prepare(Corpus(path), "byte", folder)
+    with pytest.raises(CorpusError, match="not UTF-8"):
+        prepare(Corpus(path), "bpe", folder)
+    assert (folder / "corpus.tokens").read_bytes() == before
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_what_memory_does_not_hold_needs_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizers, "IN_MEMORY", 1_000)
+    with pytest.raises(UsageError, match="up to 1,000 are kept in memory; give a folder"):
+        prepare(Corpus(write(tmp_path / "text.txt", LINES)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
+    """Peak memory grows by less than 150 MB over a corpus of 60 MB and its co-occurrences."""
+    path = tmp_path / "large.txt"
+    with path.open("wb") as file:
+        for number in range(60):
+            lines = (f"{number} {index * 7919 % 9973} some words\n" for index in range(52_000))
+            file.write("".join(lines).encode())
+    assert path.stat().st_size > 55_000_000
+    script = (
+        "import json, resource, sys; from pathlib import Path\n"
+        "from rillet.train.corpus import Corpus; from rillet.train.tokenizers import prepare\n"
+        "from rillet.train.embedder import fit_codes\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
+        "before = peak()\n"
+        "made = prepare(Corpus(sys.argv[1]), sys.argv[2], Path(sys.argv[1] + '.tokens'))\n"
+        "encoded = peak()\n"
+        "fit_codes(made.tokens, made.tokenizer.vocab_size, 16)\n"
+        "print(json.dumps([encoded - before, peak() - before, len(made.tokens)]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(path), kind], capture_output=True, text=True, check=True
+    )
+    encoded, fitted, tokens = json.loads(result.stdout)
+    assert encoded < 150, f"encoding took {encoded:.0f} MB"
+    assert fitted < 250, f"with codes, {fitted:.0f} MB"  # pages of the token file count, too
+    assert tokens > 10_000_000
+
+
+def test_suffixes_are_lower_case() -> None:
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)

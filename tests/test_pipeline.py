@@ -1,0 +1,211 @@
+"""From a text to a generator in one call, and what happens when a part fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conftest import SMALL
+from rillet.runtime import ConfigError, UsageError
+from rillet.train import (
+    AttentiveReservoir,
+    DualCNNConfig,
+    DualCNNPipeline,
+    LSMLite,
+    ReadoutCNN,
+    SetupError,
+    SetupProgress,
+    SparseReservoir,
+    StreamMemory,
+    load_checkpoint,
+    make_tokenizer,
+)
+
+QUICK: dict[str, Any] = {"batch": 4, "chunk": 32, "steps": 6, "validate_every": 3}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    path = tmp_path_factory.mktemp("corpus") / "notes.txt"
+    path.write_text(text[:12_000], encoding="utf-8")
+    return path
+
+
+def test_one_call_makes_a_pipeline_that_does_it_all(corpus: Path, tmp_path: Path) -> None:
+    seen: list[SetupProgress] = []
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, progress=seen.append, **QUICK)
+    ready = [progress.component for progress in seen if progress.detail]
+    assert ready == [
+        "embedder", "reservoir", "read", "wave_cnn", "readout_cnn", "memory", "buffer", "codes",
+        "keys",
+    ]  # fmt: skip
+    assert [progress.done for progress in seen if progress.detail] == list(range(1, 10))
+    result = pipeline.train(tmp_path / "run")
+    assert result.steps == 6
+    held_out = pipeline.evaluate()
+    assert held_out is not None
+    assert held_out.tokens == 1199
+    written = pipeline.generate("The ", max_new_tokens=30, seed=3)
+    assert len(written) == 30
+    assert written == pipeline.generate("The ", max_new_tokens=30, seed=3)
+    pipeline.save(tmp_path / "saved")
+    for folder in ("run", "saved"):
+        loaded = DualCNNPipeline.load(tmp_path / folder)
+        assert loaded.generate("The ", max_new_tokens=30, seed=3) == written
+    assert DualCNNPipeline.load(tmp_path / "saved").training["held_out"]["tokens"] == 1199
+    with pytest.raises(UsageError, match="was loaded and has no text"):
+        loaded.train()
+    buffer = pipeline.read("The quick brown fox jumps over the lazy dog")
+    assert (len(buffer), buffer.position) == (SMALL.memory, 43)
+
+
+def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
+    def fresh() -> DualCNNPipeline:
+        return DualCNNPipeline.fit_and_initialize(
+            corpus, SMALL, folder=tmp_path / "tokens", precision="fp32", **QUICK
+        )
+
+    whole, part, rest = fresh(), fresh(), fresh()
+    whole.train()
+    part.train(tmp_path, until=4)
+    rest.train(tmp_path, resume=True)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, rest.model.state_dict()[name]), name
+
+
+def test_each_part_can_be_given(corpus: Path) -> None:
+    """Modules, functions, the tokenizer: what is given is what is used."""
+
+    class Louder(AttentiveReservoir):
+        def activation(self, z: torch.Tensor) -> torch.Tensor:
+            return super().activation(z) * 1.1
+
+    readout = ReadoutCNN(SMALL.replace(vocab_size=256))
+    pipeline = DualCNNPipeline.fit_and_initialize(
+        corpus,
+        SMALL,
+        tokenizer="byte",
+        parts={"reservoir": Louder.from_config, "readout_cnn": readout},
+        **QUICK,
+    )
+    assert isinstance(pipeline.model.reservoir, Louder)
+    assert pipeline.model.readout_cnn is readout
+    assert pipeline.tokenizer.vocab_size == 256
+    pipeline.train()
+    own = make_tokenizer("abcdefghijklmnopqrstuvwxyz ", "char")
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, tokenizer=own, **QUICK)
+    assert pipeline.tokenizer.vocab_size == 27
+
+
+def fail(config: DualCNNConfig) -> nn.Module:
+    raise RuntimeError("no such luck")
+
+
+@pytest.mark.parametrize(
+    ("part", "advice", "changes"),
+    [
+        ("reservoir", "set reservoir=standard", {"reservoir": "standard"}),
+        ("readout_cnn", "set architecture=single_cnn", {"architecture": "single_cnn"}),
+        ("memory", "set memory=0", {"memory": 0}),
+    ],
+)
+def test_a_part_that_fails_is_named_or_replaced(
+    corpus: Path, tmp_path: Path, part: str, advice: str, changes: dict[str, object]
+) -> None:
+    with pytest.raises(SetupError) as caught:
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, parts={part: fail}, **QUICK)
+    message = str(caught.value)
+    assert f"setting up the {part} failed: RuntimeError: no such luck" in message
+    assert advice in message
+    notes: list[str] = []
+    pipeline = DualCNNPipeline.fit_and_initialize(
+        corpus, SMALL, parts={part: fail}, allow_fallback=True, notify=notes.append, **QUICK
+    )
+    assert len(notes) == len(pipeline.fallbacks) == 1
+    assert notes[0].startswith(f"{part}: RuntimeError: no such luck; going on with ")
+    for name, value in changes.items():
+        assert getattr(pipeline.config, name) == value
+    pipeline.train(tmp_path)
+    checkpoint = load_checkpoint(tmp_path)
+    assert checkpoint.training["fallbacks"] == notes
+    assert checkpoint.model.config == pipeline.config
+
+
+def test_a_failing_fit_falls_back_too(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: StreamMemory, *_: object) -> None:
+        raise ArithmeticError("did not converge")
+
+    monkeypatch.setattr("rillet.train.memory_key.ReservoirKey.fit", broken)
+    with pytest.raises(SetupError, match=r"keys failed: ArithmeticError.*memory=0, or allow"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=True, **QUICK)
+    assert pipeline.model.memory is None
+    assert "did not converge; going on with no memory" in str(pipeline.fallbacks[0])
+
+
+def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
+    with pytest.raises(SetupError, match="wave_cnn failed"):
+        DualCNNPipeline.fit_and_initialize(
+            corpus, SMALL, parts={"wave_cnn": fail}, allow_fallback=True, **QUICK
+        )
+
+
+def test_bad_arguments(corpus: Path) -> None:
+    with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
+        DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
+    with pytest.raises(ConfigError, match="stpes: no such setting"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, stpes=3)
+    with pytest.raises(UsageError, match="no such part"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, parts={"resevoir": fail}, **QUICK)
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    with pytest.raises(ConfigError, match="width: no such setting of training"):
+        pipeline.train(width=3)
+
+
+def test_a_small_corpus_gets_fewer_streams(tmp_path: Path) -> None:
+    path = tmp_path / "small.txt"
+    path.write_text("A rillet is a very small stream. " * 80)
+    notes: list[str] = []
+    pipeline = DualCNNPipeline.fit_and_initialize(path, SMALL, notify=notes.append, chunk=256)
+    assert pipeline.config.training.batch == 9
+    assert notes == [
+        "the corpus has room for 9 streams of 256 tokens; training with batch 9 instead of 32"
+    ]
+
+
+def test_a_validation_text_of_its_own(corpus: Path, tmp_path: Path, text: str) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text(text[3_000:7_000] + "水")
+    notes: list[str] = []
+    pipeline = DualCNNPipeline.fit_and_initialize(
+        corpus, SMALL, validation=other, notify=notes.append, **QUICK
+    )
+    assert pipeline.split is not None
+    held_out = pipeline.tokenizer.decode(pipeline.split.held_out.tensor().tolist())
+    assert held_out == text[3_000:7_000]
+    assert len(notes) == 1
+    assert "'水'" in notes[0]
+
+
+def test_lsm_lite(corpus: Path, tmp_path: Path) -> None:
+    """One line each does the whole job."""
+    lite = LSMLite()
+    for call in (lite.dual_cnn_generate, lite.generate, lite.quick_dual_cnn_train):
+        with pytest.raises(UsageError):
+            call()
+    pipeline = lite.setup_dual_cnn_pipeline(corpus, config=SMALL, **QUICK)
+    assert lite.quick_dual_cnn_train(steps=4).steps == 4
+    assert lite.dual is pipeline
+    assert len(lite.dual_cnn_generate("The ", max_new_tokens=12, seed=1)) == 12
+    other = LSMLite()
+    assert other.quick_dual_cnn_train(corpus, tmp_path, config=SMALL, **QUICK).steps == 6
+    assert load_checkpoint(tmp_path).training["steps"] in (3, 6)
+    assert lite.train(corpus, config=SMALL, **QUICK).steps == 6
+    assert lite.single is not None
+    assert lite.single.config.architecture == "single_cnn"
+    assert type(lite.single.model.reservoir) is SparseReservoir
+    assert len(lite.generate("The ", max_new_tokens=12, seed=1)) == 12

@@ -1,0 +1,378 @@
+"""Runs that stop, resume, run out of memory, get no better, or go wrong."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import SMALL
+from rillet.runtime import BundleError, CorpusError
+from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, TrainingError, TrainingProgress
+from rillet.train.batch_step import BatchStep
+from rillet.train.distributed import Group
+from rillet.train.noise import Noise
+from rillet.train.optimizer import WeightAverage
+from rillet.train.reporters import CsvLog, TensorBoardLog
+from rillet.train.streams import Streams, Text, split
+from rillet.train.token_file import Tokens
+
+CONFIG = TrainingConfig(
+    steps=24, batch=4, chunk=32, validate_every=6, report_every=1, checkpoint_every=5,
+    precision="fp32", average=0.9, warmup=4,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(text: str) -> torch.Tensor:
+    return torch.tensor([ord(character) % 50 for character in text[:9_000]])
+
+
+def model_for(tokens: torch.Tensor, **changes: object) -> DualCNN:
+    return DualCNN(SMALL.replace(vocab_size=50, dropout=0.2, input_dropout=0.1, **changes)).fit(
+        tokens
+    )
+
+
+def weights(model: DualCNN) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("stop", [1, 7, 12, 20])
+def test_resume_is_exact(tokens: torch.Tensor, tmp_path: Path, stop: int, precision: str) -> None:
+    """N steps equal some, a stop, and the rest in a new trainer: bit for bit."""
+    if precision == "bf16" and stop != 7:
+        pytest.skip("one place is enough for the second precision")
+    config = CONFIG.replace(precision=precision)
+    trained, validation = tokens[:8_000], tokens[8_000:]
+    whole = model_for(trained)
+    result = DualCNNTrainer(whole, config).train(trained, validation)
+    first = model_for(trained)
+    part = DualCNNTrainer(first, config, folder=tmp_path).train(trained, validation, until=stop)
+    assert (part.steps, part.stopped) == (stop, "until")
+    second = model_for(trained)
+    seen: list[TrainingProgress] = []
+    trainer = DualCNNTrainer(second, config, folder=tmp_path)
+    resumed = trainer.train(trained, validation, seen.append, resume=True)
+    assert [progress.step for progress in seen] == list(range(stop + 1, 25))
+    assert (resumed.best_step, resumed.validation_loss) == (
+        result.best_step,
+        result.validation_loss,
+    )
+    assert_equal(weights(whole), weights(second))
+
+
+def test_resume_refuses_another_run(tokens: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"holds no run to resume \(training.safetensors\)"):
+        DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+    DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, until=3)
+    other = DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=8), folder=tmp_path)
+    with pytest.raises(BundleError, match="state of another run: config"):
+        other.train(tokens, resume=True)
+    path = tmp_path / "training.safetensors"
+    data = path.read_bytes()
+    for damaged in (data[:500], data[: len(data) // 2], b"", b"\0" * 100):
+        path.write_bytes(damaged)
+        with pytest.raises(BundleError, match="damaged"):
+            DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+    path.write_bytes(data)
+    DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+
+
+def test_the_best_look_is_kept(tokens: torch.Tensor) -> None:
+    """A learning rate that ruins the model late does not ruin the result."""
+    trained, validation = tokens[:8_000], tokens[8_000:]
+    model = model_for(trained)
+    looks: dict[int, float] = {}
+
+    def look(progress: TrainingProgress) -> None:
+        if progress.validation is not None:
+            looks[progress.step] = progress.validation.loss
+            if progress.step == 12:
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter.mul_(-1)
+
+    result = DualCNNTrainer(model, CONFIG).train(trained, validation, look)
+    assert result.best_step == 12
+    assert result.validation_loss == min(looks.values()) == looks[12]
+    assert looks[24] > looks[12]
+
+
+def test_training_stops_when_nothing_gets_better(tokens: torch.Tensor) -> None:
+    model = model_for(tokens)
+    config = CONFIG.replace(steps=400, patience=3, learning_rate=1e-12, validate_every=2)
+    result = DualCNNTrainer(model, config).train(tokens[:8_000], tokens[8_000:])
+    assert result.stopped == "patience"
+    assert result.steps < 100
+    assert result.best_step == result.steps - 6
+
+
+def test_halving_the_streams_changes_nothing_but_rounding(
+    tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When memory runs out the batch is taken in parts, said so, with the same result."""
+    whole = model_for(tokens)
+    DualCNNTrainer(whole, CONFIG).train(tokens)
+    inner = DualCNN.compute
+
+    def compute(self: DualCNN, inputs: torch.Tensor, *others: object, **more: object) -> object:
+        if self.training and len(inputs) > 1:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
+        return inner(self, inputs, *others, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DualCNN, "compute", compute)
+    notes: list[str] = []
+    parted = model_for(tokens)
+    DualCNNTrainer(parted, CONFIG, notify=notes.append).train(tokens)
+    assert [note.split(";")[0] for note in notes] == [
+        "the memory ran out with 4 streams at a time",
+        "the memory ran out with 2 streams at a time",
+    ]
+    assert "going on with 1 at a time" in notes[-1]
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(parted.state_dict()[name], tensor, atol=2e-4, rtol=2e-3)
+
+
+def test_one_stream_that_does_not_fit_is_an_error(
+    tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compute(*_: object, **__: object) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(DualCNN, "compute", compute)
+    with pytest.raises(TrainingError, match=r"1 streams of 32 tokens.*shorter chunk"):
+        DualCNNTrainer(model_for(tokens), CONFIG).train(tokens)
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(
+    tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    model = model_for(tokens)
+    saved: list[int] = []
+
+    def ruin(progress: TrainingProgress) -> None:
+        if progress.step == 9:
+            with torch.no_grad():
+                model.wave_cnn.emit.weight[0, 0] = float("nan")
+
+    trainer = DualCNNTrainer(
+        model, CONFIG, folder=tmp_path, save=lambda model, run: saved.append(run.step)
+    )
+    with pytest.raises(TrainingError, match="the loss is nan at step 10; the last checkpoint is"):
+        trainer.train(tokens[:8_000], tokens[8_000:], ruin)
+    assert saved == [5, 6]
+    again = DualCNNTrainer(model_for(tokens[:8_000]), CONFIG, folder=tmp_path)
+    assert again.train(tokens[:8_000], tokens[8_000:], resume=True).steps == 24
+
+
+def test_noise_depends_on_the_stream_alone() -> None:
+    """The masks of a stream are the same wherever, and with whomever, it is trained."""
+    x = torch.ones(4, 6, 5)
+    together, alone = Noise(), Noise()
+    together.begin(1, 7, range(4), x.device)
+    masks = [together.keep(x, 0.3) for _ in range(2)]
+    for stream in range(4):
+        alone.begin(1, 7, range(stream, stream + 1), x.device)
+        for mask in masks:
+            assert torch.equal(alone.keep(x[:1], 0.3), mask[stream : stream + 1])
+    assert not torch.equal(masks[0], masks[1])
+    together.begin(1, 8, range(4), x.device)
+    assert not torch.equal(together.keep(x, 0.3), masks[0])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_keeps_the_mean(share: float) -> None:
+    noise = Noise()
+    noise.begin(0, 0, range(8), torch.device("cpu"))
+    mask = noise.keep(torch.ones(8, 200, 50), share)
+    assert mask.mean() == pytest.approx(1, abs=0.02)
+    assert (mask == 0).float().mean() == pytest.approx(share, abs=0.01)
+
+
+def test_streams_are_contiguous_and_cover_the_text() -> None:
+    numbers = Tokens.of(torch.arange(1_000))
+    config = TrainingConfig(batch=4, chunk=25, held_out=0.1, validation=0.2)
+    parts = split(numbers, config)
+    assert parts.held_out.tensor().tolist() == list(range(900, 1000))
+    assert parts.validation is not None
+    looked_at = set(parts.validation.flatten().tolist())
+    assert len(looked_at) == 8 * 22
+    streams = Streams(parts.trained, config)
+    steps = -(-len(parts.trained) // 25)
+    chunks = [streams.chunk(step, range(4)) for step in range(steps)]
+    seen = {int(n) for inputs, _ in chunks for n in inputs.flatten()}
+    # All that is neither held out nor looked at, but the few that an uneven cut leaves over.
+    assert seen.isdisjoint(looked_at)
+    assert len(set(range(900)) - looked_at - seen) < 8
+    for before, after in pairwise(chunks):
+        assert torch.equal(before[1][:, -1], after[0][:, 0])
+
+
+def test_a_text_of_its_own_can_be_held_out() -> None:
+    own = Tokens.of(torch.zeros(50, dtype=torch.int64))
+    parts = split(Tokens.of(torch.arange(1_000)), TrainingConfig(), own)
+    assert len(parts.held_out) == 50
+    assert len(parts.trained.tokens) == 1_000
+
+
+def test_a_text_too_short_for_its_streams() -> None:
+    with pytest.raises(CorpusError, match="has 90 tokens, and 4 streams of 32 tokens need 128"):
+        Streams(Text(Tokens.of(torch.zeros(90, dtype=torch.int64))), CONFIG)
+
+
+def test_the_average_is_what_the_formula_says(tokens: torch.Tensor) -> None:
+    model = model_for(tokens)
+    average = WeightAverage(model, 0.9)
+    own = dict(average.model.named_parameters())["readout_cnn.head.bias"]
+    wanted = model.readout_cnn.head.bias.detach().clone()
+    for step in range(5):
+        with torch.no_grad():
+            model.readout_cnn.head.bias.add_(1)
+        average.update(step)
+        decay = min(0.9, (step + 1) / (step + 10))
+        wanted = decay * wanted + (1 - decay) * model.readout_cnn.head.bias.detach()
+    torch.testing.assert_close(own, wanted)
+
+
+def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
+    log, board = CsvLog(tmp_path), TensorBoardLog(tmp_path / "board")
+
+    def report(progress: TrainingProgress) -> None:
+        log(progress)
+        board(progress)
+
+    DualCNNTrainer(model_for(tokens), CONFIG).train(tokens[:8_000], tokens[8_000:], report)
+    board.close()
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, 25))
+    assert all(float(row["validation"]) > 0 for row in rows if int(row["step"]) % 6 == 0)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert len(events.Scalars("training/first_loss")) == 24
+    assert len(events.Scalars("training/validation")) == 4
+
+
+def test_a_model_computes_where_it_is_put(tokens: torch.Tensor) -> None:
+    """Nothing is made on the CPU behind a model's back: checked on PyTorch's meta device."""
+    for changes in ({}, {"memory_key": "suffix"}, {"reservoir": "standard"}):
+        model = model_for(tokens, **changes).to("meta").train()
+        model.autocast = None
+        inputs = torch.zeros(2, 16, dtype=torch.int64, device="meta")
+        output = model.compute(inputs, model.zero_state(2), need_weights=True)
+        assert output.logits.device.type == "meta"
+        assert {tensor.device.type for tensor in output.state.values()} == {"meta"}
+
+
+@pytest.mark.gpu
+def test_training_on_a_gpu_learns_in_short_precision(tokens: torch.Tensor) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    model = model_for(tokens)
+    seen: list[TrainingProgress] = []
+    group = Group(device=torch.device("cuda", 0))
+    config = CONFIG.replace(precision="bf16", steps=60)
+    DualCNNTrainer(model, config, group).train(tokens, on_progress=seen.append)
+    assert seen[-1].loss < seen[0].loss - 0.5
+
+
+WORKER = """
+import sys, torch
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_trainer import CONFIG, model_for
+from rillet.train import DualCNNTrainer, builtin_corpus
+from rillet.train.distributed import start_group
+from rillet.train.checkpoint import save_checkpoint
+torch.set_num_threads(1)
+group = start_group("cpu")
+tokens = torch.tensor([ord(c) % 50 for c in builtin_corpus()[:9_000]])
+folder, until, resume = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "resume"
+model = model_for(tokens[:8_000])
+saved = []
+trainer = DualCNNTrainer(model, CONFIG, group, folder, save=lambda m, run: saved.append(run.step))
+trainer.train(tokens[:8_000], tokens[8_000:], resume=resume, until=until)
+assert bool(saved) == group.leads, (group, saved)
+torch.set_printoptions(precision=9)
+if group.leads:
+    import safetensors.torch
+    state = {n: t.contiguous() for n, t in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "weights.safetensors")
+group.finish()
+"""
+
+
+def torchrun(folder: Path, processes: int, until: int, resume: bool) -> None:
+    """Run the worker under the real torchrun."""
+    script = folder / "worker.py"
+    script.write_text(WORKER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", str(script), str(Path(__file__).parent)]
+    command += [str(folder), str(until), "resume" if resume else "fresh"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_processes_give_the_result_of_one(tokens: torch.Tensor, tmp_path: Path) -> None:
+    """The same global batch, gloo on the CPU; and a checkpoint resumes at another size."""
+    import safetensors.torch
+
+    single = model_for(tokens[:8_000])
+    DualCNNTrainer(single, CONFIG).train(tokens[:8_000], tokens[8_000:])
+    wanted = single.state_dict()
+    (tmp_path / "two").mkdir()
+    torchrun(tmp_path / "two", processes=2, until=24, resume=False)
+    (tmp_path / "mixed").mkdir()
+    torchrun(tmp_path / "mixed", processes=2, until=11, resume=False)
+    torchrun(tmp_path / "mixed", processes=1, until=24, resume=True)
+    for name in ("two", "mixed"):
+        found = safetensors.torch.load_file(tmp_path / name / "weights.safetensors")
+        for key, tensor in wanted.items():
+            torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=2e-3)
+
+
+def test_an_uneven_share_is_refused() -> None:
+    from rillet.runtime import ConfigError
+
+    with pytest.raises(ConfigError, match=r"batch is 7 and there are 2 processes.*try batch=6"):
+        Group(0, 2).rows(7)
+
+
+def test_ctrl_c_waits_for_the_step(tokens: torch.Tensor, tmp_path: Path) -> None:
+    """A run that is interrupted at any moment goes on bit for bit."""
+    whole = model_for(tokens)
+    DualCNNTrainer(whole, CONFIG).train(tokens)
+    inner = BatchStep.backward
+
+    def backward(self: BatchStep, step: int) -> object:
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+        return inner(self, step)
+
+    part = model_for(tokens)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchStep, "backward", backward)
+        with pytest.raises(KeyboardInterrupt):
+            DualCNNTrainer(part, CONFIG, folder=tmp_path).train(tokens)
+    rest = model_for(tokens)
+    trainer = DualCNNTrainer(rest, CONFIG, folder=tmp_path)
+    trainer.train(tokens, resume=True)
+    assert_equal(weights(whole), weights(rest))

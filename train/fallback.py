@@ -1,0 +1,65 @@
+"""What a pipeline goes on with when a part cannot be set up, and only when it may."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .config import DualCNNConfig
+
+__all__ = ["ADVICE", "Fallback", "fallback_for"]
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A part that failed, and what took its place.
+
+    Attributes:
+        part: The part.
+        reason: Why it could not be set up.
+        instead: What the pipeline went on with.
+        changes: The settings that say so.
+    """
+
+    part: str
+    reason: str
+    instead: str
+    changes: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}; going on with {self.instead}"
+
+
+ADVICE = {
+    "tokenizer": "choose another tokenizer (char, byte or bpe), or give more text",
+    "embedder": "give more text, or set codes=random",
+    "reservoir": "change reservoir_size, reservoir_density or spectral_radius, or set "
+    "reservoir=standard",
+    "read": "change reservoir_size or width",
+    "wave_cnn": "change width, hidden or wave_blocks",
+    "buffer": "change memory, wave_window or wave_overlap",
+    "readout_cnn": "change wave_window or readout_filters, or set architecture=single_cnn",
+    "memory": "change memory or key_width, or set memory=0",
+    "keys": "change key_width, or set memory=0",
+    "model": "change the configuration",
+}
+"""What to change when the set-up of a part fails."""
+
+
+def fallback_for(part: str, config: DualCNNConfig, reason: str) -> Fallback | None:
+    """The next simpler thing than a part that failed; ``None`` where there is none."""
+    without_state = {"memory_key": "suffix"} if config.memory else {}
+    instead: tuple[str, dict[str, Any]] | None = None
+    if part == "embedder" and config.codes == "fitted":
+        instead = "random token codes", {"codes": "random"}
+    elif part == "reservoir" and config.attends:
+        instead = "a standard reservoir, without attention", {"reservoir": "standard"}
+    elif part in ("reservoir", "read") and config.reservoir != "none":
+        instead = "no reservoir", {"reservoir": "none", **without_state}
+    elif part in ("readout_cnn", "buffer") and config.dual:
+        instead = "a single CNN", {"architecture": "single_cnn"}
+    elif part in ("memory", "keys") and config.memory:
+        instead = "no memory", {"memory": 0}
+    if instead is None:
+        return None
+    return Fallback(part, reason, *instead)
