@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from rillet.train import (
     DualCNNTrainer,
     TrainingConfig,
     builtin_corpus,
+    load_checkpoint,
     make_tokenizer,
     save_checkpoint,
 )
@@ -52,6 +55,35 @@ SMALL = DualCNNConfig(
     reservoir_density=0.4,
 )
 """Every part of the model, each with another size, and windows that short texts overrun."""
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "single CNN": {"architecture": "single_cnn"},
+    "standard reservoir": {"reservoir": "standard"},
+    "single CNN, standard reservoir": {"architecture": "single_cnn", "reservoir": "standard"},
+    "no reservoir, keyed by the suffix": {
+        "reservoir": "none",
+        "memory_key": "suffix",
+        "suffix_length": 1,
+    },
+    "keyed by the suffix": {"memory_key": "suffix", "suffix_length": 5},
+    "single CNN, keyed by the suffix": {
+        "architecture": "single_cnn",
+        "reservoir": "none",
+        "memory_key": "suffix",
+        "suffix_length": 3,
+    },
+    "reservoir in blocks": {"reservoir_structure": "blocks", "reservoir_blocks": 4},
+    "no memory": {"memory": 0, "reservoir": "standard"},
+    "no reservoir, no memory": {"reservoir": "none", "memory": 0},
+    "the least": {"architecture": "single_cnn", "reservoir": "none", "memory": 0},
+    "random codes, plain sine": {
+        "codes": "random",
+        "sine_decay": 0.0,
+        "sine_frequency": 1.5,
+        "sine_amplitude": 0.7,
+    },
+}
+"""What is changed in :data:`SMALL`: each part replaced or left out, alone and with others."""
 
 
 def train_small(config: DualCNNConfig, text: str, steps: int, **changes: object) -> Checkpoint:
@@ -98,6 +130,33 @@ def small_bundle(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) ->
 def small_model(small_bundle: Path) -> Model:
     """The small bundle, loaded."""
     return load(small_bundle)
+
+
+@pytest.fixture(scope="session")
+def variant_checkpoint(text: str) -> Callable[[str], Checkpoint]:
+    """A small trained model of each variant, by name, made when it is first asked for."""
+
+    @functools.cache
+    def make(name: str) -> Checkpoint:
+        return train_small(SMALL.replace(**VARIANTS[name]), text[:60_000], steps=12)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def variant_bundle(
+    variant_checkpoint: Callable[[str], Checkpoint], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The bundle of each variant, by name, made when it is first asked for."""
+
+    @functools.cache
+    def make(name: str) -> Path:
+        folder = tmp_path_factory.mktemp("variant")
+        save_checkpoint(folder, variant_checkpoint(name))
+        write_bundle(load_checkpoint(folder), folder / "bundle", steps=200)
+        return folder / "bundle"
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -120,11 +120,12 @@ def test_exporting_twice_gives_the_same_bytes(
     [
         {"memory": 0, "sine_frequency": 0.5, "sine_amplitude": 1.5},
         {"wave_blocks": 1, "wave_kernel": 2, "readout_filters": 1, "readout_blocks": 1},
+        {"reservoir": "none", "memory_key": "suffix", "suffix_length": 1, "code_width": 5},
         {"wave_blocks": 3, "attention_heads": 1, "attention_window": 2, "wave_window": 2},
     ],
     ids=str,
 )
-def test_other_configurations_export(changes: dict[str, float]) -> None:
+def test_other_configurations_export(changes: dict[str, object]) -> None:
     """Both graphs of every shape of model agree with PyTorch, state included."""
     model = DualCNN(SMALL.replace(vocab_size=11, **changes))
     tokens = torch.arange(150).view(3, 50).pow(2) % 11
@@ -156,7 +157,8 @@ def test_small_constants_survive_the_export() -> None:
     """
     model = DualCNN(SMALL.replace(vocab_size=11, memory_sharpness=38.0))
     model.fit(torch.arange(300).pow(2) % 11).eval()
-    assert model.memory.gate is not None
+    assert model.memory is not None
+    assert model.readout_cnn is not None
     with torch.no_grad():
         model.memory.gate.output.bias.fill_(9.0)
         model.readout_cnn.head.weight.mul_(20)

@@ -1,7 +1,8 @@
-"""Invariants 1 to 5 in the exported graphs, on ONNX Runtime."""
+"""Invariants 1 to 5 in the exported graphs of several variants, on ONNX Runtime."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import SMALL
 from rillet.export.parity import TOLERANCE as PARITY
-from rillet.runtime import Bundle, Model
+from rillet.runtime import Bundle
 from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.train import Checkpoint
 from streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 TOLERANCE = 1e-5
+REMEMBERING = ["every part", "keyed by the suffix", "single CNN, keyed by the suffix"]
+"""Together with a model without a memory, each part of a graph in each of its forms."""
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +29,22 @@ def tokens(small: Checkpoint, text: str) -> list[int]:
     return small.tokenizer.encode(text[:60_000])
 
 
+@pytest.fixture(scope="module", params=[*REMEMBERING, "no memory"])
+def variant(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def engine(small_bundle: Path) -> OnnxEngine:
-    return OnnxEngine(Bundle.open(small_bundle), "cpu")
+def engine(variant: str, small_bundle: Path, variant_bundle: Callable[[str], Path]) -> OnnxEngine:
+    path = small_bundle if variant == "every part" else variant_bundle(variant)
+    return OnnxEngine(Bundle.open(path), "cpu")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(
+    variant: str, small: Checkpoint, variant_checkpoint: Callable[[str], Checkpoint]
+) -> Checkpoint:
+    return small if variant == "every part" else variant_checkpoint(variant)
 
 
 @given(case=cut_streams())
@@ -43,11 +60,14 @@ def test_any_cut_gives_the_same_logits_and_state(
 
 @given(case=cut_streams())
 def test_pytorch_and_onnx_runtime_agree(
-    engine: OnnxEngine, small: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
+    engine: OnnxEngine,
+    checkpoint: Checkpoint,
+    tokens: list[int],
+    case: tuple[int, int, list[int]],
 ) -> None:
     seed, batch, chunks = case
     stream = real_tokens(tokens, seed, batch, sum(chunks))
-    wanted = run_torch(small.model, stream, chunks)
+    wanted = run_torch(checkpoint.model, stream, chunks)
     assert_same(wanted, run_engine(engine, stream, chunks), PARITY["fp32"])
 
 
@@ -105,6 +125,7 @@ def test_the_start_is_zeros_and_nothing_grows(engine: OnnxEngine, tokens: list[i
     assert (after["position"] == 500).all()
 
 
+@pytest.mark.parametrize("variant", REMEMBERING, indirect=True)
 @pytest.mark.parametrize("step", [1, 30])
 def test_a_zero_key_is_never_found(engine: OnnxEngine, tokens: list[int], step: int) -> None:
     """What stands in an entry that was not learnt makes no difference, to the last bit."""
@@ -112,11 +133,11 @@ def test_a_zero_key_is_never_found(engine: OnnxEngine, tokens: list[int], step: 
     found = []
     for token in (0, 5):
         state = engine.zero_state()
-        state.write({**state.read(), "memory_tokens": np.full((1, 20), token, np.int64)})
+        state.write({**state.read(), "memory_tokens": np.full((1, SMALL.memory), token)})
         parts = [engine.prefill(stream[:, at : at + step], state, 0.0) for at in range(0, 30, step)]
         found.append(np.concatenate(parts, axis=1))
         state = engine.zero_state()
-        state.write({**state.read(), "memory_tokens": np.full((1, 20), token, np.int64)})
+        state.write({**state.read(), "memory_tokens": np.full((1, SMALL.memory), token)})
         found.append(np.stack([engine.step(t, state, 0.0).copy() for t in stream.T], axis=1))
     np.testing.assert_array_equal(found[0], found[2])
     np.testing.assert_array_equal(found[1], found[3])
@@ -124,10 +145,10 @@ def test_a_zero_key_is_never_found(engine: OnnxEngine, tokens: list[int], step: 
 
 @pytest.mark.parametrize("graph", ["decode", "prefill"])
 def test_past_and_present_may_share_one_buffer(
-    graph: str, small_bundle: Path, small_model: Model, tokens: list[int]
+    graph: str, engine: OnnxEngine, tokens: list[int]
 ) -> None:
     """Every state tensor bound to one address, for input and output alike."""
-    bundle = Bundle.open(small_bundle)
+    bundle = engine.bundle
     session = ort.InferenceSession(str(bundle.graph(graph)), providers=["CPUExecutionProvider"])
     shared = {row.name: row.zeros(1) for row in bundle.state}
     learn = np.ones(1, np.float32)
@@ -148,8 +169,6 @@ def test_past_and_present_may_share_one_buffer(
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         session.run_with_iobinding(binding)
         found.append(logits)
-    engine = small_model.engine
-    assert isinstance(engine, OnnxEngine)
     wanted = run_engine(engine, stream, [length] * (180 // length))
     assert_same(wanted, (np.concatenate(found, axis=1), shared), 0.0)
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
 from conftest import SMALL
-from rillet.runtime import BundleError, CorpusError
+from rillet.runtime import BundleError
 from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, TrainingError, TrainingProgress
 from rillet.train.batch_step import BatchStep
 from rillet.train.distributed import Group
-from rillet.train.noise import Noise
 from rillet.train.optimizer import WeightAverage
 from rillet.train.reporters import CsvLog, TensorBoardLog
-from rillet.train.streams import Streams, Text, split
-from rillet.train.token_file import Tokens
 
 CONFIG = TrainingConfig(
     steps=24, batch=4, chunk=32, validate_every=6, report_every=1, checkpoint_every=5,
@@ -180,61 +174,6 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(
     assert again.train(tokens[:8_000], tokens[8_000:], resume=True).steps == 24
 
 
-def test_noise_depends_on_the_stream_alone() -> None:
-    """The masks of a stream are the same wherever, and with whomever, it is trained."""
-    x = torch.ones(4, 6, 5)
-    together, alone = Noise(), Noise()
-    together.begin(1, 7, range(4), x.device)
-    masks = [together.keep(x, 0.3) for _ in range(2)]
-    for stream in range(4):
-        alone.begin(1, 7, range(stream, stream + 1), x.device)
-        for mask in masks:
-            assert torch.equal(alone.keep(x[:1], 0.3), mask[stream : stream + 1])
-    assert not torch.equal(masks[0], masks[1])
-    together.begin(1, 8, range(4), x.device)
-    assert not torch.equal(together.keep(x, 0.3), masks[0])
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_dropout_keeps_the_mean(share: float) -> None:
-    noise = Noise()
-    noise.begin(0, 0, range(8), torch.device("cpu"))
-    mask = noise.keep(torch.ones(8, 200, 50), share)
-    assert mask.mean() == pytest.approx(1, abs=0.02)
-    assert (mask == 0).float().mean() == pytest.approx(share, abs=0.01)
-
-
-def test_streams_are_contiguous_and_cover_the_text() -> None:
-    numbers = Tokens.of(torch.arange(1_000))
-    config = TrainingConfig(batch=4, chunk=25, held_out=0.1, validation=0.2)
-    parts = split(numbers, config)
-    assert parts.held_out.tensor().tolist() == list(range(900, 1000))
-    assert parts.validation is not None
-    looked_at = set(parts.validation.flatten().tolist())
-    assert len(looked_at) == 8 * 22
-    streams = Streams(parts.trained, config)
-    steps = -(-len(parts.trained) // 25)
-    chunks = [streams.chunk(step, range(4)) for step in range(steps)]
-    seen = {int(n) for inputs, _ in chunks for n in inputs.flatten()}
-    # All that is neither held out nor looked at, but the few that an uneven cut leaves over.
-    assert seen.isdisjoint(looked_at)
-    assert len(set(range(900)) - looked_at - seen) < 8
-    for before, after in pairwise(chunks):
-        assert torch.equal(before[1][:, -1], after[0][:, 0])
-
-
-def test_a_text_of_its_own_can_be_held_out() -> None:
-    own = Tokens.of(torch.zeros(50, dtype=torch.int64))
-    parts = split(Tokens.of(torch.arange(1_000)), TrainingConfig(), own)
-    assert len(parts.held_out) == 50
-    assert len(parts.trained.tokens) == 1_000
-
-
-def test_a_text_too_short_for_its_streams() -> None:
-    with pytest.raises(CorpusError, match="has 90 tokens, and 4 streams of 32 tokens need 128"):
-        Streams(Text(Tokens.of(torch.zeros(90, dtype=torch.int64))), CONFIG)
-
-
 def test_the_average_is_what_the_formula_says(tokens: torch.Tensor) -> None:
     model = model_for(tokens)
     average = WeightAverage(model, 0.9)
@@ -291,69 +230,6 @@ def test_training_on_a_gpu_learns_in_short_precision(tokens: torch.Tensor) -> No
     config = CONFIG.replace(precision="bf16", steps=60)
     DualCNNTrainer(model, config, group).train(tokens, on_progress=seen.append)
     assert seen[-1].loss < seen[0].loss - 0.5
-
-
-WORKER = """
-import sys, torch
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from test_trainer import CONFIG, model_for
-from rillet.train import DualCNNTrainer, builtin_corpus
-from rillet.train.distributed import start_group
-from rillet.train.checkpoint import save_checkpoint
-torch.set_num_threads(1)
-group = start_group("cpu")
-tokens = torch.tensor([ord(c) % 50 for c in builtin_corpus()[:9_000]])
-folder, until, resume = Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "resume"
-model = model_for(tokens[:8_000])
-saved = []
-trainer = DualCNNTrainer(model, CONFIG, group, folder, save=lambda m, run: saved.append(run.step))
-trainer.train(tokens[:8_000], tokens[8_000:], resume=resume, until=until)
-assert bool(saved) == group.leads, (group, saved)
-torch.set_printoptions(precision=9)
-if group.leads:
-    import safetensors.torch
-    state = {n: t.contiguous() for n, t in model.state_dict().items()}
-    safetensors.torch.save_file(state, folder / "weights.safetensors")
-group.finish()
-"""
-
-
-def torchrun(folder: Path, processes: int, until: int, resume: bool) -> None:
-    """Run the worker under the real torchrun."""
-    script = folder / "worker.py"
-    script.write_text(WORKER)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", str(script), str(Path(__file__).parent)]
-    command += [str(folder), str(until), "resume" if resume else "fresh"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 0, result.stderr
-
-
-def test_two_processes_give_the_result_of_one(tokens: torch.Tensor, tmp_path: Path) -> None:
-    """The same global batch, gloo on the CPU; and a checkpoint resumes at another size."""
-    import safetensors.torch
-
-    single = model_for(tokens[:8_000])
-    DualCNNTrainer(single, CONFIG).train(tokens[:8_000], tokens[8_000:])
-    wanted = single.state_dict()
-    (tmp_path / "two").mkdir()
-    torchrun(tmp_path / "two", processes=2, until=24, resume=False)
-    (tmp_path / "mixed").mkdir()
-    torchrun(tmp_path / "mixed", processes=2, until=11, resume=False)
-    torchrun(tmp_path / "mixed", processes=1, until=24, resume=True)
-    for name in ("two", "mixed"):
-        found = safetensors.torch.load_file(tmp_path / name / "weights.safetensors")
-        for key, tensor in wanted.items():
-            torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=2e-3)
-
-
-def test_an_uneven_share_is_refused() -> None:
-    from rillet.runtime import ConfigError
-
-    with pytest.raises(ConfigError, match=r"batch is 7 and there are 2 processes.*try batch=6"):
-        Group(0, 2).rows(7)
 
 
 def test_ctrl_c_waits_for_the_step(tokens: torch.Tensor, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from dataclasses import dataclass, field
 
@@ -73,9 +74,14 @@ class Group:
         return found
 
     def finish(self) -> None:
-        """Leave the group."""
-        if self.size > 1:
-            dist.destroy_process_group()
+        """Leave the group, all processes together."""
+        if self.size == 1:
+            return
+        # What still holds the group goes first: a wrapped model that outlives it, or a process
+        # that leaves while another still speaks, brought a process down at its exit.
+        gc.collect()
+        dist.barrier()
+        dist.destroy_process_group()
 
 
 def start_group(device: str = "auto") -> Group:

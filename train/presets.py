@@ -27,8 +27,9 @@ PRESETS: dict[str, DualCNNConfig] = {
         hidden=640,
         wave_blocks=4,
         dropout=0.4,
+        input_dropout=0.1,
         learning_rate=2e-3,
-        steps=3000,
+        steps=2000,
     ),
 }
 """Configurations by size; ``nano`` is the default of every command."""
