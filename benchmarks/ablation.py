@@ -61,12 +61,7 @@ GROUPS = {
         "memory_key=suffix",
         "memory=0",
     ],
-    # The overlap is not used by the model, but must be smaller than the window.
-    "Wave window": [
-        "wave_window=8+wave_overlap=4",
-        "wave_window=16+wave_overlap=8",
-        "wave_window=64",
-    ],
+    "Wave window": ["wave_window=8", "wave_window=16", "wave_window=64"],
     "Reservoir's size": ["reservoir_size=64", "reservoir_size=256", "reservoir_size=512"],
     "Reservoir's matrix": [
         "reservoir_density=0.05",
