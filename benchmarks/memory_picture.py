@@ -1,6 +1,6 @@
 """The picture of docs/memory.md: what the memory finds, and what it is worth.
 
-    python benchmarks/memory_picture.py RUN CORPUS --out docs/images/memory.svg
+    python benchmarks/memory_picture.py RUN CORPUS --out docs/images/memory.png
 
 Reads a piece of the corpus's held-out end with a trained model. Above: the past, shaded by
 the weight that the memory gives each place at one step. Below: the loss along the stream with
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from rillet.train import load_checkpoint
 
@@ -48,7 +49,7 @@ def main() -> None:
     _finds(above, held_out, torch.cat(keys), model.memory.gate.log_beta.exp().item(), series)
     _worth(below, series)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(arguments.out, metadata={"Date": None})
+    figure.savefig(arguments.out, dpi=110, metadata={"Software": None})
 
 
 def _finds(axes, text, keys, beta, series) -> None:
@@ -63,7 +64,7 @@ def _finds(axes, text, keys, beta, series) -> None:
     axes.set_xlim(0, COLUMNS)
     axes.set_ylim(-ROWS - 0.2, 1.4)
     axes.set_axis_off()
-    title = f"what the memory finds: the next character is {text[step + 1]!r}; it read"
+    title = f"what the memory finds, where the next character is {text[step + 1]!r}"
     axes.text(0, 0.9, title, fontsize=9)
     for place in range(last):
         at = step - last + 1 + place
@@ -83,9 +84,7 @@ def _finds(axes, text, keys, beta, series) -> None:
         )  # fmt: skip
 
 
-def _patch(x: float, y: float, color: object) -> object:
-    from matplotlib.patches import Rectangle
-
+def _patch(x: float, y: float, color: object) -> Rectangle:
     return Rectangle((x, y), 1, 0.95, facecolor=color, edgecolor="none")
 
 

@@ -95,9 +95,14 @@ def train(
         torch.set_num_threads(threads)
     corpus = Corpus(corpora)
     changes = _settings(settings, seed, steps, tokenizer)
-    config = _configure(preset, budget, corpus, changes)
     group = start_group(device)
     try:
+        if preset == "auto" and group.size > 1:
+            raise UsageError(
+                "--preset auto measures, and each process would choose for itself; run it once "
+                "with one process and give what it chose with --preset and --set"
+            )
+        config = _configure(preset, budget, corpus, changes)
         _train(
             config,
             corpus,

@@ -131,11 +131,14 @@ class _Recall(torch.autograd.Function):
         # What a step cannot see gets an exponent that makes 0 of it.
         hidden = torch.where(visible > 0, -beta, -2 * beta - _FAR) if fast else visible
         followed = tokens.to(kind)
-        # Tiles that fit the cache, and each with just the entries that some step in it sees.
-        for row in range(0, batch, _ROWS):
-            rows = slice(row, row + _ROWS)
-            for start in range(0, length, _STEPS):
-                steps = slice(start, min(start + _STEPS, length))
+        # Tiles that fit the cache, and each with just the entries that some step in it sees; a GPU
+        # would rather have all at once.
+        on_cpu = query.device.type == "cpu"
+        height, width = (_ROWS, _STEPS) if on_cpu else (batch, length)
+        for row in range(0, batch, height):
+            rows = slice(row, row + height)
+            for start in range(0, length, width):
+                steps = slice(start, min(start + width, length))
                 seen = slice(start + 1, steps.stop + capacity)
                 q, k = query[rows, steps], keys[rows, seen]
                 if fast:

@@ -193,6 +193,7 @@ class DualCNNPipeline:
                 "fit_and_initialize"
             )
         config = dataclasses.replace(self.config.training, **_known(changes)).validate()
+        self.model.config = self.config.replace(training=config)
         self.training["config"] = config.to_dict()
         place = None if folder is None else Path(folder)
         if place is not None:

@@ -156,9 +156,8 @@ def _fill(
     moments = parts.get("optimizer", {})
     for name, parameter in model.named_parameters():
         own = {moment: moments[f"{name}.{moment}"] for moment in ("step", "exp_avg", "exp_avg_sq")}
-        place = parameter.device
         optimizer.state[parameter] = {
-            key: value.to(place) if value.dim() else value for key, value in own.items()
+            moment: value.to(parameter.device) for moment, value in own.items()
         }
     best = int(header["best_step"])
     return RunState(
