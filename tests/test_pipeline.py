@@ -11,12 +11,15 @@ from torch import nn
 
 from conftest import SMALL
 from rillet.runtime import ConfigError, UsageError
+from rillet.runtime.session import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
+    Checkpoint,
     DualCNNConfig,
     DualCNNPipeline,
     LSMLite,
     ReadoutCNN,
+    RollingWaveBuffer,
     SetupError,
     SetupProgress,
     SparseReservoir,
@@ -61,6 +64,23 @@ def test_one_call_makes_a_pipeline_that_does_it_all(corpus: Path, tmp_path: Path
         loaded.train()
     buffer = pipeline.read("The quick brown fox jumps over the lazy dog")
     assert (len(buffer), buffer.position) == (SMALL.memory, 43)
+
+
+def test_the_memory_is_seeded_and_told_what_to_learn(nano: Checkpoint, text: str) -> None:
+    buffer = RollingWaveBuffer.from_config(nano.model.config)
+    pipeline = DualCNNPipeline(nano.model, nano.tokenizer, buffer)
+    options: dict[str, Any] = {"max_new_tokens": 80, "seed": 2, "temperature": 1.0}
+    seeded = pipeline.generate("The ", seed_text=text[:300], **options)
+    assert seeded == pipeline.generate(text[:300] + "The ", **options)
+    assert seeded != pipeline.generate("The ", **options)
+    written = {
+        learn: pipeline.generate("The ", seed_text=text[:300], learn=learn, **options)
+        for learn in LEARN_MODES
+    }
+    assert written["read"] == seeded
+    assert len(set(written.values())) == 3
+    with pytest.raises(UsageError, match="learn is 'some'; it must be one of read, all, none"):
+        pipeline.generate("The ", learn="some")
 
 
 def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:

@@ -45,12 +45,11 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
         assert torch.equal(tensor, second[name]), name
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("stop", [1, 7, 12, 20])
+@pytest.mark.parametrize(
+    ("stop", "precision"), [(1, "fp32"), (7, "fp32"), (12, "fp32"), (20, "fp32"), (7, "bf16")]
+)
 def test_resume_is_exact(tokens: torch.Tensor, tmp_path: Path, stop: int, precision: str) -> None:
     """N steps equal some, a stop, and the rest in a new trainer: bit for bit."""
-    if precision == "bf16" and stop != 7:
-        pytest.skip("one place is enough for the second precision")
     config = CONFIG.replace(precision=precision)
     trained, validation = tokens[:8_000], tokens[8_000:]
     whole = model_for(trained)

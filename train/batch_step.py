@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,40 +10,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ..runtime.errors import RilletError
 from .distributed import Group
-from .losses import TrainingStep
+from .losses import Losses, TrainingStep
 from .model import DualCNN
 from .noise import step_seed
 from .state import State
 from .streams import Streams
 from .training_config import TrainingConfig
 
-__all__ = ["BatchStep", "StepLosses", "TrainingError"]
+__all__ = ["BatchStep", "TrainingError"]
 
 
 class TrainingError(RilletError):
     """Training cannot go on."""
-
-
-@dataclass(frozen=True)
-class StepLosses:
-    """Mean losses of a step over the whole batch, in nats per token.
-
-    Attributes:
-        first: Of the first CNN.
-        second: Of the final prediction, memory included.
-        without_memory: Of the last CNN without the memory.
-        total: The weighted sum that is minimised.
-    """
-
-    first: float
-    second: float
-    without_memory: float
-    total: float
-
-    @property
-    def are_finite(self) -> bool:
-        """Whether all of them are numbers."""
-        return all(map(math.isfinite, (self.first, self.second, self.without_memory, self.total)))
 
 
 class BatchStep:
@@ -102,7 +78,7 @@ class BatchStep:
         inputs, _ = self.streams.chunk(step, self.rows[:1])
         return inputs.to(self.group.device), {n: t[:1] for n, t in self.state.items()}
 
-    def backward(self, step: int) -> StepLosses:
+    def backward(self, step: int) -> Losses:
         """Add this step's gradients to those of the model; the state waits for :meth:`commit`.
 
         Raises:
@@ -121,7 +97,7 @@ class BatchStep:
         """Take over the state after the step."""
         self.state = self._next
 
-    def _backward(self, step: int) -> StepLosses:
+    def _backward(self, step: int) -> Losses:
         config, rows = self.config, self.rows
         draws = torch.rand(
             2, config.batch, generator=torch.Generator().manual_seed(step_seed(config.seed, step))
@@ -153,7 +129,7 @@ class BatchStep:
             if len(parts) == 1
             else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
         )
-        return StepLosses(*self.group.mean(sums).tolist())
+        return Losses(*self.group.mean(sums).tolist())
 
     def _halve(self, error: Exception) -> None:
         # Other processes wait for this one's gradients, and would wait for ever.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ __all__ = ["Losses", "TrainingStep", "losses"]
 
 @dataclass(frozen=True)
 class Losses:
-    """Mean losses over a chunk, in nats per token, as tensors.
+    """Mean losses of a step over the whole batch, in nats per token.
 
     Attributes:
         first: Of the first CNN.
@@ -25,13 +26,18 @@ class Losses:
         total: The weighted sum that is minimised.
     """
 
-    first: Tensor
-    second: Tensor
-    without_memory: Tensor
-    total: Tensor
+    first: float
+    second: float
+    without_memory: float
+    total: float
+
+    @property
+    def are_finite(self) -> bool:
+        """Whether all of them are numbers."""
+        return all(map(math.isfinite, (self.first, self.second, self.without_memory, self.total)))
 
 
-def losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Losses:
+def losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Tensor:
     """``0.3 CE(first CNN) + 0.7 CE(second CNN)``, the weights configurable.
 
     A share of the second CNN's weight goes to its prediction without the memory: on a text
@@ -42,6 +48,9 @@ def losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Lo
         output: What the model computed.
         targets: The tokens that followed, ``[B, T]``.
         config: The weights.
+
+    Returns:
+        The four of :class:`Losses` over the chunk, in their order, ``[4]``.
     """
     target = targets.reshape(-1)
     first = F.cross_entropy(output.first_logits.flatten(0, 1), target)
@@ -50,7 +59,7 @@ def losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Lo
     share = config.network_share
     mixed = (1 - share) * second + share * without
     total = config.first_weight * first + config.second_weight * mixed
-    return Losses(first, second, without, total)
+    return torch.stack([first, second, without, total])
 
 
 class TrainingStep(nn.Module):
@@ -76,6 +85,5 @@ class TrainingStep(nn.Module):
         """
         output = self.model.compute(inputs, state, trust=trust)
         found = losses(output, targets, self.config)
-        parts = torch.stack([found.first, found.second, found.without_memory, found.total])
         state = {name: tensor.detach() for name, tensor in output.state.items()}
-        return found.total, parts.detach(), state
+        return found[-1], found.detach(), state

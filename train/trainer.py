@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .batch_step import BatchStep, StepLosses, TrainingError
+from .batch_step import BatchStep, TrainingError
 from .distributed import Group
 from .evaluate import Evaluation, evaluate_rows
 from .interrupt import interruptible
+from .losses import Losses
 from .model import DualCNN
 from .optimizer import WeightAverage, learning_rate, make_optimizer
 from .precision import autocast_dtype
@@ -171,7 +172,7 @@ class DualCNNTrainer:
             raise TrainingError("there is no folder to resume from; give the trainer one")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
 
-    def _step(self, batch: BatchStep, step: int) -> tuple[StepLosses, float]:
+    def _step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
         """One step of the optimiser."""
         config = self.config
         for group in self.optimizer.param_groups:
