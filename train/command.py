@@ -163,7 +163,7 @@ def _train(
         if speaks:
             log.write()
             click.echo(
-                f"\nStopped; the run is kept in {out / STATE_FILE}: go on with --resume, or export "
+                f"\nThe run is kept in {out / STATE_FILE}: go on with --resume, or export "
                 "what it has learnt so far",
                 err=True,
             )
