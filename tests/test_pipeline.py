@@ -27,6 +27,7 @@ from rillet.train import (
     load_checkpoint,
     make_tokenizer,
 )
+from rillet.train.setup import COMPONENTS
 
 QUICK: dict[str, Any] = {"batch": 4, "chunk": 32, "steps": 6, "validate_every": 3}
 
@@ -42,11 +43,9 @@ def test_one_call_makes_a_pipeline_that_does_it_all(corpus: Path, tmp_path: Path
     seen: list[SetupProgress] = []
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, progress=seen.append, **QUICK)
     ready = [progress.component for progress in seen if progress.detail]
-    assert ready == [
-        "embedder", "reservoir", "read", "wave_cnn", "readout_cnn", "memory", "buffer", "codes",
-        "keys",
-    ]  # fmt: skip
-    assert [progress.done for progress in seen if progress.detail] == list(range(1, 10))
+    assert ready == list(COMPONENTS)
+    assert [progress.done for progress in seen if progress.detail] == list(range(1, 11))
+    assert max(progress.fraction for progress in seen if progress.component == "tokenizer") == 1.0
     result = pipeline.train(tmp_path / "run")
     assert result.steps == 6
     held_out = pipeline.evaluate()

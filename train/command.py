@@ -228,7 +228,8 @@ class _SetupDisplay:
         if self.bar is None:
             return
         self.bar.total = progress.total
-        self.bar.set_postfix_str(progress.component, refresh=False)
+        part = f", {progress.fraction:.0%}" if progress.fraction else ""
+        self.bar.set_postfix_str(progress.component + part, refresh=False)
         self.bar.update(progress.done - self.bar.n)
 
     def note(self, text: str) -> None:

@@ -31,7 +31,6 @@ class Fallback:
 
 
 ADVICE = {
-    "tokenizer": "choose another tokenizer (char, byte or bpe), or give more text",
     "embedder": "give more text, or set codes=random",
     "reservoir": "change reservoir_size, reservoir_density or spectral_radius, or set "
     "reservoir=standard",

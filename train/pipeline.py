@@ -112,7 +112,7 @@ class DualCNNPipeline:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
         config = config.replace(**changes)
-        prepared = _prepare(corpus, config, tokenizer, folder)
+        prepared = _prepare(corpus, config, tokenizer, folder, progress)
         held_out = None
         if validation is not None:
             own = Path(folder) / "validation" if folder is not None else None
@@ -290,13 +290,26 @@ def _prepare(
     config: DualCNNConfig,
     tokenizer: Tokenizer | str | None,
     folder: str | Path | None,
+    progress: Callable[[SetupProgress], None] | None,
 ) -> Prepared:
+    """The corpus as tokens: the first component, and on a large corpus the longest."""
+    tell = progress or (lambda report: None)
     if isinstance(corpus, Prepared):
-        return corpus
-    opened = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
-    kind = tokenizer or config.training.tokenizer
-    size = config.training.bpe_vocab if kind == "bpe" else None
-    return prepare(opened, kind, None if folder is None else Path(folder), vocab_size=size)
+        prepared = corpus
+    else:
+        opened = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+        kind = tokenizer or config.training.tokenizer
+        size = config.training.bpe_vocab if kind == "bpe" else None
+        place = None if folder is None else Path(folder)
+
+        def read(what: str, done: int, total: int) -> None:
+            tell(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
+
+        tell(SetupProgress("tokenizer", 0))
+        prepared = prepare(opened, kind, place, read, vocab_size=size)
+    made = f"{prepared.tokenizer.vocab_size:,} tokens of {len(prepared.tokens):,}"
+    tell(SetupProgress("tokenizer", 1, detail=made))
+    return prepared
 
 
 def _fit_batch(

@@ -17,9 +17,10 @@ from .parts import PARTS, build_part
 from .token_file import Tokens
 from .wave_buffer import RollingWaveBuffer
 
-__all__ = ["SetupError", "SetupProgress", "set_up_model"]
+__all__ = ["COMPONENTS", "SetupError", "SetupProgress", "set_up_model"]
 
-_STEPS = (*PARTS, "buffer", "codes", "keys")
+COMPONENTS = ("tokenizer", *PARTS, "buffer", "codes", "keys")
+"""What is set up, in order; the tokenizer, with which the corpus is read, before the model."""
 
 
 class SetupError(RilletError):
@@ -35,12 +36,14 @@ class SetupProgress:
         done: Components that are ready.
         total: Components in all.
         detail: What it is, once it is ready; empty before.
+        fraction: Share of the component that is done, where that takes long.
     """
 
     component: str
     done: int
-    total: int
+    total: int = len(COMPONENTS)
     detail: str = ""
+    fraction: float = 0.0
 
 
 @dataclass
@@ -116,13 +119,13 @@ def _try(
     parts: dict[str, nn.Module | Callable[[DualCNNConfig], nn.Module | None]],
     progress: Callable[[SetupProgress], None] | None,
 ) -> tuple[DualCNN, RollingWaveBuffer]:
-    done = 0
+    done = COMPONENTS.index("tokenizer") + 1
 
     def run(component: str, build: Callable[[], object]) -> object:
         nonlocal done
         part = {"codes": "embedder"}.get(component, component)
         if progress is not None:
-            progress(SetupProgress(component, done, len(_STEPS)))
+            progress(SetupProgress(component, done))
         try:
             made = build()
         # Whatever a part raises, a user's own part included, is its failure.
@@ -130,7 +133,7 @@ def _try(
             raise _FailedError(part, error) from error
         done += 1
         if progress is not None:
-            progress(SetupProgress(component, done, len(_STEPS), _detail(made)))
+            progress(SetupProgress(component, done, detail=_detail(made)))
         return made
 
     noise = Noise()
