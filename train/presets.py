@@ -26,10 +26,11 @@ PRESETS: dict[str, DualCNNConfig] = {
         wave_features=256,
         hidden=640,
         wave_blocks=4,
-        dropout=0.4,
-        input_dropout=0.1,
+        dropout=0.5,
+        input_dropout=0.15,
+        weight_decay=0.3,
         learning_rate=2e-3,
-        steps=2000,
+        steps=3000,
     ),
 }
 """Configurations by size; ``nano`` is the default of every command."""
