@@ -36,8 +36,8 @@ class LazyGroup(click.Group):
         """Import a subcommand."""
         if cmd_name not in COMMANDS:
             return None
-        # Once PyTorch is loaded, threads that wait for each other sleep: where another program wants
-        # the cores too, a training step on two threads then takes 182 ms instead of 299.
+        # For PyTorch, once it is loaded: its threads sleep while they wait for each other. Where
+        # another program wants the cores too, a step on two threads takes 182 ms instead of 299.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         place, extra, _ = COMMANDS[cmd_name]
         module, _, name = place.partition(":")
