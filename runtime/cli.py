@@ -36,9 +36,6 @@ class LazyGroup(click.Group):
         """Import a subcommand."""
         if cmd_name not in COMMANDS:
             return None
-        # For PyTorch, once it is loaded: its threads sleep while they wait for each other. Where
-        # another program wants the cores too, a step on two threads takes 182 ms instead of 299.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         place, extra, _ = COMMANDS[cmd_name]
         module, _, name = place.partition(":")
         command = getattr(optional_part(module, f"rillet {cmd_name}", extra), name)
