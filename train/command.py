@@ -20,7 +20,7 @@ from .distributed import Group, start_group
 from .evaluate import Evaluation
 from .infer import infer
 from .pipeline import DualCNNPipeline
-from .plots import plot_run
+from .plots import can_plot, plot_run
 from .presets import PRESETS
 from .progress import TrainingProgress, progress_bar
 from .reporters import CsvLog, ProgressBar, TensorBoardLog
@@ -91,6 +91,8 @@ def train(
             f"{out} already holds a checkpoint; choose another --out, or give --resume to go on "
             "with it, or --overwrite"
         )
+    if plot and not can_plot():
+        raise UsageError("the picture at the end needs matplotlib; install it, or give --no-plot")
     if threads is not None:
         torch.set_num_threads(threads)
     corpus = Corpus(corpora)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,12 @@ from ..runtime.files import write_atomic
 from .attention import AttentiveReservoir
 from .model import DualCNN
 
-__all__ = ["plot_run"]
+__all__ = ["can_plot", "plot_run"]
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
 
 
 def plot_run(
