@@ -121,11 +121,6 @@ class DualCNNConfig:
         return self.architecture == "dual_cnn"
 
     @property
-    def features(self) -> int:
-        """Features that make the final prediction: of the second CNN, or of the wave."""
-        return self.wave_features
-
-    @property
     def keys(self) -> int:
         """Numbers in a memory key, whatever it is made of [n]."""
         suffix = self.suffix_length * self.code_width

@@ -29,9 +29,9 @@ __all__ = ["Budget", "infer", "seconds_per_step"]
 _TIME = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 _SIZE = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
 _EPOCHS = 25
-"""Readings of a text after which more of them taught a preset nothing (docs/decisions.md)."""
+"""Readings of a text at most: the presets were trained for some twenty."""
 _LEAST_STEPS = 400
-"""Steps below which a larger model does worse than a smaller one that gets more."""
+"""Steps that a larger preset must get to be preferred: as many as the ablation's."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 def _pairs_of_blocks(x: Tensor, missing: int, window: int) -> Tensor:
     """Each block of ``window`` steps with the block before it.
 
-    Two slices and not ``unfold``, whose backward pass takes three times as long.
+    Two slices and not ``unfold``, whose backward pass was 5 % of a training step.
 
     Args:
         x: ``[B, H, window - 1 + T, e]``.
