@@ -13,13 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..train.attention import AttentiveReservoir
-from ..train.memory import least_weight
 from ..train.model import DualCNN
-from ..train.readout_cnn import ReadoutCNN
 from ..train.reservoir import SparseReservoir
 from ..train.state import State, in_table_order
-from ..train.stream_memory import StreamMemory, combine
-from ..train.wave_cnn import WaveBlock, WaveCNN
+from .decode_cnns import DecodeReadout, DecodeWaves
+from .decode_memory import DecodeMemory
 
 __all__ = ["DecodeStep"]
 
@@ -33,48 +31,68 @@ class DecodeStep(nn.Module):
         model: The trained model; its tensors are copied or shared, never changed.
     """
 
+    embedding: Tensor
+
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         self.config = model.config
-        reservoir = model.reservoir
+        reservoir, embedding = model.reservoir, model.embedder.embedding.weight.detach()
         self.reservoir = None if reservoir is None else _Reservoir(reservoir, model.embedder.codes)
-        self.attention = (
-            _Attention(reservoir) if isinstance(reservoir, AttentiveReservoir) else None
-        )
-        self.read = model.read
-        self.embedding = model.embedder.embedding
-        self.wave_cnn = _Waves(model.wave_cnn)
+        self.attention = self.read = None
+        if isinstance(reservoir, AttentiveReservoir):
+            self.attention = _Attention(reservoir)
+            self.read = _Read(reservoir.read)
+        elif model.read is not None:
+            self.read = _Read(model.read)
+        if self.read is not None:
+            # The bias of reading the reservoir joins the embedding.
+            embedding = embedding + self.read.bias
+        self.register_buffer("embedding", embedding.contiguous())
+        self.wave_cnn = DecodeWaves(model.wave_cnn)
         # Without a second CNN the first one's own prediction is the final one.
-        self.head = model.wave_cnn.head if model.readout_cnn is None else None
-        self.readout_cnn = None if model.readout_cnn is None else _Readout(model.readout_cnn)
-        self.memory = None if model.memory is None else _Memory(model.memory)
+        last = model.readout_cnn
+        self.readout_cnn = None if last is None else DecodeReadout(last)
+        head = model.wave_cnn.head if last is None else last.head
+        # With a memory, the head is computed together with the gate.
+        self.head = head if model.memory is None else None
+        self.memory = None if model.memory is None else DecodeMemory(model.memory, head)
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
         """One step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
         present: State = {}
         token = input_ids.squeeze(1)  # [B]
-        x, both = self.embedding(token), None
+        x, both = F.embedding(token, self.embedding), None
         if self.reservoir is not None:
-            both = self.reservoir(token, past["reservoir"])  # [B, 2, N]: before and after
-            present["reservoir"] = both[:, 1]
+            both = self.reservoir(token, past["reservoir"])  # [B, 2 N]: before and after
+            present["reservoir"] = both[:, self.config.reservoir_size :]
+        if self.read is not None:
+            x = self.read(present["reservoir"], x)
         if self.attention is not None:
-            x, present["attention_window"] = self.attention(
-                present["reservoir"], x, past["attention_window"]
-            )
-        elif self.read is not None:
-            x = x + self.read(present["reservoir"])
-        wave, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
+            x, present["attention_window"] = self.attention(x, past["attention_window"])
+        features, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
         if self.readout_cnn is not None:
-            logits, features, present["wave_buffer"] = self.readout_cnn(wave, past["wave_buffer"])
+            features, present["wave_buffer"] = self.readout_cnn(features, past["wave_buffer"])
+        if self.memory is not None:
+            final = self.memory(input_ids, learn, both, features, past, present)
         else:
             assert self.head is not None
-            logits, features = self.head(wave), wave
-        if self.memory is None:
             present["position"] = past["position"] + 1
-            final = torch.log_softmax(logits, dim=-1)
-        else:
-            final = self.memory(input_ids, learn, both, logits, features, past, present)
+            final = torch.log_softmax(self.head(features), dim=-1)
         return final.unsqueeze(1), in_table_order(self.config, present)
+
+
+class _Read(nn.Module):
+    """The reservoir's state read into the model width; the bias is left to the caller."""
+
+    weight: Tensor
+
+    def __init__(self, inner: nn.Linear) -> None:
+        super().__init__()
+        self.bias = inner.bias.detach()
+        self.register_buffer("weight", inner.weight.detach().T.contiguous())
+
+    def forward(self, state: Tensor, x: Tensor) -> Tensor:
+        return torch.addmm(x, state, self.weight)
 
 
 class _Reservoir(nn.Module):
@@ -94,12 +112,13 @@ class _Reservoir(nn.Module):
         self.decay, self.frequency = inner.decay, inner.frequency
 
     def forward(self, token: Tensor, state: Tensor) -> Tensor:
-        z = state @ self.recurrent + F.embedding(token, self.drive)
+        z = torch.addmm(F.embedding(token, self.drive), state, self.recurrent)
         wave = torch.sin(z if self.frequency == 1 else z * self.frequency)
         if self.decay:
             wave = torch.exp(z.abs() * -self.decay) * wave
         after = state * self.kept + wave * self.gain
-        return torch.stack([state, after], dim=1)
+        # What is present is made from what was read: the two may then share a buffer.
+        return torch.cat([state, after], dim=1)
 
 
 class _Attention(nn.Module):
@@ -119,7 +138,7 @@ class _Attention(nn.Module):
         heads, width = inner.heads, inner.norm.normalized_shape[0]
         size = width // heads
         self.heads, self.width = heads, width
-        self.read, self.norm = inner.read, inner.norm
+        self.norm = inner.norm
         query = torch.zeros(heads, 2 * width, width)
         output = torch.zeros(heads, 2 * width, width)
         for head in range(heads):
@@ -133,104 +152,10 @@ class _Attention(nn.Module):
         # The window is in order of time: the newest, distance 0, stands last.
         self.register_buffer("bias", inner.distance_bias.detach().flip(1).contiguous())
 
-    def forward(self, state: Tensor, embedded: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.read(state) + embedded
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         projected = (self.norm(x) @ self.projection).view(-1, self.heads + 1, 2 * self.width)
         query, newest = torch.split(projected, [self.heads, 1], dim=1)  # [B, H, 2d], [B, 1, 2d]
         window = torch.cat([past, newest], dim=1)  # [B, A, 2d]
         weights = torch.softmax(query @ window.transpose(1, 2) + self.bias, dim=-1)
         mixed = (weights @ window).view(-1, self.heads * 2 * self.width)
-        return mixed @ self.output + x, window[:, 1:]
-
-
-class _Waves(nn.Module):
-    """The first CNN's step: each block's window is multiplied by its taps and summed."""
-
-    def __init__(self, inner: WaveCNN) -> None:
-        super().__init__()
-        self.blocks, self.emit, self.norm = inner.blocks, inner.emit, inner.norm
-
-    def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        contexts = []
-        for block, past in zip(self.blocks, context.chunk(len(self.blocks), dim=2), strict=True):
-            assert isinstance(block, WaveBlock)
-            seen = torch.cat([past, block.norm(x).unsqueeze(1)], dim=1)  # [B, k, d]
-            x = block.gated((seen * block.taps).sum(1)) + x
-            contexts.append(seen[:, 1:])
-        return self.norm(self.emit(x)), torch.cat(contexts, dim=2)
-
-
-class _Readout(nn.Module):
-    """The second CNN's step over the wave window."""
-
-    filters: Tensor
-    up: Tensor
-
-    def __init__(self, inner: ReadoutCNN) -> None:
-        super().__init__()
-        # [W, K, F]: the filters of all features for one tap stand together.
-        self.register_buffer("filters", inner.filters.detach().permute(2, 1, 0).contiguous())
-        features, multiplier, _ = inner.filters.shape
-        self.width = features * multiplier
-        # The training form keeps the K outputs of a feature together; here filters come first.
-        order = torch.arange(self.width).view(features, multiplier).T.reshape(-1)
-        self.register_buffer("up", inner.mix.up.weight.detach()[:, order].T.contiguous())
-        self.mix, self.norms, self.blocks, self.head = (
-            inner.mix,
-            inner.norms,
-            inner.blocks,
-            inner.head,
-        )
-
-    def forward(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        window = torch.cat([past[:, 1:], wave.unsqueeze(1)], dim=1)  # [B, W, F]
-        taps = (window.unsqueeze(2) * self.filters).sum(1).view(-1, self.width)  # [B, K F]
-        gate, value = (taps @ self.up + self.mix.up.bias).chunk(2, dim=-1)
-        x = self.mix.down(F.silu(gate) * value) + wave
-        for norm, block in zip(self.norms, self.blocks, strict=False):
-            x = block(norm(x)) + x
-        features = self.norms[-1](x)
-        return self.head(features), features, window
-
-
-class _Memory(nn.Module):
-    """Store (key of the state before, token), read with the new key, and combine."""
-
-    half_beta: Tensor
-    least: Tensor
-    one_hot: Tensor
-    columns: Tensor
-
-    def __init__(self, inner: StreamMemory) -> None:
-        super().__init__()
-        self.memory, self.gate, self.capacity = inner, inner.gate, inner.capacity
-        beta = inner.gate.log_beta.detach().exp()
-        self.register_buffer("half_beta", -beta / 2)
-        self.register_buffer("least", least_weight(beta))
-        self.register_buffer("one_hot", torch.eye(inner.vocab_size))
-        self.register_buffer("columns", torch.zeros(1, 1, inner.key_width).long())
-
-    def forward(
-        self,
-        token: Tensor,
-        learn: Tensor,
-        both: Tensor | None,
-        logits: Tensor,
-        features: Tensor,
-        past: State,
-        present: State,
-    ) -> Tensor:
-        present["position"] = past["position"] + 1
-        slot = ((present["position"] + (self.capacity - 1)) % self.capacity).unsqueeze(1)
-        pair = self.memory.keys(token, both, past, present)  # [B, 2, n]: before and after
-        before, query = torch.split(pair, 1, dim=1)
-        before = before * learn.view(-1, 1, 1)
-        keys = past["memory_keys"].scatter(1, slot.unsqueeze(2) + self.columns, before)
-        tokens = past["memory_tokens"].scatter(1, slot, token)
-        present["memory_keys"], present["memory_tokens"] = keys, tokens
-        # The distance itself, not a product: near 1 a product has no digits to spare.
-        distance = torch.linalg.vector_norm(keys - query, dim=2)  # [B, M]
-        weights = torch.relu(torch.exp(distance * distance * self.half_beta) - self.least)
-        found = weights.unsqueeze(1) @ F.embedding(tokens, self.one_hot)  # [B, 1, V]
-        share, kept = self.gate(features, found.squeeze(1))
-        return combine(logits, share, kept)
+        return torch.addmm(x, mixed, self.output), window[:, 1:]

@@ -20,7 +20,7 @@ FLOOR = 1e-20
 """Least probability under the logarithm, so that no logit is ever infinite. A maximum and
 not a sum: the exporter's optimiser takes such a small summand for zero and drops it."""
 
-_SUREST = 30.0
+SUREST = 30.0
 """Largest size of the gate's logit: its exponential stays a number."""
 
 
@@ -60,7 +60,7 @@ class MemoryGate(nn.Module):
         scale = 1 / (found.sum(-1, keepdim=True) + c)
         q = found * scale
         seen = torch.cat([features, q.sum(-1, keepdim=True), q.amax(-1, keepdim=True)], dim=-1)
-        doubt = torch.exp(-self.output(F.silu(self.hidden(seen))).clamp(-_SUREST, _SUREST))
+        doubt = torch.exp(-self.output(F.silu(self.hidden(seen))).clamp(-SUREST, SUREST))
         trust = 1 / (1 + doubt)  # the sigmoid
         # 1 - lambda sum(q), as a sum of what is positive: where the memory is trusted almost
         # wholly, a difference from 1 would leave the other tokens three digits.
