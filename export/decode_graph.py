@@ -31,8 +31,6 @@ class DecodeStep(nn.Module):
         model: The trained model; its tensors are copied or shared, never changed.
     """
 
-    embedding: Tensor
-
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         self.config = model.config
@@ -47,7 +45,7 @@ class DecodeStep(nn.Module):
         if self.read is not None:
             # The bias of reading the reservoir joins the embedding.
             embedding = embedding + self.read.bias
-        self.register_buffer("embedding", embedding.contiguous())
+        self.embedding = nn.Embedding(*embedding.shape, _weight=embedding)
         self.wave_cnn = DecodeWaves(model.wave_cnn)
         # Without a second CNN the first one's own prediction is the final one.
         last = model.readout_cnn
@@ -61,7 +59,7 @@ class DecodeStep(nn.Module):
         """One step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
         present: State = {}
         token = input_ids.squeeze(1)  # [B]
-        x, both = F.embedding(token, self.embedding), None
+        x, both = self.embedding(token), None
         if self.reservoir is not None:
             both = self.reservoir(token, past["reservoir"])  # [B, 2 N]: before and after
             present["reservoir"] = both[:, self.config.reservoir_size :]

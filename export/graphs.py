@@ -10,48 +10,73 @@ from collections.abc import Iterator
 
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..runtime.errors import ParityError
 from ..train.model import DualCNN
-from ..train.state import State, state_shapes
+from ..train.state import state_shapes
 from .buffer_safety import unsafe_state
 from .decode_graph import DecodeStep
+from .names import name_after_modules
+from .opset import IR_VERSION, OPSET, check_opset, ir_version
+from .prefill_graph import PrefillForm
 
-__all__ = ["IR_VERSION", "OPSET", "decode_graph", "prefill_graph"]
-
-OPSET = 18
-IR_VERSION = 10
-"""The newest pair that TensorRT 10.3 and ONNX Runtime 1.23 on Python 3.10 both read."""
-
-
-class _Prefill(nn.Module):
-    """The model itself, with the graph's argument names."""
-
-    def __init__(self, model: DualCNN) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
-        output = self.model.compute(input_ids, past, learn)
-        return output.logits, output.state
+__all__ = ["IR_VERSION", "OPSET", "decode_graph", "fix_batch", "prefill_graph"]
 
 
-def decode_graph(model: DualCNN) -> onnx.ModelProto:
-    """The step graph: T = 1, dynamic batch, no control flow."""
-    graph = _export(DecodeStep(model).eval(), model, length=None)
+def decode_graph(
+    model: DualCNN, opset: int = OPSET, static_batch: int | None = None
+) -> onnx.ModelProto:
+    """The step graph: T = 1, no control flow, every size but the batch static.
+
+    Args:
+        model: The trained model.
+        opset: The opset to write.
+        static_batch: Fix the batch to this size, for engines that want that.
+
+    Raises:
+        UsageError: The opset cannot hold the model.
+        ParityError: The graph does not have the form that it must have.
+    """
+    graph = _export(DecodeStep(model).eval(), model, None, opset)
     _check_control_flow(graph, "decode", [])
+    if static_batch is not None:
+        fix_batch(graph, static_batch)
     return graph
 
 
-def prefill_graph(model: DualCNN) -> onnx.ModelProto:
-    """The graph for prompts: dynamic batch and length, one Scan where there is a recurrence."""
-    graph = _export(_Prefill(model).eval(), model, length=torch.export.Dim("length", min=1))
+def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False) -> onnx.ModelProto:
+    """The graph for prompts: dynamic batch and length, one Scan where there is a recurrence.
+
+    Args:
+        model: The trained model.
+        opset: The opset to write.
+        last_logits: Predict after the last token of a call only: ``logits [B, 1, V]``.
+
+    Raises:
+        UsageError: The opset cannot hold the model.
+        ParityError: The graph does not have the form that it must have.
+    """
+    length = torch.export.Dim("length", min=1)
+    graph = _export(PrefillForm(model, last_logits).eval(), model, length, opset)
     _check_control_flow(graph, "prefill", [] if model.reservoir is None else ["Scan"])
     return graph
 
 
-def _export(module: nn.Module, model: DualCNN, length: torch.export.Dim | None) -> onnx.ModelProto:
+def fix_batch(graph: onnx.ModelProto, batch: int) -> None:
+    """Give the batch axis of every input, output and value a static size, in place."""
+    entries = (*graph.graph.input, *graph.graph.output, *graph.graph.value_info)
+    for entry in entries:
+        for size in entry.type.tensor_type.shape.dim:
+            if size.dim_param == "batch":
+                size.dim_value = batch
+    onnx.checker.check_model(graph, full_check=True)
+
+
+def _export(
+    module: nn.Module, model: DualCNN, length: torch.export.Dim | None, opset: int
+) -> onnx.ModelProto:
+    check_opset(opset)
     # An example axis of size 1 would be fixed to 1, so the free axes are larger.
     rows, steps = 3, 1 if length is None else 5
     tokens = torch.arange(rows * steps).view(rows, steps) % model.config.vocab_size
@@ -64,7 +89,7 @@ def _export(module: nn.Module, model: DualCNN, length: torch.export.Dim | None) 
             # As keywords: a dictionary that comes last by position is taken for keywords.
             kwargs={"input_ids": tokens, "learn": torch.ones(rows), "past": past},
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=opset,
             input_names=["input_ids", "learn", *(f"past.{name}" for name in names)],
             output_names=["logits", *(f"present.{name}" for name in names)],
             dynamic_shapes={
@@ -76,9 +101,10 @@ def _export(module: nn.Module, model: DualCNN, length: torch.export.Dim | None) 
         )
     assert program is not None
     graph = program.model_proto
-    graph.ir_version = IR_VERSION
+    graph.ir_version = ir_version(opset)
+    name_after_modules(graph.graph)
     _strip(graph)
-    _check(graph, model, dynamic_length=length is not None)
+    _check(graph, model, getattr(module, "last_logits", False), length is not None)
     return graph
 
 
@@ -103,14 +129,15 @@ def _strip(graph: onnx.ModelProto) -> None:
             stack.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
 
 
-def _check(graph: onnx.ModelProto, model: DualCNN, dynamic_length: bool) -> None:
+def _check(graph: onnx.ModelProto, model: DualCNN, last_logits: bool, dynamic_length: bool) -> None:
     """What must hold of every graph before it is worth comparing."""
     entries = {entry.name: entry for entry in (*graph.graph.input, *graph.graph.output)}
     for name, entry in entries.items():
         sizes = entry.type.tensor_type.shape.dim
         if sizes[0].dim_param != "batch":
             raise ParityError(f"the batch axis of {name} is fixed to {sizes[0].dim_value}")
-        if name in ("input_ids", "logits") and dynamic_length and sizes[1].dim_param != "length":
+        long = ("input_ids",) if last_logits else ("input_ids", "logits")
+        if name in long and dynamic_length and sizes[1].dim_param != "length":
             raise ParityError(f"the length axis of {name} is fixed to {sizes[1].dim_value}")
         if name.startswith(("past.", "present.")):
             shape = state_shapes(model.config)[name.partition(".")[2]][0]

@@ -140,6 +140,7 @@ class StreamMemory(nn.Module):
         state: dict[str, Tensor],
         present: dict[str, Tensor],
         fast: torch.dtype | None = None,
+        last: bool = False,
     ) -> Tensor:
         """Store (key before, token) for each step, then read with the new keys.
 
@@ -150,9 +151,10 @@ class StreamMemory(nn.Module):
             state: The state before the chunk.
             present: The state after it; the memory's tensors are added.
             fast: Round as training may, products in this type; see :func:`recall`.
+            last: Read after the last token only.
 
         Returns:
-            How much each token is what followed, ``[B, T, V]``.
+            How much each token is what followed, ``[B, T, V]``; ``[B, 1, V]`` for the last.
         """
         length, capacity = tokens.shape[1], self.capacity
         new = keys[:, :-1]
@@ -164,10 +166,14 @@ class StreamMemory(nn.Module):
         present["memory_keys"] = ring.store(ordered, position, capacity)
         present["memory_tokens"] = ring.store(stored, position, capacity)
         present["position"] = position
+        if last:
+            # The last step sees the newest M entries, and those are what is now stored.
+            query, visible = keys[:, -1:], torch.ones(1, capacity, device=keys.device)
+            ordered, stored = newest(ordered, capacity), newest(stored, capacity)
+        else:
+            query, visible = keys[:, 1:], ring.visible(length, capacity, keys.device)
         followed = F.embedding(stored, torch.eye(self.vocab_size, device=keys.device))  # one-hot
-        visible = ring.visible(length, capacity, keys.device)
-        beta = self.gate.log_beta.exp()
-        return recall(keys[:, 1:], ordered, followed, beta, visible, fast)
+        return recall(query, ordered, followed, self.gate.log_beta.exp(), visible, fast)
 
     def forward(
         self, logits: Tensor, features: Tensor, found: Tensor, trust: Tensor | None = None
