@@ -21,11 +21,14 @@ from .errors import (
     EngineError,
     ParityError,
     RilletError,
+    StateError,
     UsageError,
 )
+from .generation import GeneratedToken
 from .model import Model, load
 from .sampler import Sampler, SamplingParams
-from .session import Session, UnknownCharacterWarning
+from .session import Mark, Session, UnknownCharacterWarning
+from .text_stream import GenerationStats, TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
 
 try:
@@ -39,13 +42,19 @@ __all__ = [
     "ConfigError",
     "CorpusError",
     "EngineError",
+    "GeneratedToken",
+    "GenerationStats",
+    "Mark",
     "Model",
     "ParityError",
     "RilletError",
     "Sampler",
     "SamplingParams",
     "Session",
+    "StateError",
     "TextDecoder",
+    "TextStream",
+    "TokenStream",
     "Tokenizer",
     "UnknownCharacterWarning",
     "UsageError",

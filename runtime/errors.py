@@ -14,6 +14,7 @@ __all__ = [
     "EngineError",
     "ParityError",
     "RilletError",
+    "StateError",
     "UsageError",
 ]
 
@@ -40,6 +41,10 @@ class CorpusError(RilletError):
 
 class BundleError(RilletError):
     """A bundle or checkpoint is missing, damaged, or not ours."""
+
+
+class StateError(RilletError):
+    """A saved stream is missing, damaged, or of another model."""
 
 
 class EngineError(RilletError):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
 from .engine import Engine
 from .errors import BundleError, UsageError
-from .sampler import SamplingParams
+from .sampling_params import SamplingParams
 from .session import Session
+from .text_stream import GenerationStats, TextStream
 from .tokenizer import Tokenizer
 
 __all__ = ["Model", "load"]
+
+log = logging.getLogger("rillet")
+log.addHandler(logging.NullHandler())
 
 
 def load(path: str | Path, provider: str = "auto", threads: int = 1) -> Model:
@@ -62,11 +67,15 @@ class Model:
             )
         defaults = bundle.generation_defaults()
         names = {field.name for field in dataclasses.fields(SamplingParams)}
-        self._defaults = {name: value for name, value in defaults.items() if name in names}
+        self._defaults = {
+            name: value for name, value in defaults.items() if name in names and value is not None
+        }
         start = defaults.get("bos_token_id", 0)
         if type(start) is not int or not 0 <= start < self.vocab_size:
             raise BundleError(f"{bundle.path}: bos_token_id is {start!r}, which is no token")
         self.start_token: int = start
+        self.on_finish: Callable[[GenerationStats], object] | None = None
+        """Called with the figures of each generation when it ends, for metrics."""
 
     def sampling(self, params: SamplingParams | None = None, **changes: Any) -> SamplingParams:
         """The bundle's default sampling, or ``params``, with some fields changed.
@@ -84,32 +93,75 @@ class Model:
             )
         return dataclasses.replace(base, **changes)
 
-    def session(self, learn: str = "read") -> Session:
+    def session(self, learn: str = "read", memory: bool = True) -> Session:
         """A new stream; see :class:`Session`."""
-        return Session(self, learn)
+        return Session(self, learn, memory)
 
     def stream(
-        self, prompt: str = "", *, max_new_tokens: int = 200, learn: str = "read", **sampling: Any
-    ) -> Iterator[str]:
+        self,
+        prompt: str | Iterable[str] = "",
+        *,
+        learn: str = "read",
+        memory: bool = True,
+        on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
+    ) -> TextStream:
         """Read a prompt and generate text piece by piece, in a new stream.
 
         Args:
-            prompt: The text to continue.
-            max_new_tokens: How many tokens to generate at most.
+            prompt: The text to continue, or its pieces.
             learn: What the stream's memory stores; see :class:`Session`.
+            memory: Whether the stream has a memory; see :class:`Session`.
+            on_text: Called with each piece.
             **sampling: Fields of :class:`SamplingParams`.
 
         Returns:
             An iterator over pieces of text.
         """
-        session = self.session(learn)
+        session = self.session(learn, memory)
         params = self.sampling(**sampling)
         session.feed(prompt)
-        return session.stream(params, max_new_tokens=max_new_tokens)
+        return session.stream(params, on_text=on_text)
 
     def generate(
-        self, prompt: str = "", *, max_new_tokens: int = 200, learn: str = "read", **sampling: Any
+        self,
+        prompt: str | Iterable[str] = "",
+        *,
+        learn: str = "read",
+        memory: bool = True,
+        on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
     ) -> str:
         """Read a prompt and generate a text; the arguments are those of :meth:`stream`."""
-        pieces = self.stream(prompt, max_new_tokens=max_new_tokens, learn=learn, **sampling)
-        return "".join(pieces)
+        return "".join(self.stream(prompt, learn=learn, memory=memory, on_text=on_text, **sampling))
+
+    def restore(self, path: str | Path) -> Session:
+        """Open a stream that :meth:`Session.save` wrote: it goes on as if it had never stopped.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The session.
+
+        Raises:
+            StateError: The file is missing, damaged, of a newer version, or of another model.
+        """
+        from .saved_state import load_session
+
+        return load_session(self, Path(path))
+
+    def close(self) -> None:
+        """Let go of the engine's graphs; what is used after that loads them anew."""
+        self.engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _report(self, stats: GenerationStats) -> None:
+        log.debug("generated %d tokens in %.3f s", stats.tokens, stats.seconds)
+        if self.on_finish is not None:
+            self.on_finish(stats)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .contract import StateTensor, parse_state_table
+from .engine import Learn
 from .errors import BundleError, EngineError
 
 try:
@@ -33,6 +34,9 @@ class OnnxState:
     it was. The memory's tensors are large and change in one slot a step; past and
     present share their buffer, and a repeated step writes the same slot again.
 
+    The buffers may hold more rows than are in use: a batch whose streams come and go
+    binds the first rows of the same buffers.
+
     Args:
         engine: The engine that steps this state.
         batch: Number of rows.
@@ -41,16 +45,30 @@ class OnnxState:
     def __init__(self, engine: OnnxEngine, batch: int) -> None:
         self.batch = batch
         self.table = engine.state
-        shared = {row.name: row.zeros(batch) for row in self.table if _is_shared(row)}
-        self.sides = [
-            {row.name: shared.get(row.name, row.zeros(batch)) for row in self.table}
+        self._vocab_size = engine.vocab_size
+        self.side = 0
+        self._allocate(batch)
+
+    def _allocate(self, capacity: int) -> None:
+        shared = {row.name: row.zeros(capacity) for row in self.table if _is_shared(row)}
+        self._capacity = capacity
+        self._sides = [
+            {row.name: shared.get(row.name, row.zeros(capacity)) for row in self.table}
             for _ in range(2)
         ]
-        self.side = 0
-        self.ids = np.zeros((batch, 1), np.int64)
-        self.learn = np.ones(batch, np.float32)
-        self.logits = np.zeros((batch, 1, engine.vocab_size), np.float32)
-        self.bindings: list[Any] = []
+        self._ids = np.zeros((capacity, 1), np.int64)
+        self._learn = np.ones(capacity, np.float32)
+        self._logits = np.zeros((capacity, 1, self._vocab_size), np.float32)
+        # For each number of rows that was stepped, a binding for either side.
+        self.bindings: dict[int, list[_Binding]] = {}
+        self._use(self.batch)
+
+    def _use(self, batch: int) -> None:
+        """Look at the first rows of the buffers; they stay contiguous, and where they are."""
+        self.batch = batch
+        self.sides = [{name: a[:batch] for name, a in side.items()} for side in self._sides]
+        self.ids, self.learn = self._ids[:batch], self._learn[:batch]
+        self.logits = self._logits[:batch]
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name."""
@@ -72,6 +90,24 @@ class OnnxState:
                 )
         for row in self.table:
             self.sides[self.side][row.name][...] = values[row.name]
+
+    def resize(self, batch: int) -> None:
+        """Change the number of rows; see :meth:`rillet.runtime.engine.EngineState.resize`."""
+        rows = min(self.batch, batch)
+        if batch > self._capacity:
+            before = self.sides[self.side]
+            self._allocate(max(batch, 2 * self._capacity))
+            for name, value in before.items():
+                self._sides[self.side][name][:rows] = value[:rows]
+        for value in self._sides[self.side].values():
+            value[rows:batch] = 0
+        self._use(batch)
+
+    def copy_row(self, row: int, source: OnnxState, source_row: int) -> None:
+        """Copy one row of a state; see :meth:`rillet.runtime.engine.EngineState.copy_row`."""
+        theirs = source.sides[source.side]
+        for name, value in self.sides[self.side].items():
+            value[row] = theirs[name][source_row]
 
 
 class OnnxEngine:
@@ -110,13 +146,14 @@ class OnnxEngine:
         return OnnxState(self, batch)
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: OnnxState, learn: float = 1.0
+        self, tokens: npt.NDArray[Any], state: OnnxState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]`` in chunks; see :meth:`rillet.runtime.engine.Engine.prefill`."""
         session = self._session("prefill")
         tokens = np.ascontiguousarray(tokens, np.int64)
-        state.learn.fill(learn)
-        logits = np.empty((*tokens.shape, self.vocab_size), np.float32)
+        batch, length = tokens.shape
+        state.learn[...] = learn
+        logits = np.empty((batch, 1 if last else length, self.vocab_size), np.float32)
         before = state.read()
         try:
             self._prefill_chunks(session, tokens, state, logits)
@@ -133,20 +170,33 @@ class OnnxEngine:
             part = np.empty((*chunk.shape, self.vocab_size), np.float32)
             _run(session, self._bind(session, state, state.side, chunk, part))
             state.side ^= 1
-            logits[:, start : start + _CHUNK] = part
+            if logits.shape[1] == tokens.shape[1]:
+                logits[:, start : start + _CHUNK] = part
+            else:
+                logits[:, 0] = part[:, -1]
 
     def step(
-        self, tokens: npt.NDArray[Any], state: OnnxState, learn: float = 1.0
+        self, tokens: npt.NDArray[Any], state: OnnxState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
         """Read one token a row; see :meth:`rillet.runtime.engine.Engine.step`."""
-        session = self._session("decode")
-        if not state.bindings:
-            state.bindings = [
+        session = self._sessions.get("decode") or self._session("decode")
+        bindings = state.bindings.get(state.batch)
+        if bindings is None:
+            bindings = state.bindings[state.batch] = [
                 self._bind(session, state, side, state.ids, state.logits) for side in range(2)
             ]
+        # A token that does not exist would fail too, but only after its entry was stored.
+        if len(tokens) == 1:
+            sound = 0 <= tokens[0] < self.vocab_size
+        else:
+            sound = bool(tokens.min() >= 0 and tokens.max() < self.vocab_size)
+        if not sound:
+            raise EngineError(
+                f"tokens must lie between 0 and {self.vocab_size - 1}; the stream is where it was"
+            )
         state.ids[:, 0] = tokens
-        state.learn.fill(learn)
-        _run(session, state.bindings[state.side])
+        state.learn[...] = learn
+        _run(session, bindings[state.side])
         state.side ^= 1
         return state.logits[:, 0]
 
@@ -176,6 +226,11 @@ class OnnxEngine:
             if graph not in self._sessions:
                 self._sessions[graph] = self._load(self.bundle.graph(graph))
             return self._sessions[graph]
+
+    def close(self) -> None:
+        """Let go of the graphs; a call after that loads them anew."""
+        with self._lock:
+            self._sessions.clear()
 
     def _load(self, path: Path) -> Any:
         options = ort.SessionOptions()

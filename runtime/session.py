@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .engine import EngineState
 from .errors import UsageError
-from .sampler import Sampler, SamplingParams
+from .generation import GeneratedToken, Generation
+from .sampling_params import SamplingParams
+from .text_stream import TextStream, TokenStream
 
 if TYPE_CHECKING:
     from .model import Model
 
-__all__ = ["LEARN_MODES", "Session", "UnknownCharacterWarning", "unknown_text"]
+__all__ = ["LEARN_MODES", "Mark", "Session", "UnknownCharacterWarning", "unknown_text"]
 
 LEARN_MODES = ("read", "all", "none")
+
+_RECENT = 64
+"""Tokens whose text a session remembers, so that a bad word that begins in a prompt is seen."""
 
 
 class UnknownCharacterWarning(UserWarning):
     """A text has characters that the tokenizer has never seen; they were left out."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A moment of a stream, to go back to with :meth:`Session.rollback`."""
+
+    state: EngineState
+    logits: npt.NDArray[Any] | None
+    position: int
+    pending: bytes
+    seen: npt.NDArray[np.bool_]
+    recent: tuple[int, ...]
+    generation: dict[str, Any] | None = None
 
 
 class Session:
@@ -31,20 +54,35 @@ class Session:
         model: The model.
         learn: What the stream's memory stores: ``read``, what is fed and not what
             is generated; ``all``; or ``none``.
+        memory: Whether the stream has a memory; without, nothing is stored and nothing found.
 
     Raises:
         UsageError: ``learn`` is none of these.
     """
 
-    def __init__(self, model: Model, learn: str = "read") -> None:
+    def __init__(self, model: Model, learn: str = "read", memory: bool = True) -> None:
         if learn not in LEARN_MODES:
             raise UsageError(f"learn is {learn!r}; it must be one of {', '.join(LEARN_MODES)}")
         self.model = model
-        self.learn = learn
-        self._state = model.engine.zero_state()
+        self.learn_mode = learn
+        self.memory = memory
+        self._inner: EngineState | None = model.engine.zero_state()
+        self._elsewhere = "is closed; open a new one with model.session()"
         self._decoder = model.tokenizer.decoder()
         self._logits: npt.NDArray[Any] | None = None
         self._position = 0
+        self._seen = np.zeros(model.vocab_size, np.bool_)
+        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self._generation: Generation | None = None
+        self._one = np.zeros(1, np.int64)
+
+    # What a stream is.
+
+    @property
+    def _state(self) -> Any:
+        if self._inner is None:
+            raise UsageError(f"the session {self._elsewhere}")
+        return self._inner
 
     @property
     def logits(self) -> npt.NDArray[Any] | None:
@@ -59,90 +97,145 @@ class Session:
 
     @property
     def position(self) -> int:
-        """Number of tokens read so far."""
+        """Number of tokens read and written so far; what :meth:`learn` reads is not counted."""
         return self._position
 
-    def feed(self, text: str) -> int:
-        """Read a text; warn of characters that the tokenizer has never seen.
+    # Reading.
+
+    def feed(self, text: str | Iterable[str]) -> int:
+        """Read a text of any length; warn of characters that the tokenizer has never seen.
+
+        Memory does not grow with the text beyond the text itself: it goes in by pieces, and only
+        the last prediction is kept. If it fails, the stream is where it was.
 
         Args:
-            text: The text.
+            text: The text, or its pieces.
 
         Returns:
             The number of tokens read.
         """
-        unknown = self.model.tokenizer.unknown(text)
-        if unknown:
-            warnings.warn(unknown_text(unknown), UnknownCharacterWarning, stacklevel=2)
-        tokens = self.model.tokenizer.encode(text)
-        self.feed_tokens(tokens)
-        return len(tokens)
+        if isinstance(text, str) and len(text) <= 1 << 16:
+            return self._feed([text])  # one call, which leaves nothing half done
+        before = self._copy()
+        try:
+            return self._feed([text] if isinstance(text, str) else text)
+        except BaseException:
+            self._go_back(before)
+            raise
 
-    def feed_tokens(self, tokens: list[int]) -> None:
-        """Read tokens.
+    def _feed(self, pieces: Iterable[str]) -> int:
+        unknown: dict[str, None] = {}
+        count = 0
+        for tokens in self.model.tokenizer.encode_stream(self._noting(pieces, unknown)):
+            self.feed_tokens(tokens)
+            count += len(tokens)
+        if unknown:
+            warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=3)
+        return count
+
+    def _noting(self, pieces: Iterable[str], unknown: dict[str, None]) -> Iterable[str]:
+        for piece in pieces:
+            if not isinstance(piece, str):
+                raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
+                                 "give str, and decode bytes first")  # fmt: skip
+            unknown.update(dict.fromkeys(self.model.tokenizer.unknown(piece)))
+            yield piece
+
+    def feed_tokens(self, tokens: Sequence[int]) -> None:
+        """Read tokens; if it fails, the stream is where it was.
 
         Raises:
             UsageError: A number is no token of this model.
         """
-        if not tokens:
+        if not len(tokens):
             return
-        array = np.asarray([tokens], np.int64)
+        array = self._checked(tokens)
+        learn = 1.0 if self.memory and self.learn_mode != "none" else 0.0
+        if array.shape[1] == 1:
+            self._logits = self.model.engine.step(array[:, 0], self._state, learn)[0]
+        else:
+            self._logits = self.model.engine.prefill(array, self._state, learn, last=True)[0, 0]
+        self._position += array.shape[1]
+        self._seen[array[0]] = True
+        self._recent.extend(array[0, -_RECENT:].tolist())
+        # Half a character that was written is never completed now.
+        self._decoder.pending = b""
+
+    def _checked(self, tokens: Sequence[int]) -> npt.NDArray[np.int64]:
+        try:
+            array = np.asarray([tokens])
+            if array.dtype.kind not in "iu" or array.ndim != 2:
+                raise ValueError
+        except (ValueError, OverflowError) as error:
+            raise UsageError("tokens must be a flat list of whole numbers") from error
         if array.min() < 0 or array.max() >= self.model.vocab_size:
             raise UsageError(
                 f"tokens must lie between 0 and {self.model.vocab_size - 1}; "
                 f"got {array.min()} to {array.max()}"
             )
-        learn = 0.0 if self.learn == "none" else 1.0
-        if array.shape[1] == 1:
-            self._logits = self.model.engine.step(array[:, 0], self._state, learn)[0]
-        else:
-            # A copy, so that a session does not hold on to the logits of its whole prompt.
-            self._logits = self.model.engine.prefill(array, self._state, learn)[0, -1].copy()
-        self._position += len(tokens)
+        return array.astype(np.int64, copy=False)
 
-    def stream_tokens(self, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
-        """Generate tokens one by one; each is read back before the next is drawn.
+    def step(self, token: int) -> npt.NDArray[Any]:
+        """Read back one token that was chosen elsewhere, as :meth:`stream` reads its own.
 
         Args:
-            sampler: Chooses the tokens.
-            max_new_tokens: How many to generate at most.
+            token: The token.
 
         Returns:
-            An iterator over token numbers.
-
-        Raises:
-            UsageError: ``max_new_tokens`` is no whole number from 0.
+            Log-probabilities of the next, ``[V]``; the next step overwrites them.
         """
-        if type(max_new_tokens) is not int or max_new_tokens < 0:
-            raise UsageError(
-                f"max_new_tokens is {max_new_tokens!r}; it must be a whole number, 0 or above"
-            )
-        return self._tokens(sampler, max_new_tokens)
+        self._checked([token])
+        logits = self._step(token)
+        self._decoder.push(token)
+        return logits
 
-    def _tokens(self, sampler: Sampler, max_new_tokens: int) -> Iterator[int]:
-        if self._logits is None:
-            # Nothing was read: start as if after the bundle's start token.
-            self.feed_tokens([self.model.start_token])
-        learn = 1.0 if self.learn == "all" else 0.0
-        read = np.zeros(1, np.int64)
-        for _ in range(max_new_tokens):
-            assert self._logits is not None
-            token = sampler.draw(self._logits)
-            read[0] = token
-            self._logits = self.model.engine.step(read, self._state, learn)[0]
-            self._position += 1
-            yield token
+    def _step(self, token: int) -> npt.NDArray[Any]:
+        self._one[0] = token
+        self._logits = self.model.engine.step(self._one, self._state, self._learn_written)[0]
+        self._note(token)
+        return self._logits
 
-    def stream(
-        self, params: SamplingParams | None = None, *, max_new_tokens: int = 200, **sampling: Any
-    ) -> Iterator[str]:
-        """Generate text piece by piece.
+    @property
+    def _learn_written(self) -> float:
+        return 1.0 if self.learn_mode == "all" and self.memory else 0.0
 
-        A piece is never a part of a character: bytes wait until they are whole.
+    def _note(self, token: int) -> None:
+        self._position += 1
+        self._seen[token] = True
+        self._recent.append(token)
+
+    # Writing.
+
+    def tokens(self, params: SamplingParams | None = None, **sampling: Any) -> TokenStream:
+        """Generate token by token, with log-probabilities.
 
         Args:
             params: How to sample; the bundle's defaults when absent.
-            max_new_tokens: How many tokens to generate at most.
+            **sampling: Fields of :class:`SamplingParams` to change.
+
+        Returns:
+            An iterator over :class:`GeneratedToken`.
+
+        Raises:
+            UsageError: An option has a value that can never work.
+        """
+        return TokenStream(self, self._begin(self.model.sampling(params, **sampling)))
+
+    def stream(
+        self,
+        params: SamplingParams | None = None,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
+    ) -> TextStream:
+        """Generate text piece by piece.
+
+        A piece is never a part of a character or of a stop string: both wait until they are
+        whole.
+
+        Args:
+            params: How to sample; the bundle's defaults when absent.
+            on_text: Called with each piece.
             **sampling: Fields of :class:`SamplingParams` to change.
 
         Returns:
@@ -151,15 +244,214 @@ class Session:
         Raises:
             UsageError: An option has a value that can never work.
         """
-        sampler = Sampler(self.model.sampling(params, **sampling))
-        tokens = self.stream_tokens(sampler, max_new_tokens)
-        return (piece for piece in map(self._decoder.push, tokens) if piece)
+        return TextStream(self.tokens(params, **sampling), on_text)
 
     def generate(
-        self, params: SamplingParams | None = None, *, max_new_tokens: int = 200, **sampling: Any
+        self,
+        params: SamplingParams | None = None,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
     ) -> str:
         """Generate a text; the arguments are those of :meth:`stream`."""
-        return "".join(self.stream(params, max_new_tokens=max_new_tokens, **sampling))
+        return "".join(self.stream(params, on_text=on_text, **sampling))
+
+    def samples(self, n: int, params: SamplingParams | None = None, **sampling: Any) -> list[str]:
+        """Generate several texts from here; the stream itself stays where it is.
+
+        Args:
+            n: How many.
+            params: How to sample; the bundle's defaults when absent. Sample i has the seed
+                ``seed + i``, so that the first is what :meth:`generate` gives.
+            **sampling: Fields of :class:`SamplingParams` to change.
+
+        Returns:
+            The texts.
+        """
+        if type(n) is not int or n < 1:
+            raise UsageError(f"n is {n!r}; it must be a whole number, 1 or above")
+        base = self.model.sampling(params, **sampling)
+        texts = []
+        for index in range(n):
+            seed = None if base.seed is None else base.seed + index
+            with self.fork() as twin:
+                texts.append(twin.generate(base, seed=seed))
+        return texts
+
+    def resume(
+        self,
+        max_new_tokens: int | None = None,
+        *,
+        on_text: Callable[[str], object] | None = None,
+    ) -> TextStream:
+        """Go on with the last generation: the same options, random numbers and held-back text.
+
+        Args:
+            max_new_tokens: Tokens to generate from here; what was left of the first limit when
+                absent.
+            on_text: Called with each piece.
+
+        Returns:
+            An iterator over pieces of text: what would have come, had it never been interrupted.
+
+        Raises:
+            UsageError: Nothing was generated that could be gone on with.
+        """
+        self._state  # noqa: B018 - is it open?
+        if self._generation is None:
+            raise UsageError("the session has no generation to resume; begin one with stream()")
+        if max_new_tokens is not None:
+            self.model.sampling(max_new_tokens=max_new_tokens)
+        self._generation.extend(max_new_tokens)
+        return TextStream(TokenStream(self, self._generation), on_text)
+
+    def _begin(self, params: SamplingParams) -> Generation:
+        self._state  # noqa: B018 - is it open?
+        before = b""
+        if params.bad_words:
+            token_bytes = self.model.tokenizer.token_bytes
+            before = b"".join(token_bytes[token] for token in self._recent)
+        self._generation = Generation(params, self.model.tokenizer, self._seen, before)
+        return self._generation
+
+    def _write(self, generation: Generation) -> GeneratedToken:
+        """Draw a token, read it back, and give out what can be shown."""
+        if self._logits is None:
+            # Nothing was read: start as if after the bundle's start token.
+            self.feed_tokens([self.model.start_token])
+        assert self._logits is not None
+        # Described first: the step overwrites the logits.
+        drawn = generation.describe(generation.sampler.draw(self._logits), self._logits)
+        self._step(drawn.token)
+        return generation.push(drawn, self._decoder.push(drawn.token))
+
+    # The memory.
+
+    def learn(self, text: str | Iterable[str]) -> int:
+        """Read a text into the memory alone: the stream goes on where it is, and knows it.
+
+        The text is read as a stream of its own, from the start. What it leaves in the memory is
+        kept, and so are the oldest entries as far as there is room; everything else that the
+        stream remembers is as before.
+
+        Args:
+            text: The text, or its pieces.
+
+        Returns:
+            The number of tokens read.
+
+        Raises:
+            UsageError: The stream has no memory.
+        """
+        names = self._memory_names()
+        if not names or not self.memory:
+            what = "model was exported without one" if not names else "session has memory=False"
+            raise UsageError(f"the stream cannot learn: it has no memory, for the {what}")
+        kept = {*names, "position"}
+        context, mode = self._copy(), self.learn_mode
+        before = self._state.read()
+        try:
+            zeros = {row.name: row.zeros(1) for row in self.model.bundle.state}
+            self._state.write({n: before[n] if n in kept else zeros[n] for n in before})
+            self.learn_mode = "read"
+            count = self._feed([text] if isinstance(text, str) else text)
+            after = self._state.read()
+        except BaseException:
+            self._go_back(context)
+            raise
+        finally:
+            self.learn_mode = mode
+        self._go_back(context)
+        self._state.write({n: after[n] if n in kept else before[n] for n in before})
+        return count
+
+    def forget(self) -> None:
+        """Empty the memory; the stream itself goes on where it is."""
+        values = self._state.read()
+        for name in self._memory_names():
+            values[name][...] = 0
+        self._state.write(values)
+
+    def _memory_names(self) -> list[str]:
+        return [row.name for row in self.model.bundle.state if row.name.startswith("memory_")]
+
+    # Copies, and the end.
+
+    def checkpoint(self) -> Mark:
+        """Remember this moment, to come back to with :meth:`rollback`.
+
+        It takes a copy of the state, whose size never changes.
+        """
+        generation = None if self._generation is None else self._generation.snapshot()
+        return dataclasses.replace(self._copy(), generation=generation)
+
+    def rollback(self, mark: Mark) -> None:
+        """Go back: what was read or written since is neither remembered nor learnt.
+
+        Args:
+            mark: What :meth:`checkpoint` returned, here or in another session of the model.
+        """
+        self._go_back(mark)
+        self._generation = None
+        if mark.generation is not None:
+            self._generation = Generation.from_snapshot(
+                mark.generation, self.model.tokenizer, self._seen
+            )
+
+    def _copy(self) -> Mark:
+        copy = self.model.engine.zero_state()
+        copy.copy_row(0, self._state, 0)
+        return Mark(
+            copy,
+            self.logits,
+            self._position,
+            self._decoder.pending,
+            self._seen.copy(),
+            tuple(self._recent),
+        )
+
+    def _go_back(self, mark: Mark) -> None:
+        self._state.copy_row(0, mark.state, 0)
+        self._logits = None if mark.logits is None else mark.logits.copy()
+        self._position = mark.position
+        self._decoder.pending = mark.pending
+        self._seen[...] = mark.seen
+        self._recent.clear()
+        self._recent.extend(mark.recent)
+
+    def fork(self) -> Session:
+        """A twin that goes on from here on its own."""
+        twin = Session(self.model, self.learn_mode, self.memory)
+        twin.rollback(self.checkpoint())
+        return twin
+
+    def reset(self) -> None:
+        """Start anew, with an empty memory."""
+        self.rollback(Session(self.model).checkpoint())
+
+    def save(self, path: str | Path) -> None:
+        """Write the stream to a file, which :meth:`rillet.runtime.Model.restore` reads.
+
+        The file is written atomically: an interrupted save leaves the old one whole.
+
+        Args:
+            path: The file.
+        """
+        from .saved_state import save_session
+
+        save_session(self, Path(path))
+
+    def close(self) -> None:
+        """Let go of the state; the session cannot be used any more."""
+        self._inner = None
+        self._logits = None
+        self._generation = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def unknown_text(characters: list[str]) -> str:

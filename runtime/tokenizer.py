@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import tokenizers
@@ -11,6 +13,12 @@ import tokenizers
 from .errors import BundleError
 
 __all__ = ["TextDecoder", "Tokenizer", "byte_level_alphabet"]
+
+_PIECE = 1 << 16
+"""Characters that are encoded at a time: the library takes 100 bytes and more for each."""
+
+_WORDS = re.compile(r".*\S(?=\s)", re.DOTALL)
+"""Text that ends before white space begins: no word of BPE spans that place."""
 
 
 class Tokenizer:
@@ -44,6 +52,7 @@ class Tokenizer:
             else:
                 self._bytes[number] = token.encode("utf-8", "replace")
         self._known = None if byte_level else known
+        self._cuts_anywhere = not json.loads(source).get("model", {}).get("merges")
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -68,6 +77,35 @@ class Tokenizer:
         text = text.encode("utf-8", "ignore").decode()
         return list(self._inner.encode(text, add_special_tokens=False).ids)
 
+    def encode_stream(self, texts: Iterable[str]) -> Iterator[list[int]]:
+        """Encode a text of any length in constant memory.
+
+        Args:
+            texts: The text, in pieces of any size.
+
+        Yields:
+            Token numbers, none of the lists empty. Joined, they are those of :meth:`encode`,
+            except where a word of BPE is longer than 65,536 characters.
+        """
+        held = ""
+        for text in texts:
+            for start in range(0, len(text), _PIECE):
+                held += text[start : start + _PIECE]
+                if len(held) > _PIECE:
+                    cut = _PIECE
+                    if not self._cuts_anywhere and (found := _WORDS.match(held, 0, _PIECE)):
+                        cut = found.end()
+                    if tokens := self.encode(held[:cut]):
+                        yield tokens
+                    held = held[cut:]
+        if tokens := self.encode(held):
+            yield tokens
+
+    @property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each token; not to be changed."""
+        return self._bytes
+
     def decode(self, tokens: list[int]) -> str:
         """The text of whole tokens; bytes that make no character become U+FFFD."""
         return b"".join(self._bytes[token] for token in tokens).decode("utf-8", "replace")
@@ -87,6 +125,15 @@ class TextDecoder:
     def push(self, token: int) -> str:
         """The text that this token completes; empty while a character is incomplete."""
         return self._decoder.decode(self._bytes[token])
+
+    @property
+    def pending(self) -> bytes:
+        """Bytes that wait for the rest of their character."""
+        return self._decoder.getstate()[0]
+
+    @pending.setter
+    def pending(self, value: bytes) -> None:
+        self._decoder.setstate((value, 0))
 
 
 def _has_byte_level_decoder(source: str) -> bool:

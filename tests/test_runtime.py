@@ -115,7 +115,7 @@ def test_a_failed_step_leaves_the_stream_where_it_was(small_model: Model) -> Non
     before, logits = session.state, session.logits
     with pytest.raises(UsageError, match="tokens must lie between"):
         session.feed_tokens([3, small_model.vocab_size])
-    # Past the session's own check, the engine itself fails inside the graph.
+    # The engine has a check of its own.
     with pytest.raises(EngineError, match="the stream is where it was"):
         small_model.engine.step(np.asarray([10_000]), session._state)
     for name, value in session.state.items():

@@ -1,0 +1,130 @@
+"""One run of writing: which tokens were drawn, and what of their text can be shown."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .sampler import Sampler
+from .sampling_params import SamplingParams
+from .stop_strings import StopStrings
+from .tokenizer import Tokenizer
+
+__all__ = ["GeneratedToken", "Generation"]
+
+
+class GeneratedToken(NamedTuple):
+    """A token that was generated.
+
+    Attributes:
+        token: Its number.
+        text: The text that can be shown since it came; empty while a character or what may be
+            a stop string is incomplete.
+        logprob: Its natural-log probability in the model's own prediction, before any sampling
+            option.
+        top: The likeliest tokens of that prediction, each with its log-probability.
+    """
+
+    token: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+class Generation:
+    """What a stream needs to write on: the sampler, and text that is held back.
+
+    Args:
+        params: How to sample.
+        tokenizer: The model's tokenizer.
+        seen: Which tokens the stream has read, ``[V]``.
+        before: The last bytes that the stream has read.
+    """
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        tokenizer: Tokenizer,
+        seen: npt.NDArray[np.bool_],
+        before: bytes = b"",
+    ) -> None:
+        self.params = params
+        self.sampler = Sampler(params, tokenizer, seen, before)
+        self.stops = StopStrings(params.stop)
+        self.limit = params.max_new_tokens
+        self.count = 0
+        self.finish_reason: str | None = "length" if self.limit == 0 else None
+        self.stop_string: str | None = None
+
+    def describe(self, token: int, logits: npt.NDArray[Any]) -> GeneratedToken:
+        """Look up a token in the logits ``[V]`` that it was drawn from; its text comes later."""
+        wanted = self.params.top_logprobs
+        top: tuple[tuple[int, float], ...] = ()
+        if wanted:
+            best = np.argsort(-logits, kind="stable")[:wanted].tolist()
+            top = tuple((number, float(logits[number])) for number in best)
+        return GeneratedToken(token, "", float(logits[token]), top)
+
+    def push(self, drawn: GeneratedToken, text: str) -> GeneratedToken:
+        """Take the text that a token has completed, and see whether the end has come."""
+        self.count += 1
+        shown, self.stop_string = self.stops.push(text)
+        if self.stop_string is not None:
+            self.finish_reason = "stop"
+        elif self.sampler.choices is not None and self.sampler.choices.done:
+            self.finish_reason = "choice"
+            shown += self.stops.flush()
+        elif self.count >= self.limit:
+            self.finish_reason = "length"
+            shown += self.stops.flush()
+        return drawn._replace(text=shown)
+
+    def extend(self, max_new_tokens: int | None) -> None:
+        """Go on: up to the old limit, or for so many tokens more."""
+        if self.sampler.choices is not None and self.sampler.choices.done:
+            return
+        if max_new_tokens is not None:
+            self.limit = self.count + max_new_tokens
+        self.finish_reason = "length" if self.count >= self.limit else None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that going on depends on, as a JSON value."""
+        params = {name: getattr(self.params, name) for name in self.params.__dataclass_fields__}
+        params["logit_bias"] = [[key, bias] for key, bias in self.params.logit_bias.items()]
+        return {
+            "params": params,
+            "sampler": self.sampler.snapshot(),
+            "held": self.stops.held,
+            "limit": self.limit,
+            "count": self.count,
+            "finish_reason": self.finish_reason,
+        }
+
+    @classmethod
+    def from_snapshot(
+        cls, value: dict[str, Any], tokenizer: Tokenizer, seen: npt.NDArray[np.bool_]
+    ) -> Generation:
+        """Go back to what :meth:`snapshot` returned.
+
+        Raises:
+            UsageError: A parameter cannot be.
+            ValueError: It is of another form.
+            KeyError: It is of another form.
+            TypeError: It is of another form.
+        """
+        params = SamplingParams(
+            **{**value["params"], "logit_bias": dict(value["params"]["logit_bias"])}
+        )
+        made = cls(params, tokenizer, seen)
+        made.sampler.restore(value["sampler"])
+        held = str(value["held"])
+        if made.stops.push(held) != ("", None):
+            raise ValueError("what was held back begins no stop string")
+        made.limit, made.count = int(value["limit"]), int(value["count"])
+        if value["finish_reason"] is not None:
+            made.finish_reason = str(value["finish_reason"])
+        else:
+            made.finish_reason = None
+        return made

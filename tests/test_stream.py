@@ -1,0 +1,179 @@
+"""Text as it streams: stop strings, characters in several tokens, cancelling, resuming."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import SMALL, train_small
+from rillet.export.bundle_writer import write_bundle
+from rillet.runtime import GenerationStats, Model, UsageError, load
+from rillet.runtime.stop_strings import StopStrings
+
+
+def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:
+    """The definition: the stop string that is complete first, the longest if several are."""
+    for end in range(1, len(text) + 1):
+        found = [stop for stop in stops if text[:end].endswith(stop)]
+        if found:
+            longest = max(found, key=len)
+            return text[: end - len(longest)], longest
+    return text, None
+
+
+@given(
+    pieces=st.lists(st.text("ab\n", max_size=4), max_size=25),
+    stops=st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4),
+)
+def test_stop_strings_wherever_tokens_end(pieces: list[str], stops: list[str]) -> None:
+    whole = "".join(pieces)
+    wanted, which = cut_at_first_stop(whole, stops)
+    finder, shown, found = StopStrings(stops), "", None
+    for index, piece in enumerate(pieces):
+        part, found = finder.push(piece)
+        shown += part
+        # Never partly printed, and nothing held back without need.
+        assert wanted.startswith(shown)
+        if found is not None:
+            break
+        so_far = "".join(pieces[: index + 1])
+        held = so_far[len(shown) :]
+        assert finder.held == held
+        begins = [n for n in range(len(so_far) + 1) if any(
+            s.startswith(so_far[len(so_far) - n :]) and n < len(s) for s in stops)]  # fmt: skip
+        assert len(held) == max(begins, default=0)
+    assert found == which
+    assert shown + finder.flush() == wanted
+
+
+@given(seed=st.integers(0, 100), stops=st.lists(st.text("e taosn\n", min_size=1, max_size=3)))
+def test_a_stream_stops(small_model: Model, seed: int, stops: list[str]) -> None:
+    options = {"seed": seed, "max_new_tokens": 60}
+    whole = small_model.generate("The ", **options)
+    wanted, which = cut_at_first_stop(whole, stops)
+    stream = small_model.stream("The ", stop=stops, **options)
+    pieces = list(stream)
+    assert "".join(pieces) == wanted
+    assert all(pieces)
+    assert stream.stop_string == which
+    assert stream.finish_reason == ("length" if which is None else "stop")
+
+
+@pytest.fixture(scope="module")
+def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose characters are mostly several tokens each."""
+    text = "".join(chr(0x4E00 + index % 300) + "é😀a\n"[index % 4] for index in range(4_000))
+    folder = tmp_path_factory.mktemp("bytes")
+    write_bundle(train_small(SMALL, text, steps=15), folder / "bundle", steps=200)
+    return load(folder / "bundle")
+
+
+@given(seed=st.integers(0, 1000), temperature=st.floats(0.2, 3))
+def test_a_piece_is_whole_characters(byte_model: Model, seed: int, temperature: float) -> None:
+    session = byte_model.session()
+    stream = session.tokens(seed=seed, temperature=temperature, max_new_tokens=80)
+    made = list(stream)
+    data = b"".join(byte_model.tokenizer.token_bytes[token.token] for token in made)
+    # All but what is incomplete at the end; what can be no character is U+FFFD.
+    shown = "".join(token.text for token in made)
+    pending = session._decoder.pending
+    assert shown == data[: len(data) - len(pending)].decode("utf-8", "replace")
+    assert len(pending) < 4
+
+
+@given(seed=st.integers(0, 100), cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_going_on_is_never_having_stopped(byte_model: Model, seed: int, cuts: list[int]) -> None:
+    total = sum(cuts) + 20
+    whole = byte_model.generate("é", seed=seed, max_new_tokens=total, temperature=1.2)
+    session = byte_model.session()
+    session.feed("é")
+    text = session.generate(seed=seed, max_new_tokens=0, temperature=1.2)
+    for count in [*cuts, 20]:
+        text += "".join(session.resume(max_new_tokens=count))
+    assert text == whole
+
+
+@given(seed=st.integers(0, 100), after=st.integers(0, 30))
+def test_cancel_and_resume(small_model: Model, seed: int, after: int) -> None:
+    options = {"seed": seed, "max_new_tokens": 40, "stop": ["the ", "a state"]}
+    whole = small_model.generate("In ", **options)
+    session = small_model.session()
+    session.feed("In ")
+    stream = session.stream(**options)
+    text = ""
+    for _, piece in zip(range(after), stream, strict=False):
+        text += piece
+    ended = stream.finish_reason
+    stream.cancel()
+    assert list(stream) == []
+    assert stream.finish_reason == (ended or "cancelled")
+    if ended != "stop":
+        text += "".join(session.resume())
+    assert text == whole
+
+
+def test_cancel_from_another_thread(small_model: Model) -> None:
+    stream = small_model.stream("The", max_new_tokens=10**9, seed=1)
+    next(stream)
+    timer = threading.Timer(0.05, stream.cancel)
+    timer.start()
+    assert len("".join(stream)) > 0
+    assert stream.finish_reason == "cancelled"
+
+
+def test_iterator_callback_and_async(small_model: Model) -> None:
+    options = {"seed": 4, "max_new_tokens": 50, "stop": ["zz"]}
+    wanted = list(small_model.stream("The ", **options))
+    called: list[str] = []
+    small_model.generate("The ", on_text=called.append, **options)
+    assert called == wanted
+
+    async def gather() -> list[list[str]]:
+        async def one() -> list[str]:
+            return [piece async for piece in small_model.stream("The ", **options)]
+
+        return await asyncio.gather(one(), one())
+
+    assert asyncio.run(gather()) == [wanted, wanted]
+
+
+def test_a_callback_that_fails_leaves_a_sound_stream(small_model: Model) -> None:
+    session, same = small_model.session(), small_model.session()
+    for stream in (session, same):
+        stream.feed("The ")
+    wanted = same.generate(max_new_tokens=20, seed=1)
+
+    def fail(piece: str) -> None:
+        raise RuntimeError(piece)
+
+    with pytest.raises(RuntimeError) as failure:
+        session.generate(max_new_tokens=20, seed=1, on_text=fail)
+    assert str(failure.value) + "".join(session.resume()) == wanted
+
+
+def test_figures_are_reported(small_bundle: Path) -> None:
+    model = load(small_bundle)
+    seen: list[GenerationStats] = []
+    model.on_finish = seen.append
+    stream = model.stream("The ", max_new_tokens=7, seed=0)
+    assert stream.stats.first_token_seconds is None
+    list(stream)
+    list(stream)
+    assert seen == [stream.stats]
+    assert (seen[0].tokens, seen[0].finish_reason) == (7, "length")
+    assert 0 < (seen[0].first_token_seconds or 0) <= seen[0].seconds
+
+
+def test_nothing_to_resume(small_model: Model) -> None:
+    session = small_model.session()
+    with pytest.raises(UsageError, match="no generation to resume"):
+        session.resume()
+    session.generate(max_new_tokens=3, seed=0)
+    assert list(session.resume()) == []
+    with pytest.raises(UsageError, match="max_new_tokens is -1"):
+        session.resume(-1)
