@@ -16,7 +16,7 @@ import sys
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "onnx", "onnxscript", "safetensors", "tqdm"):
+        if name.partition(".")[0] in ("torch", "onnx", "onnxscript", "tqdm"):
             raise AssertionError("imported " + name)
 
 sys.meta_path.insert(0, Refuse())
