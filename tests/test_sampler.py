@@ -1,0 +1,224 @@
+"""Choosing tokens: each option by its definition, checked against one written out plainly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import Model, Sampler, SamplingParams, Tokenizer, UsageError
+from rillet.runtime.sampler import draw_rows
+from rillet.train import make_tokenizer
+
+LETTERS = make_tokenizer("abcdefgh", "char")
+
+logits_of_letters = st.lists(st.floats(-20, 0, width=32), min_size=8, max_size=8).map(
+    lambda values: np.asarray(values, np.float32)
+)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return weights / weights.sum()
+
+
+@given(logits=logits_of_letters, min_p=st.floats(0, 1))
+def test_min_p(logits: np.ndarray, min_p: float) -> None:
+    kept = Sampler(SamplingParams(1.0, min_p=min_p)).probabilities(logits)
+    plain = softmax(logits)
+    wanted = np.where(plain < min_p * plain.max(), 0, plain)
+    np.testing.assert_allclose(kept, wanted / wanted.sum(), atol=1e-12)
+
+
+@given(logits=logits_of_letters, typical_p=st.floats(0.01, 0.999))
+def test_typical_p(logits: np.ndarray, typical_p: float) -> None:
+    """Tokens by how far their surprise is from the expected one, until the mass is reached."""
+    kept = Sampler(SamplingParams(1.0, typical_p=typical_p)).probabilities(logits)
+    plain = softmax(logits)
+    surprise = -np.log(plain)
+    distance = np.abs(surprise - (plain * surprise).sum())
+    order = np.argsort(distance, kind="stable")
+    count = int((np.cumsum(plain[order]) < typical_p - 1e-9).sum()) + 1
+    assert set(np.flatnonzero(kept)) <= set(order[: count + 1])
+    assert plain[kept > 0].sum() >= typical_p - 1e-9
+    assert kept[order[0]] > 0
+
+
+def test_options_are_applied_in_hugging_faces_order() -> None:
+    logits = np.log(np.asarray([0.4, 0.3, 0.2, 0.05, 0.03, 0.01, 0.006, 0.004], np.float32))
+    params = SamplingParams(0.5, top_k=4, top_p=0.9, min_p=0.3)
+    squared = np.asarray([0.16, 0.09, 0.04, 0.0025])
+    # top-k keeps 4, of which top-p keeps 3 (0.547, 0.855, 0.991), of which min-p keeps 2.
+    wanted = np.zeros(8)
+    wanted[:2] = squared[:2] / squared[:2].sum()
+    np.testing.assert_allclose(Sampler(params).probabilities(logits), wanted, rtol=1e-5)
+
+
+@given(logits=logits_of_letters, penalty=st.floats(0.5, 3), text=st.text("abcdefgh", max_size=6))
+def test_repetition_penalty(logits: np.ndarray, penalty: float, text: str) -> None:
+    logits = logits + 5  # some above zero and some below
+    seen = np.zeros(8, np.bool_)
+    seen[LETTERS.encode(text)] = True
+    params = SamplingParams(1.0, repetition_penalty=penalty)
+    found = Sampler(params, LETTERS, seen).probabilities(logits)
+    wanted = logits.astype(np.float64)
+    for token in set(LETTERS.encode(text)):
+        wanted[token] = wanted[token] / penalty if wanted[token] > 0 else wanted[token] * penalty
+    np.testing.assert_allclose(found, softmax(wanted), atol=1e-9)
+
+
+def test_frequency_and_presence_penalty_count_what_was_generated() -> None:
+    params = SamplingParams(0, frequency_penalty=1.0, presence_penalty=0.5)
+    sampler = Sampler(params, LETTERS)
+    logits = np.asarray([0, -1, -9, -9, -9, -9, -9, -9], np.float32)
+    # a costs 0, 1.5, 2.5, ... and b costs 1, 2.5, 3.5, ...: they take turns, a first.
+    assert [sampler.draw(logits) for _ in range(6)] == [0, 1, 0, 0, 1, 0]
+
+
+def test_logit_bias_by_number_and_by_text() -> None:
+    logits = np.zeros(8, np.float32)
+    bias: dict[int | str, float] = {0: 3.0, "b": 1.0, "h": -math.inf, 1: 1.0}
+    params = SamplingParams(1.0, logit_bias=bias)
+    found = Sampler(params, LETTERS).probabilities(logits)
+    np.testing.assert_allclose(found, softmax(np.asarray([3, 2, 0, 0, 0, 0, 0, -np.inf])))
+
+
+@given(
+    words=st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3),
+    before=st.text("abc", max_size=5),
+    seed=st.integers(0, 1000),
+)
+def test_bad_words_are_never_written(words: list[str], before: str, seed: int) -> None:
+    tokenizer = make_tokenizer("abcd", "char")
+    sampler = Sampler(
+        SamplingParams(1.0, bad_words=words, seed=seed), tokenizer, before=before.encode()
+    )
+    written = ""
+    for _ in range(60):
+        written += tokenizer.decode([sampler.draw(np.zeros(4, np.float32))])
+    assert not any(word in written for word in words)
+    # Nor is one completed that the prompt began; those that stand in the prompt are not counted.
+    for at in range(len(before), len(before) + len(written)):
+        ended = (before + written)[: at + 1]
+        assert not any(ended.endswith(word) for word in words)
+
+
+def bpe() -> Tokenizer:
+    return make_tokenizer("the cat sat on the mat, and the hat was that cat's. " * 40, "bpe", 300)
+
+
+@given(seed=st.integers(0, 200))
+def test_bad_words_and_choices_across_longer_tokens(seed: int) -> None:
+    tokenizer = bpe()
+    logits = np.random.default_rng(seed).normal(0, 3, tokenizer.vocab_size).astype(np.float32)
+    sampler = Sampler(SamplingParams(1.0, bad_words=["at"], seed=seed), tokenizer)
+    text = tokenizer.decode([sampler.draw(logits) for _ in range(200)])
+    assert "at" not in text
+    choices = ["the cat", "the hat", "a mät"]
+    sampler = Sampler(SamplingParams(1.0, choices=choices, seed=seed), tokenizer)
+    assert sampler.choices is not None
+    tokens = []
+    while not sampler.choices.done:
+        tokens.append(sampler.draw(logits))
+    assert tokenizer.decode(tokens) in choices
+
+
+def test_choices(small_model: Model) -> None:
+    session = small_model.session()
+    session.feed("The ")
+    choices = ["statement", "expression", "name"]
+    found = set()
+    for seed in range(12):
+        with session.fork() as twin:
+            stream = twin.stream(choices=choices, seed=seed, temperature=3.0)
+            found.add("".join(stream))
+            assert stream.finish_reason == "choice"
+    assert found <= set(choices)
+    assert len(found) > 1
+
+
+@given(
+    data=st.data(),
+    count=st.integers(1, 12),
+    temperature=st.sampled_from([0.0, 0.7, 1.5]),
+    top_k=st.sampled_from([0, 3]),
+    top_p=st.sampled_from([1.0, 0.8]),
+    min_p=st.sampled_from([0.0, 0.1]),
+    typical_p=st.sampled_from([1.0, 0.9]),
+)
+def test_drawing_together_is_drawing_alone(data: st.DataObject, count: int, **options: Any) -> None:
+    rows = np.stack([data.draw(logits_of_letters) for _ in range(count)])
+    kinds = [SamplingParams(**options, seed=seed) for seed in range(count)]
+    kinds[0] = SamplingParams(0.9, seed=3, repetition_penalty=1.3)
+    together = [Sampler(params, LETTERS) for params in kinds]
+    alone = [Sampler(params, LETTERS) for params in kinds]
+    for _ in range(3):
+        drawn = draw_rows(together, rows)
+        assert drawn == [sampler.draw(row) for sampler, row in zip(alone, rows, strict=True)]
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.25, 0.5, np.nextafter(1, 0)])
+def test_the_draw_inverts_the_distribution(uniform: float) -> None:
+    """The rule that a sampler inside a graph follows: one uniform number for each token."""
+
+    class Fixed:
+        def random(self) -> float:
+            return uniform
+
+    logits = np.log(np.asarray([0.25, 0.25, 0.5, 1e-30], np.float32))
+    sampler = Sampler(SamplingParams(1.0, top_k=3))
+    sampler._random = Fixed()  # type: ignore[assignment]
+    assert sampler.draw(logits) == {0.0: 0, 0.25: 1, 0.5: 2}.get(uniform, 2)
+
+
+def test_logprobs_are_the_models_own(small_model: Model) -> None:
+    session = small_model.session()
+    session.feed("The ")
+    for _ in range(10):
+        logits = session.logits
+        assert logits is not None
+        made = next(session.tokens(max_new_tokens=1, seed=1, temperature=2.0, top_logprobs=3))
+        assert made.logprob == logits[made.token]
+        assert [value for _, value in made.top] == sorted(logits, reverse=True)[:3]
+        assert all(logits[token] == value for token, value in made.top)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_p": 1.5}, "min_p is 1.5; it must lie between 0 and 1"),
+        ({"typical_p": 0}, "typical_p is 0; it must lie above 0"),
+        ({"repetition_penalty": 0}, "repetition_penalty is 0; it must be above 0"),
+        ({"presence_penalty": math.inf}, "presence_penalty is inf; it must be a finite number"),
+        ({"frequency_penalty": 10**400}, "it must be a finite number"),
+        ({"top_logprobs": -1}, "top_logprobs is -1"),
+        ({"stop": ["a", ""]}, "stop has the entry ''"),
+        ({"stop": 5}, "stop is 5; it must be a text or a list"),
+        ({"bad_words": [5]}, "bad_words has the entry 5"),
+        ({"choices": ["a", "ab"]}, "choices has 'a', with which 'ab' begins"),
+        ({"choices": ["水"]}, "choices has '水', with characters"),
+        ({"logit_bias": 5}, "logit_bias is 5"),
+        ({"logit_bias": {1.5: 1}}, "logit_bias names the token 1.5"),
+        ({"logit_bias": {1: math.nan}}, "logit_bias adds nan to 1"),
+        ({"logit_bias": {10_000: 1}}, "logit_bias names the token 10000; tokens lie between"),
+        ({"logit_bias": {"the": 1}}, "logit_bias names the text 'the', which is 3 tokens"),
+        ({"bad_words": list("abcdefghijklmnopqrstuvwxyz "), "choices": ["the"]}, "forbid every"),
+    ],
+)
+def test_impossible_options(small_model: Model, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        small_model.generate("The", **options)
+
+
+def test_what_needs_a_tokenizer_says_so() -> None:
+    with pytest.raises(UsageError, match="give the Sampler a tokenizer"):
+        Sampler(SamplingParams(bad_words=["a"]))
+
+
+def test_texts_may_be_given_alone() -> None:
+    assert SamplingParams(stop="end").stop == ("end",)
+    assert hash(SamplingParams(stop=["end"], logit_bias={1: 2.0})) is not None
