@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
+from .batch import Batch
 from .bundle import Bundle
 from .errors import (
     BundleError,
@@ -25,8 +26,10 @@ from .errors import (
     UsageError,
 )
 from .generation import GeneratedToken
+from .info import ModelInfo
 from .model import Model, load
 from .sampler import Sampler, SamplingParams
+from .score import Score
 from .session import Mark, Session, UnknownCharacterWarning
 from .text_stream import GenerationStats, TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
@@ -37,6 +40,7 @@ except PackageNotFoundError:  # pragma: no cover - run from a bare checkout
     __version__ = "0+unknown"
 
 __all__ = [
+    "Batch",
     "Bundle",
     "BundleError",
     "ConfigError",
@@ -46,10 +50,12 @@ __all__ = [
     "GenerationStats",
     "Mark",
     "Model",
+    "ModelInfo",
     "ParityError",
     "RilletError",
     "Sampler",
     "SamplingParams",
+    "Score",
     "Session",
     "StateError",
     "TextDecoder",

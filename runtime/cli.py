@@ -22,6 +22,11 @@ COMMANDS = {
     "export": ("rillet.export.command:export", "export", "Export a checkpoint to a bundle."),
     "verify": ("rillet.runtime.verify_command:verify", "cpu", "Check a bundle, and its parity."),
     "generate": ("rillet.runtime.generate_command:generate", "cpu", "Stream text from a bundle."),
+    "score": (
+        "rillet.runtime.score_command:score_command",
+        "cpu",
+        "Measure how well it predicts a text.",
+    ),
 }
 
 

@@ -51,6 +51,16 @@ class Engine(Protocol[S]):
         """The execution provider that runs the graphs."""
         ...
 
+    @property
+    def version(self) -> str:
+        """The engine's name and version."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """Threads that one call may use."""
+        ...
+
     def zero_state(self, batch: int = 1) -> S:
         """The start of a stream."""
         ...

@@ -58,33 +58,43 @@ class Generation:
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         self.stop_string: str | None = None
 
-    def describe(self, token: int, logits: npt.NDArray[Any]) -> GeneratedToken:
-        """Look up a token in the logits ``[V]`` that it was drawn from; its text comes later."""
+    def likeliest(self, logits: npt.NDArray[Any]) -> tuple[tuple[int, float], ...]:
+        """As many of the likeliest tokens as were asked for, by logits ``[V]``."""
         wanted = self.params.top_logprobs
-        top: tuple[tuple[int, float], ...] = ()
-        if wanted:
-            best = np.argsort(-logits, kind="stable")[:wanted].tolist()
-            top = tuple((number, float(logits[number])) for number in best)
-        return GeneratedToken(token, "", float(logits[token]), top)
+        if not wanted:
+            return ()
+        best = np.argsort(-logits, kind="stable")[:wanted].tolist()
+        return tuple((number, float(logits[number])) for number in best)
 
-    def push(self, drawn: GeneratedToken, text: str) -> GeneratedToken:
-        """Take the text that a token has completed, and see whether the end has come."""
+    def push(
+        self, token: int, text: str, logprob: float, top: tuple[tuple[int, float], ...] = ()
+    ) -> GeneratedToken:
+        """Take a token and the text that it has completed, and see whether the end has come.
+
+        Args:
+            token: The token that was drawn.
+            text: The text that it completed.
+            logprob: Its log-probability.
+            top: What :meth:`likeliest` returned.
+        """
         self.count += 1
-        shown, self.stop_string = self.stops.push(text)
+        if self.params.stop:
+            text, self.stop_string = self.stops.push(text)
         if self.stop_string is not None:
             self.finish_reason = "stop"
         elif self.sampler.choices is not None and self.sampler.choices.done:
             self.finish_reason = "choice"
-            shown += self.stops.flush()
+            text += self.stops.flush()
         elif self.count >= self.limit:
             self.finish_reason = "length"
-            shown += self.stops.flush()
-        return drawn._replace(text=shown)
+            text += self.stops.flush()
+        return GeneratedToken(token, text, logprob, top)
 
     def extend(self, max_new_tokens: int | None) -> None:
         """Go on: up to the old limit, or for so many tokens more."""
         if self.sampler.choices is not None and self.sampler.choices.done:
             return
+        self.stop_string = None
         if max_new_tokens is not None:
             self.limit = self.count + max_new_tokens
         self.finish_reason = "length" if self.count >= self.limit else None

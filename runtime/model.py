@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from .batch import Batch
 from .bundle import Bundle
 from .engine import Engine
 from .errors import BundleError, UsageError
+from .info import ModelInfo
 from .sampling_params import SamplingParams
+from .score import Score
 from .session import Session
 from .text_stream import GenerationStats, TextStream
 from .tokenizer import Tokenizer
@@ -22,29 +25,44 @@ log = logging.getLogger("rillet")
 log.addHandler(logging.NullHandler())
 
 
-def load(path: str | Path, provider: str = "auto", threads: int = 1) -> Model:
+def load(
+    path: str | Path,
+    provider: str = "auto",
+    threads: int = 1,
+    *,
+    allow_fallback: bool = False,
+    self_test: bool = True,
+) -> Model:
     """Load a bundle.
 
     Args:
         path: The folder that ``rillet export`` wrote.
-        provider: The execution provider: ``auto`` or ``cpu``.
+        provider: The execution provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the
+            best one that is present and works. One that is named and cannot run is an error.
         threads: Threads that one step may use. One is best for small models.
+        allow_fallback: Run on the CPU, with a warning, where the provider cannot run.
+        self_test: Compare some sixty steps with the record in the bundle.
 
     Returns:
         The model, ready to generate.
 
     Raises:
         BundleError: There is no bundle, or it is damaged or of a newer format.
-        EngineError: The provider cannot run here.
+        EngineError: The provider cannot run here, or fails the self-test.
         UsageError: ``threads`` is below 1.
     """
     if type(threads) is not int or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
     # An engine is imported when a model is loaded: the package imports without one.
     from .onnx_engine import OnnxEngine
+    from .self_test import self_test as test
 
     bundle = Bundle.open(path)
-    return Model(bundle, OnnxEngine(bundle, provider, threads))
+    model = Model(bundle, OnnxEngine(bundle, provider, threads, allow_fallback))
+    log.info("%s runs on %s", path, model.engine.provider)
+    if self_test:
+        test(model)
+    return model
 
 
 class Model:
@@ -93,6 +111,11 @@ class Model:
             )
         return dataclasses.replace(base, **changes)
 
+    @property
+    def info(self) -> ModelInfo:
+        """What the model is, where it runs, and what a stream of it takes."""
+        return ModelInfo.of(self)
+
     def session(self, learn: str = "read", memory: bool = True) -> Session:
         """A new stream; see :class:`Session`."""
         return Session(self, learn, memory)
@@ -134,6 +157,23 @@ class Model:
     ) -> str:
         """Read a prompt and generate a text; the arguments are those of :meth:`stream`."""
         return "".join(self.stream(prompt, learn=learn, memory=memory, on_text=on_text, **sampling))
+
+    def batch(self) -> Batch:
+        """A batch, in which sessions of this model take their steps together."""
+        return Batch(self)
+
+    def score(
+        self,
+        text: str | Iterable[str],
+        *,
+        learn: str = "read",
+        memory: bool = True,
+        per_token: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> Score:
+        """Measure how well a new stream predicts a text; see :meth:`Session.score`."""
+        with self.session(learn, memory) as session:
+            return session.score(text, per_token=per_token, progress=progress)
 
     def restore(self, path: str | Path) -> Session:
         """Open a stream that :meth:`Session.save` wrote: it goes on as if it had never stopped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from .bundle import Bundle
 from .contract import StateTensor, parse_state_table
 from .engine import Learn
 from .errors import BundleError, EngineError
+from .providers import candidates, create_session, node_owner
 
 try:
     import onnxruntime as ort
@@ -113,33 +115,49 @@ class OnnxState:
 class OnnxEngine:
     """Runs a bundle's graphs on ONNX Runtime.
 
-    A graph is loaded when it is first needed.
+    A graph is loaded when it is first needed, and the provider is chosen with the first: by
+    a real step, since that is what shows whether it works.
 
     Args:
         bundle: The bundle.
-        provider: ``cpu`` or ``auto``.
+        provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best that works.
         threads: Threads that one call may use.
+        allow_fallback: Whether the CPU will do where the provider cannot run.
 
     Raises:
-        EngineError: The provider cannot run here.
+        EngineError: There is no such provider.
     """
 
-    def __init__(self, bundle: Bundle, provider: str = "auto", threads: int = 1) -> None:
-        if provider not in ("auto", "cpu"):
-            raise EngineError(
-                f"provider {provider!r} is not one that this rillet can run; use 'cpu' or 'auto'"
-            )
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = "auto",
+        threads: int = 1,
+        allow_fallback: bool = False,
+    ) -> None:
+        self._candidates = candidates(provider, allow_fallback)
         self.bundle = bundle
         self.state = bundle.state
         self.vocab_size = bundle.vocab_size
-        self._threads = threads
+        self.last_logits = bundle.last_logits
+        self.threads = threads
+        self._chosen: str | None = None
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
 
     @property
     def provider(self) -> str:
-        """The execution provider that owns the graphs' nodes."""
-        return str(self._session("decode").get_providers()[0])
+        """The execution provider that owns the graphs' nodes.
+
+        Raises:
+            EngineError: None that may be used can run here.
+        """
+        return node_owner(self._session("decode"))
+
+    @property
+    def version(self) -> str:
+        """The engine's name and version."""
+        return f"onnxruntime {ort.__version__}"
 
     def zero_state(self, batch: int = 1) -> OnnxState:
         """The start of a stream: zeros, everywhere."""
@@ -148,10 +166,16 @@ class OnnxEngine:
     def prefill(
         self, tokens: npt.NDArray[Any], state: OnnxState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
-        """Read tokens ``[B, T]`` in chunks; see :meth:`rillet.runtime.engine.Engine.prefill`."""
+        """Read tokens ``[B, T]`` in chunks; see :meth:`rillet.runtime.engine.Engine.prefill`.
+
+        A graph that predicts after the last token only cannot give the others' logits: where
+        those are wanted, tokens are read step by step.
+        """
         session = self._session("prefill")
         tokens = np.ascontiguousarray(tokens, np.int64)
         batch, length = tokens.shape
+        if self.last_logits and not last and length > 1:
+            return np.stack([self.step(row, state, learn).copy() for row in tokens.T], axis=1)
         state.learn[...] = learn
         logits = np.empty((batch, 1 if last else length, self.vocab_size), np.float32)
         before = state.read()
@@ -167,7 +191,8 @@ class OnnxEngine:
     ) -> None:
         for start in range(0, tokens.shape[1], _CHUNK):
             chunk = np.ascontiguousarray(tokens[:, start : start + _CHUNK])
-            part = np.empty((*chunk.shape, self.vocab_size), np.float32)
+            rows = 1 if self.last_logits else chunk.shape[1]
+            part = np.empty((len(chunk), rows, self.vocab_size), np.float32)
             _run(session, self._bind(session, state, state.side, chunk, part))
             state.side ^= 1
             if logits.shape[1] == tokens.shape[1]:
@@ -223,23 +248,46 @@ class OnnxEngine:
 
     def _session(self, graph: str) -> Any:
         with self._lock:
+            if self._chosen is None:
+                self._choose()
             if graph not in self._sessions:
-                self._sessions[graph] = self._load(self.bundle.graph(graph))
+                assert self._chosen is not None
+                self._sessions[graph] = self._load(self.bundle.graph(graph), self._chosen)
             return self._sessions[graph]
+
+    def _choose(self) -> None:
+        """Take the first provider on which a real step succeeds."""
+        path = self.bundle.graph("decode")
+        failures = []
+        for provider in self._candidates:
+            try:
+                session = self._load(path, provider)
+                state = OnnxState(self, 1)
+                _run(session, self._bind(session, state, 0, state.ids, state.logits))
+                if not np.isfinite(state.logits).all():
+                    raise EngineError("a step gives numbers that are not finite")
+            except EngineError as error:
+                failures.append(f"provider {provider!r} cannot run here: {error}")
+                continue
+            if failures:
+                warnings.warn(f"{failures[0]}; using {provider!r}", stacklevel=2)
+            self._sessions["decode"], self._chosen = session, provider
+            return
+        raise EngineError("; ".join(failures))
 
     def close(self) -> None:
         """Let go of the graphs; a call after that loads them anew."""
         with self._lock:
             self._sessions.clear()
 
-    def _load(self, path: Path) -> Any:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+    def _load(self, path: Path, provider: str) -> Any:
         try:
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = create_session(str(path), provider, self.threads)
+        except EngineError:
+            raise
         except Exception as error:  # onnxruntime's exceptions share no public base
+            if provider != "cpu":
+                raise EngineError(str(error)) from error
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
         _check_contract(path, session, self.state)
         return session

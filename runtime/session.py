@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,13 @@ from .text_stream import TextStream, TokenStream
 
 if TYPE_CHECKING:
     from .model import Model
+    from .score import Score
 
 __all__ = ["LEARN_MODES", "Mark", "Session", "UnknownCharacterWarning", "unknown_text"]
 
 LEARN_MODES = ("read", "all", "none")
+
+_CLOSED = "is closed; open a new one with model.session()"
 
 _RECENT = 64
 """Tokens whose text a session remembers, so that a bad word that begins in a prompt is seen."""
@@ -67,7 +70,7 @@ class Session:
         self.learn_mode = learn
         self.memory = memory
         self._inner: EngineState | None = model.engine.zero_state()
-        self._elsewhere = "is closed; open a new one with model.session()"
+        self._elsewhere = _CLOSED
         self._decoder = model.tokenizer.decoder()
         self._logits: npt.NDArray[Any] | None = None
         self._position = 0
@@ -124,14 +127,17 @@ class Session:
             raise
 
     def _feed(self, pieces: Iterable[str]) -> int:
-        unknown: dict[str, None] = {}
         count = 0
-        for tokens in self.model.tokenizer.encode_stream(self._noting(pieces, unknown)):
+        for tokens in self._encode(pieces):
             self.feed_tokens(tokens)
             count += len(tokens)
-        if unknown:
-            warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=3)
         return count
+
+    def _encode(self, pieces: Iterable[str]) -> Iterator[list[int]]:
+        unknown: dict[str, None] = {}
+        yield from self.model.tokenizer.encode_stream(self._noting(pieces, unknown))
+        if unknown:
+            warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=4)
 
     def _noting(self, pieces: Iterable[str], unknown: dict[str, None]) -> Iterable[str]:
         for piece in pieces:
@@ -150,11 +156,12 @@ class Session:
         if not len(tokens):
             return
         array = self._checked(tokens)
-        learn = 1.0 if self.memory and self.learn_mode != "none" else 0.0
         if array.shape[1] == 1:
-            self._logits = self.model.engine.step(array[:, 0], self._state, learn)[0]
+            self._logits = self.model.engine.step(array[:, 0], self._state, self._learn_read)[0]
         else:
-            self._logits = self.model.engine.prefill(array, self._state, learn, last=True)[0, 0]
+            self._logits = self.model.engine.prefill(
+                array, self._state, self._learn_read, last=True
+            )[0, 0]
         self._position += array.shape[1]
         self._seen[array[0]] = True
         self._recent.extend(array[0, -_RECENT:].tolist())
@@ -194,6 +201,49 @@ class Session:
         self._logits = self.model.engine.step(self._one, self._state, self._learn_written)[0]
         self._note(token)
         return self._logits
+
+    def _predict(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Read tokens ``[T]`` and keep every prediction, ``[T, V]``."""
+        logits = self.model.engine.prefill(tokens[None], self._state, self._learn_read)
+        self._logits = logits[0, -1].copy()
+        found: npt.NDArray[Any] = logits[0]
+        return found
+
+    def score(
+        self,
+        text: str | Iterable[str],
+        *,
+        per_token: bool = False,
+        progress: Callable[[int], object] | None = None,
+    ) -> Score:
+        """Measure how well the stream would predict a text; it stays where it is.
+
+        The text may be of any length: memory does not depend on it, unless ``per_token`` is
+        asked for.
+
+        Args:
+            text: The text, or its pieces.
+            per_token: Keep the log-probability of each token.
+            progress: Called with the number of tokens read, after each chunk.
+
+        Returns:
+            The score.
+
+        Raises:
+            UsageError: The text is too short for a prediction.
+        """
+        from .score import score_stream
+
+        before = self._copy()
+        try:
+            pieces = [text] if isinstance(text, str) else text
+            return score_stream(self, pieces, per_token, progress)
+        finally:
+            self._go_back(before)
+
+    @property
+    def _learn_read(self) -> float:
+        return 1.0 if self.learn_mode != "none" and self.memory else 0.0
 
     @property
     def _learn_written(self) -> float:
@@ -316,14 +366,19 @@ class Session:
 
     def _write(self, generation: Generation) -> GeneratedToken:
         """Draw a token, read it back, and give out what can be shown."""
+        self._start()
+        assert self._logits is not None
+        logits = self._logits
+        token = generation.sampler.draw(logits)
+        # Looked up first: the step overwrites the logits.
+        logprob, top = float(logits[token]), generation.likeliest(logits)
+        self._step(token)
+        return generation.push(token, self._decoder.push(token), logprob, top)
+
+    def _start(self) -> None:
         if self._logits is None:
             # Nothing was read: start as if after the bundle's start token.
             self.feed_tokens([self.model.start_token])
-        assert self._logits is not None
-        # Described first: the step overwrites the logits.
-        drawn = generation.describe(generation.sampler.draw(self._logits), self._logits)
-        self._step(drawn.token)
-        return generation.push(drawn, self._decoder.push(drawn.token))
 
     # The memory.
 
@@ -441,8 +496,20 @@ class Session:
 
         save_session(self, Path(path))
 
+    def _move_out(self, where: str) -> None:
+        """Give the state away; whoever uses the session is told where it is."""
+        self._inner, self._elsewhere = None, where
+
+    def _move_in(self, state: Any, row: int) -> None:
+        """Take the state back."""
+        self._inner = self.model.engine.zero_state()
+        self._inner.copy_row(0, state, row)
+        self._elsewhere = _CLOSED
+
     def close(self) -> None:
         """Let go of the state; the session cannot be used any more."""
+        if self._elsewhere != _CLOSED:
+            raise UsageError(f"the session {self._elsewhere}, and close it then")
         self._inner = None
         self._logits = None
         self._generation = None
