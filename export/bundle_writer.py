@@ -2,54 +2,69 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import torch
 
 from ..runtime.bundle import BUNDLE_FILE, Bundle, checksum
 from ..runtime.contract import FORMAT, FORMAT_VERSION, state_table_json
 from ..runtime.errors import UsageError
 from ..runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
+from ..runtime.graph_generator import GraphGenerator
 from ..runtime.onnx_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
 from ..train.checkpoint import Checkpoint
-from ..train.model import DualCNN
-from .graphs import decode_graph, prefill_graph
+from .genai import GENAI_FILES, write_genai
+from .generate_graph import generate_graph
+from .generate_parity import compare_generate
+from .golden import golden_record
+from .graphs import decode_graph, fix_batch, prefill_graph
 from .metadata import exporter_versions, state_table, weights_sha256, write_metadata
 from .model_card import model_card
-from .parity import STEPS, Comparison, check, gate_tokens, run_gate
+from .options import ExportOptions
+from .parity import TOLERANCE, ParityReport, gate_tokens, run_gate
+from .timing import measure
 
-__all__ = ["write_bundle"]
+__all__ = ["CARD", "write_bundle"]
+
+CARD = "README.md"
+"""The model card: the one file that is not hashed, so that it may be edited."""
 
 _FILES = {
     BUNDLE_FILE,
     "decode.onnx",
     "prefill.onnx",
+    "generate.onnx",
+    "decode_static.onnx",
     "tokenizer.json",
     "generation_config.json",
-    "README.md",
+    CARD,
+    *GENAI_FILES,
 }
-_GOLDEN = 64
+_PROMPT = 1_500
 
 
 def write_bundle(
     checkpoint: Checkpoint,
     target: Path,
-    steps: int = STEPS,
+    steps: int | None = None,
     progress: Callable[[int], object] | None = None,
-) -> list[Comparison]:
+    options: ExportOptions | None = None,
+) -> ParityReport:
     """Export a checkpoint to a bundle, unless the graphs fail the parity gate.
 
     Args:
         checkpoint: The trained model and its tokenizer.
         target: The folder to write; an older bundle there is replaced as a whole.
-        steps: Tokens of real text that the gate reads with each graph.
+        steps: Tokens of real text that the gate reads with each graph; those of the options
+            when absent.
         progress: Called with the number of tokens that the gate has read.
+        options: What to write; the defaults when absent.
 
     Returns:
         The gate's figures.
@@ -58,19 +73,35 @@ def write_bundle(
         UsageError: ``target`` is something else than a bundle.
         ParityError: A graph fails the gate; nothing was written.
     """
+    options = options or ExportOptions()
+    if steps is not None:
+        options = dataclasses.replace(options, parity_steps=steps)
     _check_target(target)
     with replace_folder(target) as folder:
-        manifest = _write_files(checkpoint, folder)
+        manifest = _write_files(checkpoint, folder, options)
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})
-        engine = OnnxEngine(Bundle.open(folder), "cpu")
-        comparisons = run_gate(
-            checkpoint.model, checkpoint.tokenizer, engine, "fp32", steps, progress
-        )
-        check(comparisons)
-        manifest["parity"] = [comparison.to_dict() for comparison in comparisons]
+        report = _gate(checkpoint, Bundle.open(folder), options.parity_steps, progress).check()
+        manifest["parity"] = report.to_list()
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})
-        write_atomic(folder / "README.md", model_card(target.name, manifest).encode())
-    return comparisons
+        sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+        times = measure(Bundle.open(folder))
+        write_atomic(folder / CARD, model_card(target.name, manifest, sizes, times).encode())
+    return report
+
+
+def _gate(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    steps: int,
+    progress: Callable[[int], object] | None,
+) -> ParityReport:
+    """Compare every graph of a fresh bundle with the model."""
+    model, engine = checkpoint.model, OnnxEngine(bundle, "cpu")
+    rows = run_gate(model, checkpoint.tokenizer, engine, "fp32", steps, progress)
+    if GraphGenerator.exists(bundle):
+        prompt = gate_tokens(checkpoint.tokenizer, min(steps, _PROMPT))
+        rows.append(compare_generate(model, engine, prompt, TOLERANCE["fp32"], progress))
+    return ParityReport(tuple(rows))
 
 
 def _check_target(target: Path) -> None:
@@ -86,38 +117,58 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} {what} and will not be replaced; choose another --out")
 
 
-def _write_files(checkpoint: Checkpoint, folder: Path) -> dict[str, Any]:
+def _write_files(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> dict[str, Any]:
     """Write all files but ``bundle.json`` and the card; return the manifest."""
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    config = model.config
+    config, settings = model.config, _generation_config(tokenizer)
     write_atomic(folder / "tokenizer.json", tokenizer.source.encode())
-    _write_json(folder / "generation_config.json", _generation_config(tokenizer))
+    _write_json(folder / "generation_config.json", settings)
     weights = weights_sha256(model)
     tokenizer_hash = sha256_bytes(tokenizer.source.encode())
-    graphs = {}
-    for kind, build in (("decode", decode_graph), ("prefill", prefill_graph)):
-        graph = build(model)
+    files = ["tokenizer.json", "generation_config.json"]
+    graphs = _graphs(checkpoint, options)
+    if options.genai:
+        both = (graphs["decode"], graphs["prefill"])
+        files += write_genai(checkpoint, folder, both, sampling=settings)
+    entries: dict[str, dict[str, Any]] = {}
+    for kind, graph in graphs.items():
         write_metadata(graph, kind, config, weights, tokenizer_hash)
         path = folder / f"{kind}.onnx"
-        onnx.save(graph, str(path))
-        graphs[kind] = {"file": path.name, "sha256": sha256_file(path)}
+        write_atomic(path, graph.SerializeToString(deterministic=True))
+        entries[kind] = {"file": path.name, "sha256": sha256_file(path)}
+    if options.static_batch is not None:
+        entries["decode_static"]["batch"] = options.static_batch
+    if options.last_logits:
+        entries["prefill"]["logits"] = "last"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "precision": "fp32",
         "model": config.to_dict(),
         "state": state_table_json(state_table(config)),
-        "graphs": graphs,
-        "files": {
-            name: sha256_file(folder / name)
-            for name in ("tokenizer.json", "generation_config.json")
-        },
+        "graphs": entries,
+        "files": {name: sha256_file(folder / name) for name in dict.fromkeys(files)},
         "weights_sha256": weights,
         "tokenizer_sha256": tokenizer_hash,
         "exporter": exporter_versions(),
         "training": checkpoint.training,
-        "golden": _golden(model, tokenizer),
+        "golden": golden_record(model, tokenizer),
     }
+
+
+def _graphs(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, onnx.ModelProto]:
+    """Every graph that was asked for, by kind."""
+    decode = decode_graph(checkpoint.model, options.opset)
+    graphs = {
+        "decode": decode,
+        "prefill": prefill_graph(checkpoint.model, options.opset, options.last_logits),
+    }
+    if options.generate:
+        graphs["generate"] = generate_graph(decode)
+    if options.static_batch is not None:
+        graphs["decode_static"] = copy.deepcopy(decode)
+        fix_batch(graphs["decode_static"], options.static_batch)
+    return graphs
 
 
 def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -129,24 +180,6 @@ def _generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "top_p": 1.0,
         "max_new_tokens": 200,
         "bos_token_id": start[0],
-    }
-
-
-@torch.no_grad()
-def _golden(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What PyTorch generates greedily: lets a device check itself without PyTorch."""
-    prompt = gate_tokens(tokenizer, _GOLDEN)
-    logits, state = model(torch.from_numpy(prompt), model.zero_state())
-    last = logits[0, -1].numpy()
-    likeliest = np.argsort(-last, kind="stable")[:10]
-    greedy = []
-    for _ in range(_GOLDEN):
-        greedy.append(int(logits[0, -1].argmax()))
-        logits, state = model(torch.tensor([[greedy[-1]]]), state, torch.zeros(1))
-    return {
-        "prompt": prompt[0].tolist(),
-        "logits_after_prompt": {str(token): round(float(last[token]), 6) for token in likeliest},
-        "greedy": greedy,
     }
 
 

@@ -9,7 +9,10 @@ import click
 from ..train.checkpoint import load_checkpoint
 from ..train.progress import progress_bar
 from .bundle_writer import write_bundle
-from .parity import STEPS, gate_total, table
+from .generate_parity import CALLS, TOKENS
+from .opset import NEWEST, OPSET
+from .options import ExportOptions
+from .parity import STEPS, gate_total
 
 __all__ = ["export"]
 
@@ -21,20 +24,51 @@ __all__ = ["export"]
     help="Folder to write; an older bundle there is replaced as a whole.",
 )  # fmt: skip
 @click.option(
-    "--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True,
-    help="Precision of the graphs.",
-)  # fmt: skip
-@click.option(
     "--parity-steps", type=click.IntRange(1), default=STEPS, show_default=True, metavar="N",
     help="Tokens of real text that each graph must agree with PyTorch on.",
 )  # fmt: skip
-def export(run: Path, out: Path, precision: str, parity_steps: int) -> None:
+@click.option(
+    "--opset", type=int, default=OPSET, show_default=True, metavar="N",
+    help=f"ONNX opset of the graphs, {OPSET} to {NEWEST}.",
+)  # fmt: skip
+@click.option(
+    "--static-batch", type=click.IntRange(1), metavar="N",
+    help="Write one more decoding graph, with the batch fixed to N.",
+)  # fmt: skip
+@click.option(
+    "--last-logits", is_flag=True,
+    help="Let the prefill graph predict after the last token only: prompts are read faster.",
+)  # fmt: skip
+@click.option(
+    "--generate/--no-generate", default=True, show_default=True,
+    help="Write the graph that draws and reads back tokens inside itself.",
+)  # fmt: skip
+@click.option("--genai", is_flag=True, help="Write the files that onnxruntime-genai needs as well.")
+def export(
+    run: Path,
+    out: Path,
+    parity_steps: int,
+    opset: int,
+    static_batch: int | None,
+    last_logits: bool,
+    generate: bool,
+    genai: bool,
+) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
+    options = ExportOptions(
+        opset=opset,
+        static_batch=static_batch,
+        last_logits=last_logits,
+        generate=generate,
+        genai=genai,
+        parity_steps=parity_steps,
+    )
     checkpoint = load_checkpoint(run)
     click.echo("Building the graphs ...")
-    with progress_bar(gate_total(parity_steps), "token", "parity") as bar:
-        comparisons = write_bundle(checkpoint, out, parity_steps, bar.update)
-    click.echo(table(comparisons))
+    total = gate_total(parity_steps) + (3 * CALLS * TOKENS if generate else 0)
+    with progress_bar(total, "token", "parity") as bar:
+        report = write_bundle(checkpoint, out, progress=bar.update, options=options)
+    click.echo(report.table())
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
+    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, fp32)")
     click.echo(f'Next: rillet generate {out} "Once"')

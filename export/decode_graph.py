@@ -45,7 +45,8 @@ class DecodeStep(nn.Module):
         if self.read is not None:
             # The bias of reading the reservoir joins the embedding.
             embedding = embedding + self.read.bias
-        self.embedding = nn.Embedding(*embedding.shape, _weight=embedding)
+        rows, width = embedding.shape
+        self.embedding = nn.Embedding(rows, width, _weight=embedding)
         self.wave_cnn = DecodeWaves(model.wave_cnn)
         # Without a second CNN the first one's own prediction is the final one.
         last = model.readout_cnn

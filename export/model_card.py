@@ -8,12 +8,19 @@ from typing import Any
 __all__ = ["model_card"]
 
 
-def model_card(name: str, manifest: dict[str, Any]) -> str:
+def model_card(
+    name: str,
+    manifest: dict[str, Any],
+    sizes: dict[str, int] | None = None,
+    times: dict[str, Any] | None = None,
+) -> str:
     """Write the model card of a bundle.
 
     Args:
         name: The bundle's name.
         manifest: The content of ``bundle.json``.
+        sizes: Bytes of each file.
+        times: What was measured on the exporting machine; see :func:`.timing.measure`.
 
     Returns:
         Markdown.
@@ -37,6 +44,7 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
         "trained on": training.get("corpus"),
         "of it": f"{training['trained_tokens']:,} tokens" if "trained_tokens" in training else None,
         "steps": training.get("steps"),
+        "training seed": training.get("config", {}).get("seed"),
     }
     lines += [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
     fallbacks = training.get("fallbacks")
@@ -58,19 +66,48 @@ def model_card(name: str, manifest: dict[str, Any]) -> str:
             lines.append(f"| {label} | {value:.4f} | {value / math.log(2):.4f} |")
     else:
         lines.append("Not measured.")
+    lines += _quantization(manifest.get("quantization"))
     lines += [
         "",
         "## Parity with PyTorch",
         "",
-        "| graph | read | tokens | greedy tokens that differ | largest difference of a logit |",
+        "| graph | read | tokens | chosen tokens that differ | largest difference of a logit |",
         "| --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {row['graph']} | {row['text']} | {row['tokens']:,} | {row['greedy_differences']} | "
-        f"{row['max_difference']['logits']:.1e} |"
+        f"{row['outputs']['logits']['max']:.1e} |"
         for row in manifest["parity"]
     ]
+    lines += ["", "## Size", "", "| | |", "| --- | --- |"]
+    lines += [f"| {file} | {size / 1e3:,.1f} kB |" for file, size in sorted((sizes or {}).items())]
+    lines.append(f"| state of one stream | {_state_bytes(manifest['state']) / 1e3:,.1f} kB |")
+    if times:
+        lines += ["", "## Time", "", f"On the machine that exported it ({times['machine']}):", ""]
+        lines += ["| | µs a token |", "| --- | --- |"]
+        lines += [
+            f"| a step of decode.onnx, one thread | {times['step']:.0f} |",
+            f"| prefill.onnx on 256 tokens, one thread | {times['prefill']:.0f} |",
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _quantization(measured: dict[str, Any] | None) -> list[str]:
+    """The loss of a bundle whose precision was lowered, beside float32's."""
+    if not measured:
+        return []
+    return [
+        "",
+        f"Lowered to this precision ({measured['method']}), over {measured['tokens']:,} tokens "
+        f"of {measured['text']}: {measured['loss']:.4f} nats per token, "
+        f"{measured['loss_fp32']:.4f} in float32.",
+    ]
+
+
+def _state_bytes(table: list[dict[str, Any]]) -> int:
+    """Bytes of one stream's state."""
+    widths = {"float16": 2, "float32": 4, "int64": 8}
+    return sum(math.prod(row["shape"][1:]) * widths[row["dtype"]] for row in table)
 
 
 _ARCHITECTURES = {"dual_cnn": "two CNNs over a wave buffer", "single_cnn": "one CNN"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,16 @@ from ..runtime.errors import CorpusError, ParityError
 from ..runtime.tokenizer import Tokenizer
 from ..train.corpus import builtin_corpus
 from ..train.model import DualCNN
+from ..train.state import State
+from .comparison import Comparison, Difference
 
 __all__ = [
     "TOLERANCE",
     "Comparison",
+    "ParityReport",
     "check",
     "compare",
+    "compare_state",
     "gate_tokens",
     "gate_total",
     "run_gate",
@@ -32,60 +36,54 @@ TOLERANCE = {"fp32": 1e-4}
 
 STEPS = 10_000
 _SPAN = 256
-_LEAST_OVERLAP = 0.98
-_LEAST_COSINE = 0.9999
 
 
-@dataclass
-class Comparison:
-    """One graph against PyTorch on one stream of tokens.
+@dataclass(frozen=True)
+class ParityReport:
+    """What the gate found.
 
     Attributes:
-        graph: ``decode`` or ``prefill``.
-        text: What was read.
-        tokens: Number of tokens read, over all rows.
-        greedy_differences: Steps whose likeliest token differs by more than a tie.
-        overlap: Mean share of the ten likeliest tokens that both have.
-        cosine: Least cosine between two logit vectors.
-        deltas: Largest |difference| of each output, by name.
+        comparisons: Figures of each graph, text and execution provider.
+        precision: Precision of the graphs; sets the tolerance.
+        culprits: What in the graphs is not as the checkpoint gives it, where that was looked
+            for.
     """
 
-    graph: str
-    text: str
-    tokens: int = 0
-    greedy_differences: int = 0
-    overlap: float = 1.0
-    cosine: float = 1.0
-    deltas: dict[str, float] = field(default_factory=dict)
+    comparisons: tuple[Comparison, ...]
+    precision: str = "fp32"
+    culprits: tuple[str, ...] = ()
 
-    def failure(self, tolerance: float) -> str | None:
-        """Why the comparison fails, in the order of the gate; ``None`` when it passes."""
-        where = f"{self.graph} on {self.text}"
-        if self.greedy_differences:
-            return (
-                f"{where}: the greedy token differs in {self.greedy_differences} of "
-                f"{self.tokens} steps"
-            )
-        if not self.overlap >= _LEAST_OVERLAP:
-            return f"{where}: the ten likeliest tokens agree to {self.overlap:.3f} only"
-        if not self.cosine >= _LEAST_COSINE:
-            return f"{where}: the cosine of the logits falls to {self.cosine:.6f}"
-        for name, delta in self.deltas.items():
-            if not delta <= tolerance:
-                return f"{where}: {name} differs by {delta:.2e}, and {tolerance:.0e} is allowed"
-        return None
+    @property
+    def failure(self) -> str | None:
+        """Why the gate fails; ``None`` when it passes."""
+        failures = (row.failure(TOLERANCE[self.precision]) for row in self.comparisons)
+        failure = next((failure for failure in failures if failure is not None), None)
+        if failure is not None and self.culprits:
+            return f"{failure}; in the graphs: {'; '.join(self.culprits)}"
+        return failure
 
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values, differences to two digits."""
-        return {
-            "graph": self.graph,
-            "text": self.text,
-            "tokens": self.tokens,
-            "greedy_differences": self.greedy_differences,
-            "top10_overlap": round(self.overlap, 4),
-            "cosine": round(self.cosine, 6),
-            "max_difference": {name: float(f"{d:.1e}") for name, d in self.deltas.items()},
-        }
+    @property
+    def passed(self) -> bool:
+        """Whether the gate passes."""
+        return self.failure is None
+
+    def check(self) -> ParityReport:
+        """Refuse figures that fail the gate.
+
+        Raises:
+            ParityError: A comparison fails; names the graph, the output and the figure.
+        """
+        if self.failure is not None:
+            raise ParityError(f"the graphs do not compute what PyTorch computes: {self.failure}")
+        return self
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """The figures as JSON values."""
+        return [row.to_dict() for row in self.comparisons]
+
+    def table(self) -> str:
+        """The figures as a table of text."""
+        return table(list(self.comparisons))
 
 
 @torch.no_grad()
@@ -114,7 +112,8 @@ def compare(
     Returns:
         The figures.
     """
-    result = Comparison(graph, text, deltas={"logits": 0.0})
+    result = Comparison(graph, text, provider=engine.provider)
+    logits = result.outputs["logits"] = Difference()
     random = np.random.default_rng(seed)
     batch, length = tokens.shape
     state, engine_state = model.zero_state(batch), engine.zero_state(batch)
@@ -122,25 +121,34 @@ def compare(
     for start in range(0, length, _SPAN):
         span = tokens[:, start : start + _SPAN]
         output, state = model(torch.from_numpy(span), state)
-        wanted = output.numpy()
-        if graph == "decode":
-            steps = [engine.step(column, engine_state).copy() for column in span.T]
-            found = np.stack(steps, axis=1)
-        else:
-            parts = [engine.prefill(part, engine_state) for part in _cut(span, random)]
-            found = np.concatenate(parts, axis=1)
+        found, places = _read(engine, engine_state, graph, span, random)
+        wanted = output.numpy()[:, places]
         result.tokens += span.size
-        result.greedy_differences += _greedy_differences(wanted, found, tolerance)
+        _choices(result, wanted, found, start + places, tolerance)
         overlaps.append(_overlap(wanted, found))
-        result.cosine = min(result.cosine, _least_cosine(wanted, found))
-        _widen(result.deltas, "logits", wanted, found)
-        values = engine_state.read()
-        for name, tensor in state.items():
-            _widen(result.deltas, name, tensor.numpy(), values[name])
+        by_step = logits.add(wanted, found, start + places, tolerance)
+        for place, value in zip(places, by_step, strict=True):
+            part = (start + int(place)) * len(result.parts) // length
+            result.parts[part] = max(result.parts[part], float(value))
+        compare_state(result, state, engine_state.read(), start + span.shape[1] - 1, tolerance)
         if progress is not None:
             progress(span.size)
     result.overlap = float(np.mean(overlaps))
     return result
+
+
+def compare_state(
+    result: Comparison,
+    wanted: State,
+    found: dict[str, npt.NDArray[Any]],
+    step: int,
+    tolerance: float,
+) -> None:
+    """Compare every state tensor after a step."""
+    for name, tensor in wanted.items():
+        output = result.outputs.setdefault(name, Difference())
+        value = np.asarray(found[name])[:, None]
+        output.add(tensor.numpy()[:, None], value, np.asarray([step]), tolerance)
 
 
 def run_gate(
@@ -180,15 +188,8 @@ def gate_total(steps: int) -> int:
 
 
 def check(comparisons: list[Comparison], precision: str = "fp32") -> None:
-    """Refuse figures that fail the gate.
-
-    Raises:
-        ParityError: A comparison fails; names the graph, the output and the figure.
-    """
-    for comparison in comparisons:
-        failure = comparison.failure(TOLERANCE[precision])
-        if failure is not None:
-            raise ParityError(f"the graphs do not compute what PyTorch computes: {failure}")
+    """Refuse figures that fail the gate; see :meth:`ParityReport.check`."""
+    ParityReport(tuple(comparisons), precision).check()
 
 
 def gate_tokens(tokenizer: Tokenizer, steps: int) -> npt.NDArray[np.int64]:
@@ -211,20 +212,59 @@ def gate_tokens(tokenizer: Tokenizer, steps: int) -> npt.NDArray[np.int64]:
 
 
 def table(comparisons: list[Comparison]) -> str:
-    """The figures as a table of text."""
+    """The figures as a table of text: a line for each graph and text, and its worst state."""
     lines = [
-        f"{'graph':8} {'read':14} {'tokens':>7} {'greedy':>7} {'top 10':>7} {'logits':>9} "
-        f"{'state':>9}  {'largest state difference in'}"
+        f"{'graph':8} {'read':14} {'tokens':>7} {'chosen':>7} {'top 10':>7} {'cosine':>8} "
+        f"{'logits':>8} {'mean':>8} {'at step':>8} {'state':>8}  largest state difference in"
     ]
     for row in comparisons:
         states = {name: delta for name, delta in row.deltas.items() if name != "logits"}
         worst = max(states, key=lambda name: states[name])
-        greedy = "equal" if not row.greedy_differences else str(row.greedy_differences)
+        chosen = "equal" if not row.greedy_differences else str(row.greedy_differences)
+        logits = row.outputs["logits"]
         lines.append(
-            f"{row.graph:8} {row.text:14} {row.tokens:7} {greedy:>7} {row.overlap:7.4f} "
-            f"{row.deltas['logits']:9.1e} {states[worst]:9.1e}  {worst}"
+            f"{row.graph:8} {row.text:14} {row.tokens:7} {chosen:>7} {row.overlap:7.4f} "
+            f"{row.cosine:8.6f} {logits.largest:8.1e} {logits.mean:8.1e} {logits.step:8} "
+            f"{states[worst]:8.1e}  {worst}"
         )
     return "\n".join(lines)
+
+
+def _read(
+    engine: Engine[Any],
+    state: Any,
+    graph: str,
+    span: npt.NDArray[Any],
+    random: np.random.Generator,
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Read a span with one graph: logits ``[B, S, V]``, and the S places that they follow."""
+    if graph == "decode":
+        steps = [engine.step(column, state).copy() for column in span.T]
+        return np.stack(steps, axis=1), np.arange(span.shape[1])
+    parts, places, at = [], [], 0
+    # A graph that predicts after the last token only gives one row for each chunk.
+    last = getattr(engine, "last_logits", False)
+    for part in _cut(span, random):
+        logits = engine.prefill(part, state, last=last)
+        at += part.shape[1]
+        parts.append(logits)
+        places.append(np.arange(at - logits.shape[1], at))
+    return np.concatenate(parts, axis=1), np.concatenate(places)
+
+
+def _choices(
+    result: Comparison,
+    wanted: npt.NDArray[Any],
+    found: npt.NDArray[Any],
+    steps: npt.NDArray[Any],
+    tolerance: float,
+) -> None:
+    """Count steps whose likeliest tokens differ, unless PyTorch holds the two for equal."""
+    chosen = np.take_along_axis(wanted, found.argmax(-1)[..., None], -1)[..., 0]
+    differ = ~(wanted.max(-1) - chosen <= tolerance)  # [B, S]
+    result.greedy_differences += int(differ.sum())
+    if differ.any() and result.first_greedy_difference is None:
+        result.first_greedy_difference = int(steps[int(differ.any(0).argmax())])
 
 
 def _cut(span: npt.NDArray[Any], random: np.random.Generator) -> Iterator[npt.NDArray[Any]]:
@@ -236,28 +276,8 @@ def _cut(span: npt.NDArray[Any], random: np.random.Generator) -> Iterator[npt.ND
         start += length
 
 
-def _greedy_differences(wanted: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float) -> int:
-    """Steps whose likeliest tokens differ, unless PyTorch holds the two for equal."""
-    chosen = np.take_along_axis(wanted, found.argmax(-1)[..., None], -1)[..., 0]
-    return int(np.sum(~(wanted.max(-1) - chosen <= tolerance)))
-
-
 def _overlap(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
     count = min(10, wanted.shape[-1])
     first = np.argpartition(-wanted, count - 1, axis=-1)[..., :count]
     second = np.argpartition(-found, count - 1, axis=-1)[..., :count]
     return float((first[..., :, None] == second[..., None, :]).any(-1).mean())
-
-
-def _least_cosine(wanted: npt.NDArray[Any], found: npt.NDArray[Any]) -> float:
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
-    return float(((a * b).sum(-1) / np.maximum(lengths, 1e-30)).min())
-
-
-def _widen(
-    deltas: dict[str, float], name: str, wanted: npt.NDArray[Any], found: npt.NDArray[Any]
-) -> None:
-    """Keep the largest difference seen; one that is not a number is kept as infinite."""
-    delta = float(np.abs(wanted.astype(np.float64) - found.astype(np.float64)).max())
-    deltas[name] = max(deltas.get(name, 0.0), delta if np.isfinite(delta) else np.inf)

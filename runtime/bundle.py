@@ -109,6 +109,11 @@ class Bundle:
             raise BundleError(f"{self.path / BUNDLE_FILE} gives no vocabulary size")
         return size
 
+    @property
+    def last_logits(self) -> bool:
+        """Whether the prefill graph predicts after the last token of a call only."""
+        return bool(self.manifest["graphs"]["prefill"].get("logits") == "last")
+
     def generation_defaults(self) -> dict[str, Any]:
         """The default sampling, by Hugging Face's names."""
         return read_json_object(self.file("generation_config.json"))

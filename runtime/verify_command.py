@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .cli import optional_part
-from .errors import ParityError
+from .errors import UsageError
 from .model import Model, load
-from .verify import verify_golden
+from .verify import GoldenReport, verify_golden
 
 __all__ = ["verify"]
+
+_ENGINES = ("cpu", "cuda", "tensorrt")
 
 
 @click.command()
@@ -21,42 +25,99 @@ __all__ = ["verify"]
     help="Compare with this checkpoint's PyTorch model, every logit and every state tensor.",
 )  # fmt: skip
 @click.option(
-    "--engine", type=click.Choice(["cpu"]), default="cpu", show_default=True,
-    help="The execution provider to check.",
+    "--engine", default="cpu", show_default=True, metavar="NAMES",
+    help=f"Execution providers to check, with commas between: {', '.join(_ENGINES)}; or all "
+    "that run here.",
 )  # fmt: skip
 @click.option(
     "--steps", type=click.IntRange(1), default=10_000, show_default=True, metavar="N",
     help="With --checkpoint: tokens of real text to compare on, for each graph.",
 )  # fmt: skip
-def verify(bundle: Path, checkpoint: Path | None, engine: str, steps: int) -> None:
+@click.option(
+    "--long", "long_text", is_flag=True,
+    help="With --checkpoint: also stream 100,000 tokens, and see whether the error grows.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def verify(
+    bundle: Path,
+    checkpoint: Path | None,
+    engine: str,
+    steps: int,
+    long_text: bool,
+    as_json: bool,
+) -> None:
     """Check BUNDLE: its files, PyTorch's record in it, and parity with a checkpoint."""
-    model = load(bundle, engine)
-    click.echo(f"Files: {len(model.bundle.hashes())} hashes match.")
-    deltas = verify_golden(model)
-    shown = ", ".join(f"{graph} {delta:.1e}" for graph, delta in deltas.items())
-    click.echo(
-        "Record: greedy tokens equal to PyTorch's; largest difference of a log-probability: "
-        f"{shown}."
-    )
+    if long_text and checkpoint is None:
+        raise UsageError("--long compares with PyTorch; give the checkpoint with --checkpoint RUN")
+    found: dict[str, Any] = {"bundle": bundle.name, "record": {}}
+    models = _models(bundle, engine)
+    say = click.echo if not as_json else _silent
+    for name, model in models.items():
+        if not found["record"]:
+            say(f"Files: {len(model.bundle.hashes())} hashes match.")
+        reports = verify_golden(model)
+        found["record"][name] = {graph: vars(report) for graph, report in reports.items()}
+        for report in reports.values():
+            say(_sentence(name, report))
     if checkpoint is not None:
-        _compare(model, checkpoint, steps)
-    click.echo(f"{bundle} is sound on {model.engine.provider}.")
+        report = _compare(bundle, checkpoint, list(models), steps, long_text, as_json)
+        found["parity"] = report.to_list()
+        say(report.table())
+        if as_json and not report.passed:
+            found["failure"] = report.failure
+            click.echo(json.dumps(found, indent=2))
+        report.check()
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    say(f"{bundle} is sound on {', '.join(str(m.engine.provider) for m in models.values())}.")
 
 
-def _compare(model: Model, checkpoint: Path, steps: int) -> None:
+def _silent(_: str) -> None:
+    """Say nothing: a program reads the output."""
+
+
+def _models(bundle: Path, engine: str) -> dict[str, Model]:
+    """The bundle on each engine that was asked for."""
+    if engine == "all":
+        found = {}
+        for name in _ENGINES:
+            try:
+                model = load(bundle, name)
+                _ = model.engine.provider
+            except Exception as error:
+                if name == "cpu":
+                    raise
+                click.echo(f"{name}: cannot run here ({error})", err=True)
+            else:
+                found[name] = model
+        return found
+    names = [name.strip() for name in engine.split(",")]
+    unknown = [name for name in names if name not in _ENGINES]
+    if unknown:
+        raise UsageError(
+            f"--engine has {', '.join(map(repr, unknown))}; there are {', '.join(_ENGINES)} and all"
+        )
+    return {name: load(bundle, name) for name in names}
+
+
+def _sentence(name: str, report: GoldenReport) -> str:
+    worst = max(report.state, key=lambda tensor: report.state[tensor])
+    return (
+        f"Record, {report.graph} graph on {name}: {report.greedy} greedy tokens equal to "
+        f"PyTorch's; logits within {report.logits:.1e} of its float64 (its own float32: "
+        f"{report.pytorch:.1e}), state within {report.state[worst]:.1e} ({worst})."
+    )
+
+
+def _compare(
+    bundle: Path, checkpoint: Path, engines: list[str], steps: int, long: bool, quiet: bool
+) -> Any:
     """Parity with the PyTorch model; needs the exporter's part of the installation."""
-    parity = optional_part("rillet.export.parity", "rillet verify --checkpoint", "export")
-    metadata = optional_part("rillet.export.metadata", "rillet verify --checkpoint", "export")
-    train = optional_part("rillet.train.checkpoint", "rillet verify --checkpoint", "export")
-    loaded = train.load_checkpoint(checkpoint)
-    if metadata.weights_sha256(loaded.model) != model.bundle.manifest.get("weights_sha256"):
-        raise ParityError(
-            f"{model.bundle.path} was exported from other weights than those in {checkpoint}; "
-            "export the checkpoint again"
+    api = optional_part("rillet.export.api", "rillet verify --checkpoint", "export")
+    total = api.verify_total(bundle, len(engines), steps, long)
+    if quiet:
+        return api.verify(bundle, checkpoint, engines=engines, steps=steps, long=long)
+    with click.progressbar(length=total, label="parity") as bar:
+        return api.verify(
+            bundle, checkpoint, engines=engines, steps=steps, long=long, progress=bar.update
         )
-    with click.progressbar(length=parity.gate_total(steps), label="parity") as bar:
-        rows = parity.run_gate(
-            loaded.model, loaded.tokenizer, model.engine, "fp32", steps, bar.update
-        )
-    click.echo(parity.table(rows))
-    parity.check(rows)

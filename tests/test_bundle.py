@@ -16,7 +16,13 @@ from rillet.runtime.bundle import checksum
 from rillet.runtime.verify import verify_golden
 from rillet.train import Checkpoint
 
-FILES = ["decode.onnx", "prefill.onnx", "tokenizer.json", "generation_config.json"]
+FILES = [
+    "decode.onnx",
+    "prefill.onnx",
+    "generate.onnx",
+    "tokenizer.json",
+    "generation_config.json",
+]
 
 
 @pytest.fixture
@@ -35,15 +41,42 @@ def rewrite(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def test_a_bundle_opens_and_holds_its_record(bundle: Path) -> None:
     assert set(Bundle.open(bundle).hashes()) == set(FILES)
-    deltas = verify_golden(load(bundle))
-    assert max(deltas.values()) <= 1e-4
+    for report in verify_golden(load(bundle)).values():
+        assert report.logits <= 1e-4
+        assert max(report.state.values()) <= 1e-4
+        assert report.greedy == 64
 
 
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
         (lambda golden: golden["greedy"].reverse(), ParityError, "another token than PyTorch"),
-        (lambda golden: golden["prompt"].reverse(), ParityError, "prefill graph gives"),
+        (lambda golden: golden["prompt"].reverse(), ParityError, "prefill graph gives another"),
+        (
+            lambda golden: golden["steps"][1]["state"]["wave_buffer"]["values"][0].insert(1, 0.5),
+            BundleError,
+            "no golden record",
+        ),
+        (
+            lambda golden: golden["steps"][2]["state"]["wave_buffer"]["values"][0].__setitem__(
+                1, 9
+            ),
+            ParityError,
+            "state tensor wave_buffer than PyTorch's record at step 40",
+        ),
+        (
+            lambda golden: golden["steps"][3]["state"]["memory_tokens"].update(sha256="0" * 64),
+            ParityError,
+            "state tensor memory_tokens",
+        ),
+        (
+            lambda golden: golden["steps"][0]["state"]["reservoir"]["values"][0].__setitem__(
+                0, 999
+            ),
+            BundleError,
+            "no golden record",
+        ),
+        (lambda golden: golden["steps"].reverse(), BundleError, "no golden record"),
         (lambda golden: golden["prompt"].append(9_999), BundleError, "no golden record"),
         (lambda golden: golden.pop("greedy"), BundleError, "no golden record"),
     ],

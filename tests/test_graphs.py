@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from conftest import SMALL
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle_writer import CARD, write_bundle
 from rillet.export.graphs import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
 
@@ -112,7 +112,10 @@ def test_exporting_twice_gives_the_same_bytes(
     names = sorted(file.name for file in small_bundle.iterdir())
     assert names == sorted(file.name for file in second.iterdir())
     for name in names:
-        assert (small_bundle / name).read_bytes() == (second / name).read_bytes(), name
+        first, again = (small_bundle / name).read_bytes(), (second / name).read_bytes()
+        if name == CARD:  # what was measured stands in the card alone, and at its end
+            first, again = (data.partition(b"## Time")[0] for data in (first, again))
+        assert first == again, name
 
 
 @pytest.mark.parametrize(

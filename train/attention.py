@@ -109,11 +109,10 @@ class AttentiveReservoir(SparseReservoir):
         # In float32 where training multiplies in a short type: casting the scores to and fro
         # takes longer than the short product saves.
         with full_precision(q.device):
-            mixed = causal_attention(q.float(), k.float(), v.float(), self.distance_bias)
+            q, k, v = _at_least_float(q), _at_least_float(k), _at_least_float(v)
+            mixed = causal_attention(q, k, v, self.distance_bias)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
-        weights = (
-            attention_weights(q.float(), k.float(), self.distance_bias) if need_weights else None
-        )
+        weights = attention_weights(q, k, self.distance_bias) if need_weights else None
         return Attended(x + self.output(mixed), newest(window, self.window - 1), weights)
 
     def _split_heads(self, x: Tensor) -> Tensor:
@@ -121,3 +120,8 @@ class AttentiveReservoir(SparseReservoir):
         batch, length, width = x.shape
         size = self.query.out_features // self.heads
         return x.view(batch, length, width // size, size).transpose(1, 2)
+
+
+def _at_least_float(x: Tensor) -> Tensor:
+    """A short type widened to float32; float64 stays what it is."""
+    return x.float() if x.element_size() < 4 else x

@@ -1,0 +1,117 @@
+"""Exporting, verifying and quantising, as functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..runtime.bundle import Bundle
+from ..runtime.errors import ParityError
+from ..runtime.graph_generator import GraphGenerator
+from ..runtime.onnx_engine import OnnxEngine
+from ..train.checkpoint import Checkpoint, load_checkpoint
+from .bundle_writer import write_bundle
+from .culprit import culprits
+from .generate_parity import CALLS, TOKENS, compare_generate
+from .metadata import weights_sha256
+from .options import ExportOptions
+from .parity import STEPS, TOLERANCE, ParityReport, compare, gate_tokens, gate_total, run_gate
+
+__all__ = ["export", "verify", "verify_total"]
+
+LONG = 100_000
+"""Steps of the long comparison."""
+
+_PROMPT = 1_500
+
+
+def export(
+    checkpoint: Checkpoint | str | Path,
+    out: str | Path,
+    *,
+    progress: Callable[[int], object] | None = None,
+    **options: Any,
+) -> Bundle:
+    """Export a checkpoint to a bundle, if it passes the parity gate.
+
+    Args:
+        checkpoint: A loaded checkpoint, or the folder that ``rillet train`` wrote.
+        out: The folder to write; an older bundle there is replaced as a whole.
+        progress: Called with the number of tokens that the gate has read.
+        **options: Fields of :class:`ExportOptions`.
+
+    Returns:
+        The bundle, opened.
+
+    Raises:
+        UsageError: ``out`` is something else than a bundle, or an option can never work.
+        BundleError: There is no checkpoint, or it is damaged.
+        ParityError: A graph fails the gate; nothing was written.
+    """
+    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(Path(checkpoint))
+    write_bundle(loaded, Path(out), progress=progress, options=ExportOptions(**options))
+    return Bundle.open(out)
+
+
+def verify(
+    bundle: Bundle | str | Path,
+    checkpoint: Checkpoint | str | Path,
+    *,
+    engines: Sequence[str] = ("cpu",),
+    steps: int = STEPS,
+    long: bool = False,
+    progress: Callable[[int], object] | None = None,
+) -> ParityReport:
+    """Compare a bundle's graphs with the PyTorch model that they were made from.
+
+    Args:
+        bundle: The bundle, or its folder.
+        checkpoint: The checkpoint, or the folder of the run.
+        engines: Execution providers to compare, such as ``cpu`` or ``cuda``.
+        steps: Tokens of real text for each graph.
+        long: Also stream 100,000 tokens through the step graph, and refuse an error that
+            grows with the stream.
+        progress: Called with the number of tokens read.
+
+    Returns:
+        The figures; :meth:`ParityReport.check` refuses those that fail.
+
+    Raises:
+        ParityError: The bundle is of other weights.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(Path(checkpoint))
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if weights_sha256(model) != opened.manifest.get("weights_sha256"):
+        raise ParityError(
+            f"{opened.path} was exported from other weights than those of the checkpoint; "
+            "export the checkpoint again"
+        )
+    precision = str(opened.manifest.get("precision"))
+    tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
+    rows = []
+    for provider in engines:
+        engine = OnnxEngine(opened, provider)
+        rows += run_gate(model, tokenizer, engine, precision, steps, progress)
+        if GraphGenerator.exists(opened) and provider == engines[0]:
+            prompt = gate_tokens(tokenizer, min(steps, _PROMPT))
+            rows.append(compare_generate(model, engine, prompt, tolerance, progress))
+        if long:
+            tokens = np.tile(gate_tokens(tokenizer, LONG // 2), 2)
+            rows.append(
+                compare(model, engine, "decode", tokens, "long text", tolerance, progress=progress)
+            )
+    report = ParityReport(tuple(rows), precision)
+    if report.failure is not None and precision == "fp32":
+        return ParityReport(tuple(rows), precision, tuple(culprits(model, opened)))
+    return report
+
+
+def verify_total(bundle: Bundle | str | Path, engines: int, steps: int, long: bool) -> int:
+    """Tokens that :func:`verify` reads, for a progress bar."""
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    total = engines * (gate_total(steps) + (LONG if long else 0))
+    return total + (3 * CALLS * TOKENS if GraphGenerator.exists(bundle) else 0)
