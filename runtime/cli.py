@@ -21,12 +21,15 @@ COMMANDS = {
     "train": ("rillet.train.command:train", "train", "Train a model on a text."),
     "export": ("rillet.export.command:export", "export", "Export a checkpoint to a bundle."),
     "verify": ("rillet.runtime.verify_command:verify", "cpu", "Check a bundle, and its parity."),
+    "inspect": ("rillet.runtime.inspect_command:inspect", "cpu", "Show what a bundle is."),
     "generate": ("rillet.runtime.generate_command:generate", "cpu", "Stream text from a bundle."),
     "score": (
         "rillet.runtime.score_command:score_command",
         "cpu",
         "Measure how well it predicts a text.",
     ),
+    "bench": ("rillet.runtime.bench_command:bench_command", "cpu", "Measure how fast it runs."),
+    "doctor": ("rillet.runtime.doctor_command:doctor", "cpu", "Say what this machine can run."),
 }
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .model import load
-from .session import LEARN_MODES, unknown_text
+from .errors import UsageError
+from .interactive import converse
+from .model import Model, load
+from .options import engine_options
+from .sampling_params import SamplingParams
+from .session import LEARN_MODES, Session, unknown_text
+from .text_files import read_pieces
+from .text_stream import TextStream
 
 __all__ = ["generate"]
 
@@ -18,8 +26,12 @@ __all__ = ["generate"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("prompt", default="")
 @click.option(
-    "--max-new-tokens", type=click.IntRange(0), default=200, show_default=True, metavar="N",
-    help="Tokens to generate.",
+    "--file", "-f", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    help="Read the prompt from this file; - is standard input.",
+)  # fmt: skip
+@click.option(
+    "--max-new-tokens", type=click.IntRange(0), metavar="N",
+    help="Tokens to generate. Default: the bundle's, or 200; with --load-state what was left.",
 )  # fmt: skip
 @click.option(
     "--temperature", type=click.FloatRange(0), metavar="T",
@@ -34,38 +46,148 @@ __all__ = ["generate"]
     help="Keep the smallest set of likeliest tokens that reaches this probability.",
 )  # fmt: skip
 @click.option(
+    "--min-p", type=click.FloatRange(0, 1), metavar="P",
+    help="Keep tokens at least this fraction as likely as the likeliest.",
+)  # fmt: skip
+@click.option(
+    "--typical-p", type=click.FloatRange(0, 1, min_open=True), metavar="P",
+    help="Keep the tokens of most typical surprise that reach this probability.",
+)  # fmt: skip
+@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), metavar="X",
+              help="Above 1: what was read or written becomes less likely.")  # fmt: skip
+@click.option("--frequency-penalty", type=float, metavar="X",
+              help="Subtracted from a logit for each time that its token was written.")  # fmt: skip
+@click.option("--presence-penalty", type=float, metavar="X",
+              help="Subtracted from a logit once its token was written.")  # fmt: skip
+@click.option("--bad-word", "bad_words", multiple=True, metavar="TEXT",
+              help="Never write this. May be given several times.")  # fmt: skip
+@click.option("--choice", "choices", multiple=True, metavar="TEXT",
+              help="Write one of these and nothing else. Give it several times.")  # fmt: skip
+@click.option("--stop", multiple=True, metavar="TEXT",
+              help="End before this text. May be given several times.")  # fmt: skip
+@click.option(
     "--seed", type=click.IntRange(0), metavar="S", help="The same seed gives the same text."
 )
+@click.option("--n", "count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="Texts to generate; each has the next seed.")  # fmt: skip
 @click.option(
     "--learn", type=click.Choice(LEARN_MODES), default="read", show_default=True,
     help="What the stream's memory stores: what it reads, all, or nothing.",
 )  # fmt: skip
-@click.option(
-    "--provider", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True,
-    help="The execution provider.",
-)  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--memory/--no-memory", default=True, show_default=True,
+              help="Whether the stream has a memory.")  # fmt: skip
+@click.option("--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+              help="Let the memory learn this file first.")  # fmt: skip
+@click.option("--load-state", type=click.Path(path_type=Path), metavar="FILE",
+              help="Go on with a saved stream; without PROMPT, in mid-sentence.")  # fmt: skip
+@click.option("--save-state", type=click.Path(path_type=Path), metavar="FILE",
+              help="Save the stream at the end, or on Ctrl-C.")  # fmt: skip
+@click.option("--interactive", "-i", is_flag=True,
+              help="Read lines and answer each, all in one stream.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each text.")
+@click.option("--stats", is_flag=True, help="Say how fast it was, on stderr.")
+@engine_options
 def generate(
     bundle: Path,
     prompt: str,
-    max_new_tokens: int,
+    file: Path | None,
+    count: int,
     learn: str,
+    memory: bool,
+    learn_from: Path | None,
+    load_state: Path | None,
+    save_state: Path | None,
+    interactive: bool,
+    as_json: bool,
+    stats: bool,
     provider: str,
     threads: int,
+    allow_fallback: bool,
     **sampling: Any,
 ) -> None:
-    """Stream text from BUNDLE, continuing PROMPT."""
-    model = load(bundle, provider, threads)
-    params = model.sampling(**{name: v for name, v in sampling.items() if v is not None})
-    unknown = model.tokenizer.unknown(prompt)
+    """Stream text from BUNDLE, continuing PROMPT (- is standard input)."""
+    if file is not None and prompt:
+        raise UsageError("there are a prompt and --file; give one of them")
+    if interactive and (as_json or count > 1 or "-" in (prompt, str(file))):
+        raise UsageError("--interactive reads lines and writes text; leave out --json, --n and -")
+    if save_state is not None and count > 1:
+        raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
+    changes = {name: v for name, v in sampling.items() if v is not None and v != ()}
+    model = load(bundle, provider, threads, allow_fallback=allow_fallback)
+    params = model.sampling(**changes)
+    session = model.session(learn, memory) if load_state is None else model.restore(load_state)
+    if learn_from is not None:
+        session.learn(read_pieces(learn_from))
+    where = Path("-") if prompt == "-" else file
+    pieces = [prompt] if where is None else read_pieces(where)
+    read = _read(session, pieces)
+    interrupted = load_state is not None and not read and session._generation is not None
+    resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
+    try:
+        if interactive:
+            converse(session, params, _write)
+            return
+        for index in range(count):
+            seed = None if params.seed is None else params.seed + index
+            stream = (
+                session.resume(changes.get("max_new_tokens"))
+                if resume_only
+                else _begin(session, params, seed, last=index == count - 1)
+            )
+            _show(model, stream, read if not as_json else "", as_json, stats, several=count > 1)
+    finally:
+        # A stream that is interrupted is whole: what was written so far has been read back.
+        if save_state is not None:
+            session.save(save_state)
+
+
+def _read(session: Session, pieces: Iterable[str]) -> str:
+    """Feed a prompt; return it, to be shown."""
+    kept: list[str] = []
+
+    def keeping() -> Iterator[str]:
+        for piece in pieces:
+            kept.append(piece)
+            yield piece
+
+    unknown: dict[str, None] = {}
+    for tokens in session.model.tokenizer.encode_stream(keeping()):
+        session.feed_tokens(tokens)
+    prompt = "".join(kept)
+    unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
     if unknown:
-        click.echo(f"Note: {unknown_text(unknown)}", err=True)
-    session = model.session(learn)
-    session.feed_tokens(model.tokenizer.encode(prompt))
-    _write(prompt)
-    for piece in session.stream(params, max_new_tokens=max_new_tokens):
-        _write(piece)
-    _write("\n")
+        click.echo(f"Note: {unknown_text(list(unknown))}", err=True)
+    return prompt
+
+
+def _begin(session: Session, params: SamplingParams, seed: int | None, last: bool) -> TextStream:
+    writer = session if last else session.fork()
+    return writer.stream(params, seed=seed)
+
+
+def _show(
+    model: Model, stream: TextStream, prompt: str, as_json: bool, stats: bool, several: bool
+) -> None:
+    if as_json:
+        text = "".join(stream)
+        figures = {"text": text, "finish_reason": stream.finish_reason,
+                   "tokens": stream.stats.tokens, "seconds": round(stream.stats.seconds, 6),
+                   "provider": model.engine.provider}  # fmt: skip
+        click.echo(json.dumps(figures))
+    else:
+        _write(prompt)
+        for piece in stream:
+            _write(piece)
+        _write("\n\n" if several else "\n")
+    if stats:
+        taken = stream.stats
+        rate = taken.tokens / taken.seconds if taken.seconds else 0.0
+        first = 0.0 if taken.first_token_seconds is None else taken.first_token_seconds
+        click.echo(
+            f"{taken.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
+            f"on {model.engine.provider}; ended by {taken.finish_reason}",
+            err=True,
+        )
 
 
 def _write(text: str) -> None:

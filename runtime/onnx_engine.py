@@ -141,6 +141,8 @@ class OnnxEngine:
         self.vocab_size = bundle.vocab_size
         self.last_logits = bundle.last_logits
         self.threads = threads
+        # Whether the prefill graph predicts after the last token of a call only.
+        self._last_logits = bundle.manifest["graphs"]["prefill"].get("logits") == "last"
         self._chosen: str | None = None
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -180,7 +182,12 @@ class OnnxEngine:
         logits = np.empty((batch, 1 if last else length, self.vocab_size), np.float32)
         before = state.read()
         try:
-            self._prefill_chunks(session, tokens, state, logits)
+            if self._last_logits and not last:
+                # The graph does not predict in between: the other one does, more slowly.
+                for at in range(length):
+                    logits[:, at] = self.step(tokens[:, at], state, learn)
+            else:
+                self._prefill_chunks(session, tokens, state, logits)
         except EngineError:
             state.write(before)
             raise

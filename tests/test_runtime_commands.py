@@ -1,0 +1,183 @@
+"""`rillet generate`: its options, saved states, prompts from files, and lines in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rillet.runtime import Model
+from rillet.runtime.cli import main
+
+RILLET = [sys.executable, "-m", "rillet.runtime.cli", "generate"]
+
+
+def generate(bundle: Path, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RILLET, str(bundle), *map(str, arguments)],
+        capture_output=True, text=True, check=False, encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"}, **more,
+    )  # fmt: skip
+
+
+def test_options_are_those_of_the_library(small_bundle: Path, small_model: Model) -> None:
+    result = generate(
+        small_bundle, "The ", "--max-new-tokens", 60, "--seed", 3, "--temperature", 1.1,
+        "--top-k", 20, "--top-p", 0.95, "--min-p", 0.01, "--typical-p", 0.9, "--stop", "zq",
+        "--repetition-penalty", 1.1, "--frequency-penalty", 0.1, "--presence-penalty", 0.2,
+        "--bad-word", "th", "--bad-word", "e ", "--stats",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    wanted = small_model.generate(
+        "The ", max_new_tokens=60, seed=3, temperature=1.1, top_k=20, top_p=0.95, min_p=0.01,
+        typical_p=0.9, stop=["zq"], repetition_penalty=1.1, frequency_penalty=0.1,
+        presence_penalty=0.2, bad_words=["th", "e "],
+    )  # fmt: skip
+    assert result.stdout == f"The {wanted}\n"
+    assert "60 tokens" in result.stderr
+    assert "on CPUExecutionProvider; ended by length" in result.stderr
+
+
+def test_a_stream_goes_on_in_the_next_command(
+    small_bundle: Path, small_model: Model, tmp_path: Path
+) -> None:
+    whole = small_model.generate("The ", max_new_tokens=50, seed=2)
+    first = generate(small_bundle, "The ", "--max-new-tokens", 20, "--seed", 2,
+                     "--save-state", tmp_path / "s")  # fmt: skip
+    assert first.stdout == f"The {whole[:20]}\n"
+    second = generate(small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30)
+    assert second.stdout == f"{whole[20:]}\n"
+    # With something more to read, it is a new text in the same stream.
+    third = generate(small_bundle, "And ", "--load-state", tmp_path / "s", "--seed", 5,
+                     "--max-new-tokens", 10)  # fmt: skip
+    session = small_model.restore(tmp_path / "s")
+    session.feed("And ")
+    assert third.stdout == f"And {session.generate(max_new_tokens=10, seed=5)}\n"
+    (tmp_path / "s").write_bytes(b"damaged")
+    result = generate(small_bundle, "--load-state", tmp_path / "s")
+    assert result.returncode == 1
+    assert "is damaged" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_prompts_from_files_and_several_texts(
+    small_bundle: Path, small_model: Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "prompt.txt"
+    file.write_text("In a statement ")
+    options = ("--max-new-tokens", 15, "--seed", 4, "--n", 3, "--json")
+    wanted = [
+        small_model.generate("In a statement ", max_new_tokens=15, seed=4 + i) for i in range(3)
+    ]
+    for result in (
+        generate(small_bundle, "--file", file, *options),
+        generate(small_bundle, "-", *options, input="In a statement "),
+        generate(small_bundle, "-f", "-", *options, input="In a statement "),
+        generate(small_bundle, "In a statement ", *options),
+    ):
+        assert result.returncode == 0, result.stderr
+        lines = [json.loads(line) for line in result.stdout.splitlines()]
+        assert [line["text"] for line in lines] == wanted
+        assert {line["finish_reason"] for line in lines} == {"length"}
+
+
+def test_a_choice_and_what_was_learnt(small_bundle: Path, tmp_path: Path) -> None:
+    result = generate(small_bundle, "The ", "--choice", "name", "--choice", "value", "--json")
+    made = json.loads(result.stdout)
+    assert made["text"] in ("name", "value")
+    assert made["finish_reason"] == "choice"
+    notes = tmp_path / "notes.txt"
+    notes.write_text("is a name. " * 3)
+    result = generate(small_bundle, "is a ", "--learn-from", notes, "--seed", 1, "--json")
+    assert result.returncode == 0, result.stderr
+
+
+def test_lines_in_turn(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
+    lines = "The statement\n/nonsense\nis a\n/forget\nname\n"
+    result = generate(small_bundle, "-i", "--seed", 1, "--max-new-tokens", 30, input=lines,
+                      cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "Commands: /reset" in result.stderr
+    session = small_model.session()
+    wanted = ""
+    for line in ("The statement\n", "is a\n", "name\n"):
+        if line == "name\n":
+            session.forget()
+        session.feed(line)
+        wanted += session.generate(max_new_tokens=30, seed=1, stop="\n") + "\n"
+    assert result.stdout == wanted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["a", "--file", "b"], "there are a prompt and --file"),
+        (["a", "--n", "2", "--save-state", "s"], "--save-state saves one stream"),
+        (["-i", "--json"], "--interactive reads lines"),
+        (["--stop", ""], "stop has the entry ''"),
+        (["--choice", "a", "--choice", "ab"], "with which 'ab' begins"),
+        (["--presence-penalty", "nan"], "presence_penalty is nan"),
+    ],
+)
+def test_options_that_do_not_fit(small_bundle: Path, arguments: list[str], message: str) -> None:
+    result = generate(small_bundle, *arguments)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+NUMBERS = st.one_of(st.integers(-3, 2**70), st.floats(), st.text(max_size=4)).map(str)
+OPTIONS = st.lists(
+    st.one_of(
+        st.tuples(
+            st.sampled_from(
+                [
+                    "--temperature",
+                    "--top-k",
+                    "--top-p",
+                    "--min-p",
+                    "--typical-p",
+                    "--seed",
+                    "--repetition-penalty",
+                    "--frequency-penalty",
+                    "--presence-penalty",
+                    "--threads",
+                ]
+            ),
+            NUMBERS,
+        ),
+        st.tuples(st.sampled_from(["--stop", "--bad-word", "--choice"]), st.text(max_size=5)),
+        st.tuples(st.sampled_from(["--json", "--stats", "--no-memory"])),
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=int(os.environ.get("RILLET_EXAMPLES", "25")) * 8)
+@given(prompt=st.text(max_size=30), options=OPTIONS)
+def test_no_option_prints_a_traceback(
+    small_bundle: Path, prompt: str, options: list[tuple[str, ...]]
+) -> None:
+    """In this process: thousands of commands would take hours in one each."""
+    flat = [part for option in options for part in option if "\0" not in part]
+    threads = [i for i, part in enumerate(flat) if part == "--threads"]
+    if any(flat[i + 1 : i + 2] and flat[i + 1].isdecimal() and int(flat[i + 1]) > 2
+           for i in threads):  # fmt: skip
+        return  # a valid wish, which would start that many threads
+    if prompt.strip() == "-" or prompt.startswith("-"):
+        prompt = ""
+    errors = io.StringIO()
+    with pytest.raises(SystemExit) as left, contextlib.redirect_stderr(errors):
+        main(["generate", str(small_bundle), prompt, "--max-new-tokens", "3", *flat])
+    assert left.value.code in (0, 1, 2)
+    assert "itself failed" not in errors.getvalue()
+    assert (left.value.code == 0) == ("Error: " not in errors.getvalue())
