@@ -14,6 +14,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from .batch import Batch
+from .beam_search import BeamText
 from .bundle import Bundle
 from .errors import (
     BundleError,
@@ -41,6 +42,7 @@ except PackageNotFoundError:  # pragma: no cover - run from a bare checkout
 
 __all__ = [
     "Batch",
+    "BeamText",
     "Bundle",
     "BundleError",
     "ConfigError",

@@ -20,6 +20,7 @@ from .sampling_params import SamplingParams
 from .text_stream import TextStream, TokenStream
 
 if TYPE_CHECKING:
+    from .beam_search import BeamText
     from .model import Model
     from .score import Score
 
@@ -327,6 +328,33 @@ class Session:
             with self.fork() as twin:
                 texts.append(twin.generate(base, seed=seed))
         return texts
+
+    def beam_search(
+        self,
+        beams: int = 4,
+        *,
+        max_new_tokens: int = 50,
+        stop: str | Sequence[str] = (),
+        length_penalty: float = 1.0,
+    ) -> list[BeamText]:
+        """Search for the likeliest texts from here; the stream itself stays where it is.
+
+        Args:
+            beams: Candidates that are kept after each step.
+            max_new_tokens: Tokens of the longest text.
+            stop: Texts that end a candidate.
+            length_penalty: The exponent of the length that log-probabilities are divided by.
+
+        Returns:
+            At most ``beams`` texts, best first.
+
+        Raises:
+            UsageError: An option has a value that can never work.
+        """
+        from .beam_search import beam_search
+
+        stops = tuple(SamplingParams(stop=stop).stop)
+        return beam_search(self, beams, max_new_tokens, stops, length_penalty)
 
     def resume(
         self,
