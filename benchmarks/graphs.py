@@ -41,7 +41,7 @@ SAMPLING = {
     "temperature 0.8, top-p 0.9": SamplingParams(temperature=0.8, top_p=0.9, seed=7),
 }
 GENERATED = 32
-"""Tokens that one call of the generating graph draws K."""
+"""Tokens that one call of the generating graph draws."""
 
 
 def main() -> None:
@@ -184,7 +184,7 @@ def add_generation(
         inside = Generation(graph, params, GENERATED, calls=STEPS // GENERATED)
         for _ in range(-(-model.config.memory // STEPS)):
             inside()  # fills the memory
-        rows[f"generate.onnx, K = {GENERATED}, {name}"] = inside
+        rows[f"generate.onnx, {name}"] = inside
         stepped = steps(decode, tokens, model)
         rows[f"decode.onnx and the host's sampler, {name}"] = host_sampler(stepped, params, STEPS)
 
@@ -224,24 +224,19 @@ def _torch_burst(model: DualCNN, run: Callable[[Tensor, Any], Any], tokens: np.n
 
 def compare(times: dict[str, float], capacity: int) -> dict[str, float]:
     """The ratios that the figures are there for."""
-    step = times[f"decode.onnx, memory {capacity:,}"]
+    step, bare = times[f"decode.onnx, memory {capacity:,}"], times.get("decode.onnx, memory 0")
     found = {}
-    for label in (f"memory {capacity:,}", "memory 0"):
-        if f"plain export, {label}" in times:
-            found[f"decode.onnx / plain export, {label}"] = (
-                times[f"decode.onnx, {label}"] / times[f"plain export, {label}"]
-            )
     for name, value in times.items():
-        if name.startswith("prefill"):
+        kind, _, label = name.partition(", ")
+        if kind == "plain export":
+            found[f"decode.onnx / {name}"] = times[f"decode.onnx, {label}"] / value
+        elif kind == "prefill.onnx":
             found[f"{name} / decode.onnx"] = value / step
-        elif name.startswith("generate"):
-            sampling = name.partition(f"K = {GENERATED}, ")[2]
-            stepped = times[f"decode.onnx and the host's sampler, {sampling}"]
-            found[f"generate.onnx / decode.onnx and the host's sampler, {sampling}"] = (
-                value / stepped
-            )
-        elif name.startswith("decode.onnx, memory") and not name.endswith("memory 0"):
-            found[f"{name} / memory 0"] = value / times["decode.onnx, memory 0"]
+        elif kind == "generate.onnx":
+            stepped = f"decode.onnx and the host's sampler, {label}"
+            found[f"{name} / stepping"] = value / times[stepped]
+        elif label.startswith("memory") and bare is not None and value != bare:
+            found[f"{name} / memory 0"] = value / bare
     return found
 
 
