@@ -19,9 +19,10 @@ BLOCKS = [
 
 @pytest.mark.parametrize(("name", "index", "code"), BLOCKS, ids=lambda value: str(value)[:20])
 def test_python_blocks_run(
-    name: str, index: int, code: str, small_bundle: Path, text: str, tmp_path: Path
+    name: str, index: int, code: str, small_bundle: Path, small_run: Path, text: str, tmp_path: Path
 ) -> None:
     (tmp_path / "my-model").symlink_to(small_bundle)
+    (tmp_path / "my-run").symlink_to(small_run)
     (tmp_path / "my-notes.txt").write_text(text[:2_400])
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

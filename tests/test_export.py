@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from rillet.export import ParityReport, export, verify
+from rillet.export.bundle_writer import CARD
 from rillet.export.culprit import graph_differences
 from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
 from rillet.runtime.bundle import checksum
@@ -261,6 +262,23 @@ def test_a_killed_export_leaves_the_old_bundle_or_none(
         else:
             assert target == fresh
     assert set(before) <= {file.name for file in copy.iterdir()}
+
+
+def test_another_process_and_folder_give_the_same_bytes(
+    small: Checkpoint, small_run: Path, tmp_path: Path
+) -> None:
+    """All but what was measured, which stands at the end of the card."""
+    here, there = tmp_path / "here" / "model", tmp_path / "there" / "model"
+    export(small, here, parity_steps=200)
+    subprocess.run(
+        [sys.executable, "-c", _EXPORTER, str(small_run), str(there)], cwd=tmp_path, check=True
+    )
+    assert {file.name for file in here.iterdir()} == {file.name for file in there.iterdir()}
+    for file in here.iterdir():
+        first, again = file.read_bytes(), (there / file.name).read_bytes()
+        if file.name == CARD:
+            first, again = (data.partition(b"## Time")[0] for data in (first, again))
+        assert first == again, file.name
 
 
 def test_no_file_holds_a_path_of_this_machine(full: Bundle) -> None:
