@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from .api import export, verify
 from .comparison import Comparison, Difference
+from .lower_precision import quantize
 from .options import ExportOptions
 from .parity import ParityReport
 
-__all__ = ["Comparison", "Difference", "ExportOptions", "ParityReport", "export", "verify"]
+__all__ = ["Comparison", "Difference", "ExportOptions", "ParityReport", "export", "quantize"]
+__all__ += ["verify"]

@@ -21,6 +21,11 @@ COMMANDS = {
     "train": ("rillet.train.command:train", "train", "Train a model on a text."),
     "export": ("rillet.export.command:export", "export", "Export a checkpoint to a bundle."),
     "verify": ("rillet.runtime.verify_command:verify", "cpu", "Check a bundle, and its parity."),
+    "quantize": (
+        "rillet.export.quantize_command:quantize_command",
+        "export",
+        "Lower a bundle's precision, and measure what that costs.",
+    ),
     "inspect": ("rillet.runtime.inspect_command:inspect", "cpu", "Show what a bundle is."),
     "generate": ("rillet.runtime.generate_command:generate", "cpu", "Stream text from a bundle."),
     "score": (

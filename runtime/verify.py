@@ -15,7 +15,7 @@ from .model import Model
 
 __all__ = ["SELF_TOLERANCE", "GoldenReport", "verify_golden"]
 
-SELF_TOLERANCE = {"fp32": 1e-3}
+SELF_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 2.0, "int4": 8.0}
 """Largest |difference| from PyTorch's record, by precision. Another processor rounds otherwise
 than the one that the bundle was made on, so that this is wider than the exporter's gate."""
 
