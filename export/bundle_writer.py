@@ -55,6 +55,7 @@ def write_bundle(
     steps: int | None = None,
     progress: Callable[[int], object] | None = None,
     options: ExportOptions | None = None,
+    note: Callable[[str], object] | None = None,
 ) -> ParityReport:
     """Export a checkpoint to a bundle, unless the graphs fail the parity gate.
 
@@ -65,6 +66,7 @@ def write_bundle(
             when absent.
         progress: Called with the number of tokens that the gate has read.
         options: What to write; the defaults when absent.
+        note: Called with what is done next, in words: a graph takes some seconds to build.
 
     Returns:
         The gate's figures.
@@ -78,7 +80,7 @@ def write_bundle(
         options = dataclasses.replace(options, parity_steps=steps)
     _check_target(target)
     with replace_folder(target) as folder:
-        manifest = _write_files(checkpoint, folder, options)
+        manifest = _write_files(checkpoint, folder, options, note or _silent)
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})
         report = _gate(checkpoint, Bundle.open(folder), options.parity_steps, progress).check()
         manifest["parity"] = report.to_list()
@@ -117,7 +119,13 @@ def _check_target(target: Path) -> None:
         raise UsageError(f"{target} {what} and will not be replaced; choose another --out")
 
 
-def _write_files(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -> dict[str, Any]:
+def _silent(_: str) -> None:
+    """Nobody wants to be told."""
+
+
+def _write_files(
+    checkpoint: Checkpoint, folder: Path, options: ExportOptions, note: Callable[[str], object]
+) -> dict[str, Any]:
     """Write all files but ``bundle.json`` and the card; return the manifest."""
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     config, settings = model.config, _generation_config(tokenizer)
@@ -126,8 +134,9 @@ def _write_files(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -
     weights = weights_sha256(model)
     tokenizer_hash = sha256_bytes(tokenizer.source.encode())
     files = ["tokenizer.json", "generation_config.json"]
-    graphs = _graphs(checkpoint, options)
+    graphs = _graphs(checkpoint, options, note)
     if options.genai:
+        note("genai")
         both = (graphs["decode"], graphs["prefill"])
         files += write_genai(checkpoint, folder, both, sampling=settings)
     entries: dict[str, dict[str, Any]] = {}
@@ -140,6 +149,7 @@ def _write_files(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -
         entries["decode_static"]["batch"] = options.static_batch
     if options.last_logits:
         entries["prefill"]["logits"] = "last"
+    note("golden record")
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -156,14 +166,17 @@ def _write_files(checkpoint: Checkpoint, folder: Path, options: ExportOptions) -
     }
 
 
-def _graphs(checkpoint: Checkpoint, options: ExportOptions) -> dict[str, onnx.ModelProto]:
+def _graphs(
+    checkpoint: Checkpoint, options: ExportOptions, note: Callable[[str], object]
+) -> dict[str, onnx.ModelProto]:
     """Every graph that was asked for, by kind."""
+    note("decode.onnx")
     decode = decode_graph(checkpoint.model, options.opset)
-    graphs = {
-        "decode": decode,
-        "prefill": prefill_graph(checkpoint.model, options.opset, options.last_logits),
-    }
+    note("prefill.onnx")
+    prefill = prefill_graph(checkpoint.model, options.opset, options.last_logits)
+    graphs = {"decode": decode, "prefill": prefill}
     if options.generate:
+        note("generate.onnx")
         graphs["generate"] = generate_graph(decode)
     if options.static_batch is not None:
         graphs["decode_static"] = copy.deepcopy(decode)

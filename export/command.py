@@ -64,10 +64,17 @@ def export(
         parity_steps=parity_steps,
     )
     checkpoint = load_checkpoint(run)
-    click.echo("Building the graphs ...")
     total = gate_total(parity_steps) + (3 * CALLS * TOKENS if generate else 0)
     with progress_bar(total, "token", "parity") as bar:
-        report = write_bundle(checkpoint, out, progress=bar.update, options=options)
+
+        def note(what: str) -> None:
+            bar.set_description(f"building {what}" if what.endswith(".onnx") else what)
+
+        def read(tokens: int) -> None:
+            bar.set_description("parity", refresh=False)
+            bar.update(tokens)
+
+        report = write_bundle(checkpoint, out, progress=read, options=options, note=note)
     click.echo(report.table())
     size = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, fp32)")
