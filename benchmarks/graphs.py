@@ -36,9 +36,13 @@ STEPS, TORCH_STEPS = 32, 2
 """Tokens in a burst: some milliseconds, less than other work is given a core for at a time."""
 TOLERANCE = 1e-3
 SAMPLING = {
+    "greedy": SamplingParams(temperature=0),
     "temperature 0.8": SamplingParams(temperature=0.8, seed=7),
     "temperature 0.8, top-k 20": SamplingParams(temperature=0.8, top_k=20, seed=7),
     "temperature 0.8, top-p 0.9": SamplingParams(temperature=0.8, top_p=0.9, seed=7),
+    "temperature 0.8, top-k 20, top-p 0.9": SamplingParams(
+        temperature=0.8, top_k=20, top_p=0.9, seed=7
+    ),
 }
 GENERATED = 32
 """Tokens that one call of the generating graph draws."""
