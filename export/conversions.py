@@ -16,6 +16,7 @@ from .block_weights import block_weights
 from .calibration import largest_values
 from .dynamic_int8 import dynamic_int8
 from .fp16 import fp16_products, fp16_weights
+from .fp16_choice import as_many_as_hold
 from .static_int8 import product_inputs, static_int8
 
 __all__ = ["METHODS", "PRECISIONS", "Precision", "chosen_method", "convert"]
@@ -80,6 +81,7 @@ def convert(
     recurrence: bool,
     calibration: npt.NDArray[np.int64],
     state: Sequence[StateTensor],
+    tolerance: float,
 ) -> onnx.ModelProto:
     """Lower a step graph or a prefill graph.
 
@@ -88,13 +90,14 @@ def convert(
         precision: One of :data:`PRECISIONS`.
         method: One of its methods.
         recurrence: Lower the reservoir's recurrence too.
-        calibration: Tokens ``[1, T]`` for the ranges of static quantisation.
+        calibration: Tokens ``[1, T]`` for the ranges of static quantisation, and to choose on.
         state: The state table.
+        tolerance: Largest |difference| of a logit or a state value, for fp16.
 
     Returns:
         The lowered graph, without metadata properties; its inputs and outputs are the same.
     """
-    lowered = _lower(model, precision, method, recurrence, calibration, state)
+    lowered = _lower(model, precision, method, recurrence, calibration, state, tolerance)
     # What a quantiser leaves of its own: its name, and shapes that it inferred.
     lowered.producer_name, lowered.producer_version = model.producer_name, model.producer_version
     lowered.ir_version, lowered.domain = model.ir_version, model.domain
@@ -117,9 +120,18 @@ def _lower(
     recurrence: bool,
     calibration: npt.NDArray[np.int64],
     state: Sequence[StateTensor],
+    tolerance: float,
 ) -> onnx.ModelProto:
     if precision == "fp16":
-        return (fp16_products if method == "multiply" else fp16_weights)(model, recurrence)
+        form = fp16_products if method == "multiply" else fp16_weights
+        return as_many_as_hold(
+            model,
+            lambda graph, only: form(graph, recurrence, only),
+            tolerance,
+            recurrence,
+            calibration,
+            state,
+        )
     if precision == "int4":
         return block_weights(model, 4, _BLOCK, recurrence)
     if method == "weight-only":

@@ -15,7 +15,9 @@ __all__ = ["fp16_products", "fp16_weights"]
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def fp16_products(model: onnx.ModelProto, recurrence: bool = False) -> onnx.ModelProto:
+def fp16_products(
+    model: onnx.ModelProto, recurrence: bool = False, only: frozenset[str] | None = None
+) -> onnx.ModelProto:
     """Multiply in float16: for engines whose half precision is faster.
 
     Each product's weight is stored in float16, its input is cast to it, and its result back to
@@ -26,8 +28,9 @@ def fp16_products(model: onnx.ModelProto, recurrence: bool = False) -> onnx.Mode
     Args:
         model: A graph in float32; it is not changed.
         recurrence: Lower the reservoir's recurrence too.
+        only: Names of the nodes to lower; all that may be when absent.
     """
-    lowered, products = _prepared(model, recurrence)
+    lowered, products = _prepared(model, recurrence, only)
     for product in products:
         if product.head:
             _store(product)
@@ -36,7 +39,9 @@ def fp16_products(model: onnx.ModelProto, recurrence: bool = False) -> onnx.Mode
     return lowered
 
 
-def fp16_weights(model: onnx.ModelProto, recurrence: bool = False) -> onnx.ModelProto:
+def fp16_weights(
+    model: onnx.ModelProto, recurrence: bool = False, only: frozenset[str] | None = None
+) -> onnx.ModelProto:
     """Store in float16, multiply in float32: half the file, and the speed of float32.
 
     An engine folds the cast of a constant when it loads the graph.
@@ -44,16 +49,20 @@ def fp16_weights(model: onnx.ModelProto, recurrence: bool = False) -> onnx.Model
     Args:
         model: A graph in float32; it is not changed.
         recurrence: Lower the reservoir's recurrence too.
+        only: Names of the nodes to lower; all that may be when absent.
     """
-    lowered, products = _prepared(model, recurrence)
+    lowered, products = _prepared(model, recurrence, only)
     for product in products:
         _store(product)
     return lowered
 
 
-def _prepared(model: onnx.ModelProto, recurrence: bool) -> tuple[onnx.ModelProto, list[Product]]:
+def _prepared(
+    model: onnx.ModelProto, recurrence: bool, only: frozenset[str] | None
+) -> tuple[onnx.ModelProto, list[Product]]:
     lowered = copy.deepcopy(model)
     products = find_products(lowered, recurrence)
+    products = [p for p in products if only is None or p.node.name in only]
     # What float16 cannot hold stays as it is.
     products = [p for p in products if float(np.abs(p.array).max()) <= _LARGEST]
     return lowered, products

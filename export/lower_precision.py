@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from .graphs import fix_batch
 from .held_out import TOKENS, MeasuredText, check_limit, measured_text, prefill_loss, step_loss
 from .model_card import model_card
 from .parity import TOLERANCE
+from .products import walk
 from .timing import engine_version, measure
 
 __all__ = ["quantize", "quantize_total"]
@@ -43,6 +45,7 @@ class _Job:
     method: str
     recurrence: bool
     max_loss_rise: float
+    max_difference: float
     text: MeasuredText
 
 
@@ -54,6 +57,7 @@ def quantize(
     method: str | None = None,
     text: str | Path | None = None,
     max_loss_rise: float | None = None,
+    max_difference: float | None = None,
     recurrence: bool = False,
     tokens: int | None = TOKENS,
     progress: Callable[[int], object] | None = None,
@@ -74,6 +78,9 @@ def quantize(
             the held-out part is taken. Python's reference texts when absent.
         max_loss_rise: Nats per token by which the loss may rise above float32's: 0.001 for
             fp16, 0.01 for int8 and 0.05 for int4 when absent.
+        max_difference: Of fp16 only: largest |difference| of a logit or a state value from
+            float32's. As many products are lowered as hold it. The gate's 5e-3 when absent;
+            a bundle that was given more fails a comparison with its checkpoint.
         recurrence: Lower the reservoir's recurrence too.
         tokens: Tokens of the text to measure at most; ``None`` for all.
         progress: Called with the number of tokens read.
@@ -92,6 +99,11 @@ def quantize(
         max_loss_rise = PRECISIONS[precision].max_loss_rise
     if not max_loss_rise >= 0:
         raise UsageError(f"max_loss_rise is {max_loss_rise!r}; give nats per token, 0 or above")
+    if max_difference is not None and (precision != "fp16" or not max_difference > 0):
+        raise UsageError(
+            f"max_difference is {max_difference!r} for {precision}; it is of fp16 only, and above "
+            "0: leave it out"
+        )
     check_limit(tokens)
     source = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     found = source.manifest.get("precision")
@@ -108,7 +120,9 @@ def quantize(
     _check_target(target)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
     measured = measured_text(source, tokenizer, text, tokens)
-    job = _Job(precision, method, recurrence, float(max_loss_rise), measured)
+    # int8 and int4 are judged by their loss; their differences are written down alone.
+    nearest = TOLERANCE.get(precision, math.inf) if max_difference is None else max_difference
+    job = _Job(precision, method, recurrence, float(max_loss_rise), nearest, measured)
     with replace_folder(target) as folder:
         manifest = _write_files(source, folder, job)
         _write_manifest(folder, manifest)
@@ -138,9 +152,14 @@ def _write_files(source: Bundle, folder: Path, job: _Job) -> dict[str, Any]:
     entries = manifest["graphs"]
     lowered: dict[str, onnx.ModelProto] = {}
     for kind in ("decode", "prefill"):
-        model = onnx.load(source.graph(kind))
         lowered[kind] = convert(
-            model, job.precision, job.method, job.recurrence, job.text.calibration, source.state
+            onnx.load(source.graph(kind)),
+            job.precision,
+            job.method,
+            job.recurrence,
+            job.text.calibration,
+            source.state,
+            job.max_difference,
         )
     if "generate" in entries:
         lowered["generate"] = generate_graph(lowered["decode"])
@@ -154,6 +173,7 @@ def _write_files(source: Bundle, folder: Path, job: _Job) -> dict[str, Any]:
         path = folder / f"{kind}.onnx"
         write_atomic(path, model.SerializeToString(deterministic=True))
         entries[kind] = {**entries[kind], "file": path.name, "sha256": sha256_file(path)}
+    counts = {kind: _lowered(model) for kind, model in lowered.items()}
     left_out = [entries[kind]["file"] for kind in entries if kind not in lowered]
     left_out += [name for name in manifest["files"] if name not in _KEPT]
     manifest["graphs"] = {kind: entries[kind] for kind in entries if kind in lowered}
@@ -161,12 +181,24 @@ def _write_files(source: Bundle, folder: Path, job: _Job) -> dict[str, Any]:
     manifest["precision"] = job.precision
     manifest["quantization"] = {
         "method": job.method,
+        "lowered_bytes": counts,
         "recurrence": job.recurrence,
         "quantizer": engine_version(),
         "left_out": sorted(left_out),
     }
     manifest["parity"] = []
     return manifest
+
+
+def _lowered(model: onnx.ModelProto) -> int:
+    """Bytes of what is held in fewer bits than 32."""
+    narrow = (onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
+    return sum(
+        len(tensor.raw_data)
+        for graph, _ in walk(model.graph)
+        for tensor in graph.initializer
+        if tensor.data_type in narrow
+    )
 
 
 def _measure(
@@ -188,8 +220,11 @@ def _measure(
         "max_loss_rise": job.max_loss_rise,
     }
     figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
-    tolerance = TOLERANCE.get(job.precision, TOLERANCE["fp32"])
-    return figures, drift(before, after, tokens, tolerance, progress)
+    if job.precision == "fp16":
+        figures["max_difference"] = job.max_difference
+    # Likeliest tokens that lie as close as what is allowed are a tie.
+    tie = min(job.max_difference, TOLERANCE["fp16"])
+    return figures, drift(before, after, tokens, tie, progress)
 
 
 def _gate(job: _Job, figures: dict[str, Any], rows: list[Comparison]) -> None:
@@ -203,10 +238,10 @@ def _gate(job: _Job, figures: dict[str, Any], rows: list[Comparison]) -> None:
                 f"{job.max_loss_rise:g} is allowed; choose another method or precision, or allow "
                 "more with --max-loss-rise"
             )
-    if job.precision not in TOLERANCE:
+    if job.precision != "fp16":
         return
     for row in rows:
-        failure = row.failure(TOLERANCE[job.precision])
+        failure = row.failure(job.max_difference)
         if failure is not None:
             raise ParityError(
                 f"{job.precision} ({job.method}) is too far from float32: {failure}; choose "

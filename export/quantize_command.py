@@ -41,6 +41,11 @@ __all__ = ["quantize_command"]
     help="fp16: multiply, weight-only. int8: weight-only, dynamic, static (for TensorRT). "
     "int4: weight-only. The first when absent.",
 )  # fmt: skip
+@click.option(
+    "--max-difference", type=click.FloatRange(0, min_open=True), metavar="X",
+    help="fp16: how far a logit or a state value may be from fp32's (0.005 when absent). As many "
+    "products are lowered as hold it.",
+)  # fmt: skip
 @click.option("--recurrence", is_flag=True, help="Lower the reservoir's recurrence as well.")
 @click.option(
     "--tokens", type=click.IntRange(64), default=TOKENS, show_default=True, metavar="N",
@@ -54,6 +59,7 @@ def quantize_command(
     text: Path | None,
     max_loss_rise: float | None,
     method: str | None,
+    max_difference: float | None,
     recurrence: bool,
     tokens: int,
     all_tokens: bool,
@@ -67,6 +73,7 @@ def quantize_command(
             out,
             precision,
             method=method,
+            max_difference=max_difference,
             text=text,
             max_loss_rise=max_loss_rise,
             recurrence=recurrence,
