@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from ..runtime.bundle import Bundle
-from ..runtime.errors import ParityError
+from ..runtime.errors import ParityError, UsageError
 from ..runtime.graph_generator import GraphGenerator
 from ..runtime.onnx_engine import OnnxEngine
 from ..train.checkpoint import Checkpoint, load_checkpoint
-from .bundle_writer import write_bundle
+from .bundle_writer import check_target, write_bundle
+from .conversions import chosen_method
 from .culprit import culprits
 from .generate_parity import CALLS, TOKENS, compare_generate
+from .lower_precision import quantize
 from .metadata import weights_sha256
 from .options import ExportOptions
 from .parity import STEPS, TOLERANCE, ParityReport, compare, gate_tokens, gate_total, run_gate
 
-__all__ = ["export", "verify", "verify_total"]
+__all__ = ["export", "export_with_report", "verify", "verify_total"]
 
 LONG = 100_000
 """Steps of the long comparison."""
@@ -32,7 +35,11 @@ def export(
     checkpoint: Checkpoint | str | Path,
     out: str | Path,
     *,
+    precision: str = "fp32",
+    text: str | Path | None = None,
+    max_loss_rise: float | None = None,
     progress: Callable[[int], object] | None = None,
+    note: Callable[[str], object] | None = None,
     **options: Any,
 ) -> Bundle:
     """Export a checkpoint to a bundle, if it passes the parity gate.
@@ -40,7 +47,12 @@ def export(
     Args:
         checkpoint: A loaded checkpoint, or the folder that ``rillet train`` wrote.
         out: The folder to write; an older bundle there is replaced as a whole.
+        precision: ``fp32``; or a lower one, to which the graphs are lowered once they have
+            passed the gate in float32: see :func:`.lower_precision.quantize`.
+        text: A text to measure the loss on, for a lower precision.
+        max_loss_rise: How far the loss may rise, for a lower precision.
         progress: Called with the number of tokens that the gate has read.
+        note: Called with what is done next, in words.
         **options: Fields of :class:`ExportOptions`.
 
     Returns:
@@ -51,9 +63,44 @@ def export(
         BundleError: There is no checkpoint, or it is damaged.
         ParityError: A graph fails the gate; nothing was written.
     """
+    return export_with_report(
+        checkpoint, Path(out), ExportOptions(**options), precision, text, max_loss_rise,
+        progress, note,
+    )[0]  # fmt: skip
+
+
+def export_with_report(
+    checkpoint: Checkpoint | str | Path,
+    out: Path,
+    options: ExportOptions,
+    precision: str = "fp32",
+    text: str | Path | None = None,
+    max_loss_rise: float | None = None,
+    progress: Callable[[int], object] | None = None,
+    note: Callable[[str], object] | None = None,
+) -> tuple[Bundle, ParityReport]:
+    """Like :func:`export`; gives the float32 graphs' figures as well."""
+    if precision == "fp32" and (text is not None or max_loss_rise is not None):
+        raise UsageError(
+            "text and max_loss_rise are for a lower precision, and this one is fp32; leave them "
+            "out, or choose fp16, int8 or int4"
+        )
+    check_target(out)
     loaded = checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(Path(checkpoint))
-    write_bundle(loaded, Path(out), progress=progress, options=ExportOptions(**options))
-    return Bundle.open(out)
+    if precision == "fp32":
+        report = write_bundle(loaded, out, progress=progress, options=options, note=note)
+        return Bundle.open(out), report
+    chosen_method(precision, None, False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{out.name}.", suffix=".tmp", dir=out.parent
+    ) as scratch:
+        whole = Path(scratch) / out.name
+        report = write_bundle(loaded, whole, progress=progress, options=options, note=note)
+        if note is not None:
+            note(precision)
+        bundle = quantize(whole, out, precision, text=text, max_loss_rise=max_loss_rise)
+    return bundle, report
 
 
 def verify(

@@ -30,7 +30,7 @@ from .options import ExportOptions
 from .parity import TOLERANCE, ParityReport, gate_tokens, run_gate
 from .timing import measure
 
-__all__ = ["CARD", "write_bundle"]
+__all__ = ["CARD", "check_target", "write_bundle"]
 
 CARD = "README.md"
 """The model card: the one file that is not hashed, so that it may be edited."""
@@ -78,7 +78,7 @@ def write_bundle(
     options = options or ExportOptions()
     if steps is not None:
         options = dataclasses.replace(options, parity_steps=steps)
-    _check_target(target)
+    check_target(target)
     with replace_folder(target) as folder:
         manifest = _write_files(checkpoint, folder, options, note or _silent)
         _write_json(folder / BUNDLE_FILE, {**manifest, "checksum": checksum(manifest)})
@@ -106,8 +106,12 @@ def _gate(
     return ParityReport(tuple(rows))
 
 
-def _check_target(target: Path) -> None:
-    """Only a bundle, or nothing, may be replaced."""
+def check_target(target: Path) -> None:
+    """Only a bundle, or nothing, may be replaced.
+
+    Raises:
+        UsageError: There is something else.
+    """
     if not target.exists() and not target.is_symlink():
         return
     if target.is_symlink() or not target.is_dir():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from ..train.checkpoint import load_checkpoint
 from ..train.progress import progress_bar
-from .bundle_writer import write_bundle
+from .api import export_with_report
+from .conversions import PRECISIONS
 from .generate_parity import CALLS, TOKENS
 from .opset import NEWEST, OPSET
 from .options import ExportOptions
@@ -22,6 +22,18 @@ __all__ = ["export"]
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
     help="Folder to write; an older bundle there is replaced as a whole.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["fp32", *PRECISIONS]), default="fp32", show_default=True,
+    help="Precision of the graphs; a lower one is reached as by rillet quantize.",
+)  # fmt: skip
+@click.option(
+    "--text", type=click.Path(path_type=Path), metavar="FILE",
+    help="For a lower precision: measure the loss on this text; see rillet quantize.",
+)  # fmt: skip
+@click.option(
+    "--max-loss-rise", type=click.FloatRange(0), metavar="X",
+    help="For a lower precision: nats per token by which the loss may rise.",
 )  # fmt: skip
 @click.option(
     "--parity-steps", type=click.IntRange(1), default=STEPS, show_default=True, metavar="N",
@@ -47,6 +59,9 @@ __all__ = ["export"]
 def export(
     run: Path,
     out: Path,
+    precision: str,
+    text: Path | None,
+    max_loss_rise: float | None,
     parity_steps: int,
     opset: int,
     static_batch: int | None,
@@ -63,7 +78,6 @@ def export(
         genai=genai,
         parity_steps=parity_steps,
     )
-    checkpoint = load_checkpoint(run)
     total = gate_total(parity_steps) + (3 * CALLS * TOKENS if generate else 0)
     with progress_bar(total, "token", "parity") as bar:
 
@@ -74,8 +88,16 @@ def export(
             bar.set_description("parity", refresh=False)
             bar.update(tokens)
 
-        report = write_bundle(checkpoint, out, progress=read, options=options, note=note)
+        bundle, report = export_with_report(
+            run, out, options, precision, text, max_loss_rise, read, note
+        )
     click.echo(report.table())
+    measured = bundle.manifest.get("quantization")
+    if measured:
+        click.echo(
+            f"In {precision}: {measured['loss']:.4f} nats per token on {measured['text']}, "
+            f"{measured['loss_fp32']:.4f} in float32."
+        )
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, fp32)")
+    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
     click.echo(f'Next: rillet generate {out} "Once"')

@@ -17,7 +17,7 @@ from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import replace_folder, sha256_file, write_atomic
 from ..runtime.onnx_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
-from .bundle_writer import CARD, _check_target
+from .bundle_writer import CARD, check_target
 from .comparison import Comparison
 from .conversions import PRECISIONS, chosen_method, convert
 from .drift import drift, drift_total
@@ -117,7 +117,7 @@ def quantize(
         raise UsageError(
             f"{target} is the bundle in fp32 itself, which would be lost; choose another --out"
         )
-    _check_target(target)
+    check_target(target)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
     measured = measured_text(source, tokenizer, text, tokens)
     # int8 and int4 are judged by their loss; their differences are written down alone.

@@ -207,6 +207,22 @@ def test_a_bundle_with_every_option_may_be_replaced(full: Bundle, small: Checkpo
     assert set(bundle.manifest["graphs"]) == {"decode", "prefill"}
 
 
+def test_a_lower_precision_is_exported_in_one_command(small_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "low"
+    text = tmp_path / "text.txt"
+    text.write_text("The stream learns what it reads, and writes in its words at once. " * 20)
+    arguments = ["export", str(small_run), "--out", str(out), "--precision", "int8"]
+    arguments += ["--text", str(text), "--parity-steps", "100", "--max-loss-rise", "0.05"]
+    shown = CliRunner().invoke(rillet, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "in float32" in shown.output
+    assert Bundle.open(out).manifest["precision"] == "int8"
+    assert load(out).generate("The", max_new_tokens=5, seed=1)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"low", "text.txt"}
+    with pytest.raises(UsageError, match="this one is fp32"):
+        export(small_run, tmp_path / "never", text=text)
+
+
 def test_inspect_shows_everything(small_bundle: Path) -> None:
     shown = CliRunner().invoke(rillet, ["inspect", str(small_bundle)])
     assert shown.exit_code == 0
