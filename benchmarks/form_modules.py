@@ -1,0 +1,175 @@
+"""Parts of the decoding step in other forms than the exporter's: same numbers, other nodes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rillet.export.decode_cnns import DecodeReadout, DecodeWaves, _Gated
+from rillet.export.decode_graph import _Reservoir
+from rillet.export.decode_memory import DecodeMemory
+from rillet.train import DualCNN
+from rillet.train.memory import _split
+from rillet.train.readout_cnn import ReadoutCNN
+from rillet.train.state import State
+
+__all__ = ["Filters", "Memory", "Recurrence", "ScatterAdd", "SeparateContexts", "parts_width"]
+
+
+class Filters(DecodeReadout):
+    """The second CNN's filters: ``sum`` or ``conv``."""
+
+    def __init__(self, inner: ReadoutCNN, form: str) -> None:
+        super().__init__(inner)
+        self.form, self.features = form, len(inner.filters)
+        if form == "conv":
+            # A grouped convolution keeps the outputs of a feature together, as in training.
+            self.filters = inner.filters.detach().reshape(self.width, 1, -1)
+            self.mix = _Gated(inner.mix)
+
+    def forward(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """As the exporter's."""
+        window = torch.cat([past[:, 1:], wave.unsqueeze(1)], dim=1)
+        if self.form == "conv":
+            taps = F.conv1d(window.transpose(1, 2), self.filters, groups=self.features).squeeze(2)
+        else:
+            taps = (torch.cat([window] * self.multiplier, dim=2) * self.filters).sum(1)
+        x = self.mix(taps, wave)
+        for norm, block in zip(self.norms, self.blocks, strict=False):
+            x = block(norm(x), x)
+        return self.norms[-1](x), window
+
+
+class SeparateContexts(DecodeWaves):
+    """The first CNN with a context tensor for each block."""
+
+    def forward(self, x: Tensor, context: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``x [B, d]`` and ``[B, k - 1, d]`` for each block."""
+        present = []
+        ones = torch.ones(1, len(self.taps) + 1)
+        taps = self.taps.chunk(len(self.norms), dim=1)
+        for index, (norm, gated) in enumerate(zip(self.norms, self.gated, strict=True)):
+            seen = torch.cat([context[index], norm(x).unsqueeze(1)], dim=1)  # [B, k, d]
+            all_taps = torch.cat([taps[index], self.newest[index : index + 1]])
+            x = gated((ones @ (seen * all_taps)).squeeze(1), x)
+            present.append(seen[:, 1:])
+        return self.norm(self.emit(x)), tuple(present)
+
+
+class Recurrence(_Reservoir):
+    """The reservoir with its product in blocks (``matmul`` or ``conv``), or with ``none``."""
+
+    def __init__(self, model: DualCNN, form: str) -> None:
+        super().__init__(model.reservoir, model.embedder.codes)
+        self.form, self.count = form, model.config.reservoir_blocks
+        size = len(self.recurrent)
+        self.width = size // self.count
+        shuffle = torch.arange(size).view(self.count, self.width).T.reshape(-1)
+        dense = torch.empty_like(self.recurrent)
+        dense[shuffle] = self.recurrent.T
+        places = range(0, size, self.width)
+        blocks = [dense[i : i + self.width, i : i + self.width] for i in places]
+        kernel = torch.cat(blocks).unsqueeze(2) if form == "conv" else torch.stack(blocks).mT
+        self.register_buffer("kernel", kernel.contiguous())
+
+    def forward(self, token: Tensor, state: Tensor) -> Tensor:
+        """As the exporter's."""
+        z = F.embedding(token, self.drive)
+        if self.form == "matmul":
+            blocks = state.view(-1, self.count, 1, self.width) @ self.kernel
+            z = z + blocks.transpose(1, 3).reshape(-1, self.count * self.width)
+        elif self.form == "conv":
+            blocks = F.conv1d(state.unsqueeze(2), self.kernel, groups=self.count)
+            blocks = blocks.view(-1, self.count, self.width).transpose(1, 2)
+            z = z + blocks.reshape(-1, self.count * self.width)
+        wave = torch.exp(z.abs() * -self.decay) * torch.sin(z)
+        return torch.cat([state, state * self.kept + wave * self.gain], dim=1)
+
+
+class ScatterAdd(nn.Module):
+    """The read of the memory as a scatter with addition."""
+
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+
+    def forward(self, weights: Tensor, tokens: Tensor) -> Tensor:
+        """Weights ``[B, 1, M]`` and tokens ``[B, M]`` to ``[B, V]``."""
+        start = weights.new_zeros(weights.shape[0], self.vocab_size)
+        return start.scatter_add(1, tokens, weights.squeeze(1))
+
+
+class Memory(DecodeMemory):
+    """The memory written by shifting (``shift``), or with keys that are stored in another way.
+
+    ``transposed`` keys are ``[B, n, M]``. Keys in ``parts`` are those of
+    :func:`rillet.train.memory.closeness`, made when they are stored: the coarse part, the rest
+    and the halves of their squares, ``[B, M, 2 n + 2]``. The distance is then one product with
+    two columns. ``product`` is the product of keys alone, which has no digits to spare.
+    """
+
+    def __init__(self, model: DualCNN, form: str) -> None:
+        super().__init__(model.memory, model.readout_cnn.head)
+        self.form = form
+        self.beta = float(-2 * self.fall[0, 0])
+        width = parts_width(self.key_width) if form.startswith("parts") else self.key_width
+        self.columns = torch.zeros(1, 1, width).long()
+
+    def forward(
+        self, token: Tensor, learn: Tensor, reservoir: Tensor | None, features: Tensor,
+        past: State, present: State,
+    ) -> Tensor:  # fmt: skip
+        """As the exporter's."""
+        before, query = self._keys(token, reservoir, past, present).chunk(2, dim=1)
+        present["position"] = past["position"] + 1
+        slot = ((present["position"] + (self.capacity - 1)) % self.capacity).view(-1, 1, 1)
+        before = before * learn.view(-1, 1, 1)
+        if self.form == "shift":
+            keys = torch.cat([past["memory_keys"][:, 1:], before], dim=1)
+            tokens = torch.cat([past["memory_tokens"][:, 1:], token], dim=1)
+            exponent = self._exponent(keys, query)
+        else:
+            tokens = past["memory_tokens"].scatter(1, slot.squeeze(2), token)
+            keys, exponent = self._stored(past["memory_keys"], slot, before, query)
+        present["memory_keys"], present["memory_tokens"] = keys, tokens
+        weights = torch.relu(torch.exp(exponent) - self.least)
+        return self._combine(features, self.followed(weights, tokens))
+
+    def _stored(
+        self, keys: Tensor, slot: Tensor, before: Tensor, query: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The keys with the new one among them, and the exponents ``[B, 1, M]``."""
+        if self.form == "transposed":
+            keys = keys.scatter(2, slot + self.columns.mT, before.mT)
+            apart = keys - query.mT
+            return keys, self.fall @ (apart * apart)
+        if self.form == "product":
+            keys = keys.scatter(1, slot + self.columns, before)
+            return keys, (query * self.beta) @ keys.mT - self.beta
+        coarse, rest = _split(before)
+        row = torch.cat([coarse, rest, *_halves(coarse, rest)], dim=2)
+        coarse, rest = _split(query)
+        none, one = torch.zeros_like(coarse), torch.ones_like(coarse[:, :, :1])
+        exact = torch.cat([coarse, none, one, none[:, :, :1]], dim=2)
+        small = torch.cat([rest, query, none[:, :, :1], one], dim=2)
+        both = torch.cat([exact, small], dim=1)  # [B, 2, 2 n + 2]
+        own = torch.cat(_halves(coarse, rest), dim=1)  # [B, 2, 1]
+        if self.form == "parts, transposed":
+            keys = keys.scatter(2, slot + self.columns.mT, row.mT)
+            found = both @ keys + own
+        else:
+            keys = keys.scatter(1, slot + self.columns, row)
+            found = both @ keys.mT + own
+        return keys, found.sum(1, keepdim=True) * self.beta
+
+
+def parts_width(width: int) -> int:
+    """Numbers in a key that is stored in parts."""
+    return 2 * width + 2
+
+
+def _halves(coarse: Tensor, rest: Tensor) -> list[Tensor]:
+    """Halves of the squares, negative: of the coarse part, and what the rest adds."""
+    exact = coarse.pow(2).sum(2, keepdim=True) * -0.5
+    return [exact, (rest * (coarse + rest * 0.5)).sum(2, keepdim=True) * -1.0]
