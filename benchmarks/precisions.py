@@ -24,7 +24,8 @@ from rillet.export.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
 from rillet.runtime.onnx_engine import OnnxEngine
 
-_BURSTS, _STEPS = 40, 100
+_BURSTS, _STEPS = 300, 20
+"""Short bursts: on a shared machine the least of long ones is not free of others' work."""
 
 
 def main(source: Path, corpus: Path) -> None:
