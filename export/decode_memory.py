@@ -15,8 +15,9 @@ from ..train.stream_memory import FLOOR, SUREST, StreamMemory
 
 __all__ = ["DecodeMemory"]
 
-_WIDEST = 256
-"""Vocabularies up to this size are read one-hot; larger ones as two digits."""
+_WIDEST = 128
+"""Vocabularies up to this size are read one-hot; larger ones as two digits (88.6 µs a step against
+93.0 at 256 tokens, the other way round by 8 at 65)."""
 
 
 class DecodeMemory(nn.Module):
