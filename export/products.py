@@ -96,6 +96,10 @@ def split_gemms(products: list[Product]) -> None:
         if any(a.name == "transB" and a.i for a in node.attribute):
             turned = np.ascontiguousarray(product.array.T)
             product.weight.CopyFrom(numpy_helper.from_array(turned, product.weight.name))
+            # The shape that the graph notes beside it is no longer its own.
+            for place, entry in reversed(list(enumerate(product.owner.value_info))):
+                if entry.name == product.weight.name:
+                    del product.owner.value_info[place]
         node.op_type = "MatMul"
         del node.attribute[:]
         node.input[:] = node.input[:2]
