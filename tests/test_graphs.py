@@ -174,3 +174,25 @@ def test_small_constants_survive_the_export() -> None:
         found.append(session.run(["logits"], feeds)[0])
     for logits in found[1:]:
         np.testing.assert_array_equal(found[0], logits)
+
+
+@pytest.mark.parametrize("vocab_size", [129, 300])
+def test_large_vocabularies_are_read_by_digits(vocab_size: int) -> None:
+    """Two digits for each token, the last of them not all in use: the same prediction."""
+    torch.manual_seed(0)
+    model = DualCNN(SMALL.replace(vocab_size=vocab_size))
+    model.fit(torch.randint(vocab_size, (4_000,))).eval()
+    session = ort.InferenceSession(decode_graph(model).SerializeToString())
+    names = [output.name for output in session.get_outputs()]
+    tokens = torch.randint(vocab_size, (2, 40))
+    tokens[:, 20:] = tokens[:, :20]  # the second half is found again
+    tokens[:, -1] = vocab_size - 1
+    state = {name: value.numpy() for name, value in model.zero_state(2).items()}
+    with torch.no_grad():
+        wanted, _ = model(tokens, model.zero_state(2))
+    for place in range(tokens.shape[1]):
+        feeds = {"input_ids": tokens[:, place : place + 1].numpy(), "learn": np.ones(2, np.float32)}
+        feeds |= {f"past.{name}": value for name, value in state.items()}
+        outputs = dict(zip(names, session.run(None, feeds), strict=True))
+        state = {name: outputs[f"present.{name}"] for name in state}
+        np.testing.assert_allclose(outputs["logits"][:, 0], wanted[:, place], atol=1e-5)
