@@ -107,6 +107,7 @@ def test_other_graphs_are_made_anew_or_left_out(small: Checkpoint, tmp_path: Pat
     assert all(e.type.tensor_type.shape.dim[0].dim_value == 2 for e in static.graph.input)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["single CNN", "standard reservoir", "the least", "no memory", "reservoir in blocks"],
