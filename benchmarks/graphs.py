@@ -4,7 +4,8 @@
 
 One thread, two swapped bindings, the greedy choice included but where a row names a sampler.
 A preset's model has fresh weights: the time does not depend on them. Everything takes turns in
-short bursts in one run, and the least of each is the figure: compare ratios.
+short bursts in one run, and the least of each, in the thread's own time, is the figure: compare
+ratios.
 """
 
 from __future__ import annotations
