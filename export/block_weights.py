@@ -24,7 +24,9 @@ def block_weights(
     """Hold each product's weight in blocks of ``bits`` bits with a scale for each block.
 
     The product becomes onnxruntime's ``MatMulNBits``, which no other engine knows. What it
-    rounds, it rounds within one row: rows never mix, and nothing depends on a chunk's length.
+    rounds, it rounds within one row: rows never mix. With ``accuracy`` 4, inputs are rounded as
+    well, by another kernel for one row than for many: chunks of other lengths differ (measured:
+    ``docs/decisions.md``).
 
     Args:
         model: A graph in float32; it is not changed.

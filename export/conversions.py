@@ -36,7 +36,7 @@ class Precision:
 
 
 PRECISIONS = {
-    "fp16": Precision(("multiply", "weight-only"), 0.001),
+    "fp16": Precision(("weight-only", "multiply"), 0.001),
     "int8": Precision(("weight-only", "dynamic", "static"), 0.01),
     "int4": Precision(("weight-only",), 0.05),
 }

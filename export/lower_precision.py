@@ -72,7 +72,7 @@ def quantize(
         bundle: A bundle in fp32, or its folder.
         out: The folder to write; an older bundle there is replaced as a whole.
         precision: ``fp16``, ``int8`` or ``int4``.
-        method: ``multiply`` or ``weight-only`` for fp16; ``weight-only``, ``dynamic`` or
+        method: ``weight-only`` or ``multiply`` for fp16; ``weight-only``, ``dynamic`` or
             ``static`` for int8; ``weight-only`` for int4. The first when absent.
         text: A UTF-8 text to measure the loss on. Of the corpus that the model was trained on,
             the held-out part is taken. Python's reference texts when absent.

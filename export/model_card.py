@@ -69,7 +69,7 @@ def model_card(
     lines += _quantization(manifest.get("quantization"))
     lines += [
         "",
-        "## Parity with PyTorch",
+        "## Parity with PyTorch" if manifest["precision"] == "fp32" else "## Beside float32",
         "",
         "| graph | read | tokens | chosen tokens that differ | largest difference of a logit |",
         "| --- | --- | --- | --- | --- |",

@@ -38,7 +38,7 @@ __all__ = ["quantize_command"]
 )  # fmt: skip
 @click.option(
     "--method", type=click.Choice(METHODS),
-    help="fp16: multiply, weight-only. int8: weight-only, dynamic, static (for TensorRT). "
+    help="fp16: weight-only, multiply. int8: weight-only, dynamic, static (for TensorRT). "
     "int4: weight-only. The first when absent.",
 )  # fmt: skip
 @click.option(
