@@ -40,9 +40,9 @@ class Generation:
         given = {
             "last_logits": self.logits[:, 0],
             "uniforms": self.uniforms,
-            "temperature": np.asarray([params.temperature], np.float32),
+            "temperature": np.asarray([params.temperature], np.float64),
             "top_k": np.asarray([params.top_k], np.int64),
-            "top_p": np.asarray([params.top_p], np.float32),
+            "top_p": np.asarray([params.top_p], np.float64),
             "end_token": np.asarray([-1], np.int64),
             "learn": np.ones(1, np.float32),
         }

@@ -14,9 +14,9 @@ __all__ = ["generate_graph"]
 _SAMPLING: dict[str, tuple[int, list[str | int]]] = {
     "last_logits": (TensorProto.FLOAT, ["batch", 0]),
     "uniforms": (TensorProto.DOUBLE, ["batch", "count"]),
-    "temperature": (TensorProto.FLOAT, [1]),
+    "temperature": (TensorProto.DOUBLE, [1]),
     "top_k": (TensorProto.INT64, [1]),
-    "top_p": (TensorProto.FLOAT, [1]),
+    "top_p": (TensorProto.DOUBLE, [1]),
     "end_token": (TensorProto.INT64, [1]),
 }
 """Inputs beside those of the step: type and sizes; 0 stands for the vocabulary."""
@@ -57,7 +57,6 @@ def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
         node("Unsqueeze", ["by_turn", "third"], ["numbers"], name="uniforms/numbers"),
         node("Unsqueeze", ["last_logits", "second"], ["first_logits"], name="first_logits"),
         node("Greater", ["temperature", "cold"], ["warm"], name="sampling/warm"),
-        node("Cast", ["temperature"], ["heat"], name="sampling/heat", to=TensorProto.DOUBLE),
         node("Greater", ["top_k", "no_k"], ["cut_k"], name="sampling/cut_k"),
         node("Less", ["top_p", "no_p"], ["cut_p"], name="sampling/cut_p"),
         node("Or", ["cut_k", "cut_p"], ["cut"], name="sampling/cut"),
@@ -84,7 +83,7 @@ def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
     ]
     constants = _tensors(
         one=np.asarray(1), second=np.asarray([1]), third=np.asarray([2]), no_k=np.asarray([0]),
-        no_p=np.asarray([1], np.float32), cold=np.asarray([0], np.float32),
+        no_p=np.asarray([1.0]), cold=np.asarray([0.0]),
     )  # fmt: skip
     graph = helper.make_graph(nodes, "generate", graph_inputs, graph_outputs, constants)
     model = helper.make_model(
@@ -173,7 +172,7 @@ def _warm(vocab_size: int) -> onnx.GraphProto:
         node("Cast", ["body_logits"], ["wide"], to=TensorProto.DOUBLE),
         node("ReduceMax", ["wide", "across"], ["top"]),
         node("Sub", ["wide", "top"], ["below"]),
-        node("Div", ["below", "heat"], ["scaled"]),
+        node("Div", ["below", "temperature"], ["scaled"]),
         node("Exp", ["scaled"], ["weights"]),
         node("If", ["cut"], ["kept"], then_branch=_cut(vocab_size), else_branch=_whole()),
         node("CumSum", ["kept", "axis"], ["ends"]),
@@ -218,8 +217,7 @@ def _cut(vocab_size: int) -> onnx.GraphProto:
         node("Div", ["strong", "sum"], ["share"]),
         node("CumSum", ["share", "axis"], ["reached"]),
         node("Sub", ["reached", "share"], ["earlier"]),
-        node("Cast", ["top_p"], ["p"], to=TensorProto.DOUBLE),
-        node("Less", ["earlier", "p"], ["inside"]),
+        node("Less", ["earlier", "top_p"], ["inside"]),
         node("Not", ["cut_p"], ["any_p"]),
         node("Or", ["inside", "any_p"], ["stays"]),
         node("Where", ["stays", "share", "nothing"], ["nucleus"]),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .batch import Batch
 from .bundle import Bundle
@@ -18,6 +19,9 @@ from .score import Score
 from .session import Session
 from .text_stream import GenerationStats, TextStream
 from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from .graph_generator import GraphGenerator
 
 __all__ = ["Model", "load"]
 
@@ -110,6 +114,21 @@ class Model:
                 f"{', '.join(sorted(known))}"
             )
         return dataclasses.replace(base, **changes)
+
+    @functools.cached_property
+    def graph_generator(self) -> GraphGenerator:
+        """The generating graph of the bundle, loaded when it is first needed.
+
+        Raises:
+            BundleError: The bundle has none.
+            UsageError: The engine is not ONNX Runtime.
+        """
+        from .graph_generator import GraphGenerator
+        from .onnx_engine import OnnxEngine
+
+        if not isinstance(self.engine, OnnxEngine):
+            raise UsageError("generating in the graph needs ONNX Runtime; step the model instead")
+        return GraphGenerator(self.engine, self.engine.threads)
 
     @property
     def info(self) -> ModelInfo:

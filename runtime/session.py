@@ -302,9 +302,32 @@ class Session:
         params: SamplingParams | None = None,
         *,
         on_text: Callable[[str], object] | None = None,
+        in_graph: bool = False,
         **sampling: Any,
     ) -> str:
-        """Generate a text; the arguments are those of :meth:`stream`."""
+        """Generate a text.
+
+        Args:
+            params: How to sample; the bundle's defaults when absent.
+            on_text: Called with each piece.
+            in_graph: Draw tokens inside the bundle's generating graph, many for one call: the
+                same text for the same seed. It knows temperature, top-k, top-p and stop strings,
+                and ``on_text`` must leave the session alone.
+            **sampling: Fields of :class:`SamplingParams` to change.
+
+        Returns:
+            The text.
+
+        Raises:
+            UsageError: An option has a value that can never work, or one that the graph does not
+                know.
+            BundleError: ``in_graph``, and the bundle has no generating graph.
+        """
+        if in_graph:
+            from .in_graph import write_in_graph
+
+            generation = self._begin(self.model.sampling(params, **sampling))
+            return write_in_graph(self, generation, on_text)
         return "".join(self.stream(params, on_text=on_text, **sampling))
 
     def samples(self, n: int, params: SamplingParams | None = None, **sampling: Any) -> list[str]:

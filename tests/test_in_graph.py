@@ -1,0 +1,83 @@
+"""Sessions that write with the generating graph: the text of the steps, for the same seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rillet.runtime import BundleError, Model, UsageError, load
+
+SAMPLING: list[dict[str, Any]] = [
+    {"temperature": 0.0},
+    {"temperature": 0.8, "seed": 3},
+    {"temperature": 1.1, "top_k": 9, "top_p": 0.85, "seed": 4},
+]
+
+
+@pytest.mark.parametrize("sampling", SAMPLING, ids=str)
+@pytest.mark.parametrize("learn", ["read", "all"])
+@pytest.mark.parametrize("count", [0, 1, 32, 75])
+def test_the_same_text_as_step_by_step(
+    small_model: Model, sampling: dict[str, Any], learn: str, count: int
+) -> None:
+    """And the same stream after it: position, prediction, state and random numbers."""
+    inside, outside = small_model.session(learn), small_model.session(learn)
+    pieces: list[str] = []
+    for session in (inside, outside):
+        session.feed("The reference ")
+    text = inside.generate(in_graph=True, on_text=pieces.append, max_new_tokens=count, **sampling)
+    assert text == "".join(pieces) == outside.generate(max_new_tokens=count, **sampling)
+    assert inside.position == outside.position
+    np.testing.assert_allclose(inside.logits, outside.logits, atol=1e-5)
+    for name, value in inside.state.items():
+        np.testing.assert_allclose(value, outside.state[name], atol=1e-5, err_msg=name)
+    assert "".join(inside.resume(20)) == "".join(outside.resume(20))
+
+
+@pytest.mark.parametrize("place", [0, 5, 31, 32, 50])
+def test_a_stop_string_leaves_the_stream_where_it_would_be(small_model: Model, place: int) -> None:
+    """Wherever in a call it comes; nothing after it is read, drawn or learnt."""
+    whole = small_model.generate("The ", learn="all", temperature=1.0, seed=8, max_new_tokens=90)
+    stop = whole[place : place + 3]
+    texts, sessions = [], []
+    for in_graph in (True, False):
+        session = small_model.session("all")
+        session.feed("The ")
+        texts.append(
+            session.generate(
+                in_graph=in_graph, temperature=1.0, seed=8, max_new_tokens=90, stop=[stop]
+            )
+        )
+        sessions.append(session)
+    inside, outside = sessions
+    assert texts[0] == texts[1] == whole[: whole.index(stop)]
+    assert inside.position == outside.position
+    for name, value in inside.state.items():
+        np.testing.assert_allclose(value, outside.state[name], atol=1e-5, err_msg=name)
+    assert "".join(inside.resume(20)) == "".join(outside.resume(20))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [{"min_p": 0.1}, {"typical_p": 0.5}, {"top_logprobs": 3}, {"repetition_penalty": 1.2}],
+    ids=str,
+)
+def test_what_the_graph_does_not_know_is_refused(
+    small_model: Model, option: dict[str, Any]
+) -> None:
+    session = small_model.session()
+    session.feed("The ")
+    before = session.position
+    with pytest.raises(UsageError, match="cannot be used inside the graph"):
+        session.generate(in_graph=True, **option)
+    assert session.position == before
+
+
+def test_a_bundle_without_the_graph_says_so(small_bundle: Path) -> None:
+    model = load(small_bundle)
+    del model.bundle.manifest["graphs"]["generate"]
+    with pytest.raises(BundleError, match="no generate graph"):
+        model.session().generate(in_graph=True, max_new_tokens=3)
