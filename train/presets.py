@@ -21,16 +21,18 @@ PRESETS: dict[str, DualCNNConfig] = {
         steps=2400,
     ),
     "small": DualCNNConfig().replace(
-        width=256,
+        width=208,
         attention_heads=8,
-        wave_features=256,
-        hidden=640,
+        attention_window=128,
+        wave_features=208,
+        hidden=512,
         wave_blocks=4,
         dropout=0.5,
         input_dropout=0.15,
         weight_decay=0.3,
-        learning_rate=2e-3,
-        steps=3000,
+        learning_rate=2.5e-3,
+        validation=0.005,
+        steps=3200,
     ),
 }
 """Configurations by size; ``nano`` is the default of every command."""
