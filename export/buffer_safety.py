@@ -6,6 +6,9 @@ import onnx
 
 __all__ = ["unsafe_state"]
 
+_ALIASES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+"""Operators whose output an engine may leave in the buffer of their input."""
+
 
 def unsafe_state(graph: onnx.GraphProto) -> list[str]:
     """State tensors whose past may still be read after their present is written.
@@ -33,10 +36,17 @@ def unsafe_state(graph: onnx.GraphProto) -> list[str]:
         if name == output.name or output.name not in writer:
             continue
         done_before = waits[writer[output.name]]
+        same = {f"past.{name}"}  # what may stand in the very buffer of the past
         for index, node in enumerate(graph.node):
             if node.op_type == "Shape":
                 continue  # reads no values
-            if f"past.{name}" in _read_names(node) and index not in done_before:
+            if not same & _read_names(node):
+                continue
+            if node.op_type in _ALIASES and node.input[0] in same:
+                same |= set(node.output)  # whoever reads that reads the past
+                if node.op_type != "Identity":  # which may be what copies it out
+                    continue
+            if index not in done_before:
                 unsafe.append(f"{name} (read by {node.name or node.op_type})")
     return unsafe
 

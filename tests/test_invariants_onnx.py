@@ -182,3 +182,25 @@ def test_unsafe_sharing_is_found(small_bundle: Path) -> None:
     late = onnx.helper.make_node("Identity", ["past.reservoir"], ["late"], name="late_reader")
     graph.graph.node.append(late)
     assert unsafe_state(graph.graph) == ["reservoir (read by late_reader)"]
+
+
+def test_a_reader_behind_a_reshape_is_seen() -> None:
+    """An engine may leave a reshaped tensor where it is: its readers read the past."""
+    from rillet.export.buffer_safety import unsafe_state
+
+    node = onnx.helper.make_node
+    graph = onnx.helper.make_graph(
+        [
+            node("Unsqueeze", ["past.x", "axis"], ["column"]),
+            node("Add", ["past.x", "one"], ["present.x"], name="writer"),
+            node("Mul", ["column", "column"], ["logits"], name="late"),
+        ],
+        "graph", [], [onnx.helper.make_empty_tensor_value_info("present.x")],
+    )  # fmt: skip
+    assert unsafe_state(graph) == ["x (read by late)"]
+    graph.node[1].input[0] = "logits"  # the writer now waits for the reader
+    ordered = [graph.node[0], graph.node[2], graph.node[1]]
+    nodes = [onnx.NodeProto.FromString(entry.SerializeToString()) for entry in ordered]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    assert unsafe_state(graph) == []
