@@ -27,7 +27,7 @@ from .graphs import decode_graph, fix_batch, prefill_graph
 from .metadata import exporter_versions, state_table, weights_sha256, write_metadata
 from .model_card import model_card
 from .options import ExportOptions
-from .parity import TOLERANCE, ParityReport, gate_tokens, run_gate
+from .parity import TOLERANCE, ParityReport, run_gate
 from .timing import measure
 
 __all__ = ["CARD", "check_target", "write_bundle"]
@@ -46,7 +46,6 @@ _FILES = {
     CARD,
     *GENAI_FILES,
 }
-_PROMPT = 1_500
 
 
 def write_bundle(
@@ -101,8 +100,11 @@ def _gate(
     model, engine = checkpoint.model, OnnxEngine(bundle, "cpu")
     rows = run_gate(model, checkpoint.tokenizer, engine, "fp32", steps, progress)
     if GraphGenerator.exists(bundle):
-        prompt = gate_tokens(checkpoint.tokenizer, min(steps, _PROMPT))
-        rows.append(compare_generate(model, engine, prompt, TOLERANCE["fp32"], progress))
+        rows.append(
+            compare_generate(
+                model, checkpoint.tokenizer, engine, steps, TOLERANCE["fp32"], progress
+            )
+        )
     return ParityReport(tuple(rows))
 
 

@@ -9,7 +9,7 @@ import click
 from ..train.progress import progress_bar
 from .api import export_with_report
 from .conversions import PRECISIONS
-from .generate_parity import CALLS, TOKENS
+from .generate_parity import GENERATED
 from .opset import NEWEST, OPSET
 from .options import ExportOptions
 from .parity import STEPS, gate_total
@@ -78,7 +78,7 @@ def export(
         genai=genai,
         parity_steps=parity_steps,
     )
-    total = gate_total(parity_steps) + (3 * CALLS * TOKENS if generate else 0)
+    total = gate_total(parity_steps) + (GENERATED if generate else 0)
     with progress_bar(total, "token", "parity") as bar:
 
         def note(what: str) -> None:

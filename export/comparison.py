@@ -96,6 +96,9 @@ class Comparison:
         outputs: How far each output is off, by name: the logits, and each state tensor.
         parts: Largest |difference| of a logit in each tenth of the stream.
         provider: The execution provider that was compared.
+        nats: Negative log-probability of the tokens that came, summed, by the engine.
+        nats_wanted: The same by PyTorch.
+        predicted: Tokens in these sums.
     """
 
     graph: str
@@ -107,6 +110,14 @@ class Comparison:
     outputs: dict[str, Difference] = field(default_factory=dict)
     parts: list[float] = field(default_factory=lambda: [0.0] * _PARTS)
     provider: str = "CPUExecutionProvider"
+    nats: float = 0.0
+    nats_wanted: float = 0.0
+    predicted: int = 0
+
+    @property
+    def loss_rise(self) -> float:
+        """Nats per token by which the engine predicts what came worse than PyTorch."""
+        return (self.nats - self.nats_wanted) / self.predicted if self.predicted else 0.0
 
     @property
     def deltas(self) -> dict[str, float]:

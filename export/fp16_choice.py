@@ -11,6 +11,7 @@ import onnx
 
 from ..runtime.contract import StateTensor
 from .products import find_products
+from .stream_graph import stream_graph
 
 __all__ = ["Lower", "as_many_as_hold"]
 
@@ -79,27 +80,12 @@ def as_many_as_hold(
 def _read(
     model: onnx.ModelProto, tokens: npt.NDArray[np.int64], state: Sequence[StateTensor]
 ) -> list[npt.NDArray[Any]]:
-    """All logits of a stream and the state after each chunk, on one thread."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    session: Any = ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    shape = next(e for e in model.graph.input if e.name == "input_ids").type.tensor_type.shape
-    length = _CHUNK if shape.dim[1].dim_param else 1
-    feeds: dict[str, Any] = {row.past: row.zeros(len(tokens)) for row in state}
-    feeds["learn"] = np.ones(len(tokens), np.float32)
+    """All logits of a stream, and the state after each chunk."""
     found: list[npt.NDArray[Any]] = []
-    for start in range(0, tokens.shape[1], length):
-        feeds["input_ids"] = tokens[:, start : start + length]
-        logits, *present = session.run(["logits", *(row.present for row in state)], feeds)
-        feeds |= {row.past: value for row, value in zip(state, present, strict=True)}
-        found.append(logits)
+    for start, seen in stream_graph(model, tokens, state, _CHUNK, ["logits"]):
+        found.append(seen["logits"])
         if start % _CHUNK == 0:
-            found += present
+            found += [seen[row.present] for row in state]
     return found
 
 

@@ -11,20 +11,27 @@ import torch
 
 from ..runtime.graph_generator import GraphGenerator
 from ..runtime.onnx_engine import OnnxEngine
+from ..runtime.tokenizer import Tokenizer
 from ..train.model import DualCNN
 from .comparison import Comparison, Difference
-from .parity import compare_state
+from .parity import compare_state, gate_tokens
 
-__all__ = ["CALLS", "TOKENS", "compare_generate"]
+__all__ = ["GENERATED", "compare_generate"]
 
-TOKENS = 32
+_PROMPT = 1_500
+"""Tokens to read first at most: more than the memory of any preset holds."""
+
+_TOKENS = 32
 """Tokens a call."""
 
-CALLS = 8
+_CALLS = 8
 """Calls with each kind of sampling."""
 
 _SAMPLING: tuple[tuple[float, int, float], ...] = ((0.0, 0, 1.0), (1.0, 0, 1.0), (0.8, 10, 0.9))
 """Temperature, top-k and top-p: greedy, plain, and with both cuts."""
+
+GENERATED = len(_SAMPLING) * _CALLS * _TOKENS
+"""Tokens that are written in all."""
 
 _TIE = 1e-3
 """A number this close to where two tokens meet may fall to either."""
@@ -33,8 +40,9 @@ _TIE = 1e-3
 @torch.no_grad()
 def compare_generate(
     model: DualCNN,
+    tokenizer: Tokenizer,
     engine: OnnxEngine,
-    prompt: npt.NDArray[Any],
+    steps: int,
     tolerance: float,
     progress: Callable[[int], object] | None = None,
 ) -> Comparison:
@@ -45,8 +53,9 @@ def compare_generate(
 
     Args:
         model: The PyTorch model.
+        tokenizer: Its tokenizer.
         engine: The engine.
-        prompt: Tokens to read first, ``[1, T]``.
+        steps: Tokens of real text to read first, if that many.
         tolerance: Likeliest tokens closer than this are a tie.
         progress: Called with the number of tokens written.
 
@@ -54,6 +63,7 @@ def compare_generate(
         The figures.
     """
     generator = GraphGenerator(engine)
+    prompt = gate_tokens(tokenizer, min(steps, _PROMPT))
     result = Comparison("generate", "its own text", provider=engine.provider)
     logits = result.outputs["logits"] = Difference()
     output, state = model(torch.from_numpy(prompt), model.zero_state())
@@ -61,11 +71,10 @@ def compare_generate(
     last = engine.prefill(prompt, engine_state)[:, -1].copy()
     expected = output[:, -1:].numpy()
     random = np.random.default_rng(3)
-    total = len(_SAMPLING) * CALLS * TOKENS
     learn = torch.zeros(1)
     for temperature, top_k, top_p in _SAMPLING:
-        for _ in range(CALLS):
-            numbers = random.random((1, TOKENS))
+        for _ in range(_CALLS):
+            numbers = random.random((1, _TOKENS))
             tokens, last = generator.generate(
                 engine_state, last, numbers, temperature=temperature, top_k=top_k, top_p=top_p
             )
@@ -82,7 +91,7 @@ def compare_generate(
             result.tokens += tokens.size
             at = np.asarray([result.tokens - 1])
             by_step = logits.add(expected, last[:, None], at, tolerance)
-            part = int(at[0]) * len(result.parts) // total
+            part = int(at[0]) * len(result.parts) // GENERATED
             result.parts[part] = max(result.parts[part], float(by_step[0]))
             compare_state(result, state, engine_state.read(), int(at[0]), tolerance)
             if progress is not None:

@@ -27,7 +27,7 @@ from .held_out import TOKENS, MeasuredText, check_limit, measured_text, prefill_
 from .model_card import model_card
 from .parity import TOLERANCE
 from .products import walk
-from .timing import engine_version, measure
+from .timing import measure
 
 __all__ = ["quantize", "quantize_total"]
 
@@ -183,7 +183,7 @@ def _write_files(source: Bundle, folder: Path, job: _Job) -> dict[str, Any]:
         "method": job.method,
         "lowered_bytes": counts,
         "recurrence": job.recurrence,
-        "quantizer": engine_version(),
+        "quantizer": OnnxEngine(source, "cpu").version,
         "left_out": sorted(left_out),
     }
     manifest["parity"] = []

@@ -33,7 +33,11 @@ __all__ = [
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 5e-3}
 """Largest |difference| of a logit or a state value, by precision. What is not here is judged by
-its held-out loss, which :func:`rillet.export.quantize` measures: its differences are reported."""
+its loss: differences are reported, and the loss on real text may rise as far as was allowed when
+:func:`rillet.export.quantize` measured the held-out one."""
+
+REAL_TEXT = "real text"
+"""What reports call the text that every gate reads."""
 
 STEPS = 10_000
 _SPAN = 256
@@ -48,22 +52,35 @@ class ParityReport:
         precision: Precision of the graphs; sets the tolerance.
         culprits: What in the graphs is not as the checkpoint gives it, where that was looked
             for.
+        max_loss_rise: Nats per token by which the loss on real text may rise, where that is
+            what the precision is judged by.
     """
 
     comparisons: tuple[Comparison, ...]
     precision: str = "fp32"
     culprits: tuple[str, ...] = ()
+    max_loss_rise: float = 0.0
 
     @property
     def failure(self) -> str | None:
         """Why the gate fails; ``None`` when it passes."""
         if self.precision not in TOLERANCE:
-            return None
+            return self._loss_failure()
         failures = (row.failure(TOLERANCE[self.precision]) for row in self.comparisons)
         failure = next((failure for failure in failures if failure is not None), None)
         if failure is not None and self.culprits:
             return f"{failure}; in the graphs: {'; '.join(self.culprits)}"
         return failure
+
+    def _loss_failure(self) -> str | None:
+        """Of a precision that is judged by its loss: on real text it may not rise too far."""
+        for row in self.comparisons:
+            if row.text == REAL_TEXT and not row.loss_rise <= self.max_loss_rise:
+                return (
+                    f"{row.graph} on {row.text}: the loss rises by {row.loss_rise:.4f} nats per "
+                    f"token, and {self.max_loss_rise:g} is allowed"
+                )
+        return None
 
     @property
     def passed(self) -> bool:
@@ -133,6 +150,7 @@ def compare(
         for place, value in zip(places, by_step, strict=True):
             part = (start + int(place)) * len(result.parts) // length
             result.parts[part] = max(result.parts[part], float(value))
+        _losses(result, wanted, found, tokens, start + places)
         compare_state(result, state, engine_state.read(), start + span.shape[1] - 1, tolerance)
         if progress is not None:
             progress(span.size)
@@ -181,7 +199,7 @@ def run_gate(
     return [
         compare(model, engine, graph, tokens, text, tolerance, progress=progress)
         for graph in ("decode", "prefill")
-        for text, tokens in (("real text", real), ("random tokens", noise))
+        for text, tokens in ((REAL_TEXT, real), ("random tokens", noise))
     ]
 
 
@@ -268,6 +286,22 @@ def _choices(
     result.greedy_differences += int(differ.sum())
     if differ.any() and result.first_greedy_difference is None:
         result.first_greedy_difference = int(steps[int(differ.any(0).argmax())])
+
+
+def _losses(
+    result: Comparison,
+    wanted: npt.NDArray[Any],
+    found: npt.NDArray[Any],
+    tokens: npt.NDArray[Any],
+    steps: npt.NDArray[Any],
+) -> None:
+    """Add what the tokens that came next were worth; the last one of all has no next."""
+    steps = steps[steps + 1 < tokens.shape[1]]
+    targets = tokens[:, steps + 1, None]
+    for logits, name in ((found, "nats"), (wanted, "nats_wanted")):
+        worth = np.take_along_axis(logits[:, : len(steps)], targets, axis=2)
+        setattr(result, name, getattr(result, name) - float(worth.sum(dtype=np.float64)))
+    result.predicted += targets.size
 
 
 def _cut(span: npt.NDArray[Any], random: np.random.Generator) -> Iterator[npt.NDArray[Any]]:

@@ -41,17 +41,10 @@ def measure(bundle: Bundle) -> dict[str, Any]:
         engine.prefill(tokens, state)
 
     return {
-        "machine": f"{platform.machine()}, {platform.system()}, {engine_version()}",
+        "machine": f"{platform.machine()}, {platform.system()}, {engine.version}",
         "step": _least(steps) / _STEPS * 1e6,
         "prefill": _least(prompt) / _PROMPT * 1e6,
     }
-
-
-def engine_version() -> str:
-    """The engine that was timed."""
-    import onnxruntime
-
-    return f"onnxruntime {onnxruntime.__version__}"
 
 
 def _least(work: Callable[[], None]) -> float:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from .bundle import Bundle
 from .errors import BundleError, EngineError
-from .onnx_engine import OnnxEngine, OnnxState
+from .onnx_engine import OnnxEngine, OnnxState, check_contract
+from .providers import create_session
 
 __all__ = ["GraphGenerator"]
 
@@ -105,24 +105,12 @@ class GraphGenerator:
 
     def _load(self) -> Any:
         path = self.engine.bundle.graph("generate")
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
             # Its sampling is in double precision, and a loop: the processor's, on any machine.
-            session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            session = create_session(str(path), "cpu", self._threads)
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        rows = self.engine.state
-        wanted = {*_INPUTS, *(row.past for row in rows), "tokens", "logits"}
-        wanted |= {row.present for row in rows}
-        found = {entry.name for entry in (*session.get_inputs(), *session.get_outputs())}
-        if found != wanted:
-            raise BundleError(
-                f"{path} does not fit the state table of its bundle: "
-                f"{', '.join(sorted(found ^ wanted))} stand in one of them only; export again"
-            )
+        check_contract(path, session, self.engine.state, _INPUTS, ("tokens", "logits"))
         return session
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from .errors import UsageError
 from .generation import Generation
 from .graph_generator import GraphGenerator
+from .text_stream import GenerationStats
 
 if TYPE_CHECKING:
     from .session import Session
@@ -46,12 +48,19 @@ def write_in_graph(
     generator = session.model.graph_generator
     session._start()
     pieces = []
+    began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
-        for text in _call(session, generation, generator):
+        shown = _call(session, generation, generator)
+        first = first or time.perf_counter() - began
+        for text in shown:
             if text:
                 pieces.append(text)
                 if on_text is not None:
                     on_text(text)
+    taken = time.perf_counter() - began
+    session.model._report(
+        GenerationStats(generation.count - before, first, taken, generation.finish_reason)
+    )
     return "".join(pieces)
 
 

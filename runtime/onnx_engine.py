@@ -23,7 +23,7 @@ except ImportError as missing:  # pragma: no cover - the extra is not installed
         "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
     ) from missing
 
-__all__ = ["OnnxEngine", "OnnxState"]
+__all__ = ["OnnxEngine", "OnnxState", "check_contract"]
 
 _CHUNK = 256
 """Tokens fed to the prefill graph at a time: its attention grows with the square."""
@@ -141,8 +141,6 @@ class OnnxEngine:
         self.vocab_size = bundle.vocab_size
         self.last_logits = bundle.last_logits
         self.threads = threads
-        # Whether the prefill graph predicts after the last token of a call only.
-        self._last_logits = bundle.manifest["graphs"]["prefill"].get("logits") == "last"
         self._chosen: str | None = None
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -176,14 +174,11 @@ class OnnxEngine:
         session = self._session("prefill")
         tokens = np.ascontiguousarray(tokens, np.int64)
         batch, length = tokens.shape
-        if self.last_logits and not last and length > 1:
-            return np.stack([self.step(row, state, learn).copy() for row in tokens.T], axis=1)
         state.learn[...] = learn
         logits = np.empty((batch, 1 if last else length, self.vocab_size), np.float32)
         before = state.read()
         try:
-            if self._last_logits and not last:
-                # The graph does not predict in between: the other one does, more slowly.
+            if self.last_logits and not last:
                 for at in range(length):
                     logits[:, at] = self.step(tokens[:, at], state, learn)
             else:
@@ -296,7 +291,7 @@ class OnnxEngine:
             if provider != "cpu":
                 raise EngineError(str(error)) from error
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        _check_contract(path, session, self.state)
+        check_contract(path, session, self.state)
         return session
 
 
@@ -321,12 +316,29 @@ def _is_shared(row: StateTensor) -> bool:
     return row.name.startswith("memory_")
 
 
-def _check_contract(path: Path, session: Any, state: list[StateTensor]) -> None:
-    """The graph must have the inputs and outputs that the bundle's state table promises."""
+def check_contract(
+    path: Path,
+    session: Any,
+    state: list[StateTensor],
+    given: tuple[str, ...] = ("input_ids", "learn"),
+    made: tuple[str, ...] = ("logits",),
+) -> None:
+    """Refuse a graph without the inputs and outputs that the bundle's state table promises.
+
+    Args:
+        path: The graph's file.
+        session: The graph, loaded.
+        state: The state table.
+        given: Its inputs beside the state.
+        made: Its outputs beside the state.
+
+    Raises:
+        BundleError: Something is missing, or there is more.
+    """
     inputs = {entry.name for entry in session.get_inputs()}
     outputs = {entry.name for entry in session.get_outputs()}
-    wanted_inputs = {"input_ids", "learn"} | {row.past for row in state}
-    wanted_outputs = {"logits"} | {row.present for row in state}
+    wanted_inputs = {*given, *(row.past for row in state)}
+    wanted_outputs = {*made, *(row.present for row in state)}
     differing = sorted((inputs ^ wanted_inputs) | (outputs ^ wanted_outputs))
     if differing:
         raise BundleError(

@@ -223,6 +223,23 @@ def test_a_lower_precision_is_exported_in_one_command(small_run: Path, tmp_path:
         export(small_run, tmp_path / "never", text=text)
 
 
+def test_a_lowered_bundle_that_predicts_worse_fails(small: Checkpoint, tmp_path: Path) -> None:
+    """int8 is judged by its loss, when it is made and whenever it is verified."""
+    out = tmp_path / "low"
+    export(small, out, precision="int8", max_loss_rise=0.05, parity_steps=100)
+    assert verify(out, small, steps=400).passed
+
+    def shifted(graph: onnx.ModelProto) -> None:
+        tensor = next(t for t in graph.graph.initializer if t.name == "memory.head_bias")
+        value = numpy_helper.to_array(tensor).copy()
+        value[0] += 5.0
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+    damage(out, "decode", shifted)
+    with pytest.raises(ParityError, match=r"decode on real text: the loss rises by \d"):
+        verify(out, small, steps=400).check()
+
+
 def test_inspect_shows_everything(small_bundle: Path) -> None:
     shown = CliRunner().invoke(rillet, ["inspect", str(small_bundle)])
     assert shown.exit_code == 0

@@ -76,6 +76,22 @@ def test_what_the_graph_does_not_know_is_refused(
     assert session.position == before
 
 
+def test_the_figures_reach_who_asked_for_them(
+    small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of every other generation do."""
+    seen: list[Any] = []
+    monkeypatch.setattr(small_model, "on_finish", seen.append)
+    session = small_model.session()
+    session.feed("The ")
+    session.generate(in_graph=True, max_new_tokens=40, seed=1)
+    session.generate(max_new_tokens=7, seed=1)
+    assert [(stats.tokens, stats.finish_reason) for stats in seen] == [
+        (40, "length"), (7, "length"),
+    ]  # fmt: skip
+    assert all(0 < stats.first_token_seconds <= stats.seconds for stats in seen)
+
+
 def test_a_bundle_without_the_graph_says_so(small_bundle: Path) -> None:
     model = load(small_bundle)
     del model.bundle.manifest["graphs"]["generate"]
