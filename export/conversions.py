@@ -97,8 +97,30 @@ def convert(
     Returns:
         The lowered graph, without metadata properties; its inputs and outputs are the same.
     """
-    lowered = _lower(model, precision, method, recurrence, calibration, state, tolerance)
-    # What a quantiser leaves of its own: its name, and shapes that it inferred.
+    if precision == "fp16":
+        form = fp16_products if method == "multiply" else fp16_weights
+        lowered = as_many_as_hold(
+            model,
+            lambda graph, only: form(graph, recurrence, only),
+            tolerance,
+            recurrence,
+            calibration,
+            state,
+        )
+    elif precision == "int4":
+        lowered = block_weights(model, 4, _BLOCK, recurrence)
+    elif method == "weight-only":
+        lowered = block_weights(model, 8, _BLOCK, recurrence, _INT8_ACCURACY)
+    elif method == "dynamic":
+        lowered = dynamic_int8(model, recurrence)
+    else:
+        ranges = largest_values(model, product_inputs(model), calibration, state)
+        lowered = static_int8(model, ranges)
+    return _tidied(lowered, model)
+
+
+def _tidied(lowered: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what a quantiser leaves of its own: its name, and shapes that it inferred."""
     lowered.producer_name, lowered.producer_version = model.producer_name, model.producer_version
     lowered.ir_version, lowered.domain = model.ir_version, model.domain
     lowered.graph.name, lowered.doc_string = model.graph.name, model.doc_string
@@ -111,35 +133,6 @@ def convert(
     lowered.opset_import.extend(sorted(domains, key=lambda entry: entry.domain))
     onnx.checker.check_model(lowered, full_check=True)
     return lowered
-
-
-def _lower(
-    model: onnx.ModelProto,
-    precision: str,
-    method: str,
-    recurrence: bool,
-    calibration: npt.NDArray[np.int64],
-    state: Sequence[StateTensor],
-    tolerance: float,
-) -> onnx.ModelProto:
-    if precision == "fp16":
-        form = fp16_products if method == "multiply" else fp16_weights
-        return as_many_as_hold(
-            model,
-            lambda graph, only: form(graph, recurrence, only),
-            tolerance,
-            recurrence,
-            calibration,
-            state,
-        )
-    if precision == "int4":
-        return block_weights(model, 4, _BLOCK, recurrence)
-    if method == "weight-only":
-        return block_weights(model, 8, _BLOCK, recurrence, _INT8_ACCURACY)
-    if method == "dynamic":
-        return dynamic_int8(model, recurrence)
-    ranges = largest_values(model, product_inputs(model), calibration, state)
-    return static_int8(model, ranges)
 
 
 def _nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

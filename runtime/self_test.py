@@ -64,12 +64,8 @@ def _record(golden: Any) -> tuple[list[int], dict[int, dict[int, float]]]:
     """The prompt, and by step what PyTorch gave some tokens after it."""
     prompt = [int(token) for token in golden["prompt"]]
     wanted = {}
-    if "steps" in golden:
-        for entry in golden["steps"]:
-            values = {int(token): float(pair[0]) for token, pair in entry["logits"].items()}
-            if 0 <= entry["step"] < min(_STEPS, len(prompt)):
-                wanted[int(entry["step"])] = values
-    elif prompt:
-        after = golden["logits_after_prompt"]
-        wanted[len(prompt) - 1] = {int(token): float(value) for token, value in after.items()}
+    for entry in golden["steps"]:
+        values = {int(token): float(pair[0]) for token, pair in entry["logits"].items()}
+        if 0 <= entry["step"] < min(_STEPS, len(prompt)):
+            wanted[int(entry["step"])] = values
     return prompt, wanted
