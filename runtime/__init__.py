@@ -28,10 +28,12 @@ from .errors import (
 )
 from .generation import GeneratedToken
 from .info import ModelInfo
+from .mark import Mark
 from .model import Model, load
+from .reading import UnknownCharacterWarning
 from .sampler import Sampler, SamplingParams
 from .score import Score
-from .session import Mark, Session, UnknownCharacterWarning
+from .session import Session
 from .text_stream import GenerationStats, TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
 

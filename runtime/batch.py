@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .errors import UsageError
 from .generation import GeneratedToken, Generation
+from .reading import checked_tokens
 from .sampler import draw_rows
 from .sampling_params import SamplingParams
 from .session import Session
@@ -116,7 +117,7 @@ class Batch:
             )
         row_tokens = [tokens[session] for session in self._sessions]
         if row_tokens:
-            self._sessions[0]._checked(row_tokens)
+            checked_tokens(row_tokens, self.model.vocab_size)
             self._advance(row_tokens)
             for session, token in zip(self._sessions, row_tokens, strict=True):
                 session._decoder.push(token)

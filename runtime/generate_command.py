@@ -14,8 +14,9 @@ from .errors import UsageError
 from .interactive import converse
 from .model import Model, load
 from .options import engine_options
+from .reading import unknown_text
 from .sampling_params import SamplingParams
-from .session import LEARN_MODES, Session, unknown_text
+from .session import LEARN_MODES, Session
 from .text_files import read_pieces
 from .text_stream import TextStream
 

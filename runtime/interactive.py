@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 
+from .reading import UnknownCharacterWarning
 from .sampling_params import SamplingParams
-from .session import Session, UnknownCharacterWarning
+from .session import Session
 
 __all__ = ["converse"]
 

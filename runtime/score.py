@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import UsageError
+from .reading import encode_pieces
 
 if TYPE_CHECKING:
     from .session import Session
@@ -131,6 +132,6 @@ def score_stream(
 
 
 def _chunks(session: Session, pieces: Iterable[str]) -> Iterable[npt.NDArray[np.int64]]:
-    for tokens in session._encode(pieces):
+    for tokens in encode_pieces(session.model.tokenizer, pieces):
         for start in range(0, len(tokens), _CHUNK):
             yield np.asarray(tokens[start : start + _CHUNK], np.int64)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,9 @@ import numpy.typing as npt
 from .engine import EngineState
 from .errors import UsageError
 from .generation import GeneratedToken, Generation
+from .learning import forget_all, learn_text
+from .mark import Mark
+from .reading import checked_tokens, encode_pieces
 from .sampling_params import SamplingParams
 from .text_stream import TextStream, TokenStream
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from .model import Model
     from .score import Score
 
-__all__ = ["LEARN_MODES", "Mark", "Session", "UnknownCharacterWarning", "unknown_text"]
+__all__ = ["LEARN_MODES", "Session"]
 
 LEARN_MODES = ("read", "all", "none")
 
@@ -32,23 +33,6 @@ _CLOSED = "is closed; open a new one with model.session()"
 
 _RECENT = 64
 """Tokens whose text a session remembers, so that a bad word that begins in a prompt is seen."""
-
-
-class UnknownCharacterWarning(UserWarning):
-    """A text has characters that the tokenizer has never seen; they were left out."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A moment of a stream, to go back to with :meth:`Session.rollback`."""
-
-    state: EngineState
-    logits: npt.NDArray[Any] | None
-    position: int
-    pending: bytes
-    seen: npt.NDArray[np.bool_]
-    recent: tuple[int, ...]
-    generation: dict[str, Any] | None = None
 
 
 class Session:
@@ -129,24 +113,10 @@ class Session:
 
     def _feed(self, pieces: Iterable[str]) -> int:
         count = 0
-        for tokens in self._encode(pieces):
+        for tokens in encode_pieces(self.model.tokenizer, pieces):
             self.feed_tokens(tokens)
             count += len(tokens)
         return count
-
-    def _encode(self, pieces: Iterable[str]) -> Iterator[list[int]]:
-        unknown: dict[str, None] = {}
-        yield from self.model.tokenizer.encode_stream(self._noting(pieces, unknown))
-        if unknown:
-            warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=4)
-
-    def _noting(self, pieces: Iterable[str], unknown: dict[str, None]) -> Iterable[str]:
-        for piece in pieces:
-            if not isinstance(piece, str):
-                raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
-                                 "give str, and decode bytes first")  # fmt: skip
-            unknown.update(dict.fromkeys(self.model.tokenizer.unknown(piece)))
-            yield piece
 
     def feed_tokens(self, tokens: Sequence[int]) -> None:
         """Read tokens; if it fails, the stream is where it was.
@@ -156,7 +126,7 @@ class Session:
         """
         if not len(tokens):
             return
-        array = self._checked(tokens)
+        array = checked_tokens(tokens, self.model.vocab_size)
         if array.shape[1] == 1:
             self._logits = self.model.engine.step(array[:, 0], self._state, self._learn_read)[0]
         else:
@@ -169,20 +139,6 @@ class Session:
         # Half a character that was written is never completed now.
         self._decoder.pending = b""
 
-    def _checked(self, tokens: Sequence[int]) -> npt.NDArray[np.int64]:
-        try:
-            array = np.asarray([tokens])
-            if array.dtype.kind not in "iu" or array.ndim != 2:
-                raise ValueError
-        except (ValueError, OverflowError) as error:
-            raise UsageError("tokens must be a flat list of whole numbers") from error
-        if array.min() < 0 or array.max() >= self.model.vocab_size:
-            raise UsageError(
-                f"tokens must lie between 0 and {self.model.vocab_size - 1}; "
-                f"got {array.min()} to {array.max()}"
-            )
-        return array.astype(np.int64, copy=False)
-
     def step(self, token: int) -> npt.NDArray[Any]:
         """Read back one token that was chosen elsewhere, as :meth:`stream` reads its own.
 
@@ -192,7 +148,7 @@ class Session:
         Returns:
             Log-probabilities of the next, ``[V]``; the next step overwrites them.
         """
-        self._checked([token])
+        checked_tokens([token], self.model.vocab_size)
         logits = self._step(token)
         self._decoder.push(token)
         return logits
@@ -449,37 +405,11 @@ class Session:
         Raises:
             UsageError: The stream has no memory.
         """
-        names = self._memory_names()
-        if not names or not self.memory:
-            what = "model was exported without one" if not names else "session has memory=False"
-            raise UsageError(f"the stream cannot learn: it has no memory, for the {what}")
-        kept = {*names, "position"}
-        context, mode = self._copy(), self.learn_mode
-        before = self._state.read()
-        try:
-            zeros = {row.name: row.zeros(1) for row in self.model.bundle.state}
-            self._state.write({n: before[n] if n in kept else zeros[n] for n in before})
-            self.learn_mode = "read"
-            count = self._feed([text] if isinstance(text, str) else text)
-            after = self._state.read()
-        except BaseException:
-            self._go_back(context)
-            raise
-        finally:
-            self.learn_mode = mode
-        self._go_back(context)
-        self._state.write({n: after[n] if n in kept else before[n] for n in before})
-        return count
+        return learn_text(self, [text] if isinstance(text, str) else text)
 
     def forget(self) -> None:
         """Empty the memory; the stream itself goes on where it is."""
-        values = self._state.read()
-        for name in self._memory_names():
-            values[name][...] = 0
-        self._state.write(values)
-
-    def _memory_names(self) -> list[str]:
-        return [row.name for row in self.model.bundle.state if row.name.startswith("memory_")]
+        forget_all(self)
 
     # Copies, and the end.
 
@@ -570,13 +500,3 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def unknown_text(characters: list[str]) -> str:
-    """A sentence that names characters without a token."""
-    shown = ", ".join(repr(character) for character in characters[:8])
-    more = f" and {len(characters) - 8} more" if len(characters) > 8 else ""
-    return (
-        "the text has characters that this model has never seen, and they were left out: "
-        f"{shown}{more}"
-    )

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..runtime.errors import ConfigError, UsageError
+from ..runtime.reading import unknown_text
 from ..runtime.sampler import SamplingParams
-from ..runtime.session import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import DualCNNConfig
