@@ -28,12 +28,16 @@ from .metadata import exporter_versions, state_table, weights_sha256, write_meta
 from .model_card import model_card
 from .options import ExportOptions
 from .parity import TOLERANCE, ParityReport, run_gate
+from .scatter_read import scatter_read
 from .timing import measure
 
-__all__ = ["CARD", "check_target", "write_bundle"]
+__all__ = ["CARD", "ONNXRUNTIME", "check_target", "write_bundle"]
 
 CARD = "README.md"
 """The model card: the one file that is not hashed, so that it may be edited."""
+
+ONNXRUNTIME = "onnxruntime"
+"""In a manifest, the engine that alone can run a graph."""
 
 _FILES = {
     BUNDLE_FILE,
@@ -143,7 +147,7 @@ def _write_files(
     graphs = _graphs(checkpoint, options, note)
     if options.genai:
         note("genai")
-        both = (graphs["decode"], graphs["prefill"])
+        both = (scatter_read(graphs["decode"]), graphs["prefill"])
         files += write_genai(checkpoint, folder, both, sampling=settings)
     entries: dict[str, dict[str, Any]] = {}
     for kind, graph in graphs.items():
@@ -153,6 +157,9 @@ def _write_files(
         entries[kind] = {"file": path.name, "sha256": sha256_file(path)}
     if options.static_batch is not None:
         entries["decode_static"]["batch"] = options.static_batch
+    if options.onnxruntime_only:
+        for kind in entries.keys() & {"decode", "decode_static"}:
+            entries[kind]["only"] = ONNXRUNTIME
     if options.last_logits:
         entries["prefill"]["logits"] = "last"
     note("golden record")
@@ -180,10 +187,13 @@ def _graphs(
     decode = decode_graph(checkpoint.model, options.opset)
     note("prefill.onnx")
     prefill = prefill_graph(checkpoint.model, options.opset, options.last_logits)
+    fast = scatter_read(decode)
+    if options.onnxruntime_only:
+        decode = fast
     graphs = {"decode": decode, "prefill": prefill}
     if options.generate:
         note("generate.onnx")
-        graphs["generate"] = generate_graph(decode)
+        graphs["generate"] = generate_graph(fast)
     if options.static_batch is not None:
         graphs["decode_static"] = copy.deepcopy(decode)
         fix_batch(graphs["decode_static"], options.static_batch)

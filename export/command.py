@@ -55,6 +55,10 @@ __all__ = ["export"]
     "--generate/--no-generate", default=True, show_default=True,
     help="Write the graph that draws and reads back tokens inside itself.",
 )  # fmt: skip
+@click.option(
+    "--onnxruntime-only", is_flag=True,
+    help="Write the decoding graph that is fastest on ONNX Runtime and that TensorRT cannot read.",
+)  # fmt: skip
 @click.option("--genai", is_flag=True, help="Write the files that onnxruntime-genai needs as well.")
 def export(
     run: Path,
@@ -67,6 +71,7 @@ def export(
     static_batch: int | None,
     last_logits: bool,
     generate: bool,
+    onnxruntime_only: bool,
     genai: bool,
 ) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
@@ -75,6 +80,7 @@ def export(
         static_batch=static_batch,
         last_logits=last_logits,
         generate=generate,
+        onnxruntime_only=onnxruntime_only,
         genai=genai,
         parity_steps=parity_steps,
     )

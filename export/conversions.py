@@ -29,15 +29,17 @@ class Precision:
     Attributes:
         methods: Ways to get there; the first is the default.
         max_loss_rise: By how many nats per token the loss may rise, unless told otherwise.
+        portable: The methods whose products other engines than ONNX Runtime have as well.
     """
 
     methods: tuple[str, ...]
     max_loss_rise: float
+    portable: tuple[str, ...] = ()
 
 
 PRECISIONS = {
-    "fp16": Precision(("weight-only", "multiply"), 0.001),
-    "int8": Precision(("weight-only", "dynamic", "static"), 0.01),
+    "fp16": Precision(("weight-only", "multiply"), 0.001, ("weight-only", "multiply")),
+    "int8": Precision(("weight-only", "dynamic", "static"), 0.01, ("static",)),
     "int4": Precision(("weight-only",), 0.05),
 }
 """The limits of int8 and fp16 are the design's; int4's is what a user should hear of."""

@@ -17,7 +17,7 @@ from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import replace_folder, sha256_file, write_atomic
 from ..runtime.onnx_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
-from .bundle_writer import CARD, check_target
+from .bundle_writer import CARD, ONNXRUNTIME, check_target
 from .comparison import Comparison
 from .conversions import PRECISIONS, chosen_method, convert
 from .drift import drift, drift_total
@@ -27,6 +27,7 @@ from .held_out import TOKENS, MeasuredText, check_limit, measured_text, prefill_
 from .model_card import model_card
 from .parity import TOLERANCE
 from .products import walk
+from .scatter_read import scatter_read
 from .timing import measure
 
 __all__ = ["quantize", "quantize_total"]
@@ -161,8 +162,14 @@ def _write_files(source: Bundle, folder: Path, job: _Job) -> dict[str, Any]:
             source.state,
             job.max_difference,
         )
+    fast = scatter_read(lowered["decode"])
+    if job.method not in PRECISIONS[job.precision].portable:
+        # Other engines cannot read its products anyway.
+        lowered["decode"] = fast
+        for kind in entries:
+            entries[kind]["only"] = ONNXRUNTIME
     if "generate" in entries:
-        lowered["generate"] = generate_graph(lowered["decode"])
+        lowered["generate"] = generate_graph(fast)
     if "decode_static" in entries:
         lowered["decode_static"] = copy.deepcopy(lowered["decode"])
         fix_batch(lowered["decode_static"], entries["decode_static"]["batch"])

@@ -23,6 +23,8 @@ class ExportOptions:
             are read faster; texts are then scored step by step.
         generate: Write the graph that generates inside itself.
         genai: Write the files that let onnxruntime-genai drive the model.
+        onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
+            that TensorRT cannot read; see :mod:`.scatter_read`.
         parity_steps: Tokens of real text that each graph must agree with PyTorch on.
 
     Raises:
@@ -34,6 +36,7 @@ class ExportOptions:
     last_logits: bool = False
     generate: bool = True
     genai: bool = False
+    onnxruntime_only: bool = False
     parity_steps: int = STEPS
 
     def __post_init__(self) -> None:

@@ -91,6 +91,6 @@ def quantize_command(
         click.echo(f"{label}: {size / 1e6:.2f} MB")
     if found["left_out"]:
         click.echo(f"Left out, being in fp32 only: {', '.join(found['left_out'])}")
-    if precision == "int4" or (precision == "int8" and found["method"] != "static"):
+    if found["method"] not in PRECISIONS[precision].portable:
         click.echo("Its products are onnxruntime's own: TensorRT cannot read these graphs.")
     click.echo(f"Bundle: {out} ({precision}, {found['method']})")

@@ -28,6 +28,9 @@ __all__ = ["OnnxEngine", "OnnxState", "check_contract"]
 _CHUNK = 256
 """Tokens fed to the prefill graph at a time: its attention grows with the square."""
 
+_ROWS = 16
+"""Rows that one call steps: with more, what a node leaves for the next no longer fits the cache."""
+
 
 class OnnxState:
     """State in two sets of buffers: a step reads one and writes the other.
@@ -61,8 +64,9 @@ class OnnxState:
         self._ids = np.zeros((capacity, 1), np.int64)
         self._learn = np.ones(capacity, np.float32)
         self._logits = np.zeros((capacity, 1, self._vocab_size), np.float32)
-        # For each number of rows that was stepped, a binding for either side.
-        self.bindings: dict[int, list[_Binding]] = {}
+        # For each number of rows that was stepped, its calls; a call has a binding for either side.
+        self.calls: dict[int, list[list[_Binding]]] = {}
+        self.bindings: dict[range, list[_Binding]] = {}
         self._use(self.batch)
 
     def _use(self, batch: int) -> None:
@@ -207,11 +211,9 @@ class OnnxEngine:
     ) -> npt.NDArray[Any]:
         """Read one token a row; see :meth:`rillet.runtime.engine.Engine.step`."""
         session = self._sessions.get("decode") or self._session("decode")
-        bindings = state.bindings.get(state.batch)
-        if bindings is None:
-            bindings = state.bindings[state.batch] = [
-                self._bind(session, state, side, state.ids, state.logits) for side in range(2)
-            ]
+        calls = state.calls.get(state.batch)
+        if calls is None:
+            calls = state.calls[state.batch] = self._calls(session, state)
         # A token that does not exist would fail too, but only after its entry was stored.
         if len(tokens) == 1:
             sound = 0 <= tokens[0] < self.vocab_size
@@ -223,9 +225,23 @@ class OnnxEngine:
             )
         state.ids[:, 0] = tokens
         state.learn[...] = learn
-        _run(session, bindings[state.side])
+        for sides in calls:
+            _run(session, sides[state.side])
         state.side ^= 1
         return state.logits[:, 0]
+
+    def _calls(self, session: Any, state: OnnxState) -> list[list[_Binding]]:
+        """The calls of one step of a batch."""
+        rows = range(state.batch)
+        spans = [rows[at : at + _ROWS] for at in range(0, state.batch, _ROWS)]
+        for span in spans:
+            if span not in state.bindings:
+                at = slice(span.start, span.stop)
+                state.bindings[span] = [
+                    self._bind(session, state, side, state.ids, state.logits, at)
+                    for side in range(2)
+                ]
+        return [state.bindings[span] for span in spans]
 
     def _bind(
         self,
@@ -234,13 +250,16 @@ class OnnxEngine:
         side: int,
         ids: npt.NDArray[Any],
         logits: npt.NDArray[Any],
-    ) -> Any:
-        """Bind a call that reads one side of the state and writes the other."""
+        rows: slice = slice(None),
+    ) -> _Binding:
+        """Bind a call that reads some rows of one side of the state and writes the other."""
         binding = session.io_binding()
         inputs = {"input_ids": ids, "learn": state.learn}
         inputs.update({row.past: state.sides[side][row.name] for row in self.state})
         outputs = {"logits": logits}
         outputs.update({row.present: state.sides[side ^ 1][row.name] for row in self.state})
+        inputs = {name: array[rows] for name, array in inputs.items()}
+        outputs = {name: array[rows] for name, array in outputs.items()}
         for name, array in inputs.items():
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         for name, array in outputs.items():

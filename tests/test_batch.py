@@ -144,3 +144,21 @@ def test_a_session_of_another_model(small_model: Model) -> None:
     other = Model(small_model.bundle, small_model.engine)
     with pytest.raises(UsageError, match="another model than the batch"):
         small_model.batch().join(other.session())
+
+
+def test_more_rows_than_one_call_steps(small_model: Model) -> None:
+    """A batch of many goes through in several calls; rows that leave change their number."""
+    count = 37
+    sessions = [small_model.session() for _ in range(count)]
+    texts = dict.fromkeys(sessions, "")
+    with small_model.batch() as batch:
+        for index, session in enumerate(sessions):
+            session.feed(PROMPTS[index % len(PROMPTS)])
+            batch.join(session, max_new_tokens=3 + index % 5, seed=index)
+        while len(batch):
+            for session, made in batch.write().items():
+                texts[session] += made.text
+    for index, session in enumerate(sessions):
+        same = alone(small_model, index, "read", 0)
+        assert texts[session] == same.generate(max_new_tokens=3 + index % 5, seed=index)
+        np.testing.assert_allclose(session.logits, same.logits, atol=TOLERANCE)
