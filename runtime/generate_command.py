@@ -64,6 +64,10 @@ __all__ = ["generate"]
               help="Never write this. May be given several times.")  # fmt: skip
 @click.option("--choice", "choices", multiple=True, metavar="TEXT",
               help="Write one of these and nothing else. Give it several times.")  # fmt: skip
+@click.option("--regex", metavar="PATTERN",
+              help="Write only what this regular expression matches.")  # fmt: skip
+@click.option("--grammar", "grammar_file", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write only what the grammar in this file allows (Lark's syntax).")  # fmt: skip
 @click.option("--stop", multiple=True, metavar="TEXT",
               help="End before this text. May be given several times.")  # fmt: skip
 @click.option(
@@ -86,6 +90,8 @@ __all__ = ["generate"]
 @click.option("--interactive", "-i", is_flag=True,
               help="Read lines and answer each, all in one stream.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each text.")
+@click.option("--stream/--no-stream", "streaming", default=True, show_default=True,
+              help="Write the text as it comes, or at its end.")  # fmt: skip
 @click.option("--stats", is_flag=True, help="Say how fast it was, on stderr.")
 @engine_options
 def generate(
@@ -100,7 +106,9 @@ def generate(
     save_state: Path | None,
     interactive: bool,
     as_json: bool,
+    streaming: bool,
     stats: bool,
+    grammar_file: Path | None,
     provider: str,
     threads: int,
     allow_fallback: bool,
@@ -114,6 +122,8 @@ def generate(
     if save_state is not None and count > 1:
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
     changes = {name: v for name, v in sampling.items() if v is not None and v != ()}
+    if grammar_file is not None:
+        changes["grammar"] = "".join(read_pieces(grammar_file))
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     params = model.sampling(**changes)
     session = model.session(learn, memory) if load_state is None else model.restore(load_state)
@@ -135,7 +145,10 @@ def generate(
                 if resume_only
                 else _begin(session, params, seed, last=index == count - 1)
             )
-            _show(model, stream, read if not as_json else "", as_json, stats, several=count > 1)
+            shown = stream if streaming or as_json else _at_its_end(stream)
+            _show(model, stream, shown, read if not as_json else "", as_json, count > 1)
+            if stats:
+                _say_how_fast(model, stream)
     finally:
         # A stream that is interrupted is whole: what was written so far has been read back.
         if save_state is not None:
@@ -166,29 +179,40 @@ def _begin(session: Session, params: SamplingParams, seed: int | None, last: boo
     return writer.stream(params, seed=seed)
 
 
+def _at_its_end(stream: TextStream) -> Iterator[str]:
+    yield "".join(stream)
+
+
 def _show(
-    model: Model, stream: TextStream, prompt: str, as_json: bool, stats: bool, several: bool
+    model: Model,
+    stream: TextStream,
+    pieces: Iterable[str],
+    prompt: str,
+    as_json: bool,
+    several: bool,
 ) -> None:
     if as_json:
-        text = "".join(stream)
+        text = "".join(pieces)
         figures = {"text": text, "finish_reason": stream.finish_reason,
                    "tokens": stream.stats.tokens, "seconds": round(stream.stats.seconds, 6),
                    "provider": model.engine.provider}  # fmt: skip
         click.echo(json.dumps(figures))
     else:
         _write(prompt)
-        for piece in stream:
+        for piece in pieces:
             _write(piece)
         _write("\n\n" if several else "\n")
-    if stats:
-        taken = stream.stats
-        rate = taken.tokens / taken.seconds if taken.seconds else 0.0
-        first = 0.0 if taken.first_token_seconds is None else taken.first_token_seconds
-        click.echo(
-            f"{taken.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
-            f"on {model.engine.provider}; ended by {taken.finish_reason}",
-            err=True,
-        )
+
+
+def _say_how_fast(model: Model, stream: TextStream) -> None:
+    taken = stream.stats
+    rate = taken.tokens / taken.seconds if taken.seconds else 0.0
+    first = 0.0 if taken.first_token_seconds is None else taken.first_token_seconds
+    click.echo(
+        f"{taken.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
+        f"on {model.engine.provider}; ended by {taken.finish_reason}",
+        err=True,
+    )
 
 
 def _write(text: str) -> None:

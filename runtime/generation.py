@@ -82,8 +82,8 @@ class Generation:
             text, self.stop_string = self.stops.push(text)
         if self.stop_string is not None:
             self.finish_reason = "stop"
-        elif self.sampler.choices is not None and self.sampler.choices.done:
-            self.finish_reason = "choice"
+        elif (constraint := self.sampler.constraint) is not None and constraint.done:
+            self.finish_reason = constraint.finish_reason
             text += self.stops.flush()
         elif self.count >= self.limit:
             self.finish_reason = "length"
@@ -92,7 +92,7 @@ class Generation:
 
     def extend(self, max_new_tokens: int | None) -> None:
         """Go on: up to the old limit, or for so many tokens more."""
-        if self.sampler.choices is not None and self.sampler.choices.done:
+        if self.sampler.constraint is not None and self.sampler.constraint.done:
             return
         self.stop_string = None
         if max_new_tokens is not None:

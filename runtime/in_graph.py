@@ -127,7 +127,9 @@ def _check(generation: Generation) -> None:
         "min_p": params.min_p > 0,
         "typical_p": params.typical_p < 1,
         "top_logprobs": params.top_logprobs > 0,
-        "logit_bias, bad_words, choices or penalties": not generation.sampler.is_plain,
+        "logit_bias, bad_words, choices, regex, grammar or penalties": (
+            not generation.sampler.is_plain
+        ),
     }
     found = [name for name, used in unknown.items() if used]
     if found:

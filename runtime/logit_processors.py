@@ -206,6 +206,8 @@ class Choices:
         UsageError: The model cannot write one of them.
     """
 
+    finish_reason = "choice"
+
     def __init__(self, choices: Sequence[str], tokenizer: Tokenizer) -> None:
         self._token_bytes = tokenizer.token_bytes
         self._choices = [choice.encode("utf-8", "replace") for choice in choices]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import EngineError, UsageError
+from .grammar import Grammar
 from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
 from .sampling_params import SamplingParams
 from .tokenizer import Tokenizer
@@ -42,7 +43,7 @@ class Sampler:
     ) -> None:
         self.params = params
         self._random = np.random.Generator(np.random.PCG64(params.seed))
-        self.choices: Choices | None = None
+        self.constraint: Choices | Grammar | None = None
         self._processors = self._make_processors(tokenizer, seen, before)
 
     def _make_processors(
@@ -51,12 +52,13 @@ class Sampler:
         params = self.params
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
         penalised = penalties != (1.0, 0.0, 0.0)
-        if not (params.logit_bias or penalised or params.bad_words or params.choices):
+        constrained = params.choices or params.regex or params.grammar
+        if not (params.logit_bias or penalised or params.bad_words or constrained):
             return []
         if tokenizer is None:
             raise UsageError(
-                "logit_bias, bad_words, choices and penalties need to know the tokens; give the "
-                "Sampler a tokenizer"
+                "logit_bias, bad_words, choices, regex, grammar and penalties need to know the "
+                "tokens; give the Sampler a tokenizer"
             )
         made: list[LogitProcessor] = []
         if params.logit_bias:
@@ -67,8 +69,12 @@ class Sampler:
         if params.bad_words:
             made.append(BadWords(params.bad_words, tokenizer, before))
         if params.choices:
-            self.choices = Choices(params.choices, tokenizer)
-            made.append(self.choices)
+            self.constraint = Choices(params.choices, tokenizer)
+        elif params.regex or params.grammar:
+            pattern = params.regex or params.grammar or ""
+            self.constraint = Grammar(pattern, bool(params.regex), tokenizer)
+        if self.constraint is not None:
+            made.append(self.constraint)
         return made
 
     @property
@@ -114,8 +120,8 @@ class Sampler:
             processor.apply(changed)
         if changed.max() == -math.inf:
             raise UsageError(
-                "logit_bias, bad_words and choices forbid every token that could come next; "
-                "allow one"
+                "logit_bias, bad_words, choices, regex or grammar forbid every token that could "
+                "come next; allow one"
             )
         return changed
 

@@ -18,7 +18,8 @@ class SamplingParams:
     """How to sample; the names and meanings are Hugging Face's where it has them.
 
     They are applied in the order in which Hugging Face applies them: bias, repetition penalty,
-    frequency and presence penalty, bad words, choices, temperature, top-k, top-p, min-p, typical-p.
+    frequency and presence penalty, bad words, choices or
+    pattern, temperature, top-k, top-p, min-p, typical-p.
 
     Attributes:
         temperature: Divides the logits; 0 always takes the likeliest token.
@@ -39,6 +40,9 @@ class SamplingParams:
             ``-inf`` forbids one.
         bad_words: Texts that are never written, whatever tokens they would be made of.
         choices: Exactly one of these texts is written.
+        regex: Only text that this regular expression matches as a whole is written, in the
+            syntax of Rust's ``regex``; it ends where nothing may follow. Needs ``rillet[grammar]``.
+        grammar: The same by a grammar, in llguidance's form of Lark's syntax.
         max_new_tokens: Tokens to generate at most.
         stop: Texts that end the generation. They are not part of what is returned.
         top_logprobs: How many of the likeliest tokens to report with each token.
@@ -59,6 +63,8 @@ class SamplingParams:
     logit_bias: Mapping[int | str, float] = field(default_factory=dict, kw_only=True, hash=False)
     bad_words: Sequence[str] = field(default=(), kw_only=True)
     choices: Sequence[str] = field(default=(), kw_only=True)
+    regex: str | None = field(default=None, kw_only=True)
+    grammar: str | None = field(default=None, kw_only=True)
     max_new_tokens: int = field(default=200, kw_only=True)
     stop: Sequence[str] = field(default=(), kw_only=True)
     top_logprobs: int = field(default=0, kw_only=True)
@@ -94,6 +100,13 @@ class SamplingParams:
         for name in ("stop", "bad_words", "choices"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
         _check_choices(self.choices)
+        for name in ("regex", "grammar"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise UsageError(f"{name} is {value!r}; it must be a text, and not empty")
+        given = [name for name in ("choices", "regex", "grammar") if getattr(self, name)]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)} both say what may be written; give one")
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
 
     @property

@@ -23,7 +23,8 @@ class GenerationStats:
         tokens: Tokens generated.
         first_token_seconds: From the first request to the first token; ``None`` without one.
         seconds: Spent in generating, without the time that the reader took.
-        finish_reason: ``length``, ``stop``, ``choice``, ``cancelled``, or ``None`` before the end.
+        finish_reason: ``length``, ``stop``, ``choice``, ``grammar``, ``cancelled``, or ``None``
+            before the end.
     """
 
     tokens: int
@@ -73,7 +74,7 @@ class TokenStream(Iterator[GeneratedToken]):
 
     @property
     def finish_reason(self) -> str | None:
-        """Why it ended: ``length``, ``stop``, ``choice`` or ``cancelled``; ``None`` before."""
+        """Why it ended, as in :class:`GenerationStats`; ``None`` before."""
         return self._generation.finish_reason or ("cancelled" if self._cancelled else None)
 
     @property
@@ -133,7 +134,7 @@ class TextStream(Iterator[str]):
 
     @property
     def finish_reason(self) -> str | None:
-        """Why it ended: ``length``, ``stop``, ``choice`` or ``cancelled``; ``None`` before."""
+        """Why it ended, as in :class:`GenerationStats`; ``None`` before."""
         return self._tokens.finish_reason
 
     @property

@@ -120,9 +120,9 @@ def test_bad_words_and_choices_across_longer_tokens(seed: int) -> None:
     assert "at" not in text
     choices = ["the cat", "the hat", "a mät"]
     sampler = Sampler(SamplingParams(1.0, choices=choices, seed=seed), tokenizer)
-    assert sampler.choices is not None
+    assert sampler.constraint is not None
     tokens = []
-    while not sampler.choices.done:
+    while not sampler.constraint.done:
         tokens.append(sampler.draw(logits))
     assert tokenizer.decode(tokens) in choices
 
