@@ -43,6 +43,9 @@ def dynamic_int8(model: onnx.ModelProto, recurrence: bool = False) -> onnx.Model
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
+                # Processors without VNNI add products of 8 bits in pairs to 16 bits, and
+                # saturate: the loss then depends on the machine. With 7 bits no pair is too large.
+                reduce_range=True,
                 nodes_to_quantize=[product.node.name for product in products],
                 extra_options={"EnableSubgraph": recurrence, "MatMulConstBOnly": True},
             )

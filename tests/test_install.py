@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -14,26 +14,59 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def interpreter(version: str) -> Path:
+    """A Python of this version; the one that runs the tests for ``current``."""
+    if version == "current":
+        return Path(sys.executable)
+    found = shutil.which(f"python{version}")
+    installed = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    for path in (*([found] if found else []), *installed):
+        code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+        answer = subprocess.run(
+            [str(path), "-c", code], capture_output=True, text=True, check=False
+        )
+        if answer.stdout.strip() == version:
+            return Path(path)
+    pytest.skip(f"there is no Python {version} on this machine")
+
+
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment that holds `rillet[cpu]` and what it needs, and nothing else."""
-    folder = tmp_path_factory.mktemp("device")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from what would be released."""
+    folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("runtime", "train", "export"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    venv.create(folder / "venv", with_pip=True)
-    python = folder / "venv" / "bin" / "python"
-    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     probe = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder / "probe"), "click"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("no package index can be reached")
-    install = [*pip, "install", "--quiet", "--constraint", "constraints.txt", ".[cpu]"]
-    result = subprocess.run(install, cwd=source, capture_output=True, text=True, check=False)
+    build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
+    result = subprocess.run(build, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    return python
+    (made,) = folder.glob("rillet-*.whl")
+    return made
+
+
+@pytest.fixture(scope="module", params=["current", "3.10"])
+def device(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A virtual environment that holds the wheel, an engine and what they need, nothing else."""
+    python = interpreter(request.param)
+    folder = tmp_path_factory.mktemp("device")
+    subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
+    made = folder / "bin" / "python"
+    install = [
+        str(made), "-m", "pip", "--disable-pip-version-check", "install", "--quiet",
+        "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[cpu]",
+    ]  # fmt: skip
+    result = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return made
 
 
 def run(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -48,6 +81,11 @@ def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -
     names = {package["name"].lower() for package in packages}
     assert {"rillet", "numpy", "tokenizers", "safetensors", "click", "onnxruntime"} <= names
     assert not names & {"torch", "onnx", "onnxscript"}
+    # What the engine brings along is the engine's choice; of ours there are these.
+    code = "import importlib.metadata as m, json; print(json.dumps(m.requires('rillet')))"
+    metadata = subprocess.run([str(device), "-c", code], capture_output=True, check=True).stdout
+    ours = {re.split(r"[^a-z]", entry)[0] for entry in json.loads(metadata) if "extra" not in entry}
+    assert ours == {"click", "numpy", "safetensors", "tokenizers"}
     result = run(device, "generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2)
     assert result.returncode == 0, result.stderr
     here = subprocess.run(
@@ -57,6 +95,16 @@ def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -
     )  # fmt: skip
     assert result.stdout == here.stdout
     assert run(device, "verify", small_bundle).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_shipped_models_generate(device: Path) -> None:
+    for bundle in sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json")):
+        assert run(device, "verify", bundle).returncode == 0, bundle.name
+        result = run(device, "generate", bundle, "ROMEO:", "--max-new-tokens", 60, "--seed", 1)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("ROMEO:")
+        assert len(result.stdout) > 50
 
 
 @pytest.mark.slow
