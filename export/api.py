@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.bundle import Bundle
+from ..runtime.engines import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.graph_generator import GraphGenerator
 from ..runtime.onnx_engine import OnnxEngine
@@ -142,9 +143,9 @@ def verify(
     tolerance = TOLERANCE.get(precision, TOLERANCE["fp32"])
     rows = []
     for provider in engines:
-        engine = OnnxEngine(opened, provider)
+        engine = open_engine(opened, provider)
         rows += run_gate(model, tokenizer, engine, precision, steps, progress)
-        if GraphGenerator.exists(opened) and provider == engines[0]:
+        if GraphGenerator.exists(opened) and isinstance(engine, OnnxEngine):
             rows.append(compare_generate(model, tokenizer, engine, steps, tolerance, progress))
         if long:
             tokens = np.tile(gate_tokens(tokenizer, LONG // 2), 2)
@@ -159,8 +160,10 @@ def verify(
     return report
 
 
-def verify_total(bundle: Bundle | str | Path, engines: int, steps: int, long: bool) -> int:
+def verify_total(
+    bundle: Bundle | str | Path, engines: Sequence[str], steps: int, long: bool
+) -> int:
     """Tokens that :func:`verify` reads, for a progress bar."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    total = engines * (gate_total(steps) + (LONG if long else 0))
-    return total + (GENERATED if GraphGenerator.exists(bundle) else 0)
+    total = len(engines) * (gate_total(steps) + (LONG if long else 0))
+    return total + (GENERATED if GraphGenerator.exists(bundle) and "cpu" in engines else 0)

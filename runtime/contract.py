@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from .errors import BundleError
+from .errors import BundleError, EngineError
 
 __all__ = [
     "FORMAT",
     "FORMAT_VERSION",
     "STEP_CONTRACT",
     "StateTensor",
+    "check_state",
+    "is_shared",
     "parse_state_table",
     "state_table_json",
 ]
@@ -99,3 +101,33 @@ def parse_state_table(value: Any) -> list[StateTensor]:
     if len({row.name for row in table}) != len(table) or not table:
         raise BundleError("the state table is empty or names a tensor twice")
     return table
+
+
+def check_state(table: list[StateTensor], batch: int, values: dict[str, Any]) -> None:
+    """Refuse values that are not a whole state.
+
+    Args:
+        table: The state table.
+        batch: Number of rows.
+        values: A tensor for each name.
+
+    Raises:
+        EngineError: A tensor is missing or has another shape or type.
+    """
+    for row in table:
+        value = values.get(row.name)
+        wanted = (batch, *row.shape)
+        if value is None or value.shape != wanted or value.dtype != np.dtype(row.dtype):
+            raise EngineError(
+                f"state tensor {row.name!r} must be {row.dtype} of shape {wanted}; "
+                f"got {None if value is None else (str(value.dtype), value.shape)}"
+            )
+
+
+def is_shared(row: StateTensor) -> bool:
+    """Whether past and present of a tensor share their buffer on ONNX Runtime.
+
+    The memory's tensors are large and change in one slot a step; a step that is repeated
+    writes the same slot again.
+    """
+    return row.name.startswith("memory_")

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .errors import BundleError, EngineError
-from .onnx_engine import OnnxEngine, OnnxState, check_contract
+from .onnx_engine import OnnxEngine, OnnxState
+from .onnx_graphs import check_contract
 from .providers import create_session
 
 __all__ = ["GraphGenerator"]

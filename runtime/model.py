@@ -58,11 +58,13 @@ def load(
     if type(threads) is not int or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
     # An engine is imported when a model is loaded: the package imports without one.
-    from .onnx_engine import OnnxEngine
+    from .engines import open_engine
     from .self_test import self_test as test
 
     bundle = Bundle.open(path)
-    model = Model(bundle, OnnxEngine(bundle, provider, threads, allow_fallback))
+    tokenizer = _tokenizer(bundle)
+    engine = open_engine(bundle, provider, threads, allow_fallback)
+    model = Model(bundle, engine, tokenizer)
     log.info("%s runs on %s", path, model.engine.provider)
     if self_test:
         test(model)
@@ -75,18 +77,16 @@ class Model:
     Args:
         bundle: An opened bundle.
         engine: The engine that runs its graphs.
+        tokenizer: The bundle's tokenizer, where it is loaded already.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine[Any]) -> None:
+    def __init__(
+        self, bundle: Bundle, engine: Engine[Any], tokenizer: Tokenizer | None = None
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
-        self.tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+        self.tokenizer = tokenizer or _tokenizer(bundle)
         self.vocab_size = bundle.vocab_size
-        if self.tokenizer.vocab_size != self.vocab_size:
-            raise BundleError(
-                f"{bundle.path}: the tokenizer has {self.tokenizer.vocab_size} tokens and the "
-                f"model {self.vocab_size}; export the bundle again"
-            )
         defaults = bundle.generation_defaults()
         names = {field.name for field in dataclasses.fields(SamplingParams)}
         self._defaults = {
@@ -121,13 +121,16 @@ class Model:
 
         Raises:
             BundleError: The bundle has none.
-            UsageError: The engine is not ONNX Runtime.
+            UsageError: The engine is not ONNX Runtime on the processor.
         """
         from .graph_generator import GraphGenerator
         from .onnx_engine import OnnxEngine
 
         if not isinstance(self.engine, OnnxEngine):
-            raise UsageError("generating in the graph needs ONNX Runtime; step the model instead")
+            raise UsageError(
+                "generating in the graph needs ONNX Runtime on the processor, and this model runs "
+                f"on {self.engine.provider}; load it with provider='cpu', or step it"
+            )
         return GraphGenerator(self.engine, self.engine.threads)
 
     @property
@@ -224,3 +227,14 @@ class Model:
         log.debug("generated %d tokens in %.3f s", stats.tokens, stats.seconds)
         if self.on_finish is not None:
             self.on_finish(stats)
+
+
+def _tokenizer(bundle: Bundle) -> Tokenizer:
+    """The bundle's tokenizer, if it fits the model."""
+    tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+    if tokenizer.vocab_size != bundle.vocab_size:
+        raise BundleError(
+            f"{bundle.path}: the tokenizer has {tokenizer.vocab_size} tokens and the "
+            f"model {bundle.vocab_size}; export the bundle again"
+        )
+    return tokenizer

@@ -1,29 +1,18 @@
-"""The engine on ONNX Runtime."""
+"""The engine on ONNX Runtime with the streams' state in the host's memory."""
 
 from __future__ import annotations
 
-import threading
-import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .bundle import Bundle
-from .contract import StateTensor, parse_state_table
+from .contract import check_state, is_shared
 from .engine import Learn
-from .errors import BundleError, EngineError
-from .providers import candidates, create_session, node_owner
+from .errors import EngineError
+from .onnx_graphs import OnnxGraphs, run_bound
 
-try:
-    import onnxruntime as ort
-except ImportError as missing:  # pragma: no cover - the extra is not installed
-    raise EngineError(
-        "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
-    ) from missing
-
-__all__ = ["OnnxEngine", "OnnxState", "check_contract"]
+__all__ = ["OnnxEngine", "OnnxState"]
 
 _CHUNK = 256
 """Tokens fed to the prefill graph at a time: its attention grows with the square."""
@@ -55,7 +44,7 @@ class OnnxState:
         self._allocate(batch)
 
     def _allocate(self, capacity: int) -> None:
-        shared = {row.name: row.zeros(capacity) for row in self.table if _is_shared(row)}
+        shared = {row.name: row.zeros(capacity) for row in self.table if is_shared(row)}
         self._capacity = capacity
         self._sides = [
             {row.name: shared.get(row.name, row.zeros(capacity)) for row in self.table}
@@ -86,14 +75,7 @@ class OnnxState:
         Raises:
             EngineError: A tensor is missing or has another shape or type.
         """
-        for row in self.table:
-            value = values.get(row.name)
-            wanted = (self.batch, *row.shape)
-            if value is None or value.shape != wanted or value.dtype != np.dtype(row.dtype):
-                raise EngineError(
-                    f"state tensor {row.name!r} must be {row.dtype} of shape {wanted}; "
-                    f"got {None if value is None else (str(value.dtype), value.shape)}"
-                )
+        check_state(self.table, self.batch, values)
         for row in self.table:
             self.sides[self.side][row.name][...] = values[row.name]
 
@@ -116,52 +98,15 @@ class OnnxState:
             value[row] = theirs[name][source_row]
 
 
-class OnnxEngine:
-    """Runs a bundle's graphs on ONNX Runtime.
-
-    A graph is loaded when it is first needed, and the provider is chosen with the first: by
-    a real step, since that is what shows whether it works.
+class OnnxEngine(OnnxGraphs):
+    """Runs a bundle's graphs on ONNX Runtime; a step allocates nothing.
 
     Args:
         bundle: The bundle.
-        provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best that works.
+        provider: ``cpu``. Another one works too, but copies the state to its device and back at
+            each step: see :class:`.onnx_device_engine.OnnxDeviceEngine`.
         threads: Threads that one call may use.
-        allow_fallback: Whether the CPU will do where the provider cannot run.
-
-    Raises:
-        EngineError: There is no such provider.
     """
-
-    def __init__(
-        self,
-        bundle: Bundle,
-        provider: str = "auto",
-        threads: int = 1,
-        allow_fallback: bool = False,
-    ) -> None:
-        self._candidates = candidates(provider, allow_fallback)
-        self.bundle = bundle
-        self.state = bundle.state
-        self.vocab_size = bundle.vocab_size
-        self.last_logits = bundle.last_logits
-        self.threads = threads
-        self._chosen: str | None = None
-        self._sessions: dict[str, Any] = {}
-        self._lock = threading.Lock()
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that owns the graphs' nodes.
-
-        Raises:
-            EngineError: None that may be used can run here.
-        """
-        return node_owner(self._session("decode"))
-
-    @property
-    def version(self) -> str:
-        """The engine's name and version."""
-        return f"onnxruntime {ort.__version__}"
 
     def zero_state(self, batch: int = 1) -> OnnxState:
         """The start of a stream: zeros, everywhere."""
@@ -199,7 +144,7 @@ class OnnxEngine:
             chunk = np.ascontiguousarray(tokens[:, start : start + _CHUNK])
             rows = 1 if self.last_logits else chunk.shape[1]
             part = np.empty((len(chunk), rows, self.vocab_size), np.float32)
-            _run(session, self._bind(session, state, state.side, chunk, part))
+            run_bound(session, self._bind(session, state, state.side, chunk, part).inner)
             state.side ^= 1
             if logits.shape[1] == tokens.shape[1]:
                 logits[:, start : start + _CHUNK] = part
@@ -226,7 +171,7 @@ class OnnxEngine:
         state.ids[:, 0] = tokens
         state.learn[...] = learn
         for sides in calls:
-            _run(session, sides[state.side])
+            run_bound(session, sides[state.side].inner)
         state.side ^= 1
         return state.logits[:, 0]
 
@@ -267,52 +212,6 @@ class OnnxEngine:
         # The binding holds bare addresses; the arrays must live as long as it does.
         return _Binding(binding, (inputs, outputs))
 
-    def _session(self, graph: str) -> Any:
-        with self._lock:
-            if self._chosen is None:
-                self._choose()
-            if graph not in self._sessions:
-                assert self._chosen is not None
-                self._sessions[graph] = self._load(self.bundle.graph(graph), self._chosen)
-            return self._sessions[graph]
-
-    def _choose(self) -> None:
-        """Take the first provider on which a real step succeeds."""
-        path = self.bundle.graph("decode")
-        failures = []
-        for provider in self._candidates:
-            try:
-                session = self._load(path, provider)
-                state = OnnxState(self, 1)
-                _run(session, self._bind(session, state, 0, state.ids, state.logits))
-                if not np.isfinite(state.logits).all():
-                    raise EngineError("a step gives numbers that are not finite")
-            except EngineError as error:
-                failures.append(f"provider {provider!r} cannot run here: {error}")
-                continue
-            if failures:
-                warnings.warn(f"{failures[0]}; using {provider!r}", stacklevel=2)
-            self._sessions["decode"], self._chosen = session, provider
-            return
-        raise EngineError("; ".join(failures))
-
-    def close(self) -> None:
-        """Let go of the graphs; a call after that loads them anew."""
-        with self._lock:
-            self._sessions.clear()
-
-    def _load(self, path: Path, provider: str) -> Any:
-        try:
-            session = create_session(str(path), provider, self.threads)
-        except EngineError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions share no public base
-            if provider != "cpu":
-                raise EngineError(str(error)) from error
-            raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        check_contract(path, session, self.state)
-        return session
-
 
 class _Binding:
     """An I/O binding and the arrays whose addresses it holds."""
@@ -320,50 +219,3 @@ class _Binding:
     def __init__(self, inner: Any, arrays: tuple[Any, ...]) -> None:
         self.inner = inner
         self.arrays = arrays
-
-
-def _run(session: Any, binding: _Binding) -> None:
-    try:
-        session.run_with_iobinding(binding.inner)
-    except Exception as error:  # onnxruntime's exceptions share no public base
-        raise EngineError(
-            f"onnxruntime failed in a step ({error}); the stream is where it was before it"
-        ) from error
-
-
-def _is_shared(row: StateTensor) -> bool:
-    return row.name.startswith("memory_")
-
-
-def check_contract(
-    path: Path,
-    session: Any,
-    state: list[StateTensor],
-    given: tuple[str, ...] = ("input_ids", "learn"),
-    made: tuple[str, ...] = ("logits",),
-) -> None:
-    """Refuse a graph without the inputs and outputs that the bundle's state table promises.
-
-    Args:
-        path: The graph's file.
-        session: The graph, loaded.
-        state: The state table.
-        given: Its inputs beside the state.
-        made: Its outputs beside the state.
-
-    Raises:
-        BundleError: Something is missing, or there is more.
-    """
-    inputs = {entry.name for entry in session.get_inputs()}
-    outputs = {entry.name for entry in session.get_outputs()}
-    wanted_inputs = {*given, *(row.past for row in state)}
-    wanted_outputs = {*made, *(row.present for row in state)}
-    differing = sorted((inputs ^ wanted_inputs) | (outputs ^ wanted_outputs))
-    if differing:
-        raise BundleError(
-            f"{path} does not fit the state table of its bundle: {', '.join(differing)} "
-            "stand in one of them only; export the bundle again"
-        )
-    table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
-    if table is not None and parse_state_table(table) != state:
-        raise BundleError(f"{path} carries another state table than its bundle; export again")

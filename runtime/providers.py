@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
-import sys
 from importlib import metadata
 from typing import Any
 
+from .cuda_driver import driver_obstacle
 from .errors import EngineError
 
 __all__ = [
@@ -74,7 +73,7 @@ def obstacle(provider: str) -> str | None:
             "pip install 'rillet[gpu]'"
         )
         return mixed_up_engines() or what
-    return _driver_obstacle()
+    return driver_obstacle()
 
 
 def installed_engines() -> dict[str, str]:
@@ -99,13 +98,19 @@ def mixed_up_engines() -> str | None:
     )
 
 
-def create_session(model: str | bytes, provider: str, threads: int) -> Any:
+def create_session(
+    model: str | bytes,
+    provider: str,
+    threads: int,
+    provider_options: dict[str, dict[str, str]] | None = None,
+) -> Any:
     """Load a graph on one provider, and on no other.
 
     Args:
         model: The graph's path, or its content.
         provider: One of :data:`PROVIDERS`.
         threads: Threads that one call may use.
+        provider_options: Options of ONNX Runtime's providers, by what users call them.
 
     Raises:
         EngineError: The provider cannot run here.
@@ -130,9 +135,8 @@ def create_session(model: str | bytes, provider: str, threads: int) -> Any:
         # Finds CUDA libraries that pip installed. It prints what it does not find.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-    chain = [wanted, "CPUExecutionProvider"]
-    if provider == "tensorrt":
-        chain.insert(1, "CUDAExecutionProvider")
+    names = ["tensorrt", "cuda", "cpu"] if provider == "tensorrt" else [provider, "cpu"]
+    chain = [(PROVIDERS[name], (provider_options or {}).get(name, {})) for name in names]
     session = ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
     if session.get_providers()[0] != wanted:
         raise EngineError(
@@ -153,26 +157,6 @@ def node_owner(session: Any) -> str:
     except Exception:  # absent from older versions, and an error where nothing was recorded
         owners = []
     return max(set(owners), key=owners.count) if owners else str(session.get_providers()[0])
-
-
-def _driver_obstacle() -> str | None:
-    """Ask the driver itself, before any library that may crash without one."""
-    names = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1",)
-    for name in names:
-        try:
-            driver = ctypes.CDLL(name)
-            break
-        except OSError:
-            continue
-    else:
-        return f"there is no NVIDIA driver: {names[0]} cannot be loaded; install the driver"
-    status = driver.cuInit(0)
-    if status:
-        return f"the NVIDIA driver cannot start (cuInit gives {status}); see what nvidia-smi says"
-    count = ctypes.c_int(0)
-    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
-        return "the NVIDIA driver finds no GPU; see what nvidia-smi says"
-    return None
 
 
 def _onnxruntime() -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from rillet.runtime import EngineError, Model, load, providers
+from rillet.runtime import EngineError, Model, cuda_driver, load, providers
 from rillet.runtime import doctor as doctor_module
 from rillet.runtime.self_test import self_test
 
@@ -87,7 +87,7 @@ def test_the_driver_is_asked_first() -> None:
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
-        assert "libcuda.so.1 cannot be loaded" in (providers._driver_obstacle() or "")
+        assert "libcuda.so.1 cannot be loaded" in (cuda_driver.driver_obstacle() or "")
 
 
 def test_the_least_graph_is_what_it_says() -> None:
