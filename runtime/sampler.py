@@ -19,6 +19,12 @@ __all__ = ["Sampler", "SamplingParams", "draw_rows"]
 
 Array = npt.NDArray[np.float64]
 
+_ALL_KEPT = (0, 1.0, 0.0, 1.0)
+"""The filters of :attr:`SamplingParams.filters` that leave no token out."""
+
+_COLDEST = 1e-300
+"""A quotient by a lower temperature may overflow, of which numpy would warn."""
+
 
 class Sampler:
     """Draws tokens; one for each stream, since it holds the random numbers' state.
@@ -45,6 +51,8 @@ class Sampler:
         self._random = np.random.Generator(np.random.PCG64(params.seed))
         self.constraint: Choices | Grammar | None = None
         self._processors = self._make_processors(tokenizer, seen, before)
+        all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _COLDEST
+        self._is_quick = all_kept and not self._processors
 
     def _make_processors(
         self, tokenizer: Tokenizer | None, seen: npt.NDArray[np.bool_] | None, before: bytes
@@ -97,9 +105,10 @@ class Sampler:
             EngineError: A logit is not a number.
             UsageError: What is forbidden leaves no token.
         """
+        if self._is_quick:
+            return self._draw_quickly(logits)
         _check_finite(logits)
-        if self._processors:
-            logits = self._process(logits)
+        logits = self._process(logits)
         if self.params.temperature == 0:
             token = int(logits.argmax())
         else:
@@ -107,6 +116,21 @@ class Sampler:
         for processor in self._processors:
             processor.accept(token)
         return token
+
+    def _draw_quickly(self, logits: npt.NDArray[Any]) -> int:
+        """Draw where nothing is left out: the same numbers in fewer calls, each some 2 µs."""
+        temperature = self.params.temperature
+        if temperature == 0:
+            token = int(logits.argmax())  # of what is not a number, if there is any
+            if not math.isfinite(logits[token]):
+                _check_finite(logits)
+            return token
+        peak = logits.max()
+        if not math.isfinite(peak):
+            _check_finite(logits)
+        weights = np.subtract(logits, peak, dtype=np.float64)
+        weights /= temperature
+        return _invert(np.exp(weights, out=weights), self._random.random())
 
     def uniform(self) -> float:
         """The next random number, for a draw that is made elsewhere."""

@@ -378,7 +378,8 @@ class Session:
         logits = self._logits
         token = generation.sampler.draw(logits)
         # Looked up first: the step overwrites the logits.
-        logprob, top = float(logits[token]), generation.likeliest(logits)
+        logprob = float(logits[token])
+        top = generation.likeliest(logits) if generation.params.top_logprobs else ()
         self._step(token)
         return generation.push(token, self._decoder.push(token), logprob, top)
 
