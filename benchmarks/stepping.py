@@ -17,13 +17,17 @@ __all__ = ["Burst", "Steps", "least_times"]
 Burst = Callable[[], int]
 """Does some work and says for how many tokens."""
 
+_IN_PLACE = ("memory_", "cache_")
+"""State that changes in one slot a step."""
+
 _TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
 
 
 class Steps:
     """Feeds a graph tokens, a chunk a call; its state is read on one side and written on the other.
 
-    The memory's tensors have one buffer for both sides, as in the runtime.
+    The memory's tensors have one buffer for both sides, as in the runtime, and so has a
+    transformer's cache.
 
     Args:
         graph: A graph with ``input_ids``, ``past.*``, ``logits`` and ``present.*``.
@@ -89,7 +93,7 @@ def state_sides(session: Any, shared: bool) -> list[dict[str, npt.NDArray[Any]]]
             continue
         for side in sides:
             side[name] = np.zeros(_shape(entry), _TYPES[entry.type])
-        if shared and name.startswith("memory_"):
+        if shared and name.startswith(_IN_PLACE):
             sides[1][name] = sides[0][name]
     return sides
 

@@ -1,0 +1,169 @@
+"""A transformer of nanoGPT's shape, one step with a cache of keys and values, as an ONNX graph.
+
+Six blocks of width 384 with six heads, no biases, the head tied to the embedding: 10.65 million
+parameters, the model of nanoGPT's character-level recipe. The cache has a fixed size and is
+written in place (one slot a step, the oldest first), which is the cheapest that ONNX Runtime
+can do; a step attends to all of it, unmasked. Weights are random: the time does not depend on them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["BLOCKS", "HEADS", "VOCABULARY", "WIDTH", "kv_step", "reference_step"]
+
+BLOCKS, HEADS, WIDTH, VOCABULARY, POSITIONS = 6, 6, 384, 65, 256
+SIZE = WIDTH // HEADS
+
+Weights = dict[str, npt.NDArray[np.float32]]
+
+
+def make_weights(seed: int = 0) -> Weights:
+    """Random weights at the scale of GPT-2's start."""
+    random = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> npt.NDArray[np.float32]:
+        return (random.standard_normal(shape) * 0.05).astype(np.float32)
+
+    weights = {"embedding": normal(VOCABULARY, WIDTH), "positions": normal(POSITIONS, WIDTH)}
+    for block in range(BLOCKS):
+        weights |= {
+            f"{block}.qkv": normal(WIDTH, 3 * WIDTH),
+            f"{block}.out": normal(WIDTH, WIDTH),
+            f"{block}.up": normal(WIDTH, 4 * WIDTH),
+            f"{block}.down": normal(4 * WIDTH, WIDTH),
+            f"{block}.norm1": np.ones(WIDTH, np.float32),
+            f"{block}.norm2": np.ones(WIDTH, np.float32),
+        }
+    return weights | {"norm": np.ones(WIDTH, np.float32)}
+
+
+def kv_step(context: int, weights: Weights) -> onnx.ModelProto:
+    """The step's graph, in the form of a step of ours: ``past.*`` in and ``present.*`` out.
+
+    Args:
+        context: Entries of the cache, C.
+        weights: What :func:`make_weights` returned.
+    """
+    node = helper.make_node
+    constants: dict[str, npt.NDArray[np.generic]] = {
+        **weights,
+        "head": np.ascontiguousarray(weights["embedding"].T),
+        "last_slot": np.asarray([context]),
+        "last_position": np.asarray([POSITIONS]),
+        "one": np.asarray([1]),
+        "columns": np.zeros((HEADS, 1, SIZE), np.int64),
+        "scale": np.asarray([SIZE**-0.5], np.float32),
+        "heads": np.asarray([3 * HEADS, 1, SIZE]),
+        "row": np.asarray([1, WIDTH]),
+    }
+    nodes = [
+        node("Reshape", ["input_ids", "one"], ["token"]),
+        node("Gather", ["embedding", "token"], ["embedded"]),
+        node("Mod", ["past.position", "last_position"], ["place"]),
+        node("Gather", ["positions", "place"], ["placed"]),
+        node("Add", ["embedded", "placed"], ["x0"]),
+        node("Mod", ["past.position", "last_slot"], ["slot"]),
+        node("Add", ["slot", "columns"], ["slots"]),
+        node("Add", ["past.position", "one"], ["present.position"]),
+    ]
+    for block in range(BLOCKS):
+        nodes += _block(block)
+    nodes += [
+        node("LayerNormalization", [f"x{BLOCKS}", "norm"], ["normed"]),
+        node("MatMul", ["normed", "head"], ["flat"]),
+        node("Unsqueeze", ["flat", "first"], ["logits"]),
+    ]
+    constants["first"] = np.asarray([0])
+    cache = [HEADS, context, SIZE]
+    state = {f"cache_{kind}{block}": cache for block in range(BLOCKS) for kind in "kv"}
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "kv_step",
+        [
+            value("input_ids", TensorProto.INT64, [1, 1]),
+            value("past.position", TensorProto.INT64, [1]),
+            *(value(f"past.{name}", TensorProto.FLOAT, size) for name, size in state.items()),
+        ],
+        [
+            value("logits", TensorProto.FLOAT, [1, 1, VOCABULARY]),
+            value("present.position", TensorProto.INT64, [1]),
+            *(value(f"present.{name}", TensorProto.FLOAT, size) for name, size in state.items()),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _block(block: int) -> list[onnx.NodeProto]:
+    def at(*names: str) -> list[str]:
+        return [f"{block}.{name}" for name in names]
+
+    def node(
+        kind: str, inputs: list[str], outputs: list[str], **attributes: object
+    ) -> onnx.NodeProto:
+        return helper.make_node(kind, inputs, outputs, **attributes)
+
+    x, after = f"x{block}", f"x{block + 1}"
+    keys, values = f"present.cache_k{block}", f"present.cache_v{block}"
+    return [
+        node("LayerNormalization", [x, *at("norm1")], at("n1")),
+        node("MatMul", at("n1", "qkv"), at("joint")),
+        node("Reshape", [*at("joint"), "heads"], at("split")),
+        node("Split", at("split"), at("q", "k", "v"), axis=0, num_outputs=3),
+        node("ScatterElements", [f"past.cache_k{block}", "slots", *at("k")], [keys], axis=1),
+        node("ScatterElements", [f"past.cache_v{block}", "slots", *at("v")], [values], axis=1),
+        node("Mul", [*at("q"), "scale"], at("scaled")),
+        node("Transpose", [keys], at("kt"), perm=[0, 2, 1]),
+        node("MatMul", at("scaled", "kt"), at("scores")),
+        node("Softmax", at("scores"), at("share"), axis=-1),
+        node("MatMul", [*at("share"), values], at("read")),
+        node("Reshape", [*at("read"), "row"], at("flat")),
+        node("MatMul", at("flat", "out"), at("attended")),
+        node("Add", [x, *at("attended")], at("x")),
+        node("LayerNormalization", at("x", "norm2"), at("n2")),
+        node("MatMul", at("n2", "up"), at("wide")),
+        node("Gelu", at("wide"), at("active")),
+        node("MatMul", at("active", "down"), at("narrow")),
+        node("Add", at("x", "narrow"), [after]),
+    ]
+
+
+def reference_step(
+    token: int, position: int, caches: dict[str, npt.NDArray[np.float32]], weights: Weights
+) -> npt.NDArray[np.float64]:
+    """The same in numpy and float64, to check the graph; changes the caches."""
+
+    def norm(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        centred = x - x.mean()
+        found: npt.NDArray[np.float64] = centred / np.sqrt((centred**2).mean() + 1e-5)
+        return found
+
+    def gelu(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        from math import erf
+
+        return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+
+    x = weights["embedding"][token].astype(np.float64) + weights["positions"][position % POSITIONS]
+    for block in range(BLOCKS):
+        q, k, v = (norm(x) @ weights[f"{block}.qkv"]).reshape(3, HEADS, SIZE)
+        keys, values = caches[f"cache_k{block}"], caches[f"cache_v{block}"]
+        slot = position % keys.shape[1]
+        keys[:, slot], values[:, slot] = k, v
+        scores = np.einsum("hd,hcd->hc", q, keys.astype(np.float64)) * SIZE**-0.5
+        share = np.exp(scores - scores.max(axis=1, keepdims=True))
+        share /= share.sum(axis=1, keepdims=True)
+        x = (
+            x
+            + np.einsum("hc,hcd->hd", share, values.astype(np.float64)).ravel()
+            @ weights[f"{block}.out"]
+        )
+        x = x + gelu(norm(x) @ weights[f"{block}.up"]) @ weights[f"{block}.down"]
+    found: npt.NDArray[np.float64] = norm(x) @ weights["embedding"].T
+    return found
