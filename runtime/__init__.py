@@ -11,8 +11,6 @@ Nothing here imports torch or onnx::
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from .batch import Batch
 from .beam_search import BeamText
 from .bundle import Bundle
@@ -36,11 +34,6 @@ from .score import Score
 from .session import Session
 from .text_stream import GenerationStats, TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
-
-try:
-    __version__ = version("rillet")
-except PackageNotFoundError:  # pragma: no cover - run from a bare checkout
-    __version__ = "0+unknown"
 
 __all__ = [
     "Batch",
@@ -71,3 +64,15 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        # Looked up when it is asked for: that takes as long as half of the other imports.
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("rillet")
+        except PackageNotFoundError:  # pragma: no cover - run from a bare checkout
+            return "0+unknown"
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from . import __version__
 from .errors import RilletError
 
 __all__ = ["main", "optional_part"]
@@ -81,9 +80,20 @@ def optional_part(module: str, what: str, extra: str) -> Any:
         ) from error
 
 
+def _show_version(context: click.Context) -> None:
+    from . import __version__
+
+    click.echo(f"rillet, version {__version__}")
+    context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.version_option(__version__, prog_name="rillet")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False,
+    callback=lambda context, _, wanted: _show_version(context) if wanted else None,
+    help="Show the version and exit.",
+)  # fmt: skip
 def rillet(debug: bool) -> None:
     """From plain text to a streaming text generator with constant memory."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from importlib import metadata
 from typing import Any
 
 from .cuda_driver import driver_obstacle
@@ -78,6 +77,8 @@ def obstacle(provider: str) -> str | None:
 
 def installed_engines() -> dict[str, str]:
     """Installed packages that bring ONNX Runtime, with their versions."""
+    from importlib import metadata  # takes as long as half of our other imports
+
     found = {}
     for package in _ENGINE_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
