@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types format clean
+.PHONY: demo test test-gpu lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -23,6 +23,23 @@ demo: .venv/ready
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+# What needs an NVIDIA GPU, in an environment of its own: onnxruntime-gpu and onnxruntime share a
+# folder. TENSORRT is what pip installs TensorRT from; its libraries are not on the package index.
+# On a Jetson, JetPack brings them: make test-gpu TENSORRT= VENV_FLAGS=--system-site-packages ORT=cpu
+GPU := .venv-gpu/bin
+TENSORRT ?= tensorrt-rtx
+ORT ?= gpu
+VENV_FLAGS ?=
+
+.venv-gpu/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV_FLAGS) .venv-gpu
+	$(GPU)/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[$(ORT),tensorrt,train,export]' pytest pytest-xdist hypothesis $(TENSORRT)
+	touch $@
+
+test-gpu: .venv-gpu/ready
+	OMP_NUM_THREADS=1 $(GPU)/python -m pytest -m "gpu or tensorrt"
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,4 +55,4 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build demo *.egg-info
+	rm -rf .venv .venv-gpu build demo *.egg-info

@@ -33,6 +33,11 @@ COMMANDS = {
         "Measure how well it predicts a text.",
     ),
     "bench": ("rillet.runtime.bench_command:bench_command", "cpu", "Measure how fast it runs."),
+    "engine": (
+        "rillet.runtime.engine_command:engine",
+        "tensorrt",
+        "Build TensorRT engines from a bundle.",
+    ),
     "doctor": ("rillet.runtime.doctor_command:doctor", "cpu", "Say what this machine can run."),
 }
 

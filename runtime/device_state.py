@@ -37,8 +37,9 @@ class Buffer(Protocol):
         ...
 
 
-Allocate = Callable[[tuple[int, ...], str], Buffer]
-"""Makes a buffer of zeros, of a shape and of numpy's name of a type."""
+Allocate = Callable[[tuple[int, ...], str], Any]
+"""Makes a :class:`Buffer` of zeros, of a shape and of numpy's name of a type. Each engine has
+its own kind, with the address that it binds."""
 
 
 class Lane:
@@ -55,6 +56,7 @@ class Lane:
         capacity: Number of rows.
         allocate: Makes a buffer.
         shared: Names of state tensors whose two sides are one buffer.
+        exchange: Makes a buffer that crosses at each step; ``allocate`` when absent.
     """
 
     def __init__(
@@ -64,8 +66,10 @@ class Lane:
         capacity: int,
         allocate: Allocate,
         shared: frozenset[str] = frozenset(),
+        exchange: Allocate | None = None,
     ) -> None:
         self.capacity = capacity
+        exchange = exchange or allocate
         first = {row.name: allocate((capacity, *row.shape), row.dtype) for row in table}
         second = {
             row.name: first[row.name]
@@ -74,11 +78,15 @@ class Lane:
             for row in table
         }
         self.sides = (first, second)
-        self.ids = allocate((capacity, 1), "int64")
-        self.learn = allocate((capacity,), "float32")
-        self.logits = allocate((capacity, 1, vocab_size), "float32")
+        self.ids = exchange((capacity, 1), "int64")
+        self.learn = exchange((capacity,), "float32")
+        self.logits = exchange((capacity, 1, vocab_size), "float32")
+        self.stream: Any = None
+        """The queue of work that the buffers belong to, where the engine has one for each lane."""
         self.calls: Any = None
-        """What the engine has prepared for these buffers, made at the first step."""
+        """What the engine has prepared for a step, made at the first."""
+        self.reading: Any = None
+        """What the engine has prepared for reading prompts, made at the first."""
         self._ids = np.zeros((capacity, 1), np.int64)
         self._learn = np.zeros(capacity, np.float32)
 

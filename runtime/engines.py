@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .cuda_driver import driver_obstacle
 from .engine import Engine
+from .engine_cache import engine_folders
 from .errors import EngineError
 from .providers import candidates
 
@@ -23,6 +25,10 @@ def open_engine(
 ) -> Engine[Any]:
     """Open the engine that runs a bundle's graphs.
 
+    ``tensorrt`` is TensorRT itself where ``rillet engine build`` has built an engine of the
+    bundle, and ONNX Runtime's TensorRT provider where it has not. ``auto`` tries, in this order,
+    TensorRT where an engine was built, CUDA where the installed ONNX Runtime has it, the CPU.
+
     Args:
         bundle: The bundle.
         provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best that works.
@@ -36,7 +42,7 @@ def open_engine(
         EngineError: There is no such provider, or none that may be used can run here.
     """
     failures = []
-    for name in candidates(provider, allow_fallback):
+    for name in _names(bundle, provider, allow_fallback):
         try:
             engine = _engine(bundle, name, threads)
             logits = engine.step(np.zeros(1, np.int64), engine.zero_state())
@@ -51,11 +57,42 @@ def open_engine(
     raise EngineError("; ".join(failures))
 
 
+def _names(bundle: Bundle, provider: str, allow_fallback: bool) -> list[str]:
+    """The providers to try, best first."""
+    built = provider == "auto" and _built(bundle) and driver_obstacle() is None
+    try:
+        names = candidates(provider, allow_fallback)
+    except EngineError:
+        if not built:
+            raise
+        names = []  # TensorRT alone is installed, as it may be on a Jetson
+    return ["tensorrt", *names] if built else names
+
+
 def _engine(bundle: Bundle, provider: str, threads: int) -> Engine[Any]:
     if provider == "cpu":
         from .onnx_engine import OnnxEngine
 
         return OnnxEngine(bundle, provider, threads)
-    from .onnx_device_engine import OnnxDeviceEngine
+    if provider == "tensorrt" and _built(bundle):
+        from .tensorrt_engine import TensorrtEngine
 
-    return OnnxDeviceEngine(bundle, provider, threads)
+        return TensorrtEngine(bundle)
+    try:
+        from .onnx_device_engine import OnnxDeviceEngine
+
+        engine = OnnxDeviceEngine(bundle, provider, threads)
+        engine.zero_state()
+    except EngineError as error:
+        if provider != "tensorrt":
+            raise
+        raise EngineError(
+            f"{error}. TensorRT without onnxruntime needs an engine that was built on this "
+            f"machine: rillet engine build {bundle.path}"
+        ) from error
+    return engine
+
+
+def _built(bundle: Bundle) -> bool:
+    """Whether engines were built of a bundle's decoding graph, for this machine or another."""
+    return any(any(folder.glob("decode-*.json")) for folder in engine_folders(bundle))

@@ -212,11 +212,11 @@ class OnnxDeviceEngine(OnnxGraphs):
         binding.bind_output("logits", self._device)  # outputs come in the order of binding
         sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
         binding.bind_ortvalue_input("input_ids", sent)
-        binding.bind_ortvalue_input("learn", lane.learn.value)  # type: ignore[attr-defined]
+        binding.bind_ortvalue_input("learn", lane.learn.value)
         for row in self.state:
             past, present = (lane.sides[at][row.name] for at in (state.side, state.side ^ 1))
-            binding.bind_ortvalue_input(row.past, past.value)  # type: ignore[attr-defined]
-            binding.bind_ortvalue_output(row.present, present.value)  # type: ignore[attr-defined]
+            binding.bind_ortvalue_input(row.past, past.value)
+            binding.bind_ortvalue_output(row.present, present.value)
         run_bound(session, binding)
         state.side ^= 1
         logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]

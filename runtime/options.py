@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import click
 
 from .providers import PROVIDERS
 
-__all__ = ["engine_options", "progress_bar"]
+__all__ = ["engine_options", "progress_bar", "progress_phases"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,3 +52,30 @@ def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], Non
             bar.update(count)
 
         yield update
+
+
+@contextlib.contextmanager
+def progress_phases(label: str) -> Iterator[Callable[[str, int, int], None]]:
+    """One line on stderr that says which of many phases is under way, where that is a terminal.
+
+    Args:
+        label: What is going on.
+
+    Yields:
+        What to call with a phase's name, how much of it is done, and how much there is.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    width = shutil.get_terminal_size().columns - 1
+
+    def update(phase: str, done: int, total: int) -> None:
+        line = f"{label}: {phase} {done}/{total}"
+        sys.stderr.write("\r" + line[:width].ljust(width))
+        sys.stderr.flush()
+
+    try:
+        yield update
+    finally:
+        sys.stderr.write("\r" + " " * width + "\r")
+        sys.stderr.flush()

@@ -23,7 +23,9 @@ from rillet.export.conversions import PRECISIONS, convert
 from rillet.export.fp16 import fp16_products, fp16_weights
 from rillet.export.products import find_products, walk
 from rillet.export.static_int8 import product_inputs, static_int8
-from rillet.runtime import Bundle, CorpusError, ParityError, UsageError, load
+from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
+from rillet.runtime.tensorrt_api import installed_tensorrt
+from rillet.runtime.tensorrt_build import PREFILL_LENGTHS, BuildOptions, build_graph
 from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
 
 SHIPPED = Path(__file__).parents[1] / "models" / "shakespeare-nano"
@@ -341,3 +343,21 @@ def test_dynamic_products_cannot_saturate(made: Callable[..., Bundle]) -> None:
                     found += 1
                     assert np.abs(numpy_helper.to_array(tensor).astype(int)).max() <= 64
     assert found
+
+
+@pytest.mark.tensorrt
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_tensorrt_builds_what_is_portable(
+    made: Callable[..., Bundle], precision: str, method: str
+) -> None:
+    """And refuses what is not: the products there are onnxruntime's own."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install it")
+    api = installed_tensorrt("tensorrt_rtx")
+    bundle = made(precision, method)
+    for kind, lengths in (("decode", (1, 1, 1)), ("prefill", PREFILL_LENGTHS)):
+        model = bundle.graph(kind).read_bytes()
+        if method in PRECISIONS[precision].portable:
+            assert len(build_graph(api, model, BuildOptions(), lengths)) > 10_000
+            continue
+        with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot (read|build)"):
+            build_graph(api, model, BuildOptions(), lengths)

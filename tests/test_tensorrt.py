@@ -1,34 +1,99 @@
-"""TensorRT takes the graphs: parsed and built, which needs no GPU."""
+"""TensorRT takes the graphs: parsed and built by the code that builds engines, with no GPU.
+
+TensorRT-RTX builds on a machine without one; TensorRT itself does not, so that it is marked.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 
+from rillet.export.conversions import PRECISIONS
+from rillet.runtime import Bundle, EngineError, cuda_driver
+from rillet.runtime.engine_command import _TAKEN
+from rillet.runtime.tensorrt_api import TensorrtApi, installed_tensorrt
+from rillet.runtime.tensorrt_build import (
+    PREFILL_LENGTHS,
+    BuildOptions,
+    build_graph,
+    input_shapes,
+)
+
+GRAPHS = {"decode": (1, 1, 1), "prefill": PREFILL_LENGTHS}
+
+
+@pytest.fixture(scope="module", params=["tensorrt_rtx", "tensorrt"])
+def api(request: pytest.FixtureRequest) -> TensorrtApi:
+    name = request.param
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    obstacle = cuda_driver.driver_obstacle()
+    if name == "tensorrt" and obstacle is not None:
+        pytest.skip(f"tensorrt builds on a GPU only: {obstacle}")
+    return installed_tensorrt(name)
+
+
+def test_the_precisions_that_are_offered_are_those_that_are_portable() -> None:
+    assert {"fp32": ()} | {
+        name: entry.portable for name, entry in PRECISIONS.items() if entry.portable
+    } == _TAKEN
+
 
 @pytest.mark.tensorrt
-@pytest.mark.parametrize("kind", ["decode", "prefill"])
-def test_tensorrt_builds_an_engine(small_bundle: Path, kind: str) -> None:
-    trt = pytest.importorskip(
-        "tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install tensorrt-rtx"
-    )
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    flag = int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(1 << flag)
-    parser = trt.OnnxParser(network, logger)
-    parsed = parser.parse((small_bundle / f"{kind}.onnx").read_bytes())
-    assert parsed, [str(parser.get_error(index)) for index in range(parser.num_errors)]
-    profile = builder.create_optimization_profile()
-    for index in range(network.num_inputs):
-        entry = network.get_input(index)
-        shapes = [[most if size == -1 else size for size in entry.shape] for most in (1, 2, 8)]
-        profile.set_shape(entry.name, *shapes)
-    config = builder.create_builder_config()
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_every_graph_builds(small_bundle: Path, api: TensorrtApi, kind: str) -> None:
+    """Lower precisions: tests/test_quantize.py."""
+    model = (small_bundle / f"{kind}.onnx").read_bytes()
+    assert len(build_graph(api, model, BuildOptions((1, 8)), GRAPHS[kind])) > 10_000
+
+
+@pytest.mark.tensorrt
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_state_keeps_its_static_sizes(small_bundle: Path, api: TensorrtApi, kind: str) -> None:
+    network = _parsed(api, small_bundle / f"{kind}.onnx")[2]
+    sizes = {row.present: row.shape for row in Bundle.open(small_bundle).state}
     for index in range(network.num_outputs):
         output = network.get_output(index)
-        if output.name.startswith("present."):
-            assert all(size > 0 for size in output.shape[1:]), output.name
+        if output.name != "logits":
+            assert tuple(output.shape)[1:] == sizes[output.name], output.name
+
+
+def _parsed(api: TensorrtApi, path: Path) -> tuple[object, ...]:
+    """Builder and parser too: a network does not outlive them."""
+    logger = api.logger()
+    builder = api.trt.Builder(logger)
+    network = builder.create_network(api.network_flags())
+    parser = api.trt.OnnxParser(network, logger)
+    assert parser.parse(path.read_bytes())
+    return logger, builder, network, parser
+
+
+@pytest.mark.tensorrt
+def test_progress_and_timings(small_bundle: Path, tmp_path: Path, api: TensorrtApi) -> None:
+    timings, seen = tmp_path / "timings", []
+    model = (small_bundle / "decode.onnx").read_bytes()
+    build_graph(
+        api, model, BuildOptions(), timings=timings, progress=lambda *told: seen.append(told)
+    )
+    assert timings.stat().st_size > 0
+    assert seen
+    assert all(0 <= done <= total for _, done, total in seen)
+    assert len({name for name, *_ in seen}) > 1
+    # What was timed by something else is left alone, and the build goes on without it.
+    timings.write_bytes(b"no timings")
+    assert build_graph(api, model, BuildOptions(), timings=timings)
+
+
+@pytest.mark.tensorrt
+def test_what_it_cannot_read_is_said(api: TensorrtApi) -> None:
+    with pytest.raises(EngineError, match=r"cannot read decode: .+"):
+        build_graph(api, b"no graph", BuildOptions(), name="decode")
+
+
+def test_shapes_of_a_profile() -> None:
+    assert input_shapes((-1, -1), 8, PREFILL_LENGTHS) == [(8, 1), (8, 64), (8, 256)]
+    assert input_shapes((-1, 1), 8, (1, 1, 1)) == [(8, 1)] * 3
+    assert input_shapes((-1, 32, 10), 2, PREFILL_LENGTHS) == [(2, 32, 10)] * 3
+    assert input_shapes((-1,), 4, (1, 1, 1)) == [(4,)] * 3

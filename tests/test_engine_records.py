@@ -1,0 +1,197 @@
+"""What an engine was built for, where it is kept, and when it is refused: no GPU needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from rillet.runtime import Bundle, EngineError
+from rillet.runtime.contract import StateTensor
+from rillet.runtime.cuda_driver import Gpu
+from rillet.runtime.engine_cache import EngineKey, cache_folder, engine_folders, provider_key
+from rillet.runtime.engine_records import find_records, save_engine
+from rillet.runtime.provider_options import cuda_options, profile_shapes, tensorrt_options
+from rillet.runtime.tensorrt_api import how_to_install, is_jetson, parse_layers
+
+KEY = EngineKey(
+    graph="decode",
+    graph_sha256="a" * 64,
+    precision="fp32",
+    library="tensorrt 10.3.0",
+    gpu="Orin",
+    capability="8.7",
+    driver="12.6",
+    platform="linux-aarch64",
+    batches=(1, 8),
+)
+
+
+@pytest.fixture
+def bundle(small_bundle: Path, tmp_path: Path) -> Bundle:
+    shutil.copytree(small_bundle, tmp_path / "model")
+    return Bundle.open(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"graph_sha256": "b" * 64}, "another graph"),
+        ({"precision": "fp16"}, "precision fp32, and the bundle is fp16"),
+        ({"library": "tensorrt 10.13.3"}, "tensorrt 10.3.0, and this machine has tensorrt 10.13.3"),
+        ({"library": "tensorrt_rtx 10.3.0"}, "this machine has tensorrt_rtx"),
+        ({"gpu": "NVIDIA Thor", "capability": "11.0"}, "Orin .* and this machine has NVIDIA Thor"),
+        ({"platform": "linux-x86_64"}, "linux-aarch64, and this machine is linux-x86_64"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_another_machine_version_or_graph_does_not_fit(change: dict[str, str], said: str) -> None:
+    here = dataclasses.replace(KEY, **change)
+    assert here.digest != KEY.digest
+    found = KEY.misfit(here)
+    assert found is not None
+    assert re.search(said, found), found
+
+
+def _fits(key: EngineKey, here: EngineKey) -> None:
+    assert key.misfit(here) is None
+
+
+def test_what_fits() -> None:
+    _fits(KEY, KEY)
+    # Another driver, or other batches, are another key, and no reason to refuse.
+    for change in ({"driver": "13.0"}, {"batches": (1,)}):
+        here = dataclasses.replace(KEY, **change)
+        assert here.digest != KEY.digest
+        _fits(KEY, here)
+    portable = dataclasses.replace(KEY, hardware_compatible=True, version_compatible=True)
+    _fits(portable, dataclasses.replace(KEY, gpu="NVIDIA L4", capability="8.9"))
+    _fits(portable, dataclasses.replace(KEY, library="tensorrt 10.16.1"))
+    for change in (
+        {"gpu": "Xavier", "capability": "7.2"},
+        {"library": "tensorrt 10.2.0"},
+        {"library": "tensorrt 11.0.0"},
+    ):
+        assert portable.misfit(dataclasses.replace(KEY, **change)) is not None
+    anywhere = dataclasses.replace(KEY, gpu="any", capability="any", driver="none")
+    _fits(anywhere, KEY)
+
+
+def test_a_key_survives_json() -> None:
+    assert EngineKey.from_dict(json.loads(json.dumps(KEY.to_dict()))) == KEY
+    for change in ({"batches": [0]}, {"gpu": 3}, {"version_compatible": 1}, {"more": 1}):
+        with pytest.raises(EngineError, match="the record of the engine"):
+            EngineKey.from_dict({**KEY.to_dict(), **change})
+
+
+def test_what_a_build_of_the_provider_is_keyed_by(tmp_path: Path) -> None:
+    """GPU, driver, library, graph and precision: each alone gives another folder."""
+    gpu = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30)
+    decode, other = tmp_path / "decode.onnx", tmp_path / "other" / "decode.onnx"
+    other.parent.mkdir()
+    decode.write_bytes(b"a graph")
+    other.write_bytes(b"another")
+    keys = [
+        provider_key(decode, "fp32", gpu),
+        provider_key(decode, "fp16", gpu),
+        provider_key(other, "fp32", gpu),
+        provider_key(decode, "fp32", dataclasses.replace(gpu, name="NVIDIA T4")),
+        provider_key(decode, "fp32", dataclasses.replace(gpu, driver="13.0")),
+    ]
+    assert len({key.digest for key in keys}) == len(keys)
+    assert provider_key(decode, "fp32", gpu).digest == keys[0].digest
+
+
+def test_engines_lie_beside_the_bundle_and_not_in_it(bundle: Bundle) -> None:
+    before = sorted(file.name for file in bundle.path.iterdir())
+    folder = cache_folder(bundle)
+    assert folder == bundle.path.with_name("model.engines")
+    record = save_engine(folder, b"an engine", KEY, 1.5)
+    assert find_records(bundle) == [record]
+    assert find_records(bundle, "prefill") == []
+    assert record.read() == b"an engine"
+    assert sorted(file.name for file in bundle.path.iterdir()) == before
+    record.remove()
+    assert not list(folder.iterdir())
+
+
+def test_where_nothing_can_be_written_beside_it(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the folder's name stands for a parent that refuses, even to root."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    beside, cache = engine_folders(bundle)
+    beside.write_text("in the way")
+    assert cache_folder(bundle) == cache
+    assert cache.is_relative_to(tmp_path / "cache" / "rillet")
+    record = save_engine(cache, b"an engine", KEY, 1.5)
+    assert find_records(bundle) == [record]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(beside))
+    with pytest.raises(EngineError, match=r"no folder to keep engines of .* set XDG_CACHE_HOME"):
+        cache_folder(bundle)
+
+
+def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
+    record = save_engine(cache_folder(bundle), b"an engine", KEY, 1.5)
+    record.path.write_bytes(b"an engina")
+    with pytest.raises(EngineError, match="is damaged"):
+        record.read()
+    record.path.unlink()
+    with pytest.raises(EngineError, match="cannot be read"):
+        record.read()
+    file = record.path.with_suffix(".json")
+    value = json.loads(file.read_text())
+    for change, said in (
+        ({"format": "other"}, "is no record of an engine"),
+        ({"format_version": "2.0"}, "install a newer rillet"),
+        ({"key": {}}, "does not have the fields"),
+        ({"size": "large"}, "cannot be read"),
+        ({"layers": [1]}, "cannot be read"),
+    ):
+        file.write_text(json.dumps({**value, **change}))
+        with pytest.raises(EngineError, match=said):
+            find_records(bundle)
+    file.write_text("{")
+    with pytest.raises(EngineError, match="or remove it"):
+        find_records(bundle)
+
+
+STATE = [StateTensor("reservoir", (24,), "float32"), StateTensor("position", (), "int64")]
+
+
+def test_profiles_name_every_input() -> None:
+    assert profile_shapes(STATE, 8) == "input_ids:8x1,learn:8,past.reservoir:8x24,past.position:8"
+    options = tensorrt_options(STATE, "int8", Path("cache"), 512)
+    assert options["trt_profile_min_shapes"] == profile_shapes(STATE, 1)
+    assert options["trt_profile_max_shapes"] == profile_shapes(STATE, 512)
+    assert options["trt_int8_enable"] == "1"
+    assert options["trt_fp16_enable"] == "0"
+    assert {options["trt_engine_cache_path"], options["trt_timing_cache_path"]} == {"cache"}
+    assert all(isinstance(value, str) for value in options.values())
+
+
+def test_float32_is_float32_on_cuda() -> None:
+    assert cuda_options(True)["use_tf32"] == "0"
+    assert cuda_options(True)["enable_cuda_graph"] == "1"
+    assert cuda_options(False)["enable_cuda_graph"] == "0"
+
+
+def test_reports_of_10_and_11_name_their_layers() -> None:
+    ten = '{"Layers": [{"Name": "matmul", "LayerType": "gemm"}, {"Name": "sin"}], "Bindings": []}'
+    names_only = '{"Layers": ["matmul"], "I/O Tensors": []}'
+    assert parse_layers(ten) == [
+        {"name": "matmul", "type": "gemm"},
+        {"name": "sin", "type": ""},
+    ]
+    assert parse_layers(names_only) == [{"name": "matmul", "type": ""}]
+    assert parse_layers("not JSON") == []
+
+
+@pytest.mark.skipif(is_jetson(), reason="a Jetson has its TensorRT from JetPack")
+def test_the_command_for_this_machine() -> None:
+    assert "pip install 'rillet[tensorrt]'" in how_to_install()
+    assert how_to_install("tensorrt_rtx") == "install it: pip install tensorrt-rtx"
