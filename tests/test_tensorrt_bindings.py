@@ -20,11 +20,9 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-SOURCES = sorted((ROOT / "runtime").glob("tensorrt_*.py"))
-WHEELS = ROOT / "build" / "wheels"
-"""Kept from run to run."""
+from wheels import ROOT, fetch
 
+SOURCES = sorted((ROOT / "runtime").glob("tensorrt_*.py"))
 CLASSES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -118,28 +116,6 @@ def _chain(node: ast.AST) -> list[str]:
     if isinstance(node, ast.Attribute):
         return [*_chain(node.value), node.attr]
     return [node.id] if isinstance(node, ast.Name) else [""]
-
-
-def fetch(requirement: str) -> Path:
-    """A wheel of the index, kept; skips where it cannot be had."""
-    WHEELS.mkdir(parents=True, exist_ok=True)
-    name, _, version = requirement.partition("==")
-    stem = f"{name.replace('-', '_')}-{version}"
-    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-
-    def found() -> list[Path]:
-        wheels = [*WHEELS.glob(f"{stem}-{python}*.whl"), *WHEELS.glob(f"{stem}-py3*.whl")]
-        return sorted(wheels)
-
-    if not (kept := found()):
-        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-        command = [*pip, "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest",
-                   str(WHEELS), requirement]  # fmt: skip
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        kept = found()
-        if result.returncode or not kept:
-            pytest.skip(f"{requirement} cannot be had from the package index for this Python")
-    return kept[0]
 
 
 @pytest.fixture(scope="module")
