@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu lint types format clean
+.PHONY: demo test test-gpu fuzz lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -39,6 +39,10 @@ VENV_FLAGS ?=
 
 test-gpu: .venv-gpu/ready
 	OMP_NUM_THREADS=1 $(GPU)/python -m pytest -m "gpu or tensorrt"
+
+# Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
+fuzz: .venv/ready
+	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest tests/test_fuzz.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -84,7 +84,7 @@ def parse_state_table(value: Any) -> list[StateTensor]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"the state table is not JSON ({error})") from error
     table = []
     try:

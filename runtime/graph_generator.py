@@ -80,7 +80,7 @@ class GraphGenerator:
             "last_logits": np.ascontiguousarray(logits, np.float32),
             "uniforms": np.ascontiguousarray(uniforms, np.float64),
             "temperature": np.asarray([temperature], np.float64),
-            "top_k": np.asarray([top_k], np.int64),
+            "top_k": np.asarray([min(top_k, logits.shape[-1])], np.int64),
             "top_p": np.asarray([top_p], np.float64),
             "end_token": np.asarray([end_token], np.int64),
             "learn": state.learn,

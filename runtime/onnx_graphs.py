@@ -126,6 +126,11 @@ def check_contract(
             f"{path} does not fit the state table of its bundle: {', '.join(differing)} "
             "stand in one of them only; export the bundle again"
         )
-    table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
+    try:
+        table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            f"{path} has properties that are no text; export the bundle again"
+        ) from error
     if table is not None and parse_state_table(table) != state:
         raise BundleError(f"{path} carries another state table than its bundle; export again")

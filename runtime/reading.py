@@ -39,6 +39,11 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[list[
 
 
 def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None]) -> Iterator[str]:
+    if not isinstance(pieces, Iterable):
+        raise UsageError(
+            f"the text to read is {pieces!r}, of type {type(pieces).__name__}; give str, or pieces "
+            "of it"
+        )
     for piece in pieces:
         if not isinstance(piece, str):
             raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
@@ -62,7 +67,9 @@ def checked_tokens(tokens: Sequence[int], vocab_size: int) -> npt.NDArray[np.int
         if array.dtype.kind not in "iu" or array.ndim != 2:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        raise UsageError("tokens must be a flat list of whole numbers") from error
+        raise UsageError(
+            f"tokens are {str(tokens)[:80]}; they must be a flat list of whole numbers"
+        ) from error
     if array.min() < 0 or array.max() >= vocab_size:
         raise UsageError(
             f"tokens must lie between 0 and {vocab_size - 1}; got {array.min()} to {array.max()}"

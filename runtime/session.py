@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,7 @@ class Session:
         Raises:
             UsageError: A number is no token of this model.
         """
-        if not len(tokens):
+        if isinstance(tokens, Sized) and not len(tokens):
             return
         array = checked_tokens(tokens, self.model.vocab_size)
         if array.shape[1] == 1:

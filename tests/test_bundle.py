@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from rillet.export.bundle_writer import write_bundle
 from rillet.runtime import Bundle, BundleError, ParityError, UsageError, load
 from rillet.runtime.bundle import checksum
+from rillet.runtime.files import sha256_file
 from rillet.runtime.verify import verify_golden
 from rillet.train import Checkpoint
 
@@ -124,6 +126,30 @@ def test_a_graph_of_another_kind_is_refused(bundle: Path) -> None:
     rewrite(bundle, change)
     with pytest.raises(BundleError, match=r"past\.reservoir"):
         load(bundle).generate("The", max_new_tokens=1)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("[" * 100_000, "state table is not JSON"),
+        ("[]", "state table is empty"),
+        ('[{"name": 1}]', "state table cannot be read"),
+        ("\xf6" * 3, "properties that are no text"),
+    ],
+    ids=["deep", "empty", "other", "no text"],
+)
+def test_properties_that_make_no_sense(bundle: Path, value: str, message: str) -> None:
+    path = bundle / "decode.onnx"
+    graph = onnx.load(path)
+    for entry in graph.metadata_props:
+        if entry.key == "rillet.state":
+            entry.value = value
+    content = graph.SerializeToString()
+    # As protobuf's text, which Python checks, "ö" is two bytes; one alone is not UTF-8.
+    path.write_bytes(content.replace(b"\xc3\xb6" * 3, b"\xf6a" * 3))
+    rewrite(bundle, lambda manifest: manifest["graphs"]["decode"].update(sha256=sha256_file(path)))
+    with pytest.raises(BundleError, match=message):
+        load(bundle)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,28 @@ def test_links_lead_somewhere() -> None:
     for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+COMMANDS = sorted(
+    {
+        line.removeprefix("rillet ")
+        for file in (ROOT / "README.md", ROOT / "models" / "README.md")
+        for block in re.findall(r"```sh\n(.*?)```", file.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if re.match(r"rillet (generate|verify) models/", line)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_on_shipped_models_run(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "rillet.runtime.cli", *shlex.split(command)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 2

@@ -37,6 +37,13 @@ def test_the_same_text_as_step_by_step(
     assert "".join(inside.resume(20)) == "".join(outside.resume(20))
 
 
+def test_top_k_of_any_size(small_model: Model) -> None:
+    options = {"temperature": 1.0, "seed": 8, "max_new_tokens": 9, "top_k": 10**30}
+    session = small_model.session()
+    twin = session.fork()
+    assert session.generate(in_graph=True, **options) == twin.generate(**options)
+
+
 @pytest.mark.parametrize("place", [0, 5, 31, 32, 50])
 def test_a_stop_string_leaves_the_stream_where_it_would_be(small_model: Model, place: int) -> None:
     """Wherever in a call it comes; nothing after it is read, drawn or learnt."""
