@@ -61,6 +61,8 @@ class Bundle:
                 )
         for needed in ("decode", "prefill"):
             bundle.graph(needed)
+        for name in manifest["graphs"]:
+            _check_self_contained(bundle.graph(name))
         return bundle
 
     def hashes(self) -> dict[str, str]:
@@ -134,6 +136,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BundleError(f"{path} holds no JSON object; it was not written by rillet")
     return value
+
+
+def _check_self_contained(path: Path) -> None:
+    """Refuse a graph that keeps weights in other files, which may be any file of this machine.
+
+    ONNX Runtime before 1.24 reads whatever path a graph gives it. The path's key in the graph is
+    the plain word below, whatever else is written otherwise; rillet's graphs do not have it.
+    """
+    if b"location" in path.read_bytes():
+        raise BundleError(
+            f"{path} keeps weights in other files, which rillet never does; it was not written by "
+            "rillet"
+        )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

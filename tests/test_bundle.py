@@ -152,6 +152,30 @@ def test_properties_that_make_no_sense(bundle: Path, value: str, message: str) -
         load(bundle)
 
 
+@pytest.mark.parametrize("graph", ["decode", "prefill", "generate"])
+@pytest.mark.parametrize("where", ["/etc/passwd", "../secret", "weights.bin"])
+def test_weights_in_other_files_are_refused(bundle: Path, graph: str, where: str) -> None:
+    """onnxruntime 1.23, the last for Python 3.10, reads whatever file a graph names."""
+    path = bundle / f"{graph}.onnx"
+    model = onnx.load(path)
+    inner = model.graph
+    if graph == "generate":  # inside the loop's body
+        body = next(node for node in inner.node if node.op_type == "Loop").attribute[0].g
+        inner = body if body.initializer else inner
+    tensor = max(inner.initializer, key=lambda tensor: len(tensor.raw_data))
+    size = len(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", where), ("offset", "0"), ("length", str(size))):
+        tensor.external_data.add(key=key, value=value)
+    path.write_bytes(model.SerializeToString())
+    rewrite(bundle, lambda manifest: manifest["graphs"][graph].update(sha256=sha256_file(path)))
+    for folder in (bundle, bundle.parent):
+        (folder / ("secret" if folder == bundle.parent else "weights.bin")).write_bytes(bytes(size))
+    with pytest.raises(BundleError, match="keeps weights in other files"):
+        load(bundle)
+
+
 @pytest.mark.parametrize(
     "name", ["../outside.onnx", "/etc/passwd", "sub/decode.onnx", "..", ".", "", "a\\b", "a\0b"]
 )
