@@ -28,6 +28,7 @@ from torch import Tensor
 from rillet.export.decode_graph import DecodeStep
 from rillet.export.generate_graph import generate_graph
 from rillet.export.graphs import decode_graph, prefill_graph
+from rillet.export.scatter_read import scatter_read
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
 from rillet.train.presets import PRESETS
@@ -93,6 +94,10 @@ def measure(
             add_plain(rows, notes, other, tokens)
         graph = decode if size == capacity else decode_graph(other)
         add_step(rows, notes, other, graph, tokens)
+    if capacity:
+        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", scatter_read(decode)
+        check(Steps(fast, tokens[:STEPS]), model, tokens, name)
+        rows[name], notes[name] = steps(fast, tokens, model), f"{len(fast.graph.node)} nodes"
     for last in (False, True):
         graph = prefill_graph(model, last_logits=last)
         for length in (512, 256):
@@ -183,7 +188,7 @@ def add_generation(
     rows: dict[str, Burst], model: DualCNN, decode: onnx.ModelProto, tokens: np.ndarray
 ) -> None:
     """K tokens for one call, and the same tokens by stepping and the host's sampler."""
-    graph = generate_graph(decode)
+    graph = generate_graph(scatter_read(decode))
     for name, params in SAMPLING.items():
         check_same_tokens(graph, decode, params, tokens[0], GENERATED)
         inside = Generation(graph, params, GENERATED, calls=STEPS // GENERATED)
