@@ -17,7 +17,7 @@ from .errors import EngineError, UsageError
 from .files import write_atomic
 from .tensorrt_api import TensorrtApi
 
-__all__ = ["PREFILL_LENGTHS", "BuildOptions", "build_engine", "build_graph"]
+__all__ = ["PREFILL_LENGTHS", "BuildOptions", "build_engine", "build_graph", "parse"]
 
 PREFILL_LENGTHS = (1, 64, 256)
 """Least, best and most tokens of a call of the prefill graph."""
@@ -125,13 +125,7 @@ def build_graph(
     Raises:
         EngineError: TensorRT cannot read the graph or build the engine; says what it said.
     """
-    trt, logger = api.trt, api.logger()
-    builder = trt.Builder(logger)
-    network = builder.create_network(api.network_flags())
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
-        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        raise EngineError(f"{api.library} cannot read {name}: {'; '.join(errors)}")
+    logger, builder, network, _ = parse(api, model, name)
     config = builder.create_builder_config()
     _configure(api, config, options)
     monitor = None
@@ -148,6 +142,30 @@ def build_graph(
     if cache is not None and timings is not None:
         write_atomic(timings, bytes(config.get_timing_cache().serialize()))
     return bytes(serialized)
+
+
+def parse(api: TensorrtApi, model: bytes, name: str) -> tuple[Any, Any, Any, Any]:
+    """Read an ONNX graph into a network.
+
+    Args:
+        api: The TensorRT to read it with.
+        model: The graph.
+        name: What to call it in messages.
+
+    Returns:
+        Logger, builder, network and parser; the network does not outlive the others.
+
+    Raises:
+        EngineError: TensorRT cannot read it; says what it said.
+    """
+    trt, logger = api.trt, api.logger()
+    builder = trt.Builder(logger)
+    network = builder.create_network(api.network_flags())
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise EngineError(f"{api.library} cannot read {name}: {'; '.join(errors)}")
+    return logger, builder, network, parser
 
 
 def _configure(api: TensorrtApi, config: Any, options: BuildOptions) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from conftest import SMALL
+from operators import complaints
 from rillet.export.bundle_writer import CARD, write_bundle
 from rillet.export.graphs import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
@@ -32,6 +33,38 @@ def test_versions_that_old_engines_read(path: Path) -> None:
     graph = onnx.load(str(path))
     assert graph.ir_version == IR_VERSION <= 10
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", OPSET)]
+
+
+def test_operators_that_tensorrt_lists(path: Path) -> None:
+    assert complaints(onnx.load(str(path))) == []
+
+
+def test_a_graph_that_tensorrt_cannot_read_is_complained_of(small_bundle: Path) -> None:
+    """The generating graph is ONNX Runtime's alone; and what each rule is there for."""
+    assert complaints(onnx.load(str(small_bundle / "generate.onnx")))
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3])
+    axes = onnx.helper.make_tensor_value_info("axes", onnx.TensorProto.INT64, [1])
+    nodes = [
+        onnx.helper.make_node("Unsqueeze", ["x", "axes"], ["a"], name="open"),
+        onnx.helper.make_node("Swish", ["x"], ["b"], name="swish"),
+        onnx.helper.make_node("ScatterND", ["x", "axes", "x"], ["c"], name="s", reduction="add"),
+        onnx.helper.make_node("Einsum", ["x"], ["d"], name="e", equation="...i->..."),
+        onnx.helper.make_node("MatMulNBits", ["x"], ["f"], name="m", domain="com.microsoft"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [x, axes], [])
+    graph.initializer.append(onnx.helper.make_tensor("u", onnx.TensorProto.UINT8, [1], [0]))
+    opsets = [onnx.helper.make_opsetid("", 24)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=12)
+    assert complaints(model) == [
+        "IR version 12",
+        "opsets [('', 24)]",
+        "open: input 1 of Unsqueeze is computed",
+        "swish: :Swish",
+        "s: a scatter that reduces",
+        "e: an ellipsis in Einsum",
+        "m: com.microsoft:MatMulNBits",
+        "u: uint8",
+    ]
 
 
 def test_control_flow(path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from onnx import numpy_helper
 
 from conftest import SMALL, train_small
+from operators import complaints
 from rillet.export import quantize
 from rillet.export.buffer_safety import unsafe_state
 from rillet.export.bundle_writer import write_bundle
@@ -357,6 +358,7 @@ def test_tensorrt_builds_what_is_portable(
     for kind, lengths in (("decode", (1, 1, 1)), ("prefill", PREFILL_LENGTHS)):
         model = bundle.graph(kind).read_bytes()
         if method in PRECISIONS[precision].portable:
+            assert complaints(onnx.load_from_string(model)) == []
             assert len(build_graph(api, model, BuildOptions(), lengths)) > 10_000
             continue
         with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot (read|build)"):

@@ -19,6 +19,7 @@ from rillet.runtime.tensorrt_build import (
     BuildOptions,
     build_graph,
     input_shapes,
+    parse,
 )
 
 GRAPHS = {"decode": (1, 1, 1), "prefill": PREFILL_LENGTHS}
@@ -52,22 +53,14 @@ def test_every_graph_builds(small_bundle: Path, api: TensorrtApi, kind: str) -> 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_state_keeps_its_static_sizes(small_bundle: Path, api: TensorrtApi, kind: str) -> None:
-    network = _parsed(api, small_bundle / f"{kind}.onnx")[2]
+    # Builder and parser too: a network does not outlive them.
+    parsed = parse(api, (small_bundle / f"{kind}.onnx").read_bytes(), kind)
+    network = parsed[2]
     sizes = {row.present: row.shape for row in Bundle.open(small_bundle).state}
     for index in range(network.num_outputs):
         output = network.get_output(index)
         if output.name != "logits":
             assert tuple(output.shape)[1:] == sizes[output.name], output.name
-
-
-def _parsed(api: TensorrtApi, path: Path) -> tuple[object, ...]:
-    """Builder and parser too: a network does not outlive them."""
-    logger = api.logger()
-    builder = api.trt.Builder(logger)
-    network = builder.create_network(api.network_flags())
-    parser = api.trt.OnnxParser(network, logger)
-    assert parser.parse(path.read_bytes())
-    return logger, builder, network, parser
 
 
 @pytest.mark.tensorrt

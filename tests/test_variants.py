@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import onnx
 import pytest
 
 from conftest import SMALL, VARIANTS, train_small
+from operators import complaints
 from rillet.export.bundle_writer import write_bundle
 from rillet.export.parity import TOLERANCE
 from rillet.runtime import Bundle, load
 from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.tensorrt_api import installed_tensorrt
+from rillet.runtime.tensorrt_build import parse
 from rillet.runtime.verify import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
 from streams import assert_same, real_tokens, run_engine, run_torch
@@ -68,6 +72,16 @@ def test_its_state_is_its_table(
         recurrent = kind == "prefill" and config.reservoir != "none"
         assert nodes.count("Scan") == (1 if recurrent else 0)
         assert not {"If", "Loop", "SequenceAt", "ConcatFromSequence"} & set(nodes)
+
+
+@every_variant
+@pytest.mark.parametrize("kind", ["decode", "prefill"])
+def test_tensorrt_can_read_it(name: str, kind: str, variant_bundle: Bundles) -> None:
+    """By the list of operators, and by the parser where it is installed."""
+    path = Bundle.open(variant_bundle(name)).graph(kind)
+    assert complaints(onnx.load(str(path))) == []
+    if find_spec("tensorrt_rtx") is not None:
+        assert parse(installed_tensorrt("tensorrt_rtx"), path.read_bytes(), kind)
 
 
 @every_variant
