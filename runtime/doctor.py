@@ -13,8 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .errors import RilletError
+from .bundle import Bundle
+from .cuda_driver import driver_obstacle, find_gpu
+from .engine_records import find_records
+from .errors import EngineError, RilletError
 from .providers import PROVIDERS, create_session, installed_engines, mixed_up_engines, node_owner
+from .tensorrt_api import installed_tensorrt
 
 __all__ = ["diagnose"]
 
@@ -35,7 +39,8 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
 
     Returns:
         What was found, as a JSON value: the machine, packages, problems with a remedy each,
-        and for each provider whether it works, or why not.
+        for each provider whether it works, or why not, and the same of TensorRT without
+        ONNX Runtime.
     """
     problems = [sentence for sentence in (mixed_up_engines(),) if sentence]
     engines = installed_engines()
@@ -65,6 +70,7 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
         "packages": versions,
         "engines": engines,
         "providers": providers,
+        "tensorrt": _tensorrt(bundle),
         "problems": problems,
     }
 
@@ -92,6 +98,32 @@ def _try(provider: str, bundle: Path | None) -> dict[str, Any]:
         return {"works": False, "reason": str(error)}
     except Exception as error:  # onnxruntime's exceptions share no public base
         return {"works": False, "reason": f"{type(error).__name__}: {error}"}
+
+
+def _tensorrt(bundle: Path | None) -> dict[str, Any]:
+    """What TensorRT itself needs: a GPU, the library, cuda-python, and engines that were built."""
+    obstacles = []
+    found: dict[str, Any] = {"gpu": None, "library": None, "cuda_python": None}
+    obstacle = driver_obstacle()
+    if obstacle is None:
+        gpu = find_gpu()
+        found["gpu"] = f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.driver}"
+    else:
+        obstacles.append(obstacle)
+    try:
+        found["library"] = installed_tensorrt().library
+    except EngineError as error:
+        obstacles.append(str(error))
+    for package in ("cuda-bindings", "cuda-python"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found["cuda_python"] = metadata.version(package)
+    if found["cuda_python"] is None:
+        obstacles.append("cuda-python is not installed: pip install 'rillet[tensorrt]'")
+    if bundle is not None:
+        with contextlib.suppress(RilletError):
+            records = find_records(Bundle.open(bundle))
+            found["engines"] = [record.path.name for record in records]
+    return {"works": not obstacles, "reason": "; ".join(obstacles), **found}
 
 
 def _cores() -> int:

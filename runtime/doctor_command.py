@@ -36,6 +36,14 @@ def doctor(bundle: Path | None, as_json: bool) -> None:
                 click.echo(f"{name:<12}works ({entry['owner']}{step})")
             else:
                 click.echo(f"{name:<12}no: {entry['reason']}")
+        tensorrt = found["tensorrt"]
+        if tensorrt["works"]:
+            click.echo(f"TensorRT    works ({tensorrt['library']} on {tensorrt['gpu']})")
+        else:
+            has = f" ({tensorrt['library']} is installed)" if tensorrt["library"] else ""
+            click.echo(f"TensorRT    no{has}: {tensorrt['reason']}")
+        for name in tensorrt.get("engines", []):
+            click.echo(f"{'':12}engine {name}; see rillet engine list {bundle}")
         for problem in found["problems"]:
             click.echo(f"Problem: {problem}")
         if not found["problems"]:

@@ -105,6 +105,14 @@ def test_doctor(small_bundle: Path, tmp_path: Path) -> None:
     assert found["providers"]["cpu"]["works"]
     assert found["providers"]["cpu"]["step_us"] > 0
     assert found["packages"]["numpy"] == np.__version__
+    native = found["tensorrt"]
+    assert native["engines"] == []
+    obstacle = cuda_driver.driver_obstacle()
+    if obstacle is not None:
+        assert not native["works"]
+        assert obstacle in native["reason"]
+        assert native["gpu"] is None
+        assert "TensorRT    no" in result.stdout
     result = rillet("doctor", tmp_path)
     assert result.returncode == 1
     assert f"no provider runs {tmp_path}" in result.stdout
