@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,23 @@ def describe() -> dict[str, Any]:
         else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "onnxruntime", "torch", "rillet")},
+        **_versions(),
     }
+
+
+_PACKAGES = (
+    "numpy", "onnxruntime", "onnxruntime-gpu", "torch", "tensorrt", "tensorrt-rtx",
+    "cuda-bindings", "rillet",
+)  # fmt: skip
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the packages that are installed of those that matter."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def write(path: Path | None, figures: Any) -> None:

@@ -41,8 +41,10 @@ def load(
 
     Args:
         path: The folder that ``rillet export`` wrote.
-        provider: The execution provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the
-            best one that is present and works. One that is named and cannot run is an error.
+        provider: The execution provider: ``cpu``, ``cuda``, ``tensorrt`` (an engine that
+            ``rillet engine build`` built, or ONNX Runtime's provider where there is none), or
+            ``auto`` for the best one that is present and works. One that is named and cannot run
+            is an error.
         threads: Threads that one step may use. One is best for small models.
         allow_fallback: Run on the CPU, with a warning, where the provider cannot run.
         self_test: Compare some sixty steps with the record in the bundle.

@@ -37,9 +37,9 @@ class OnnxDeviceEngine(OnnxGraphs):
     """Runs a bundle's graphs on the CUDA or TensorRT provider; the state never leaves the GPU.
 
     A step sends the tokens and fetches the logits. On the CUDA provider it is captured as a CUDA
-    graph where ONNX Runtime allows it, which the TensorRT provider's graphs, one for a session
-    and not one for each pair of buffers, do not. The TensorRT provider reads prompts with the
-    CUDA provider: a `Scan` in TensorRT is not relied on.
+    graph where ONNX Runtime allows it. Not on the TensorRT provider: numbered graphs, one for
+    each pair of buffers, are the CUDA provider's alone. The TensorRT provider reads prompts with
+    the CUDA provider: a `Scan` in TensorRT is not relied on.
 
     Args:
         bundle: The bundle.

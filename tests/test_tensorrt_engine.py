@@ -25,6 +25,7 @@ from rillet.runtime.tensorrt_api import LIBRARIES
 from rillet.runtime.tensorrt_build import BuildOptions
 from rillet.runtime.tensorrt_engine import TensorrtEngine
 from rillet.runtime.verify import verify_golden
+from rillet.runtime.verify_command import verify
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -201,6 +202,18 @@ def test_everything_above_the_engine(native: TensorrtEngine, small_model: Model)
         assert batch.generate(prompts, **sampling) == alone
     with pytest.raises(EngineError, match="steps 8 streams at most"):
         native.zero_state(9)
+
+
+@pytest.mark.gpu
+@pytest.mark.tensorrt
+def test_the_gate_of_verify(native: TensorrtEngine, bundle: Path, small_run: Path) -> None:
+    """On TensorRT, and on CUDA where that is to be had."""
+    options = ["--checkpoint", str(small_run), "--steps", "600", "--json"]
+    result = CliRunner().invoke(verify, [str(bundle), "--engine", "tensorrt", *options])
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)["parity"]
+    assert {row["graph"] for row in rows} == {"decode", "prefill"}
+    assert all(row["greedy_differences"] == 0 for row in rows)
 
 
 @pytest.mark.gpu

@@ -1,0 +1,250 @@
+"""A decoding step on a GPU: every engine and PyTorch, in one run, beside what bounds them.
+
+    python benchmarks/gpu.py models/shakespeare-nano models/checkpoints/shakespeare-nano --json F
+
+Each row is a step with everything that belongs to it: tokens to the device, logits back. Engines
+take turns, so that a clock that changes meets all of them. Two bounds stand beside: what launching
+a captured graph of one kernel takes, which bounds small batches, and what moving a step's bytes
+takes at the measured bandwidth, which bounds large ones.
+
+Engines that cannot run are listed with their reason. ``--device cpu`` tries the script without a
+GPU; its figures say nothing of one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import torch
+from gpu_limits import limits
+
+from rillet.runtime import Bundle, RilletError
+from rillet.runtime.cuda_driver import driver_obstacle, find_gpu
+from rillet.runtime.engine import Engine
+from rillet.runtime.onnx_device_engine import OnnxDeviceEngine
+from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.tensorrt_api import LIBRARIES, find_tensorrt
+from rillet.runtime.tensorrt_build import BuildOptions, build_engine
+from rillet.runtime.tensorrt_engine import TensorrtEngine
+from rillet.train import DualCNN, load_checkpoint
+
+Step = Callable[[], object]
+"""Takes one step of a batch, and waits for its logits in the host's memory."""
+
+Maker = Callable[[int], Step]
+"""Makes the step of a batch of a size."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--batch", default="1,8,64,512", help="Batch sizes, commas between.")
+    parser.add_argument("--steps", type=int, default=300, help="Steps of each burst.")
+    parser.add_argument("--bursts", type=int, default=5, help="Bursts of each engine, in turn.")
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument("--json", type=Path, help="Write the figures here too.")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and (obstacle := driver_obstacle()) is not None:
+        parser.exit(1, f"{obstacle}; these figures need an NVIDIA GPU\n")
+    batches = [int(size) for size in arguments.batch.split(",")]
+    model = load_checkpoint(arguments.checkpoint).model.eval()
+    with tempfile.TemporaryDirectory() as folder:  # engines are built here, not beside the bundle
+        copy = Path(folder) / arguments.bundle.name
+        shutil.copytree(arguments.bundle, copy)
+        bundle = Bundle.open(copy)
+        figures = measure(
+            bundle, model, arguments.device, batches, arguments.steps, arguments.bursts
+        )
+    show(figures)
+    machine.write(arguments.json, figures)
+
+
+def measure(
+    bundle: Bundle, model: DualCNN, device: str, batches: list[int], steps: int, bursts: int
+) -> dict[str, Any]:
+    """Time every engine at every batch size."""
+    makers = _makers(bundle, model, device, tuple(batches))
+    rows: list[dict[str, Any]] = []
+    for batch in batches:
+        ready: dict[str, Step] = {}
+        for name, make in makers.items():
+            try:
+                step = make(batch)
+                for _ in range(20):
+                    step()
+                ready[name] = step
+            except Exception as error:  # an engine that is missing must not end the run
+                why = str(error) if isinstance(error, RilletError) else repr(error)
+                rows.append({"engine": name, "batch": batch, "reason": why})
+        taken: dict[str, list[float]] = {name: [] for name in ready}
+        for _ in range(bursts):
+            for name, step in ready.items():
+                taken[name] += _burst(step, steps)
+        for name, times in taken.items():
+            p50, p99 = (float(np.percentile(times, rank)) for rank in (50, 99))
+            rows.append(
+                {"engine": name, "batch": batch, "p50_us": p50 * 1e6, "p99_us": p99 * 1e6,
+                 "tokens_per_s": batch / p50}
+            )  # fmt: skip
+    found: dict[str, Any] = {"bundle": bundle.path.name, "device": _device(device), "rows": rows}
+    found["limits"] = limits(bundle, device, batches)
+    found["ratios"] = _ratios(rows, found["limits"]["memory_us"])
+    return found
+
+
+def _makers(
+    bundle: Bundle, model: DualCNN, device: str, batches: tuple[int, ...]
+) -> dict[str, Maker]:
+    """How to make each engine's step; an engine is opened once, when it is first asked for."""
+    if device == "cpu":
+        return {
+            "host engine": _engine(bundle, lambda: OnnxEngine(bundle)),
+            "device engine": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "cpu")),
+            "PyTorch eager": lambda batch: _eager(model, device, batch),
+        }
+    makers: dict[str, Maker] = {
+        "CUDA provider": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "cuda", graphs=False)),
+        "CUDA provider, graphs": _engine(
+            bundle, lambda: OnnxDeviceEngine(bundle, "cuda", graphs=True)
+        ),
+        "TensorRT provider": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "tensorrt")),
+    }
+    for library in LIBRARIES:
+        makers[f"{library}, graphs"] = _engine(
+            bundle, lambda n=library: _native(bundle, n, batches)
+        )
+    makers["PyTorch eager"] = lambda batch: _eager(model, device, batch)
+    makers["PyTorch compiled, graphs"] = lambda batch: _compiled(model, batch)
+    return makers
+
+
+def _native(bundle: Bundle, library: str, batches: tuple[int, ...]) -> TensorrtEngine:
+    api = find_tensorrt(library)
+    build_engine(bundle, "decode", api, BuildOptions(tuple(sorted(batches))))
+    return TensorrtEngine(bundle, library)
+
+
+def _engine(bundle: Bundle, open_engine: Callable[[], Engine[Any]]) -> Maker:
+    opened: list[Engine[Any]] = []
+
+    def make(batch: int) -> Step:
+        if not opened:
+            opened.append(open_engine())
+        engine = opened[0]
+        state = engine.zero_state(batch)
+        tokens = np.arange(batch, dtype=np.int64) % bundle.vocab_size
+        return lambda: engine.step(tokens, state)
+
+    return make
+
+
+def _eager(model: DualCNN, device: str, batch: int) -> Step:
+    model.to(device)
+    held = {"state": model.zero_state(batch)}
+    tokens = torch.arange(batch)[:, None] % model.config.vocab_size
+
+    def step() -> object:
+        with torch.inference_mode():
+            logits, held["state"] = model(tokens.to(device), held["state"])
+            return logits.cpu()
+
+    return step
+
+
+def _compiled(model: DualCNN, batch: int) -> Step:
+    """Compiled, and captured with state that is updated in place: as fast as PyTorch goes."""
+    model.to("cuda")
+    state = model.zero_state(batch)
+    host = (torch.arange(batch)[:, None] % model.config.vocab_size).pin_memory()
+    tokens = host.to("cuda")
+    compiled = torch.compile(model, dynamic=False)
+
+    def advance() -> torch.Tensor:
+        logits, after = compiled(tokens, state)
+        for name, value in after.items():
+            state[name].copy_(value)
+        return logits
+
+    with torch.inference_mode():
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                advance()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = advance()
+
+    def step() -> object:
+        tokens.copy_(host, non_blocking=True)
+        graph.replay()
+        return logits.cpu()
+
+    return step
+
+
+def _burst(step: Step, steps: int) -> list[float]:
+    """Seconds of each step."""
+    times = []
+    for _ in range(steps):
+        began = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def _ratios(rows: list[dict[str, Any]], memory: dict[int, float]) -> dict[str, float]:
+    """What the targets speak of: times PyTorch eager, and times the memory's bound."""
+    times = {(row["engine"], row["batch"]): row["p50_us"] for row in rows if "p50_us" in row}
+    found = {}
+    for (name, batch), taken in times.items():
+        eager = times.get(("PyTorch eager", batch))
+        if eager is not None and not name.startswith("PyTorch"):
+            found[f"PyTorch eager / {name}, batch {batch}"] = eager / taken
+        found[f"{name} / memory limit, batch {batch}"] = taken / memory[batch]
+    return found
+
+
+def _device(device: str) -> str:
+    if device == "cpu":
+        return "cpu"
+    gpu = find_gpu()
+    return f"{gpu.name}, compute capability {gpu.capability}, driver for CUDA {gpu.driver}"
+
+
+def show(figures: dict[str, Any]) -> None:
+    bounds = figures["limits"]
+    print(f"{figures['bundle']} on {figures['device']}\n")
+    print("| engine | batch | tokens/s | p50, us | p99, us | times the memory limit |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in figures["rows"]:
+        if "reason" not in row:
+            bound = row["p50_us"] / bounds["memory_us"][row["batch"]]
+            print(
+                f"| {row['engine']} | {row['batch']} | {row['tokens_per_s']:,.0f} | "
+                f"{row['p50_us']:.1f} | {row['p99_us']:.1f} | {bound:.1f} |"
+            )
+    memory = ", ".join(f"{batch}: {us:.2f}" for batch, us in bounds["memory_us"].items())
+    print(f"\nbandwidth {bounds['bandwidth_gb_per_s']:.0f} GB/s; memory limit, us: {memory}")
+    if bounds["launch_us"] is not None:
+        print(f"launching and waiting for a graph of one kernel: {bounds['launch_us']:.1f} us")
+    for name, ratio in figures["ratios"].items():
+        if name.startswith("PyTorch eager /"):
+            print(f"{name}: {ratio:.2f}")
+    for row in figures["rows"]:
+        if "reason" in row:
+            print(f"{row['engine']}, batch {row['batch']}: not measured: {row['reason']}")
+
+
+if __name__ == "__main__":
+    main()
