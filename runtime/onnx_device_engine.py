@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         self._wish = graphs
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._captures = False
-        self._next_graph = 1
+        self._numbers = itertools.count(1)
         self._running = threading.Lock()
         # TensorRT may read an input again after it has written an output.
         names = (row.name for row in self.state if is_shared(row) and provider != "tensorrt")
@@ -142,15 +144,22 @@ class OnnxDeviceEngine(OnnxGraphs):
             return self._create(path, "cpu")
         if graph == "decode" and self._named == "cuda" and self._wish is not False:
             try:
-                session = self._create(path, "cuda", {"cuda": cuda_options(True)})
+                return self._captured(path)
             except EngineError as error:
-                if self._wish:
+                self._captures = False
+                if self._wish or obstacle("cuda") is not None:
                     raise
                 log.info("steps are not captured as CUDA graphs: %s", error)
-            else:
-                self._captures = True
-                return session
         return self._create(path, "cuda", {"cuda": cuda_options(False)})
+
+    def _captured(self, path: Path) -> Any:
+        """The decoding graph in a session that captures, tried: some graphs fail only then."""
+        session = self._create(path, "cuda", {"cuda": cuda_options(True)})
+        self._captures = True
+        lane = self._lane(1)
+        self._prepare(session, lane)
+        self._pool.give_back(lane)
+        return session
 
     def _lane(self, capacity: int) -> Lane:
         def allocate(shape: tuple[int, ...], dtype: str) -> OrtBuffer:
@@ -189,9 +198,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         options = ort.RunOptions()
         if self._captures:
             # A number for each pair of buffers: 1 and 2 for the first lane's sides.
-            with self._lock:
-                options.add_run_config_entry("gpu_graph_id", str(self._next_graph))
-                self._next_graph += 1
+            options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         return binding, options
 
     def _run(self, session: Any, call: tuple[Any, Any]) -> None:

@@ -116,7 +116,7 @@ class TensorrtApi:
             return None
         validity, diagnostics = runtime.get_engine_validity(data)
         if validity == self.trt.EngineValidity.INVALID:
-            return f"{self.library} calls it invalid here (diagnostics {int(diagnostics)})"
+            return f"{self.library} calls it invalid here (diagnostics: {diagnostics})"
         return None
 
     def device_memory(self, engine: Any) -> int:

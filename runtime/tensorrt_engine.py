@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .bundle import Bundle
-from .cuda_memory import Cuda, CudaBuffer, CudaGraph, CudaStream, ExchangeBuffer
+from .cuda_memory import Cuda, CudaBuffer, CudaStream, ExchangeBuffer
 from .device_state import DeviceState, Lane, LanePool, check_tokens
 from .engine import Learn
-from .engine_records import EngineRecord, chosen_record
+from .engine_records import EngineRecord, chosen_record, find_records
 from .errors import EngineError
-from .tensorrt_api import TensorrtApi, find_tensorrt
+from .tensorrt_api import find_tensorrt
+from .tensorrt_plan import Plan, StepCalls, enqueue, place
 
 __all__ = ["TensorrtEngine"]
 
@@ -34,7 +36,8 @@ class TensorrtEngine:
 
     Args:
         bundle: The bundle.
-        library: ``tensorrt`` or ``tensorrt_rtx``; the one that is installed when absent.
+        library: ``tensorrt`` or ``tensorrt_rtx``; the one that built the newest engine when
+            absent.
         graphs: Whether to capture each step as a CUDA graph.
         untried: Read prompts with a prefill engine that was not tried on a GPU too.
 
@@ -55,11 +58,11 @@ class TensorrtEngine:
         self.bundle = bundle
         self.state = bundle.state
         self.vocab_size = bundle.vocab_size
-        self.api = find_tensorrt(library)
+        self.api = find_tensorrt(library or _builder(bundle))
         self.cuda = Cuda()
         self._graphs, self._untried = graphs, untried
         self._lock = threading.Lock()
-        self._plans: dict[str, _Plan | None] = {}
+        self._plans: dict[str, Plan | None] = {}
         self._pool = LanePool(self._lane)
         self._plan("decode")
 
@@ -84,7 +87,7 @@ class TensorrtEngine:
         check_tokens(tokens, self.vocab_size)
         plan, lane = self._decode(), state.lane
         if lane.calls is None or lane.calls.plan is not plan:
-            lane.calls = _Calls(self, plan, lane)
+            lane.calls = StepCalls(plan, self.state, lane, self._graphs)
         lane.tell(tokens, learn, state.batch)
         lane.calls.run(state.side)
         state.side ^= 1
@@ -126,19 +129,19 @@ class TensorrtEngine:
             self._plans.clear()
         self._pool.clear()
 
-    def _decode(self) -> _Plan:
+    def _decode(self) -> Plan:
         plan = self._plans.get("decode") or self._plan("decode")
         assert plan is not None
         return plan
 
-    def _plan(self, graph: str) -> _Plan | None:
+    def _plan(self, graph: str) -> Plan | None:
         """A graph's engine, loaded; ``None`` for a prefill engine that cannot be relied on."""
         with self._lock:
             if graph not in self._plans:
                 self._plans[graph] = self._open(graph)
             return self._plans[graph]
 
-    def _open(self, graph: str) -> _Plan | None:
+    def _open(self, graph: str) -> Plan | None:
         try:
             record = chosen_record(self.bundle, graph, self.api)
         except EngineError as error:
@@ -158,8 +161,8 @@ class TensorrtEngine:
             return None
         return self._load(record)
 
-    def _load(self, record: EngineRecord) -> _Plan:
-        plan = _Plan(self.api, record)
+    def _load(self, record: EngineRecord) -> Plan:
+        plan = Plan(self.api, record)
         wanted = {"input_ids", "learn", "logits"}
         wanted |= {name for row in self.state for name in (row.past, row.present)}
         differing = sorted(wanted ^ set(plan.names))
@@ -196,7 +199,7 @@ class TensorrtEngine:
         return lane
 
     def _chunks(
-        self, plan: _Plan, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn
+        self, plan: Plan, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn
     ) -> list[npt.NDArray[Any]]:
         """Read tokens with the prefill engine: logits of each chunk."""
         lane = state.lane
@@ -217,10 +220,10 @@ class TensorrtEngine:
             given = 1 if self.bundle.last_logits else length
             shape = (lane.capacity, given, self.vocab_size)
             logits = ExchangeBuffer(lane.stream, shape, "float32")
-            _place(self, context, lane, state.side, ids, logits, length)
+            place(self.state, context, lane, state.side, ids, logits, length)
             for buffer in (ids, lane.learn):
                 buffer.send()
-            _enqueue(context, lane.stream, "the prefill graph")
+            enqueue(context, lane.stream, "the prefill graph")
             logits.fetch()
             lane.stream.wait()
             state.side ^= 1
@@ -228,126 +231,7 @@ class TensorrtEngine:
         return parts
 
 
-class _Plan:
-    """An engine that is loaded.
-
-    Args:
-        api: The TensorRT.
-        record: The engine on disk.
-    """
-
-    def __init__(self, api: TensorrtApi, record: EngineRecord) -> None:
-        self.record = record
-        self.batches = record.key.batches
-        self._trt, self._logger = api.trt, api.logger()
-        data = record.read()
-        runtime = self._trt.Runtime(self._logger)
-        if record.key.version_compatible:
-            # Such an engine brings code of its own; its hash says that it was built here.
-            runtime.engine_host_code_allowed = True
-        obstacle = api.engine_obstacle(runtime, data)
-        engine = None if obstacle else runtime.deserialize_cuda_engine(data)
-        if engine is None:
-            why = obstacle or "; ".join(self._logger.errors) or "it gives no reason"
-            raise EngineError(f"{api.library} cannot load {record.path}: {why}")
-        self._runtime, self.engine = runtime, engine
-        self.names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
-
-    def context(self, capacity: int, stream: CudaStream) -> Any:
-        """A context whose shapes are those of a number of rows."""
-        context = self.engine.create_execution_context()
-        if context is None:
-            why = "; ".join(self._logger.errors) or "not enough memory?"
-            raise EngineError(f"TensorRT cannot make a context of {self.record.path}: {why}")
-        profile = self.batches.index(capacity)
-        if not context.set_optimization_profile_async(profile, int(stream)):
-            raise EngineError(f"TensorRT refuses profile {profile} of {self.record.path}")
-        stream.wait()
-        return context
-
-
-class _Calls:
-    """The two steps of a lane, one for each side: captured, where that is wanted and possible."""
-
-    def __init__(self, owner: TensorrtEngine, plan: _Plan, lane: Lane) -> None:
-        self.plan, self._lane = plan, lane
-        # A context each: a captured graph keeps the addresses, a context one set of them.
-        self._contexts = [plan.context(lane.capacity, lane.stream) for _ in range(2)]
-        for side, context in enumerate(self._contexts):
-            _place(owner, context, lane, side, lane.ids, lane.logits, 1)
-        self._captured: list[CudaGraph] = []
-        # The first call of a context allocates, which cannot be captured. It changes nothing
-        # but the side that it writes, and that is put back.
-        kept = lane.keep()
-        try:
-            for side in range(2):
-                self._queue(side)
-                lane.stream.wait()
-            if owner._graphs:
-                self._captured = self._capture()
-        finally:
-            lane.put_back(kept)
-
-    def run(self, side: int) -> None:
-        """Take a step that reads one side, and wait for it."""
-        if self._captured:
-            self._captured[side].launch()
-        else:
-            self._queue(side)
-        self._lane.stream.wait()
-
-    def _queue(self, side: int) -> None:
-        lane = self._lane
-        for buffer in (lane.ids, lane.learn):
-            buffer.send()
-        _enqueue(self._contexts[side], lane.stream, "the decode graph")
-        lane.logits.fetch()
-
-    def _capture(self) -> list[CudaGraph]:
-        graphs = []
-        for side in range(2):
-            try:
-                with self._lane.stream.capture() as made:
-                    self._queue(side)
-            except EngineError as error:
-                log.warning("steps are not captured as CUDA graphs: %s", error)
-                return []
-            graphs += made
-        return graphs
-
-
-def _place(
-    owner: TensorrtEngine,
-    context: Any,
-    lane: Lane,
-    side: int,
-    ids: Any,
-    logits: Any,
-    length: int,
-) -> None:
-    """Tell a context its shapes and addresses: it reads one side of a lane and writes the other."""
-    capacity = lane.capacity
-    shapes = {"input_ids": (capacity, length), "learn": (capacity,)}
-    addresses: dict[str, int] = {
-        "input_ids": ids.address,
-        "learn": lane.learn.address,
-        "logits": logits.address,
-    }
-    for row in owner.state:
-        shapes[row.past] = (capacity, *row.shape)
-        addresses[row.past] = lane.sides[side][row.name].address
-        addresses[row.present] = lane.sides[side ^ 1][row.name].address
-    for name, shape in shapes.items():
-        if not context.set_input_shape(name, shape):
-            raise EngineError(f"TensorRT refuses the shape {shape} of {name}")
-    for name, address in addresses.items():
-        if not context.set_tensor_address(name, address):
-            raise EngineError(f"TensorRT refuses the address of {name}")
-
-
-def _enqueue(context: Any, stream: CudaStream, what: str) -> None:
-    if not context.execute_async_v3(int(stream)):
-        raise EngineError(
-            f"TensorRT failed to run {what}; the stream is where it was before it. Its messages "
-            "are in the log `rillet`, at level INFO"
-        )
+def _builder(bundle: Bundle) -> str | None:
+    """The library that built the newest engine of a bundle, if it is installed here."""
+    names = [record.key.library.split(" ")[0] for record in find_records(bundle, "decode")]
+    return names[0] if names and find_spec(names[0]) is not None else None
