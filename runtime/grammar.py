@@ -39,6 +39,8 @@ class Grammar:
 
     def __init__(self, pattern: str, is_regex: bool, tokenizer: Tokenizer) -> None:
         library = _library()
+        if any("\ud800" <= character <= "\udfff" for character in pattern):
+            raise UsageError(f"the pattern {pattern!r} has half a character; write it out")
         matcher = library.LLMatcher
         make = matcher.grammar_from_regex if is_regex else matcher.grammar_from_lark
         self._matcher = matcher(_tokens(tokenizer), make(pattern), log_level=0)

@@ -117,6 +117,7 @@ def test_in_a_batch(small_model: Model) -> None:
         ({"regex": "a", "choices": ["b"]}, "choices and regex both say"),
         ({"regex": "a", "grammar": "b"}, "regex and grammar both say"),
         ({"regex": "水"}, "forbid every token"),
+        ({"regex": "a\ud800"}, "has half a character"),
         ({"regex": "[0-9]", "in_graph": True}, "regex, grammar or penalties cannot be used inside"),
     ],
 )
