@@ -80,6 +80,12 @@ def build_engine(
     Raises:
         EngineError: TensorRT cannot build it.
     """
+    only = bundle.manifest["graphs"].get(graph, {}).get("only")
+    if only is not None:
+        raise EngineError(
+            f"{bundle.graph(graph)} was written for {only} alone, and TensorRT cannot read it; "
+            "export without --onnxruntime-only, or build from a bundle in another precision"
+        )
     gpu = find_gpu() if driver_obstacle() is None else None
     lengths = PREFILL_LENGTHS if graph == "prefill" else (1, 1, 1)
     key = key_for(

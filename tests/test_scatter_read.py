@@ -15,9 +15,10 @@ from rillet.export import ExportOptions, quantize
 from rillet.export.bundle_writer import write_bundle
 from rillet.export.graphs import decode_graph
 from rillet.export.scatter_read import scatter_read
-from rillet.runtime import Bundle, ParityError
+from rillet.runtime import Bundle, EngineError, ParityError
 from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.runtime.providers import create_session
+from rillet.runtime.tensorrt_build import BuildOptions, build_engine
 from rillet.train import Checkpoint, DualCNN
 
 
@@ -129,6 +130,8 @@ def test_which_graphs_have_it(small: Checkpoint, small_bundle: Path, tmp_path: P
     assert found(only) == {"decode": 1, "prefill": 0, "generate": 1, "decode_static": 1}
     entries = only.manifest["graphs"]
     assert entries["decode"]["only"] == entries["decode_static"]["only"] == "onnxruntime"
+    with pytest.raises(EngineError, match="written for onnxruntime alone"):
+        build_engine(only, "decode", None, BuildOptions())
     # A step of each form from the same state gives the same prediction.
     tokens = np.asarray([1, 2, 3])
     one, other = (OnnxEngine(bundle, "cpu") for bundle in (portable, only))
