@@ -68,7 +68,7 @@ def checked_tokens(tokens: Sequence[int], vocab_size: int) -> npt.NDArray[np.int
             raise ValueError
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"tokens are {str(tokens)[:80]}; they must be a flat list of whole numbers"
+            f"tokens must be a flat list of whole numbers; got {str(tokens)[:80]}"
         ) from error
     if array.min() < 0 or array.max() >= vocab_size:
         raise UsageError(
