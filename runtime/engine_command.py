@@ -166,8 +166,10 @@ _TAKEN = {"fp32": (), "fp16": ("weight-only", "multiply"), "int8": ("static",)}
 
 def _quantize(bundle: Bundle, precision: str) -> str:
     method = " --method static" if precision == "int8" else " --method multiply"
+    # A bundle in lower precision cannot be lowered again.
+    source = bundle.path if bundle.manifest.get("precision") == "fp32" else "FLOAT32_BUNDLE"
     return (
-        f"rillet quantize {bundle.path} --precision {precision}{method} --out "
+        f"rillet quantize {source} --precision {precision}{method} --out "
         f"{bundle.path.name}-{precision}"
     )
 

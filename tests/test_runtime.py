@@ -57,8 +57,8 @@ def test_feeding_in_pieces_is_feeding_at_once(small_model: Model) -> None:
 
 
 def test_sessions_do_not_share_state(small_model: Model) -> None:
-    """Two streams stepped in turn give what each gives alone, in threads as well."""
-    prompts = ["The ", "Some other text ", "a", "import sys"]
+    """Streams stepped in turn, and in eight threads, give what each gives alone."""
+    prompts = ["The ", "Some other text ", "a", "import sys", "", "x = 1", "names are ", "In a "]
     alone = [small_model.generate(p, max_new_tokens=40, seed=1) for p in prompts]
     streams = [small_model.stream(p, max_new_tokens=40, seed=1) for p in prompts]
     turns = zip(*streams, strict=True)

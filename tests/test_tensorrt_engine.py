@@ -102,6 +102,14 @@ def test_precision_lives_in_the_graph(bundle: Path, small_bundle: Path) -> None:
     assert isinstance(error, UsageError)
     assert "rillet quantize" in str(error)
     assert "--method static" in str(error)
+    assert f"quantize {bundle} " in str(error)
+
+
+def test_what_cannot_be_lowered_again_is_not_advised() -> None:
+    int8 = Path(__file__).parents[1] / "models" / "shakespeare-nano-int8"
+    error = str(command("build", int8).exception)
+    assert "onnxruntime's own" in error
+    assert "rillet quantize FLOAT32_BUNDLE --precision int8 --method static" in error
 
 
 @pytest.mark.parametrize("batch", ["x", "0", "1,,2", ""])
