@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu fuzz lint types format clean
+.PHONY: demo test test-gpu fuzz javascript lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,11 @@ test-gpu: .venv-gpu/ready
 # Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
 fuzz: .venv/ready
 	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest tests/test_fuzz.py
+
+# decode.onnx driven from JavaScript; wants node and npm. The package's scripts would fetch CUDA.
+javascript: .venv/ready
+	npm install --prefix examples/javascript --ignore-scripts --no-audit --no-fund --no-package-lock
+	$(BIN)/python -m pytest tests/test_javascript.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,0 +1,111 @@
+// Streams text from a bundle's decode.onnx with onnxruntime-node and nothing of rillet's.
+//
+//     npm install --ignore-scripts          (the scripts would fetch CUDA's libraries)
+//     node generate.js ../../models/shakespeare-nano "ROMEO:" 200
+//     node generate.js ../../models/shakespeare-nano --golden
+//
+// The second form reads the prompt of the golden record in bundle.json, and fails unless the
+// greedy tokens are those that PyTorch chose. The contract: docs/bundle.md.
+"use strict";
+
+const fs = require("fs");
+const path = require("path");
+const ort = require("onnxruntime-node");
+
+/** One stream: its state is a handful of tensors of fixed size, all zeros at the start. */
+class Stream {
+  constructor(session, table) {
+    this.session = session;
+    this.state = {};
+    for (const row of table) {
+      const shape = row.shape.map((size) => (size === "batch" ? 1 : size));
+      const count = shape.reduce((product, size) => product * size, 1);
+      const values = row.dtype === "int64" ? new BigInt64Array(count) : new Float32Array(count);
+      this.state[row.name] = new ort.Tensor(row.dtype, values, shape);
+    }
+  }
+
+  static async open(bundle) {
+    const manifest = JSON.parse(fs.readFileSync(path.join(bundle, "bundle.json"), "utf8"));
+    const graph = path.join(bundle, manifest.graphs.decode.file);
+    const session = await ort.InferenceSession.create(graph, { intraOpNumThreads: 1 });
+    return [new Stream(session, manifest.state), manifest];
+  }
+
+  /** Reads a token; returns the log-probabilities of the next. `learn`: store it in the memory. */
+  async step(token, learn) {
+    const feeds = {
+      input_ids: new ort.Tensor("int64", BigInt64Array.of(BigInt(token)), [1, 1]),
+      learn: new ort.Tensor("float32", Float32Array.of(learn ? 1 : 0), [1]),
+    };
+    for (const name in this.state) feeds["past." + name] = this.state[name];
+    // What a model does not have, its graph does not ask for.
+    for (const name in feeds) if (!this.session.inputNames.includes(name)) delete feeds[name];
+    const outputs = await this.session.run(feeds);
+    for (const name in this.state) this.state[name] = outputs["present." + name];
+    return outputs.logits.data;
+  }
+}
+
+function greedy(logits) {
+  let best = 0;
+  for (let i = 1; i < logits.length; i++) if (logits[i] > logits[best]) best = i;
+  return best;
+}
+
+/** Draws from softmax(logits / temperature). */
+function sample(logits, temperature) {
+  const highest = logits[greedy(logits)];
+  const weights = Array.from(logits, (logit) => Math.exp((logit - highest) / temperature));
+  let left = Math.random() * weights.reduce((sum, weight) => sum + weight, 0);
+  for (let i = 0; i < weights.length; i++) if ((left -= weights[i]) < 0) return i;
+  return greedy(logits);
+}
+
+/**
+ * Reads PyTorch's prompt, then the tokens that PyTorch chose, each of which must be the likeliest
+ * here too. Where two lie closer than the tolerance, either counts; int8 comes from other weights.
+ */
+async function golden(bundle) {
+  const [stream, manifest] = await Stream.open(bundle);
+  const tolerance = manifest.precision === "fp32" ? 1e-3 : 1.0;
+  let logits;
+  for (const token of manifest.golden.prompt) logits = await stream.step(token, true);
+  const wanted = manifest.golden.greedy;
+  for (let place = 0; place < wanted.length; place++) {
+    if (!(logits[greedy(logits)] - logits[wanted[place]] <= tolerance)) {
+      throw new Error(`token ${place + 1} of ${wanted.length} is not the one that PyTorch chose`);
+    }
+    logits = await stream.step(wanted[place], false); // what is written is not learnt
+  }
+  console.log(`${wanted.length} greedy tokens are PyTorch's`);
+}
+
+/** For tokenizers of characters; those of bytes and BPE want a tokenizer library. */
+async function write(bundle, prompt, count) {
+  const [stream] = await Stream.open(bundle);
+  const file = path.join(bundle, "tokenizer.json");
+  const vocab = JSON.parse(fs.readFileSync(file, "utf8")).model.vocab;
+  const characters = [];
+  for (const character in vocab) characters[vocab[character]] = character;
+  let logits;
+  for (const character of prompt) logits = await stream.step(vocab[character] ?? 0, true);
+  process.stdout.write(prompt);
+  for (let i = 0; i < count; i++) {
+    const token = sample(logits, 0.8);
+    process.stdout.write(characters[token]);
+    logits = await stream.step(token, false);
+  }
+  process.stdout.write("\n");
+}
+
+async function main([bundle, prompt, count]) {
+  if (!bundle || !prompt) throw new Error("usage: node generate.js BUNDLE (PROMPT [COUNT] | --golden)");
+  if (prompt === "--golden") await golden(bundle);
+  else await write(bundle, prompt, Number(count || 200));
+}
+
+main(process.argv.slice(2)).catch((error) => {
+  console.error(error.message);
+  process.exitCode = 1;
+});
