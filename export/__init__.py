@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from .api import export, verify
 from .comparison import Comparison, Difference
+from .inside_picture import draw_inside
+from .look_inside import Inside, look_inside
 from .lower_precision import quantize
 from .options import ExportOptions
 from .parity import ParityReport
 
-__all__ = ["Comparison", "Difference", "ExportOptions", "ParityReport", "export", "quantize"]
-__all__ += ["verify"]
+__all__ = ["Comparison", "Difference", "ExportOptions", "Inside", "ParityReport", "draw_inside"]
+__all__ += ["export", "look_inside", "quantize", "verify"]

@@ -11,6 +11,8 @@ import click
 import numpy as np
 
 from .bundle import BUNDLE_FILE, Bundle
+from .cli import optional_part
+from .errors import UsageError
 
 __all__ = ["inspect", "inspection"]
 
@@ -49,8 +51,22 @@ def inspection(bundle: Bundle) -> dict[str, Any]:
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def inspect(bundle: Path, as_json: bool) -> None:
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="PNG",
+    help="Draw the waves, the attention and the reservoir while it reads a text.",
+)  # fmt: skip
+@click.option("--text", help="With --plot: the text; default: the golden record's prompt.")
+def inspect(bundle: Path, as_json: bool, plot: Path | None, text: str | None) -> None:
     """Show what BUNDLE is: model, graphs, state of a stream, training and parity."""
+    if text is not None and plot is None:
+        raise UsageError("--text is what --plot draws; give the picture's file with --plot PNG")
+    if plot is not None:
+        # The exporter's part has onnx, which opens the graph, and matplotlib.
+        picture = optional_part("rillet.export.inside_picture", "rillet inspect --plot", "export")
+        inside = picture.draw_inside(bundle, plot, text)
+        click.echo(f"{plot} shows {len(inside.pieces)} tokens.", err=as_json)
+        if not as_json:
+            return
     opened = Bundle.open(bundle)
     found = inspection(opened)
     if as_json:
