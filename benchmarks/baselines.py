@@ -22,7 +22,7 @@ from rillet.train.token_file import Tokens
 from rillet.train.training_config import TrainingConfig
 
 __all__ = ["GPT", "GRU", "Baseline", "BaselineTrainer", "held_out", "matched_gpt", "matched_gru"]
-__all__ += ["train_baseline"]
+__all__ += ["nearest_width", "train_baseline"]
 
 _TOLERANCE = 0.03
 """How far the trained parameters of a matched model may be from what was asked for."""
@@ -122,6 +122,10 @@ class GRU(Baseline):
         )
         self.head = nn.Linear(width, vocab)
 
+    def zero_state(self, batch: int = 1) -> Tensor:
+        """The state of streams that have read nothing, ``[layers, B, d]``."""
+        return torch.zeros(self.layers.num_layers, batch, self.layers.hidden_size)
+
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits ``[B, T, V]`` of a chunk ``[B, T]``; the state after it, ``[layers, B, d]``."""
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
@@ -147,7 +151,7 @@ def matched_gpt(parameters: int, vocab: int, context: int, dropout: float = 0.1)
     found = {}
     for layers in range(1, 13):
         # Of even width: an odd one would slow the matrix products.
-        width = _nearest(range(8, 1025, 2), parameters, lambda d, n=layers: build(d, n))
+        width = nearest_width(range(8, 1025, 2), parameters, lambda d, n=layers: build(d, n))
         if width is not None:
             found[layers] = width
     if not found:
@@ -162,13 +166,13 @@ def matched_gru(parameters: int, vocab: int, dropout: float = 0.1) -> GRU:
     Raises:
         ValueError: No width is that near.
     """
-    width = _nearest(range(4, 2049), parameters, lambda d: GRU(vocab, d, 2, dropout))
+    width = nearest_width(range(4, 2049), parameters, lambda d: GRU(vocab, d, 2, dropout))
     if width is None:
         raise ValueError(f"no GRU with {vocab} tokens has about {parameters:,} parameters")
     return GRU(vocab, width, 2, dropout)
 
 
-def _nearest(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
+def nearest_width(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
     """The width of the model with the nearest number of parameters; ``None`` if none is near."""
 
     def count(width: int) -> int:

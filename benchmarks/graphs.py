@@ -21,7 +21,7 @@ import onnx
 import torch
 from baselines import matched_gru
 from generating import Generation, check_same_tokens, host_sampler
-from plain_export import export_gru, plain_graph
+from plain_export import export_recurrent, plain_graph
 from stepping import Burst, Steps, least_times
 from torch import Tensor
 
@@ -108,7 +108,7 @@ def measure(
     if compiled:
         add_compiled(rows, notes, model, tokens)
     gru = matched_gru(model.parameter_count(), model.config.vocab_size).eval()
-    gru_step = Steps(export_gru(gru), tokens[:STEPS])
+    gru_step = Steps(export_recurrent(gru), tokens[:STEPS])
     check(gru_step, gru, tokens, "the GRU")
     rows["GRU of equal parameters, onnxruntime"] = gru_step
     notes["GRU of equal parameters, onnxruntime"] = (

@@ -1,64 +1,97 @@
 """A transformer of nanoGPT's shape, one step with a cache of keys and values, as an ONNX graph.
 
-Six blocks of width 384 with six heads, no biases, the head tied to the embedding: 10.65 million
-parameters, the model of nanoGPT's character-level recipe. The cache has a fixed size and is
-written in place (one slot a step, the oldest first), which is the cheapest that ONNX Runtime
-can do; a step attends to all of it, unmasked. Weights are random: the time does not depend on them.
+No biases, the head tied to the embedding. Unless another shape is given, six blocks of width 384
+with six heads: 10.65 million parameters, the model of nanoGPT's character-level recipe. The cache
+has a fixed size and is written in place (one slot a step, the oldest first), which is the cheapest
+that ONNX Runtime can do; a step attends to all of it, unmasked. Weights are random: the time does
+not depend on them.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["BLOCKS", "HEADS", "VOCABULARY", "WIDTH", "kv_step", "reference_step"]
-
-BLOCKS, HEADS, WIDTH, VOCABULARY, POSITIONS = 6, 6, 384, 65, 256
-SIZE = WIDTH // HEADS
+__all__ = ["NANOGPT", "Shape", "Weights", "kv_step", "make_weights", "reference_step"]
 
 Weights = dict[str, npt.NDArray[np.float32]]
 
 
-def make_weights(seed: int = 0) -> Weights:
+@dataclass(frozen=True)
+class Shape:
+    """How large a transformer is; the heads divide the width.
+
+    Attributes:
+        blocks: Number of blocks L.
+        heads: Attention heads H of each.
+        width: Width d.
+        vocabulary: Number of tokens V.
+        positions: Rows of the table of positions, which begins again after the last.
+    """
+
+    blocks: int = 6
+    heads: int = 6
+    width: int = 384
+    vocabulary: int = 65
+    positions: int = 256
+
+    @property
+    def size(self) -> int:
+        """Numbers of a head."""
+        return self.width // self.heads
+
+
+NANOGPT = Shape()
+"""Of nanoGPT's character-level recipe."""
+
+
+def make_weights(shape: Shape = NANOGPT, seed: int = 0) -> Weights:
     """Random weights at the scale of GPT-2's start."""
     random = np.random.default_rng(seed)
 
     def normal(*shape: int) -> npt.NDArray[np.float32]:
         return (random.standard_normal(shape) * 0.05).astype(np.float32)
 
-    weights = {"embedding": normal(VOCABULARY, WIDTH), "positions": normal(POSITIONS, WIDTH)}
-    for block in range(BLOCKS):
+    width = shape.width
+    weights = {
+        "embedding": normal(shape.vocabulary, width),
+        "positions": normal(shape.positions, width),
+    }
+    for block in range(shape.blocks):
         weights |= {
-            f"{block}.qkv": normal(WIDTH, 3 * WIDTH),
-            f"{block}.out": normal(WIDTH, WIDTH),
-            f"{block}.up": normal(WIDTH, 4 * WIDTH),
-            f"{block}.down": normal(4 * WIDTH, WIDTH),
-            f"{block}.norm1": np.ones(WIDTH, np.float32),
-            f"{block}.norm2": np.ones(WIDTH, np.float32),
+            f"{block}.qkv": normal(width, 3 * width),
+            f"{block}.out": normal(width, width),
+            f"{block}.up": normal(width, 4 * width),
+            f"{block}.down": normal(4 * width, width),
+            f"{block}.norm1": np.ones(width, np.float32),
+            f"{block}.norm2": np.ones(width, np.float32),
         }
-    return weights | {"norm": np.ones(WIDTH, np.float32)}
+    return weights | {"norm": np.ones(width, np.float32)}
 
 
-def kv_step(context: int, weights: Weights) -> onnx.ModelProto:
+def kv_step(context: int, weights: Weights, shape: Shape = NANOGPT) -> onnx.ModelProto:
     """The step's graph, in the form of a step of ours: ``past.*`` in and ``present.*`` out.
 
     Args:
         context: Entries of the cache, C.
         weights: What :func:`make_weights` returned.
+        shape: That of the weights.
     """
     node = helper.make_node
     constants: dict[str, npt.NDArray[np.generic]] = {
         **weights,
         "head": np.ascontiguousarray(weights["embedding"].T),
         "last_slot": np.asarray([context]),
-        "last_position": np.asarray([POSITIONS]),
+        "last_position": np.asarray([shape.positions]),
         "one": np.asarray([1]),
-        "columns": np.zeros((HEADS, 1, SIZE), np.int64),
-        "scale": np.asarray([SIZE**-0.5], np.float32),
-        "heads": np.asarray([3 * HEADS, 1, SIZE]),
-        "row": np.asarray([1, WIDTH]),
+        "columns": np.zeros((shape.heads, 1, shape.size), np.int64),
+        "scale": np.asarray([shape.size**-0.5], np.float32),
+        "heads": np.asarray([3 * shape.heads, 1, shape.size]),
+        "row": np.asarray([1, shape.width]),
     }
     nodes = [
         node("Reshape", ["input_ids", "one"], ["token"]),
@@ -70,16 +103,16 @@ def kv_step(context: int, weights: Weights) -> onnx.ModelProto:
         node("Add", ["slot", "columns"], ["slots"]),
         node("Add", ["past.position", "one"], ["present.position"]),
     ]
-    for block in range(BLOCKS):
+    for block in range(shape.blocks):
         nodes += _block(block)
     nodes += [
-        node("LayerNormalization", [f"x{BLOCKS}", "norm"], ["normed"]),
+        node("LayerNormalization", [f"x{shape.blocks}", "norm"], ["normed"]),
         node("MatMul", ["normed", "head"], ["flat"]),
         node("Unsqueeze", ["flat", "first"], ["logits"]),
     ]
     constants["first"] = np.asarray([0])
-    cache = [HEADS, context, SIZE]
-    state = {f"cache_{kind}{block}": cache for block in range(BLOCKS) for kind in "kv"}
+    cache = [shape.heads, context, shape.size]
+    state = {f"cache_{kind}{block}": cache for block in range(shape.blocks) for kind in "kv"}
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
@@ -90,7 +123,7 @@ def kv_step(context: int, weights: Weights) -> onnx.ModelProto:
             *(value(f"past.{name}", TensorProto.FLOAT, size) for name, size in state.items()),
         ],
         [
-            value("logits", TensorProto.FLOAT, [1, 1, VOCABULARY]),
+            value("logits", TensorProto.FLOAT, [1, 1, shape.vocabulary]),
             value("present.position", TensorProto.INT64, [1]),
             *(value(f"present.{name}", TensorProto.FLOAT, size) for name, size in state.items()),
         ],
@@ -136,7 +169,11 @@ def _block(block: int) -> list[onnx.NodeProto]:
 
 
 def reference_step(
-    token: int, position: int, caches: dict[str, npt.NDArray[np.float32]], weights: Weights
+    token: int,
+    position: int,
+    caches: dict[str, npt.NDArray[np.float32]],
+    weights: Weights,
+    shape: Shape = NANOGPT,
 ) -> npt.NDArray[np.float64]:
     """The same in numpy and float64, to check the graph; changes the caches."""
 
@@ -150,13 +187,16 @@ def reference_step(
 
         return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
 
-    x = weights["embedding"][token].astype(np.float64) + weights["positions"][position % POSITIONS]
-    for block in range(BLOCKS):
-        q, k, v = (norm(x) @ weights[f"{block}.qkv"]).reshape(3, HEADS, SIZE)
+    x = (
+        weights["embedding"][token].astype(np.float64)
+        + weights["positions"][position % shape.positions]
+    )
+    for block in range(shape.blocks):
+        q, k, v = (norm(x) @ weights[f"{block}.qkv"]).reshape(3, shape.heads, shape.size)
         keys, values = caches[f"cache_k{block}"], caches[f"cache_v{block}"]
         slot = position % keys.shape[1]
         keys[:, slot], values[:, slot] = k, v
-        scores = np.einsum("hd,hcd->hc", q, keys.astype(np.float64)) * SIZE**-0.5
+        scores = np.einsum("hd,hcd->hc", q, keys.astype(np.float64)) * shape.size**-0.5
         share = np.exp(scores - scores.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
         x = (

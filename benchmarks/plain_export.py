@@ -15,13 +15,14 @@ from typing import Any
 import onnx
 import torch
 from baselines import GRU
+from min_gru import MinGRU
 from torch import Tensor, nn
 
 from rillet.train import DualCNN
 from rillet.train.reservoir import SparseReservoir
 from rillet.train.state import State
 
-__all__ = ["export_gru", "export_step", "plain_graph"]
+__all__ = ["export_recurrent", "export_step", "plain_graph"]
 
 OPSET, IR_VERSION = 18, 10
 """Those of the project's own graphs."""
@@ -81,13 +82,12 @@ def export_step(module: nn.Module, past: dict[str, Any]) -> onnx.ModelProto:
     )
 
 
-def export_gru(model: GRU) -> onnx.ModelProto:
-    """A GRU at T = 1, ``input_ids [B, 1]`` and ``past.state [layers, B, d]``, B free."""
+def export_recurrent(model: GRU | MinGRU) -> onnx.ModelProto:
+    """A baseline's T = 1, ``input_ids [B, 1]`` and ``past.state [layers, B, d]``, B free."""
     batch = torch.export.Dim("batch", min=1)
-    state = torch.zeros(model.layers.num_layers, 3, model.layers.hidden_size)
     return _export(
         model,
-        {"tokens": torch.zeros(3, 1, dtype=torch.long), "state": state},
+        {"tokens": torch.zeros(3, 1, dtype=torch.long), "state": model.zero_state(3)},
         {"tokens": {0: batch}, "state": {1: batch}},
         ["state"],
     )

@@ -101,7 +101,11 @@ class Ours:
 
     def look(self) -> dict[str, float]:
         """Held-out losses with the memory and without."""
-        found = evaluate(self._trainer.average.model, self._held_out)
+        return self.losses(self._held_out)
+
+    def losses(self, text: Tokens) -> dict[str, float]:
+        """Losses of a text with the memory and without."""
+        found = evaluate(self._trainer.average.model, text)
         return {"with memory": found.loss, "without memory": found.without_memory}
 
 
@@ -118,7 +122,11 @@ class Other:
 
     def look(self) -> dict[str, float]:
         """The held-out loss."""
-        return {"loss": held_out(self._trainer.average.model, self._held_out)}
+        return self.losses(self._held_out)
+
+    def losses(self, text: Tokens) -> dict[str, float]:
+        """The loss of a text."""
+        return {"loss": held_out(self._trainer.average.model.eval(), text)}
 
 
 @contextmanager
