@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu fuzz javascript lint types format clean
+.PHONY: demo test test-gpu fuzz javascript docs lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -48,6 +48,10 @@ fuzz: .venv/ready
 javascript: .venv/ready
 	npm install --prefix examples/javascript --ignore-scripts --no-audit --no-fund --no-package-lock
 	$(BIN)/python -m pytest tests/test_javascript.py
+
+# The pages of docs/ and the reference made of docstrings, in build/site; a warning is an error.
+docs: .venv/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 lint: .venv/ready
 	$(BIN)/ruff check .
