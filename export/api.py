@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from ..runtime.bundle import Bundle
 from ..runtime.engines import open_engine
 from ..runtime.errors import ParityError, UsageError
+from ..runtime.files import scratch_folder
 from ..runtime.graph_generator import GraphGenerator
 from ..runtime.onnx_engine import OnnxEngine
 from ..train.checkpoint import Checkpoint, load_checkpoint
@@ -90,11 +90,8 @@ def export_with_report(
         report = write_bundle(loaded, out, progress=progress, options=options, note=note)
         return Bundle.open(out), report
     chosen_method(precision, None, False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{out.name}.", suffix=".tmp", dir=out.parent
-    ) as scratch:
-        whole = Path(scratch) / out.name
+    with scratch_folder(out) as scratch:
+        whole = scratch / out.name
         report = write_bundle(loaded, whole, progress=progress, options=options, note=note)
         if note is not None:
             note(precision)

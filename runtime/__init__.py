@@ -22,6 +22,7 @@ from .errors import (
     ParityError,
     RilletError,
     StateError,
+    StorageError,
     UsageError,
 )
 from .generation import GeneratedToken
@@ -55,6 +56,7 @@ __all__ = [
     "Score",
     "Session",
     "StateError",
+    "StorageError",
     "TextDecoder",
     "TextStream",
     "TokenStream",

@@ -15,6 +15,7 @@ __all__ = [
     "ParityError",
     "RilletError",
     "StateError",
+    "StorageError",
     "UsageError",
 ]
 
@@ -45,6 +46,10 @@ class BundleError(RilletError):
 
 class StateError(RilletError):
     """A saved stream is missing, damaged, or of another model."""
+
+
+class StorageError(RilletError, OSError):
+    """A file cannot be written, as on a full disk; what was there is kept."""
 
 
 class EngineError(RilletError):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rillet.runtime import files
-from rillet.runtime.files import replace_folder, write_atomic
+from rillet.runtime import StorageError, files
+from rillet.runtime.files import make_folder, replace_file, replace_folder, write_atomic
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +25,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(StorageError, match=r"file cannot be written \(No space left.*free some"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
@@ -68,3 +71,129 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         texts = {(target / part).read_text() for part in "ab"}
         assert len(texts) == 1
         assert len(texts.pop()) % 50_000 == 0
+
+
+def test_what_is_written_is_on_the_disk_before_it_is_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut: the content, then its name, then the folder's entry, in this order."""
+    done: list[str] = []
+
+    def recorded(name: str, call: Callable[..., object], place: Callable[..., str]) -> None:
+        def record(*arguments: object) -> object:
+            done.append(f"{name} {place(*arguments)}")
+            return call(*arguments)
+
+        monkeypatch.setattr(os, name, record)
+
+    def opened(handle: object) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        return "fresh" if path.suffix == ".tmp" else path.name
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("this system does not tell the path of a handle")
+    recorded("fsync", os.fsync, opened)
+    recorded("replace", os.replace, lambda first, second: Path(second).name)
+    recorded("rename", os.rename, lambda first, second: Path(second).name)
+    write_atomic(tmp_path / "file", b"new")
+    assert done == ["fsync fresh", "replace file", f"fsync {tmp_path.name}"]
+    done.clear()
+    with replace_folder(tmp_path / "new" / "bundle") as fresh:
+        (fresh / "part").write_text("x")
+    made = f"fsync {tmp_path.name}"  # where the folder `new` is an entry
+    assert done == [made, "fsync part", "fsync fresh", "rename bundle", "fsync new"]
+
+
+def left_behind(script: str, target: Path) -> None:
+    """Kill a process where its script prints a line."""
+    begin = f"import sys, time; from pathlib import Path; path = Path({str(target)!r})\n"
+    begin += "from rillet.runtime.files import replace_file, replace_folder\n"
+    with subprocess.Popen(
+        [sys.executable, "-c", begin + script], stdout=subprocess.PIPE
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.kill()
+
+
+STOP = "print(flush=True); time.sleep(1000)\n"
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    target = tmp_path / "kept [1]"
+    others = [tmp_path / name for name in (".kept [1].tmp", ".kept [1].x.0123456789abcdef.tmp")]
+    for other in others:
+        other.write_text("of somebody else")
+    left_behind(f"with replace_file(path) as file:\n    file.write(b'half')\n    {STOP}", target)
+    assert len(list(tmp_path.iterdir())) == 3
+    write_atomic(target, b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, target])
+    target.unlink()
+    part = "(fresh / 'part').write_text('half')"
+    left_behind(f"with replace_folder(path) as fresh:\n    {part}; {STOP}", target)
+    assert len(list(tmp_path.iterdir())) == 3
+    with replace_folder(target) as fresh:
+        (fresh / "part").write_text("whole")
+    assert sorted(tmp_path.iterdir()) == sorted([*others, target])
+
+
+def test_a_living_writer_keeps_its_temporary(tmp_path: Path) -> None:
+    path, folder = tmp_path / "file", tmp_path / "folder"
+    with replace_file(path) as first, replace_folder(folder) as slow:
+        first.write(b"first")
+        (slow / "part").write_text("slow")
+        write_atomic(path, b"second")
+        with replace_folder(folder) as quick:
+            (quick / "part").write_text("quick")
+        assert path.read_bytes() == b"second"
+        assert (folder / "part").read_text() == "quick"
+    assert path.read_bytes() == b"first"
+    assert (folder / "part").read_text() == "slow"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_many_write_the_same_file(tmp_path: Path) -> None:
+    """Nobody removes another's temporary, and what is read is always whole."""
+    path, failures = tmp_path / "file", []
+
+    def write(number: int) -> None:
+        try:
+            for _ in range(40):
+                write_atomic(path, bytes([number]) * 30_000)
+                assert len(set(path.read_bytes())) == 1
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_killed_between_two_moves(tmp_path: Path) -> None:
+    """Where folders cannot change places at once, the next writer puts the old one back."""
+    target = tmp_path / "folder"
+    aside = tmp_path / ".folder.0123456789abcdef.old"
+    aside.mkdir()
+    (aside / "part").write_text("old")
+    with pytest.raises(ZeroDivisionError), replace_folder(target):
+        raise ZeroDivisionError
+    assert (target / "part").read_text() == "old"
+    shutil.copytree(target, aside)
+    with replace_folder(target) as fresh:
+        (fresh / "part").write_text("new")
+    assert (target / "part").read_text() == "new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file/deep cannot be written"):
+        make_folder(tmp_path / "file" / "deep")
+    with pytest.raises(StorageError, match=r"missing/file cannot be written .*make its folder"):
+        write_atomic(tmp_path / "missing" / "file", b"x")
+    with pytest.raises(StorageError, match="Is a directory"):
+        write_atomic(tmp_path, b"x")

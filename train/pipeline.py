@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..runtime.errors import ConfigError, UsageError
+from ..runtime.files import make_folder
 from ..runtime.reading import unknown_text
 from ..runtime.sampler import SamplingParams
 from ..runtime.tokenizer import Tokenizer
@@ -197,7 +198,7 @@ class DualCNNPipeline:
         self.training["config"] = config.to_dict()
         place = None if folder is None else Path(folder)
         if place is not None:
-            place.mkdir(parents=True, exist_ok=True)
+            make_folder(place)
 
         def save(model: DualCNN, run: RunState) -> None:
             if place is not None:
@@ -281,7 +282,7 @@ class DualCNNPipeline:
     def save(self, folder: str | Path) -> Path:
         """Write the checkpoint, from which a pipeline is loaded and a bundle exported."""
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         return save_checkpoint(place, self.checkpoint())
 
 

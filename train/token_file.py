@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..runtime.errors import CorpusError, UsageError
-from ..runtime.files import sha256_file, write_atomic
+from ..runtime.errors import CorpusError, StorageError, UsageError
+from ..runtime.files import replace_file, sha256_file, write_atomic
 
 __all__ = [
     "TokenHeader",
@@ -186,7 +184,7 @@ def write_tokens(
         CorpusError: The file cannot be written, or a number is out of range.
     """
     dtype, digest, count = token_dtype(vocab_size), hashlib.sha256(), 0
-    with _replacing(path) as file:
+    with _refusing(), replace_file(path) as file:
         for block in blocks:
             if block.size and not 0 <= block.min() <= block.max() < vocab_size:
                 raise CorpusError(
@@ -271,18 +269,8 @@ def open_tokens(path: Path, verify: bool = True) -> Tokens:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` when all is well, and else vanishes."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def _refusing() -> Iterator[None]:
     try:
-        with fresh.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except OSError as error:
-        raise CorpusError(
-            f"{path} cannot be written ({error.strerror}); choose another folder or free some space"
-        ) from error
-    finally:
-        fresh.unlink(missing_ok=True)
+        yield
+    except StorageError as error:
+        raise CorpusError(str(error)) from error
