@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from rillet.runtime import contract, engine_records, saved_state
 from rillet.train import checkpoint, token_file, training_state
 
