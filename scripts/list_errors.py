@@ -1,0 +1,164 @@
+"""Lists every error message of the packages, `…` in place of values.
+
+    python scripts/list_errors.py            messages with the places that raise them
+    python scripts/list_errors.py --json     the same for programs
+
+docs/troubleshooting.md has an entry for each; tests/test_troubleshooting.py holds it to that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("runtime", "train", "export")
+
+# Errors whose whole text is a variable, and where the sentences that it may hold are made.
+SENTENCES = {
+    "train/config.py:validate": ("train/config.py:conflicts", "train/config.py:_memory_conflicts"),
+    "train/training_config.py:validate": (
+        "train/training_config.py:conflicts",
+        "train/fields.py:check_fields",
+    ),
+    "train/wave_buffer.py:__init__": ("train/wave_buffer.py:__init__",),
+    "runtime/cuda_driver.py:_driver": ("runtime/cuda_driver.py:driver_obstacle",),
+    "runtime/tensorrt_api.py:find_tensorrt": ("runtime/cuda_driver.py:driver_obstacle",),
+    "runtime/providers.py:create_session": (
+        "runtime/providers.py:obstacle",
+        "runtime/providers.py:mixed_up_engines",
+    ),
+    "runtime/onnx_device_engine.py:_load": ("runtime/providers.py:obstacle",),
+    "runtime/engines.py:open_engine": ("runtime/engines.py:open_engine",),
+    "runtime/verify.py:_verify": ("runtime/verify.py:_sentence",),
+    # What onnxruntime said, word for word.
+    "runtime/onnx_graphs.py:_create": (),
+}
+
+
+def messages() -> dict[str, list[str]]:
+    """Every message, and the places `file:line` where it is made.
+
+    Raises:
+        KeyError: An error's whole text is a variable, and SENTENCES does not say where it is made.
+    """
+    trees = {
+        str(file.relative_to(ROOT)): ast.parse(file.read_text())
+        for package in PACKAGES
+        for file in sorted((ROOT / package).glob("*.py"))
+    }
+    errors = _error_classes(trees.values())
+    found: dict[str, list[str]] = {}
+    makers: set[str] = set()
+    for path, tree in trees.items():
+        for function, call in _calls(tree):
+            if not call.args or _called(call) not in errors:
+                continue
+            text = _template(call.args[0], _constants(tree))
+            if text == "…":
+                makers |= set(SENTENCES[f"{path}:{function}"])
+            else:
+                found.setdefault(text, []).append(f"{path}:{call.lineno}")
+    for maker in makers:
+        path, _, name = maker.partition(":")
+        for text, line in _sentences(trees[path], name):
+            found.setdefault(text, []).append(f"{path}:{line}")
+    return found
+
+
+def _error_classes(trees: object) -> set[str]:
+    """RilletError, everything that derives from it, and click's own errors."""
+    names = {"RilletError"}
+    bases = {
+        node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+    while more := {name for name, above in bases.items() if above & names} - names:
+        names |= more
+    return names | {"click.UsageError", "click.BadParameter", "click.ClickException"}
+
+
+def _calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.Call]]:
+    """Every call, with the name of the function that it stands in."""
+    for node in ast.iter_child_nodes(tree):
+        inner = node.name if isinstance(node, ast.FunctionDef) else function
+        if isinstance(node, ast.Call):
+            yield function, node
+        yield from _calls(node, inner)
+
+
+def _called(call: ast.Call) -> str:
+    return ast.unparse(call.func)
+
+
+def _constants(tree: ast.Module) -> dict[str, str]:
+    """Texts that a module gives a name."""
+    return {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _template(node: ast.expr, constants: dict[str, str]) -> str:
+    """The fixed wording of an expression that makes a text."""
+
+    def write(part: ast.expr) -> str:
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            return part.value
+        if isinstance(part, ast.JoinedStr):
+            return "".join(map(write, part.values))
+        if isinstance(part, ast.FormattedValue):
+            return write(part.value)
+        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+            return write(part.left) + write(part.right)
+        if isinstance(part, ast.Name) and part.id in constants and " " in constants[part.id]:
+            return constants[part.id]
+        return "…"
+
+    return re.sub("…[…]*", "…", write(node)).replace("\n", " ")
+
+
+def _sentences(tree: ast.Module, name: str) -> Iterator[tuple[str, int]]:
+    """Texts of several words that a function returns, collects or gives a name."""
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef) or function.name != name:
+            continue
+        for node in ast.walk(function):
+            texts: list[ast.expr] = []
+            if isinstance(node, ast.Return | ast.Assign) and node.value is not None:
+                texts = [node.value]
+            elif isinstance(node, ast.Call) and _called(node).endswith(".append"):
+                texts = list(node.args)
+            elif isinstance(node, ast.ListComp):
+                texts = [node.elt]
+            for text in texts:
+                made = _template(text, _constants(tree))
+                if len(made.replace("…", "").split()) >= 3:
+                    yield made, text.lineno
+
+
+def main() -> None:
+    """Print them."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
+    found = messages()
+    if parser.parse_args().json:
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+        return
+    for text, places in sorted(found.items(), key=lambda entry: entry[1]):
+        print(f"{', '.join(places)}\n    {text}")
+
+
+if __name__ == "__main__":
+    main()
