@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu fuzz javascript docs lint types format clean
+.PHONY: demo test test-gpu fuzz kill javascript docs lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +43,10 @@ test-gpu: .venv-gpu/ready
 # Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
 fuzz: .venv/ready
 	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest tests/test_fuzz.py
+
+# Processes killed at any moment, hundreds of times each; `make test` kills some tens.
+kill: .venv/ready
+	OMP_NUM_THREADS=1 RILLET_KILLS=$(or $(KILLS),300) $(BIN)/python -m pytest -s tests/test_power_loss.py
 
 # decode.onnx driven from JavaScript; wants node and npm. The package's scripts would fetch CUDA.
 javascript: .venv/ready

@@ -127,17 +127,24 @@ def key_for(
 def save_engine(folder: Path, data: bytes, key: EngineKey, seconds: float) -> EngineRecord:
     """Write an engine and its record. The record is written last: without one it does not count.
 
+    An engine with the same key is removed when the new one is whole: there are two names to
+    change between, so that a power cut leaves one that can be used.
+
     Args:
         folder: Where to.
         data: The engine.
         key: What it was built for.
         seconds: How long that took.
     """
-    path = folder / f"{key.graph}-{key.precision}-{key.digest}.engine"
+    stem = f"{key.graph}-{key.precision}-{key.digest}"
+    path, before = folder / f"{stem}.engine", folder / f"{stem}-b.engine"
+    if path.with_suffix(".json").exists():
+        path, before = before, path
     record = EngineRecord(path, key, sha256_bytes(data), len(data), round(seconds, 2), [], 0, None)
     path.with_suffix(".json").unlink(missing_ok=True)
     write_atomic(path, data)
     record.save()
+    dataclasses.replace(record, path=before).remove()
     return record
 
 
