@@ -35,8 +35,6 @@ SENTENCES = {
     "runtime/onnx_device_engine.py:_load": ("runtime/providers.py:obstacle",),
     "runtime/engines.py:open_engine": ("runtime/engines.py:open_engine",),
     "runtime/verify.py:_verify": ("runtime/verify.py:_sentence",),
-    # What onnxruntime said, word for word.
-    "runtime/onnx_graphs.py:_create": (),
 }
 
 
@@ -44,7 +42,7 @@ def messages() -> dict[str, list[str]]:
     """Every message, and the places `file:line` where it is made.
 
     Raises:
-        KeyError: An error's whole text is a variable, and SENTENCES does not say where it is made.
+        SystemExit: An error's whole text is a variable, and it is not known where it is made.
     """
     trees = {
         str(file.relative_to(ROOT)): ast.parse(file.read_text())
@@ -60,7 +58,7 @@ def messages() -> dict[str, list[str]]:
                 continue
             text = _template(call.args[0], _constants(tree))
             if text == "…":
-                makers |= set(SENTENCES[f"{path}:{function}"])
+                makers |= _makers(f"{path}:{function}", call.args[0])
             else:
                 found.setdefault(text, []).append(f"{path}:{call.lineno}")
     for maker in makers:
@@ -68,6 +66,18 @@ def messages() -> dict[str, list[str]]:
         for text, line in _sentences(trees[path], name):
             found.setdefault(text, []).append(f"{path}:{line}")
     return found
+
+
+def _makers(place: str, text: ast.expr) -> set[str]:
+    """The functions that make the sentences of an error that has none of its own."""
+    if isinstance(text, ast.Call) and _called(text) == "str":
+        return set()  # what another error says, word for word
+    if place not in SENTENCES:
+        raise SystemExit(
+            f"{place} raises a text that is made elsewhere ({ast.unparse(text)}); say where in "
+            f"SENTENCES of {Path(__file__).name}"
+        )
+    return set(SENTENCES[place])
 
 
 def _error_classes(trees: object) -> set[str]:
