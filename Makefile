@@ -66,6 +66,7 @@ types: .venv/ready
 	mkdir -p build/types
 	ln -sfn ../.. build/types/rillet
 	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export
+	$(BIN)/mypy examples/*.py
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -1,0 +1,72 @@
+"""Which lines of a log are odd? Those that a stream did not expect, having read the lines before.
+
+python examples/anomaly_score.py models/shakespeare-nano service.log --top 5
+
+The score of a line is its surprise in bits for each character, less what was usual in the lines
+just before it. Nothing is trained: the stream's memory learns the log while it reads. It holds
+1,024 characters, some twenty lines, so this finds a line unlike its neighbours. A model that was
+trained on such logs (examples/train_on_notes.py) knows digits, and what other days are like.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import warnings
+from argparse import ArgumentParser, RawTextHelpFormatter
+from collections import deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import rillet.runtime
+from rillet.runtime import Model, RilletError, UnknownCharacterWarning
+
+
+class Scored(NamedTuple):
+    """A line, and how odd it is."""
+
+    number: int
+    bits: float
+    score: float
+    line: str
+
+
+def scores(model: Model, lines: Iterable[str], window: int) -> Iterator[Scored]:
+    """Read a log line by line; score each but the first ``window``, from which it learns."""
+    session = model.session()
+    session.feed("\n")
+    recent: deque[float] = deque(maxlen=window)
+    for number, line in enumerate(lines, start=1):
+        text = line.rstrip("\n") + "\n"
+        bits = session.score(text).bits_per_char
+        if len(recent) == window:
+            yield Scored(number, bits, bits - statistics.median(recent), line.rstrip("\n"))
+        recent.append(bits)
+        session.feed(text)
+
+
+def main() -> None:
+    """Score a log, and show its oddest lines."""
+    parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("log", nargs="?", type=Path, help="a file; standard input when absent")
+    parser.add_argument("--top", type=int, default=10, help="lines to show (10)")
+    parser.add_argument("--window", type=int, default=20, help="lines to compare with (20)")
+    options = parser.parse_args()
+
+    model = rillet.runtime.load(options.bundle)
+    # This model knows letters and no digits; what it does not know is left out, line by line.
+    warnings.simplefilter("ignore", UnknownCharacterWarning)
+    source = sys.stdin if options.log is None else options.log.open(encoding="utf-8")
+    with source:
+        found = sorted(scores(model, source, options.window), key=lambda line: -line.score)
+    for line in found[: options.top]:
+        print(f"{line.score:+.2f}\t{line.bits:.2f}\t{line.number}\t{line.line}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RilletError as error:
+        sys.exit(f"Error: {error}")
