@@ -81,6 +81,21 @@ def state(folder: Path) -> None:
     session.save(path)
 
 
+def stubborn(folder: Path) -> None:
+    """A stream whose saves may fail, and that goes on."""
+    from rillet.runtime import StorageError, load
+
+    session = load(NANO, "cpu", 1, self_test=False).session()
+    session.feed(PROMPT)
+    for number, piece in enumerate(session.stream(seed=5, max_new_tokens=TOKENS)):
+        sys.stdout.write(piece)
+        if number % 4 == 3:
+            try:
+                session.save(folder / "stream")
+            except StorageError:
+                sys.stderr.write("#")
+
+
 def generate(folder: Path) -> None:
     """``rillet generate --save-state``."""
     _rillet("generate", NANO, PROMPT, "--max-new-tokens", 20, "--seed", 5, "--threads", 1,
@@ -92,6 +107,7 @@ def engine(folder: Path) -> None:
     if tensorrt_obstacle() is None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # where engines go that cannot lie beside a bundle
     from rillet.runtime.bundle import Bundle
     from rillet.runtime.engine_cache import EngineKey, cache_folder
     from rillet.runtime.engine_records import save_engine
@@ -115,7 +131,7 @@ def tensorrt_obstacle() -> str | None:
 
 
 OPERATIONS: dict[str, Callable[[Path], None]] = {
-    made.__name__: made for made in (train, export, quantize, state, generate, engine)
+    made.__name__: made for made in (train, export, quantize, state, stubborn, generate, engine)
 }
 
 
