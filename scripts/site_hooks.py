@@ -34,6 +34,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2` in the repository)", markdown)
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what docstrings write in reStructuredText as the Markdown around it."""
+    html = re.sub(r":(?:attr|class|data|exc|func|meth|mod):<code>~?", "<code>", html)
+    return html.replace("::</p>", ":</p>")
+
+
 def _named(entry: Any) -> list[str]:
     """The pages that a navigation names."""
     if isinstance(entry, str):

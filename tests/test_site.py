@@ -51,3 +51,8 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for page in site.rglob("*.html"):
         tags = [tag.group() for tag in fetched.finditer(page.read_text())]
         assert not tags, f"{page.name} fetches {tags[0]}"
+
+
+def test_docstrings_leave_no_markup_behind(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    assert not re.search(r":(class|func|meth|mod|data):|::</p>", page)
