@@ -17,6 +17,7 @@ __all__ = [
     "StateError",
     "StorageError",
     "UsageError",
+    "brief",
 ]
 
 
@@ -58,3 +59,12 @@ class EngineError(RilletError):
 
 class ParityError(RilletError):
     """An exported graph does not compute what the PyTorch model computes."""
+
+
+def brief(error: object) -> str:
+    """What another library says, cut where it quotes half a file."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+_LONGEST = 300

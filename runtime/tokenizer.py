@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tokenizers
 
-from .errors import BundleError
+from .errors import BundleError, brief
 
 __all__ = ["TextDecoder", "Tokenizer", "byte_level_alphabet"]
 
@@ -36,7 +36,7 @@ class Tokenizer:
         try:
             self._inner = tokenizers.Tokenizer.from_str(source)
         except Exception as error:  # the library raises bare Exception
-            raise BundleError(f"{name} is not a tokenizer file ({error})") from error
+            raise BundleError(f"{name} is not a tokenizer file ({brief(error)})") from error
         self.source = source
         self.vocab_size: int = self._inner.get_vocab_size()
         byte_level = _has_byte_level_decoder(source)

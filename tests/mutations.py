@@ -15,7 +15,14 @@ from onnx import numpy_helper
 from rillet.runtime.bundle import BUNDLE_FILE, checksum
 from rillet.runtime.files import sha256_file
 
-__all__ = ["spoil_bundle", "spoil_bytes", "spoil_json"]
+__all__ = [
+    "spoil_bundle",
+    "spoil_bytes",
+    "spoil_json",
+    "spoil_tensor",
+    "spoil_text",
+    "spoil_tree",
+]
 
 EVIL: list[Any] = [
     None, True, False, 0, 1, -1, 2**31, 2**40, 2**63, -(2**63), 10**400, 0.5, -0.0, 1e308,
@@ -80,6 +87,81 @@ def spoil_json(value: Any, random: random.Random) -> Any:
         else:
             inner[key] = random.choice(EVIL)
     return value
+
+
+def spoil_text(source: str, random: random.Random) -> bytes:
+    """Spoil a file of JSON: as bytes, as a value, or by making it deep or huge."""
+    kind = random.randrange(8)
+    if kind < 2:
+        return spoil_bytes(source.encode(), random)
+    if kind == 2:
+        mark = random.choice(["[", '{"a":', '{"model":{"vocab":'])
+        return (mark * random.choice([50, 5_000, 200_000])).encode()
+    if kind == 3:
+        value = json.loads(source)
+        value["padding"] = random.choice(["x", "é", "[" * 100]) * random.choice([1000, 50_000])
+        return json.dumps(value).encode()
+    try:
+        return json.dumps(spoil_json(json.loads(source), random)).encode("utf-8", "surrogatepass")
+    except (RecursionError, ValueError):
+        return b"[" * 100_000
+
+
+def spoil_tensor(value: np.ndarray, random: random.Random) -> np.ndarray:
+    """Another type, another shape, nothing at all, or a number that is none."""
+    kind = random.randrange(6)
+    if kind == 0:
+        with np.errstate(all="ignore"):
+            return value.astype(random.choice(["float64", "int8", "bool", "int64", "float16"]))
+    if kind == 1:
+        return value.reshape(-1)
+    if kind == 2:
+        return np.atleast_1d(value)[..., :0]
+    if kind == 3:
+        return np.concatenate([value.reshape(-1)] * random.choice([2, 30]))
+    changed = value.copy()
+    with np.errstate(all="ignore"):
+        evil = np.asarray(random.choice([np.nan, np.inf, 1e38, -1.0, 2.0**62])).astype(value.dtype)
+    if changed.size:
+        changed.flat[random.randrange(changed.size)] = evil
+    return changed
+
+
+def spoil_tree(folder: Path, text: str, secret: Path, random: random.Random) -> None:
+    """Fill a folder with texts, of which some are none.
+
+    Args:
+        folder: The folder, empty.
+        text: A good text.
+        secret: A file that is none of the folder's.
+        random: Chance.
+    """
+    names = ["a.txt", "..txt", "-rf.txt", "new\nline.txt", "é水.md", "x" * 200 + ".txt",
+             ".hidden.txt", "sub/deep/b.txt", "$(touch x).txt", "a\\b.txt", "c"]  # fmt: skip
+    contents: list[Callable[[], bytes]] = [
+        text.encode,
+        lambda: spoil_bytes(text.encode(), random),
+        lambda: random.randbytes(random.choice([0, 1, 5000])),
+        lambda: text.encode("utf-16"),
+        lambda: b"\xef\xbb\xbf" + text.encode(),
+        lambda: b"\0" * 5000,
+        lambda: b"one line " * 300_000,
+        lambda: ("\ud800" * 3000).encode("utf-8", "surrogatepass"),
+        lambda: "".join(map(chr, range(0x100, 0x3000))).encode(),
+        lambda: b"\r" * 3000 + text.encode(),
+    ]
+    for _ in range(random.choice([1, 1, 2, 5])):
+        path = folder / random.choice(names)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink() or path.is_dir():
+            continue
+        kind = random.randrange(12)
+        if kind == 0 and not path.exists():
+            path.symlink_to(random.choice([secret, secret.parent, Path("/dev/zero"), path, folder]))
+        elif kind == 1 and not path.exists():
+            path.mkdir()
+        else:
+            path.write_bytes(random.choice(contents)())
 
 
 def spoil_graph(content: bytes, random: random.Random) -> bytes:
@@ -184,6 +266,8 @@ def spoil_bundle(folder: Path, random: random.Random) -> str:
     name = random.choice(names)
     path = folder / name
     signed = random.random() < 0.9
+    if random.random() < 0.12:
+        return _elsewhere(folder, path, random)
     content = path.read_bytes()
     if name.endswith(".onnx") and random.random() < 0.7:
         how, spoilt = "graph", spoil_graph(content, random)
@@ -200,6 +284,40 @@ def spoil_bundle(folder: Path, random: random.Random) -> str:
     if signed:
         sign(folder)
     return f"{name}: {how}{', signed' if signed else ''}"
+
+
+def _elsewhere(folder: Path, path: Path, random: random.Random) -> str:
+    """Exchange two files, or have one lie outside of the bundle's place: not to be read."""
+    outside = folder.parents[1] / "outside"
+    outside.mkdir(exist_ok=True)
+    kind = random.randrange(3)
+    if kind == 0 or path.name == BUNDLE_FILE:
+        other = random.choice(sorted(folder.iterdir()))
+        first, second = path.read_bytes(), other.read_bytes()
+        path.write_bytes(second)
+        other.write_bytes(first)
+        sign(folder)
+        return f"{path.name} and {other.name} exchanged"
+    moved = outside / path.name
+    moved.write_bytes(path.read_bytes())
+    path.unlink()
+    if kind == 1:
+        path.symlink_to(random.choice([moved, Path("..", "..", "outside", path.name)]))
+        return f"{path.name}: a link"
+    name = random.choice(
+        [str(moved), f"../../outside/{path.name}", f"..\\..\\outside\\{path.name}"]
+    )
+    file = folder / BUNDLE_FILE
+    manifest = json.loads(file.read_text(encoding="utf-8"))
+    for entry in manifest["graphs"].values():
+        if entry["file"] == path.name:
+            entry["file"] = name
+    manifest["files"] = {
+        name if given == path.name else given: value for given, value in manifest["files"].items()
+    }
+    manifest["checksum"] = checksum(manifest)
+    file.write_text(json.dumps(manifest), encoding="utf-8")
+    return f"{path.name}: named {name}"
 
 
 def sign(folder: Path) -> None:

@@ -12,8 +12,6 @@ import json
 import os
 import random
 import shutil
-import traceback
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,26 +23,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from mutations import EVIL, spoil_bundle, spoil_bytes, spoil_json
-from rillet.runtime import Model, RilletError, SamplingParams, load
+from mutations import EVIL, spoil_bundle, spoil_bytes, spoil_json, spoil_tensor
+from rillet.runtime import Model, SamplingParams, load
 from rillet.runtime import saved_state as saved_state_module
+from sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))
 FROM = int(os.environ.get("RILLET_FUZZ_FROM", "0"))
-
-
-def attempt(what: str, call: Any) -> str | None:
-    """``None`` when it works or fails as it should, and the traceback otherwise."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            call()
-    except RilletError as error:
-        if not str(error).strip() or len(str(error)) > 4000:
-            return f"{what}: the message is {str(error)[:300]!r}"
-    except BaseException:
-        return f"{what}\n{traceback.format_exc()}"
-    return None
 
 
 def use(folder: Path, state: Path, self_test: bool) -> None:
@@ -59,33 +44,31 @@ def use(folder: Path, state: Path, self_test: bool) -> None:
 
 
 @pytest.fixture
-def little_memory() -> Iterator[None]:
+def bounded() -> Iterator[None]:
     """At most some gigabytes: what a graph asks for is up to who wrote it; see SECURITY.md."""
-    resource = pytest.importorskip("resource", reason="this system cannot limit memory")
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    size = Path("/proc/self/statm")
-    if not size.exists():
-        pytest.skip("this system does not tell a process its size")
-    used = int(size.read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (3 << 30), hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    with little_memory() as obstacle:
+        if obstacle is not None:
+            pytest.skip(obstacle)
+        yield
 
 
-@pytest.mark.usefixtures("little_memory")
+@pytest.mark.usefixtures("bounded")
 def test_spoilt_bundles(small_bundle: Path, tmp_path: Path) -> None:
     failures = []
-    folder = tmp_path / "bundle"
+    place = tmp_path / "inside"  # its neighbour may not be read
+    place.mkdir()
+    folder = place / "bundle"
     for number in range(FROM, FROM + CASES):
         chance = random.Random(number)  # noqa: S311 - it is to be repeatable
         shutil.copytree(small_bundle, folder)
         what = f"case {number}: {spoil_bundle(folder, chance)}"
-        call = functools.partial(use, folder, tmp_path / "state", chance.random() < 0.5)
-        failure = attempt(what, call)
+        call = functools.partial(use, folder, place / "state", chance.random() < 0.5)
+        failure = attempt(what, call, place)
         if failure is not None:
             failures.append(failure)
         shutil.rmtree(folder)
-    assert sorted(path.name for path in tmp_path.iterdir()) in ([], ["state"])
+    assert {path.name for path in tmp_path.iterdir()} <= {"inside", "outside"}
+    assert {path.name for path in place.iterdir()} <= {"state"}
     assert not failures, "\n".join(failures)
 
 
@@ -118,7 +101,8 @@ def test_spoilt_states(small_model: Model, tmp_path: Path) -> None:
                 changed[name] = spoil_tensor(changed[name], chance)
             if not sign_state(path, header, changed):
                 continue
-        failure = attempt(f"case {number}, kind {kind}", lambda: go_on(small_model, path))
+        call = functools.partial(go_on, small_model, path)
+        failure = attempt(f"case {number}, kind {kind}", call, tmp_path)
         if failure is not None:
             failures.append(failure)
     assert not failures, "\n".join(failures)
@@ -129,21 +113,6 @@ def go_on(model: Model, path: Path) -> None:
     "".join(session.resume(3))
     session.feed("x")
     session.generate(max_new_tokens=2)
-
-
-def spoil_tensor(value: np.ndarray, chance: random.Random) -> np.ndarray:
-    kind = chance.randrange(5)
-    if kind == 0:
-        return value.astype(chance.choice(["float64", "int8", "bool", "uint64", "float16"]))
-    if kind == 1:
-        return value.reshape(-1)
-    if kind == 2:
-        return value[..., :0]
-    changed = value.copy()
-    with np.errstate(all="ignore"):
-        evil = np.asarray(chance.choice([np.nan, np.inf, 1e38, -1.0, 2.0**62])).astype(value.dtype)
-    changed.flat[chance.randrange(changed.size)] = evil
-    return changed
 
 
 def sign_state(path: Path, header: Any, tensors: dict[str, np.ndarray]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 
-from ..runtime.errors import BundleError, RilletError
+from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
 from ..runtime.tokenizer import Tokenizer
 from .config import DualCNNConfig
@@ -96,15 +96,59 @@ def load_checkpoint(run: Path) -> Checkpoint:
         )
     try:
         tokenizer = Tokenizer(header["tokenizer"], str(path))
-        model = DualCNN(DualCNNConfig.from_dict(header["model"]))
+        config = DualCNNConfig.from_dict(header["model"])
+        _check_sizes(config, tensors)
+        model = DualCNN(config)
         _check_tensors(path, model, tensors)
         model.load_state_dict(tensors)
+    except RilletError as error:
+        raise BundleError(f"{path} is damaged: {brief(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged: its header lacks {error}") from error
-    except RilletError as error:
-        raise BundleError(f"{path} is damaged: {error}") from error
+    except (ValueError, RuntimeError, OverflowError) as error:
+        raise BundleError(f"{path} is damaged ({brief(error)})") from error
     training = header.get("training")
     return Checkpoint(model.eval(), tokenizer, training if isinstance(training, dict) else {})
+
+
+_SIZES = {
+    "vocab_size": ("embedder.codes", 0),
+    "code_width": ("embedder.codes", 1),
+    "width": ("embedder.embedding.weight", 1),
+    "reservoir_size": ("reservoir.recurrent", 0),
+    "attention_heads": ("reservoir.distance_bias", 0),
+    "attention_window": ("reservoir.distance_bias", 1),
+    "wave_kernel": ("wave_cnn.blocks.0.taps", 0),
+    "hidden": ("wave_cnn.blocks.0.gated.down.weight", 1),
+    "wave_features": ("wave_cnn.emit.weight", 0),
+    "readout_filters": ("readout_cnn.filters", 1),
+    "wave_window": ("readout_cnn.filters", 2),
+    "key_width": ("memory.key.projection", 1),
+    "gate_hidden": ("memory.gate.hidden.weight", 0),
+}
+"""Where each size of a model can be read off a tensor: its name, and the axis."""
+
+
+def _check_sizes(config: DualCNNConfig, tensors: dict[str, Any]) -> None:
+    """Refuse sizes that the tensors do not have, before anything of such a size is made."""
+    used = {
+        "reservoir": config.reservoir != "none",
+        "distance_bias": config.attends,
+        "readout_cnn": config.dual,
+        "projection": config.memory > 0 and config.memory_key == "reservoir",
+        "gate": config.memory > 0,
+    }
+    depths = ("wave_blocks", "readout_blocks") if config.dual else ("wave_blocks",)
+    known = {name: (len(tensors), "the number of tensors") for name in depths}
+    for name, (tensor, axis) in _SIZES.items():
+        if all(used.get(part, True) for part in tensor.split(".")):
+            shape = tensors[tensor].shape
+            known[name] = (shape[axis] if axis < len(shape) else 0, f"axis {axis} of {tensor}")
+    for name, (size, where) in known.items():
+        if getattr(config, name) > size:
+            raise BundleError(
+                f"its configuration has {name} = {getattr(config, name)}, and {where} is {size}"
+            )
 
 
 def _check_tensors(path: Path, model: DualCNN, tensors: dict[str, Any]) -> None:

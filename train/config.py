@@ -296,5 +296,6 @@ def _by_owner(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def _divisor(number: int, near: int) -> int:
     """The divisor of a number that is nearest to another."""
-    divisors = [d for d in range(1, max(1, number) + 1) if number % d == 0]
+    # Numbers from a stranger's file may be huge: beyond some thousand, any divisor will do.
+    divisors = (d for d in range(1, min(max(1, number), 10_000) + 1) if number % d == 0)
     return min(divisors, key=lambda d: abs(d - near), default=1)

@@ -242,7 +242,7 @@ def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
     for place, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
-            target = path.resolve()
+            target = Path(os.path.realpath(path))  # unlike resolve(), it bears a link to itself
             if not (target.is_relative_to(root) and target.is_file()):
                 continue
             if path.suffix.lower() not in suffixes:

@@ -49,7 +49,9 @@ def check_fields(config: Any) -> list[str]:
             if value not in options:
                 found.append(f"{entry.name} is {value!r}; it must be one of {', '.join(options)}")
             continue
-        if not math.isfinite(value) or not _within(value, entry.metadata):
+        # No finite check of whole numbers: there are some that no float holds.
+        finite = isinstance(value, int) or math.isfinite(value)
+        if not finite or not _within(value, entry.metadata):
             why = entry.metadata.get("why")
             found.append(
                 f"{entry.name} is {value}; it must be {_bounds(entry.metadata)}"

@@ -232,7 +232,7 @@ def read_header(path: Path) -> TokenHeader:
             raise ValueError(f"dtype is {header.dtype!r} and count {header.count}")
     except OSError as error:
         raise CorpusError(f"{beside} cannot be read ({error.strerror}); {_AGAIN}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorpusError(f"{beside} is damaged or not ours ({error}); {_AGAIN}") from error
     return header
 

@@ -119,7 +119,7 @@ def load_run_state(
         run = _fill(header, tensors, model, average, optimizer)
     except (
         safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError,
-        RecursionError, AttributeError,
+        RecursionError, AttributeError, OverflowError,
     ) as error:  # fmt: skip
         raise BundleError(
             f"{path} is damaged or is no training state ({error}); train anew with --overwrite"

@@ -208,7 +208,7 @@ class RollingWaveBuffer:
                 raise ValueError("another format")
             buffer = cls(**{name: int(values[name]) for name in _SIZES})
             waves = list(values["waves"])
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UsageError(f"this is no wave buffer ({error}); write it anew") from error
         for wave in waves:
             buffer.append(WaveOutput.from_dict(wave))
@@ -249,7 +249,7 @@ class RollingWaveBuffer:
                 buffer.append(_wave(rows, index))
         except (
             safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError,
-            RuntimeError, RecursionError,
+            RuntimeError, RecursionError, OverflowError,
         ) as error:  # fmt: skip
             raise BundleError(f"{path} holds no wave buffer ({error}); save it anew") from error
         return buffer

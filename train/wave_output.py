@@ -65,5 +65,5 @@ class WaveOutput:
                 attention_peak=int(values["attention_peak"]),
                 key=torch.tensor(values["key"], dtype=torch.float32),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
             raise UsageError(f"a stored wave cannot be read ({error}); write it anew") from error
