@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu fuzz kill javascript docs lint types format clean
+.PHONY: demo test test-gpu fuzz kill javascript docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -57,6 +57,19 @@ javascript: .venv/ready
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# The source distribution and the wheel of what is committed, the same bytes each time.
+dist: .venv/ready
+	rm -rf dist
+	$(BIN)/python scripts/build_dist.py --out dist
+
+# Known vulnerabilities of everything that is pinned. Wants pypi.org itself: a mirror serves packages,
+# not advisories, and then this fails.
+audit: .venv/ready
+	$(BIN)/python scripts/check_pins.py
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,4 +86,4 @@ format: .venv/ready
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-gpu build demo *.egg-info
+	rm -rf .venv .venv-gpu build demo dist *.egg-info

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from wheels import build, copy_source
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,21 +36,11 @@ def interpreter(version: str) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built from what would be released."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in ("runtime", "train", "export"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     probe = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder / "probe"), "click"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("no package index can be reached")
-    build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(source)]
-    result = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    (made,) = folder.glob("rillet-*.whl")
-    return made
+    return build(copy_source(folder / "source"), folder / "dist")[1]
 
 
 @pytest.fixture(scope="module", params=["current", "3.10"])
