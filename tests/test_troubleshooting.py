@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rillet.runtime import Model, RilletError, load
+from rillet.runtime import RilletError, load
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
@@ -65,17 +65,18 @@ def test_the_script_sees_what_is_raised(raised: dict[str, list[str]]) -> None:
         assert text in raised
 
 
-def test_a_real_message_finds_its_entry(small_model: Model, tmp_path: Path) -> None:
+def test_a_real_message_finds_its_entry(tmp_path: Path) -> None:
     """Several lines may fit, since some are mostly values; the right one is the most literal."""
+    model = load(ROOT / "models" / "shakespeare-nano", "cpu")
 
     def wrong_option() -> None:
-        small_model.session().generate(temperature=-1)
+        model.session().generate(temperature=-1)
 
     def no_bundle() -> None:
         load(tmp_path)
 
     def closed() -> None:
-        session = small_model.session()
+        session = model.session()
         session.close()
         session.feed("a")
 
