@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .errors import UsageError
 from .generation import GeneratedToken, Generation
+from .one_thread import OneThread, alone
 from .reading import checked_tokens
 from .sampler import draw_rows
 from .sampling_params import SamplingParams
@@ -39,6 +40,7 @@ class Batch:
         self._sessions: list[Session] = []
         self._generations: dict[Session, Generation] = {}
         self._to_leave: list[Session] = []
+        self._alone = OneThread("batch")
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -51,6 +53,7 @@ class Batch:
 
     # Coming and going.
 
+    @alone
     def join(self, session: Session, params: SamplingParams | None = None, **sampling: Any) -> None:
         """Take a session in, to write from where it stands.
 
@@ -76,6 +79,7 @@ class Batch:
         if generation.finish_reason is not None:
             self._to_leave.append(session)
 
+    @alone
     def leave(self, session: Session) -> None:
         """Give a session its state back; it goes on alone from where it stands."""
         row = self._row(session)
@@ -98,6 +102,7 @@ class Batch:
 
     # Steps.
 
+    @alone
     def step(self, tokens: Mapping[Session, int]) -> dict[Session, npt.NDArray[Any]]:
         """Read one token that was chosen elsewhere with every session.
 
@@ -123,6 +128,7 @@ class Batch:
                 session._decoder.push(token)
         return {session: self._logits_of(session) for session in self._sessions}
 
+    @alone
     def write(self) -> dict[Session, GeneratedToken]:
         """Let every session write one token. Those that have come to their end leave.
 
@@ -136,15 +142,18 @@ class Batch:
             return {}
         generations = [self._generations[session] for session in sessions]
         logits = np.stack([self._logits_of(session) for session in sessions])
-        tokens = draw_rows([generation.sampler for generation in generations], logits)
-        logprobs = logits[np.arange(len(tokens)), tokens].tolist()
-        self._advance(tokens)
+        rows = [row for row, generation in enumerate(generations) if generation.drawn is None]
+        if rows:
+            # Should the step fail, tokens are not drawn again, and the texts are the same.
+            drawn = draw_rows([generations[row].sampler for row in rows], logits[rows])
+            for row, token, logprob in zip(rows, drawn, logits[rows, drawn].tolist(), strict=True):
+                generations[row].drawn = (token, logprob, generations[row].likeliest(logits[row]))
+        self._advance([generation.drawn[0] for generation in generations if generation.drawn])
         written = {}
-        for row, session in enumerate(sessions):
-            generation, token = generations[row], tokens[row]
-            top = generation.likeliest(logits[row])
+        for session, generation in zip(sessions, generations, strict=True):
+            token, logprob, top = generation.take()
             text = session._decoder.push(token)
-            written[session] = generation.push(token, text, logprobs[row], top)
+            written[session] = generation.push(token, text, logprob, top)
             if generation.finish_reason is not None:
                 self.leave(session)
         return written
@@ -162,6 +171,7 @@ class Batch:
 
     # The whole of it.
 
+    @alone
     def generate(
         self, prompts: Iterable[str], params: SamplingParams | None = None, **sampling: Any
     ) -> list[str]:
@@ -190,6 +200,7 @@ class Batch:
                     texts[session].append(made.text)
         return ["".join(pieces) for pieces in texts.values()]
 
+    @alone
     def close(self) -> None:
         """Let all sessions leave."""
         for session in self:

@@ -223,6 +223,17 @@ class DeviceState:
         for name, buffer in self.lane.sides[self.side].items():
             buffer.copy_rows(row, theirs[name], source_row, 1)
 
+    def mend(self, shared: frozenset[str]) -> None:
+        """Clear what a failed step wrote into tensors that have one side.
+
+        Args:
+            shared: Their names.
+        """
+        for row in self._table:
+            if row.name in shared and row.dtype.startswith("float"):
+                buffer = self.lane.sides[self.side][row.name]
+                buffer.write(np.nan_to_num(buffer.read(), nan=0, posinf=0, neginf=0))
+
     def copy(self) -> DeviceState:
         """A state of its own that stands where this one does."""
         twin = DeviceState(self._table, self.batch, self._pool, self._capacity_for)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -33,7 +34,8 @@ def open_engine(
         bundle: The bundle.
         provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best that works.
         threads: Threads that one call may use.
-        allow_fallback: Whether the CPU will do where the provider cannot run.
+        allow_fallback: Whether the CPU will do where the provider cannot run, or fails in the
+            middle of a stream.
 
     Returns:
         An engine that has taken a step.
@@ -42,18 +44,17 @@ def open_engine(
         EngineError: There is no such provider, or none that may be used can run here.
     """
     failures = []
-    for name in _names(bundle, provider, allow_fallback):
+    names = _names(bundle, provider, allow_fallback)
+    for place, name in enumerate(names):
         try:
             engine = _engine(bundle, name, threads)
-            logits = engine.step(np.zeros(1, np.int64), engine.zero_state())
-            if not np.isfinite(logits).all():
-                raise EngineError("a step gives numbers that are not finite")
+            engine.step(np.zeros(1, np.int64), engine.zero_state())
         except EngineError as error:
             failures.append(f"provider {name!r} cannot run here: {error}")
             continue
         if failures:
             warnings.warn(f"{failures[0]}; using {name!r}", stacklevel=3)
-        return engine
+        return _with_fallback(engine, bundle, names[place + 1 :], threads, allow_fallback)
     raise EngineError("; ".join(failures))
 
 
@@ -91,6 +92,18 @@ def _engine(bundle: Bundle, provider: str, threads: int) -> Engine[Any]:
             f"machine: rillet engine build {bundle.path}"
         ) from error
     return engine
+
+
+def _with_fallback(
+    engine: Engine[Any], bundle: Bundle, names: list[str], threads: int, allow_fallback: bool
+) -> Engine[Any]:
+    """An engine that goes over to the others when it fails in the middle of a stream."""
+    if not (names and allow_fallback):
+        return engine
+    from .fallback import FallbackEngine
+
+    others = [(name, functools.partial(_engine, bundle, name, threads)) for name in names]
+    return FallbackEngine(engine, others)
 
 
 def _built(bundle: Bundle) -> bool:

@@ -33,6 +33,10 @@ class GeneratedToken(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+Drawn = tuple[int, float, tuple[tuple[int, float], ...]]
+"""A token, its log-probability, and the likeliest ones."""
+
+
 class Generation:
     """What a stream needs to write on: the sampler, and text that is held back.
 
@@ -57,6 +61,8 @@ class Generation:
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         self.stop_string: str | None = None
+        self.drawn: Drawn | None = None
+        """A token that was drawn and could not be read back: the next to be written."""
 
     def likeliest(self, logits: npt.NDArray[Any]) -> tuple[tuple[int, float], ...]:
         """As many of the likeliest tokens as were asked for, by logits ``[V]``."""
@@ -90,6 +96,12 @@ class Generation:
             text += self.stops.flush()
         return GeneratedToken(token, text, logprob, top)
 
+    def take(self) -> Drawn:
+        """The token that was drawn, whose step has succeeded."""
+        drawn, self.drawn = self.drawn, None
+        assert drawn is not None
+        return drawn
+
     def extend(self, max_new_tokens: int | None) -> None:
         """Go on: up to the old limit, or for so many tokens more."""
         if self.sampler.constraint is not None and self.sampler.constraint.done:
@@ -110,6 +122,7 @@ class Generation:
             "limit": self.limit,
             "count": self.count,
             "finish_reason": self.finish_reason,
+            **({} if self.drawn is None else {"drawn": self.drawn}),
         }
 
     @classmethod
@@ -137,4 +150,10 @@ class Generation:
             made.finish_reason = str(value["finish_reason"])
         else:
             made.finish_reason = None
+        if (drawn := value.get("drawn")) is not None:
+            token, logprob, top = drawn
+            pairs = tuple((int(number), float(worth)) for number, worth in top)
+            if type(token) is not int or not 0 <= token < tokenizer.vocab_size:
+                raise ValueError("a token was drawn that does not exist")
+            made.drawn = (token, float(logprob), pairs)
         return made

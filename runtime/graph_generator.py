@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from .bundle import Bundle
 from .errors import BundleError, EngineError
+from .finite import check_finite
 from .onnx_engine import OnnxEngine, OnnxState
 from .onnx_graphs import check_contract
 from .providers import create_session
@@ -94,6 +95,7 @@ class GraphGenerator:
             raise EngineError(
                 f"onnxruntime failed while generating ({error}); the stream is where it was"
             ) from error
+        check_finite(last)
         for row, value in zip(self.engine.state, present, strict=True):
             before[row.name][...] = value
         return tokens, last[:, 0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import UsageError
+from .errors import EngineError, UsageError
 from .generation import Generation
 from .graph_generator import GraphGenerator
 from .text_stream import GenerationStats
@@ -50,7 +50,10 @@ def write_in_graph(
     pieces = []
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
-        shown = _call(session, generation, generator)
+        if generation.drawn is not None:  # its step failed, outside the graph
+            shown = [session._write(generation).text]
+        else:
+            shown = _call(session, generation, generator)
         first = first or time.perf_counter() - began
         for text in shown:
             if text:
@@ -74,7 +77,11 @@ def _call(session: Session, generation: Generation, generator: GraphGenerator) -
     assert session._logits is not None
     logits = session._logits[None].copy()
     uniforms = _uniforms(generation, count)
-    tokens, last = _draw(session, generation, generator, logits, uniforms)
+    try:
+        tokens, last = _draw(session, generation, generator, logits, uniforms)
+    except EngineError:
+        sampler.restore(drawn)
+        raise
     shown = []
     for place, token in enumerate(tokens.tolist()):
         made = generation.push(token, session._decoder.push(token), float("nan"))

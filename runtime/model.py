@@ -46,7 +46,8 @@ def load(
             ``auto`` for the best one that is present and works. One that is named and cannot run
             is an error.
         threads: Threads that one step may use. One is best for small models.
-        allow_fallback: Run on the CPU, with a warning, where the provider cannot run.
+        allow_fallback: Run on the CPU, with a warning, where the provider cannot run; and go over
+            to it, from the same state, where a step fails later.
         self_test: Compare some sixty steps with the record in the bundle.
 
     Returns:

@@ -20,6 +20,7 @@ from .device_state import DeviceState, Lane, LanePool, check_tokens, power_of_tw
 from .engine import Learn
 from .engine_cache import cache_folder, provider_key
 from .errors import EngineError
+from .finite import check_finite
 from .onnx_graphs import OnnxGraphs, run_bound
 from .provider_options import cuda_options, tensorrt_options
 from .providers import obstacle
@@ -90,8 +91,13 @@ class OnnxDeviceEngine(OnnxGraphs):
             self._prepare(session, lane)
         lane.tell(tokens, learn, state.batch)
         self._run(session, lane.calls[1][state.side])
-        state.side ^= 1
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
+        try:
+            check_finite(logits)
+        except EngineError:
+            state.mend(self._shared)
+            raise
+        state.side ^= 1
         return logits
 
     def prefill(
@@ -225,8 +231,9 @@ class OnnxDeviceEngine(OnnxGraphs):
             binding.bind_ortvalue_input(row.past, past.value)
             binding.bind_ortvalue_output(row.present, present.value)
         run_bound(session, binding)
-        state.side ^= 1
         logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]
+        check_finite(logits)
+        state.side ^= 1
         return logits
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from .contract import check_state, is_shared
 from .engine import Learn
 from .errors import EngineError
+from .finite import check_finite
 from .onnx_graphs import OnnxGraphs, run_bound
 
 __all__ = ["OnnxEngine", "OnnxState"]
@@ -52,7 +53,9 @@ class OnnxState:
         ]
         self._ids = np.zeros((capacity, 1), np.int64)
         self._learn = np.ones(capacity, np.float32)
-        self._logits = np.zeros((capacity, 1, self._vocab_size), np.float32)
+        # Two of these as well: a step that fails leaves the last prediction alone.
+        shape = (capacity, 1, self._vocab_size)
+        self._logits = [np.zeros(shape, np.float32) for _ in range(2)]
         # For each number of rows that was stepped, its calls; a call has a binding for either side.
         self.calls: dict[int, list[list[_Binding]]] = {}
         self.bindings: dict[range, list[_Binding]] = {}
@@ -63,7 +66,7 @@ class OnnxState:
         self.batch = batch
         self.sides = [{name: a[:batch] for name, a in side.items()} for side in self._sides]
         self.ids, self.learn = self._ids[:batch], self._learn[:batch]
-        self.logits = self._logits[:batch]
+        self.logits = [a[:batch] for a in self._logits]
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name."""
@@ -90,6 +93,16 @@ class OnnxState:
         for value in self._sides[self.side].values():
             value[rows:batch] = 0
         self._use(batch)
+
+    def mend(self) -> None:
+        """Clear what a failed step wrote into a tensor that has one side.
+
+        That is a slot of the memory, which the next step writes before it reads.
+        """
+        for row in self.table:
+            if is_shared(row) and row.dtype.startswith("float"):
+                value = self.sides[self.side][row.name]
+                value[~np.isfinite(value)] = 0
 
     def copy_row(self, row: int, source: OnnxState, source_row: int) -> None:
         """Copy one row of a state; see :meth:`rillet.runtime.engine.EngineState.copy_row`."""
@@ -145,6 +158,7 @@ class OnnxEngine(OnnxGraphs):
             rows = 1 if self.last_logits else chunk.shape[1]
             part = np.empty((len(chunk), rows, self.vocab_size), np.float32)
             run_bound(session, self._bind(session, state, state.side, chunk, part).inner)
+            check_finite(part)
             state.side ^= 1
             if logits.shape[1] == tokens.shape[1]:
                 logits[:, start : start + _CHUNK] = part
@@ -172,8 +186,14 @@ class OnnxEngine(OnnxGraphs):
         state.learn[...] = learn
         for sides in calls:
             run_bound(session, sides[state.side].inner)
+        logits = state.logits[state.side][:, 0]
+        try:
+            check_finite(logits)
+        except EngineError:
+            state.mend()
+            raise
         state.side ^= 1
-        return state.logits[:, 0]
+        return logits
 
     def _calls(self, session: Any, state: OnnxState) -> list[list[_Binding]]:
         """The calls of one step of a batch."""
@@ -183,7 +203,7 @@ class OnnxEngine(OnnxGraphs):
             if span not in state.bindings:
                 at = slice(span.start, span.stop)
                 state.bindings[span] = [
-                    self._bind(session, state, side, state.ids, state.logits, at)
+                    self._bind(session, state, side, state.ids, state.logits[side], at)
                     for side in range(2)
                 ]
         return [state.bindings[span] for span in spans]

@@ -16,6 +16,7 @@ from .errors import UsageError
 from .generation import GeneratedToken, Generation
 from .learning import forget_all, learn_text
 from .mark import Mark
+from .one_thread import OneThread, alone
 from .reading import checked_tokens, encode_pieces
 from .sampling_params import SamplingParams
 from .text_stream import TextStream, TokenStream
@@ -36,7 +37,9 @@ _RECENT = 64
 
 
 class Session:
-    """One stream's state. Not to be used by two threads at once.
+    """One stream's state.
+
+    One thread at a time uses it: a second is refused, and nothing is mixed up.
 
     Args:
         model: The model.
@@ -63,6 +66,7 @@ class Session:
         self._recent: deque[int] = deque(maxlen=_RECENT)
         self._generation: Generation | None = None
         self._one = np.zeros(1, np.int64)
+        self._alone = OneThread("session")
 
     # What a stream is.
 
@@ -80,7 +84,8 @@ class Session:
     @property
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name, batch first."""
-        values: dict[str, npt.NDArray[Any]] = self._state.read()
+        with self._alone:
+            values: dict[str, npt.NDArray[Any]] = self._state.read()
         return values
 
     @property
@@ -90,6 +95,7 @@ class Session:
 
     # Reading.
 
+    @alone
     def feed(self, text: str | Iterable[str]) -> int:
         """Read a text of any length; warn of characters that the tokenizer has never seen.
 
@@ -118,6 +124,7 @@ class Session:
             count += len(tokens)
         return count
 
+    @alone
     def feed_tokens(self, tokens: Sequence[int]) -> None:
         """Read tokens; if it fails, the stream is where it was.
 
@@ -133,12 +140,14 @@ class Session:
             self._logits = self.model.engine.prefill(
                 array, self._state, self._learn_read, last=True
             )[0, 0]
+        self._drop_drawn()
         self._position += array.shape[1]
         self._seen[array[0]] = True
         self._recent.extend(array[0, -_RECENT:].tolist())
         # Half a character that was written is never completed now.
         self._decoder.pending = b""
 
+    @alone
     def step(self, token: int) -> npt.NDArray[Any]:
         """Read back one token that was chosen elsewhere, as :meth:`stream` reads its own.
 
@@ -150,6 +159,7 @@ class Session:
         """
         checked_tokens([token], self.model.vocab_size)
         logits = self._step(token)
+        self._drop_drawn()
         self._decoder.push(token)
         return logits
 
@@ -166,6 +176,7 @@ class Session:
         found: npt.NDArray[Any] = logits[0]
         return found
 
+    @alone
     def score(
         self,
         text: str | Iterable[str],
@@ -213,6 +224,7 @@ class Session:
 
     # Writing.
 
+    @alone
     def tokens(self, params: SamplingParams | None = None, **sampling: Any) -> TokenStream:
         """Generate token by token, with log-probabilities.
 
@@ -253,6 +265,7 @@ class Session:
         """
         return TextStream(self.tokens(params, **sampling), on_text)
 
+    @alone
     def generate(
         self,
         params: SamplingParams | None = None,
@@ -286,6 +299,7 @@ class Session:
             return write_in_graph(self, generation, on_text)
         return "".join(self.stream(params, on_text=on_text, **sampling))
 
+    @alone
     def samples(self, n: int, params: SamplingParams | None = None, **sampling: Any) -> list[str]:
         """Generate several texts from here; the stream itself stays where it is.
 
@@ -308,6 +322,7 @@ class Session:
                 texts.append(twin.generate(base, seed=seed))
         return texts
 
+    @alone
     def beam_search(
         self,
         beams: int = 4,
@@ -335,6 +350,7 @@ class Session:
         stops = tuple(SamplingParams(stop=stop).stop)
         return beam_search(self, beams, max_new_tokens, stops, length_penalty)
 
+    @alone
     def resume(
         self,
         max_new_tokens: int | None = None,
@@ -362,6 +378,7 @@ class Session:
         self._generation.extend(max_new_tokens)
         return TextStream(TokenStream(self, self._generation), on_text)
 
+    @alone
     def _begin(self, params: SamplingParams) -> Generation:
         self._state  # noqa: B018 - is it open?
         before = b""
@@ -371,16 +388,25 @@ class Session:
         self._generation = Generation(params, self.model.tokenizer, self._seen, before)
         return self._generation
 
+    def _drop_drawn(self) -> None:
+        """Something else was read than the token that was to be written."""
+        if self._generation is not None:
+            self._generation.drawn = None
+
+    @alone
     def _write(self, generation: Generation) -> GeneratedToken:
         """Draw a token, read it back, and give out what can be shown."""
         self._start()
-        assert self._logits is not None
         logits = self._logits
-        token = generation.sampler.draw(logits)
-        # Looked up first: the step overwrites the logits.
-        logprob = float(logits[token])
-        top = generation.likeliest(logits) if generation.params.top_logprobs else ()
+        assert logits is not None
+        if generation.drawn is None:
+            token = generation.sampler.draw(logits)
+            top = generation.likeliest(logits) if generation.params.top_logprobs else ()
+            # Should the step fail, the token is not drawn again, and the text is the same.
+            generation.drawn = (token, float(logits[token]), top)
+        token, logprob, top = generation.drawn
         self._step(token)
+        generation.drawn = None
         return generation.push(token, self._decoder.push(token), logprob, top)
 
     def _start(self) -> None:
@@ -390,6 +416,7 @@ class Session:
 
     # The memory.
 
+    @alone
     def learn(self, text: str | Iterable[str]) -> int:
         """Read a text into the memory alone: the stream goes on where it is, and knows it.
 
@@ -408,12 +435,14 @@ class Session:
         """
         return learn_text(self, [text] if isinstance(text, str) else text)
 
+    @alone
     def forget(self) -> None:
         """Empty the memory; the stream itself goes on where it is."""
         forget_all(self)
 
     # Copies, and the end.
 
+    @alone
     def checkpoint(self) -> Mark:
         """Remember this moment, to come back to with :meth:`rollback`.
 
@@ -422,6 +451,7 @@ class Session:
         generation = None if self._generation is None else self._generation.snapshot()
         return dataclasses.replace(self._copy(), generation=generation)
 
+    @alone
     def rollback(self, mark: Mark) -> None:
         """Go back: what was read or written since is neither remembered nor learnt.
 
@@ -456,16 +486,19 @@ class Session:
         self._recent.clear()
         self._recent.extend(mark.recent)
 
+    @alone
     def fork(self) -> Session:
         """A twin that goes on from here on its own."""
         twin = Session(self.model, self.learn_mode, self.memory)
         twin.rollback(self.checkpoint())
         return twin
 
+    @alone
     def reset(self) -> None:
         """Start anew, with an empty memory."""
         self.rollback(Session(self.model).checkpoint())
 
+    @alone
     def save(self, path: str | Path) -> None:
         """Write the stream to a file, which :meth:`rillet.runtime.Model.restore` reads.
 
@@ -478,16 +511,19 @@ class Session:
 
         save_session(self, Path(path))
 
+    @alone
     def _move_out(self, where: str) -> None:
         """Give the state away; whoever uses the session is told where it is."""
         self._inner, self._elsewhere = None, where
 
+    @alone
     def _move_in(self, state: Any, row: int) -> None:
         """Take the state back."""
         self._inner = self.model.engine.zero_state()
         self._inner.copy_row(0, state, row)
         self._elsewhere = _CLOSED
 
+    @alone
     def close(self) -> None:
         """Let go of the state; the session cannot be used any more."""
         if self._elsewhere != _CLOSED:

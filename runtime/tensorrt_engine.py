@@ -17,6 +17,7 @@ from .device_state import DeviceState, Lane, LanePool, check_tokens
 from .engine import Learn
 from .engine_records import EngineRecord, chosen_record, find_records
 from .errors import EngineError
+from .finite import check_finite
 from .tensorrt_api import find_tensorrt
 from .tensorrt_plan import Plan, StepCalls, enqueue, place
 
@@ -90,8 +91,9 @@ class TensorrtEngine:
             lane.calls = StepCalls(plan, self.state, lane, self._graphs)
         lane.tell(tokens, learn, state.batch)
         lane.calls.run(state.side)
-        state.side ^= 1
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
+        check_finite(logits)
+        state.side ^= 1
         return logits
 
     def prefill(
@@ -226,8 +228,9 @@ class TensorrtEngine:
             enqueue(context, lane.stream, "the prefill graph")
             logits.fetch()
             lane.stream.wait()
-            state.side ^= 1
             parts.append(logits.read()[: state.batch])
+            check_finite(parts[-1])
+            state.side ^= 1
         return parts
 
 
