@@ -1,0 +1,302 @@
+"""Sessions and threads: one at a time in each stream, any number beside each other.
+
+The long form: ``make load``, or RILLET_LOAD_SESSIONS and RILLET_LOAD_SECONDS.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rillet.runtime import Model, Session, UsageError, load
+
+SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
+SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
+"""How long sessions come and go beyond the first round of each."""
+THREADS = 8
+PROMPTS = ("It is ", "The value of ", "An object has ", "If no ")
+
+
+def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]:
+    """Run something in several threads; return what they raised."""
+    raised: list[BaseException] = []
+
+    def guarded(number: int) -> None:
+        try:
+            work(number)
+        except BaseException as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_two_threads_in_one_session_mix_nothing_up(small_model: Model) -> None:
+    """Each step that is not refused is a whole one: the text is that of one stream."""
+    session = small_model.session()
+    session.feed("It is ")
+    stream = session.tokens(max_new_tokens=1_000_000, seed=5)
+    made: queue.SimpleQueue[int] = queue.SimpleQueue()
+    refused: list[str] = []
+    written = [0] * THREADS
+
+    def write(number: int) -> None:
+        while written[number] < 40:
+            try:
+                made.put(next(stream).token)
+                written[number] += 1
+            except UsageError as error:
+                refused.append(str(error))
+
+    assert in_threads(THREADS, write) == []
+    assert session.position == len("It is ") + 40 * THREADS
+    assert refused, "no two threads ever met"
+    assert all("used by another thread" in message for message in refused)
+    # The tokens may have been put down in another order than they were written in.
+    alone = small_model.session()
+    alone.feed("It is ")
+    wanted = [token.token for token in alone.tokens(max_new_tokens=40 * THREADS, seed=5)]
+    assert sorted(wanted) == sorted(made.get_nowait() for _ in range(40 * THREADS))
+    np.testing.assert_array_equal(session.logits, alone.logits)
+    for name, value in alone.state.items():
+        np.testing.assert_array_equal(session.state[name], value, err_msg=name)
+
+
+def test_whatever_another_thread_does_is_refused(small_model: Model, tmp_path: Path) -> None:
+    """While one thread is inside, no door is open; afterwards all are."""
+    session = small_model.session()
+    session.feed("It is ")
+    mark = session.checkpoint()
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay(piece: str) -> None:
+        inside.set()
+        assert leave.wait(60)
+
+    thread = threading.Thread(
+        target=lambda: session.generate(max_new_tokens=1, seed=1, on_text=stay)
+    )
+    thread.start()
+    assert inside.wait(60)
+    doors: list[Callable[[], object]] = [
+        lambda: session.feed("x"),
+        lambda: session.feed_tokens([1]),
+        lambda: session.step(1),
+        lambda: session.score("some text"),
+        lambda: session.generate(max_new_tokens=1),
+        lambda: session.stream(max_new_tokens=1),
+        lambda: session.tokens(max_new_tokens=1),
+        lambda: session.samples(1, max_new_tokens=1),
+        lambda: session.beam_search(2, max_new_tokens=1),
+        lambda: session.learn("x"),
+        session.resume,
+        session.forget,
+        session.checkpoint,
+        lambda: session.rollback(mark),
+        session.fork,
+        session.reset,
+        lambda: session.save(tmp_path / "a.state"),
+        lambda: session.state,
+        session.close,
+        lambda: small_model.batch().join(session),
+    ]
+    try:
+        for door in doors:
+            with pytest.raises(UsageError, match="used by another thread"):
+                door()
+    finally:
+        leave.set()
+        thread.join()
+    session.rollback(mark)
+    assert not list(tmp_path.iterdir())
+    session.close()
+
+
+def test_a_batch_is_for_one_thread_too(small_model: Model) -> None:
+    batch = small_model.batch()
+    for seed in range(4):
+        session = small_model.session()
+        session.feed("It is ")
+        batch.join(session, max_new_tokens=100, seed=seed)
+    steps, refused = [0] * THREADS, []
+
+    def write(number: int) -> None:
+        while True:
+            try:
+                if not batch.write():
+                    return
+                steps[number] += 1
+            except UsageError as error:
+                refused.append(str(error))
+
+    assert in_threads(THREADS, write) == []
+    assert sum(steps) == 100
+    assert all("the batch is being used by another thread" in message for message in refused)
+
+
+class Life:
+    """What befalls a session, decided by its number alone, so that it can be lived again."""
+
+    def __init__(self, model: Model, number: int, folder: Path) -> None:
+        self.model, self.folder = model, folder
+        self.random = np.random.default_rng(number)
+        self.number = number
+
+    def live(self) -> list[str]:
+        """Reads, writes, is cancelled, saved and restored, forked and rolled back."""
+        session = self.model.session(str(self.random.choice(["read", "all", "none"])))
+        text = []
+        for turn in range(self.random.integers(2, 6)):
+            session.feed(str(self.random.choice(PROMPTS)) * int(self.random.integers(1, 5)))
+            text.append(self._write(session, turn))
+            session = self._befall(session, turn)
+        session.close()
+        return text
+
+    def _write(self, session: Session, turn: int) -> str:
+        options = {
+            "max_new_tokens": int(self.random.integers(1, 41)),
+            "temperature": float(self.random.choice([0.0, 0.7, 1.1])),
+            "top_p": float(self.random.choice([1.0, 0.9])),
+            "seed": 1_000 * self.number + turn,
+        }
+        end, pieces = self.random.integers(1, 31), []
+        stream = session.stream(**options)
+        for piece in stream:
+            pieces.append(piece)
+            if len(pieces) == end:
+                stream.cancel()
+        return "".join(pieces)
+
+    def _befall(self, session: Session, turn: int) -> Session:
+        what = self.random.integers(5)
+        if what == 0:
+            path = self.folder / f"{self.number}-{turn}.state"
+            session.save(path)
+            session.close()
+            session = self.model.restore(path)
+            path.unlink()
+        elif what == 1:
+            twin = session.fork()
+            session.close()
+            session = twin
+        elif what == 2:
+            mark = session.checkpoint()
+            session.generate(max_new_tokens=5, seed=1)
+            session.rollback(mark)
+        elif what == 3:
+            session.learn("The sum of two numbers is a number. ")
+        return session
+
+
+def test_many_sessions_in_threads_are_what_they_are_alone(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    """Every stream equals its own rerun in one thread; descriptors and memory do not grow."""
+    model = load(small_bundle, "cpu")
+    found: dict[int, list[str]] = {}
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(SESSIONS):
+        numbers.put(number)
+    until = time.monotonic() + SECONDS
+    seen: list[tuple[int, int]] = []
+
+    def work(_: int) -> None:
+        while True:
+            try:
+                number = numbers.get_nowait()
+            except queue.Empty:
+                return
+            text = Life(model, number, tmp_path).live()
+            assert found.setdefault(number, text) == text, "another round, another text"
+            if time.monotonic() < until:
+                numbers.put(number)
+            if number == 0:
+                seen.append(_held())
+
+    before = _held()
+    assert in_threads(THREADS, work) == []
+    assert sorted(found) == list(range(SESSIONS))
+    for number, text in found.items():
+        assert Life(model, number, tmp_path).live() == text, number
+    assert list(tmp_path.iterdir()) == []
+    gc.collect()
+    files, memory = _held()
+    assert files <= before[0] + 2
+    # What was held after the first round is what is held at the end, but for the allocator's own.
+    assert memory - (seen[0][1] if len(seen) > 1 else before[1]) < 64 << 20
+
+
+def test_no_session_waits_for_anothers_step(small_bundle: Path) -> None:
+    """While one thread stays inside a step's callback, the others write on."""
+    model = load(small_bundle, "cpu")
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay(piece: str) -> None:
+        inside.set()
+        assert leave.wait(60)
+
+    slow = threading.Thread(
+        target=lambda: model.generate("It is ", max_new_tokens=1, seed=1, on_text=stay)
+    )
+    slow.start()
+    assert inside.wait(60)
+    try:
+        raised = in_threads(
+            4, lambda number: model.generate("It is ", max_new_tokens=50, seed=number)
+        )
+        assert raised == []
+        assert slow.is_alive()
+    finally:
+        leave.set()
+        slow.join()
+
+
+def test_ten_thousand_forks(small_model: Model) -> None:
+    session = small_model.session()
+    session.feed("It is ")
+    wanted = session.fork().generate(max_new_tokens=10, seed=1)
+    before = _held()[1]
+    for number in range(10_000):
+        twin = session.fork()
+        if number % 1_000 == 0:
+            assert twin.generate(max_new_tokens=10, seed=1) == wanted
+    gc.collect()
+    assert _held()[1] - before < 64 << 20
+    # A fork of a fork of a fork, a thousand deep.
+    twin = session
+    for _ in range(1_000):
+        twin = twin.fork()
+    assert twin.generate(max_new_tokens=10, seed=1) == wanted
+
+
+def test_a_state_is_restored_twice(small_model: Model, tmp_path: Path) -> None:
+    session = small_model.session()
+    session.feed("It is ")
+    session.save(tmp_path / "a.state")
+    first, second = (small_model.restore(tmp_path / "a.state") for _ in range(2))
+    wanted = session.generate(max_new_tokens=30, seed=1)
+    assert first.generate(max_new_tokens=30, seed=1) == wanted
+    first.close()
+    assert second.generate(max_new_tokens=30, seed=1) == wanted
+
+
+def _held() -> tuple[int, int]:
+    """Open file descriptors and bytes of resident memory; zeros where the system does not tell."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return 0, 0
+    files = len(os.listdir("/proc/self/fd"))
+    return files, int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
