@@ -12,6 +12,7 @@ import click
 
 from .errors import UsageError
 from .interactive import converse
+from .interrupt import Interrupt, interruptible
 from .model import Model, load
 from .options import engine_options
 from .reading import unknown_text
@@ -21,6 +22,9 @@ from .text_files import read_pieces
 from .text_stream import TextStream
 
 __all__ = ["generate"]
+
+_BITE = 2_048
+"""Tokens of a prompt that are read before Ctrl-C is looked for again: a quarter of a second."""
 
 
 @click.command()
@@ -131,42 +135,57 @@ def generate(
         session.learn(read_pieces(learn_from))
     where = Path("-") if prompt == "-" else file
     pieces = [prompt] if where is None else read_pieces(where)
-    read = _read(session, pieces)
-    interrupted = load_state is not None and not read and session._generation is not None
-    resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
-    try:
-        if interactive:
-            converse(session, params, _write)
-            return
-        for index in range(count):
-            seed = None if params.seed is None else params.seed + index
-            stream = (
-                session.resume(changes.get("max_new_tokens"))
-                if resume_only
-                else _begin(session, params, seed, last=index == count - 1)
-            )
-            shown = stream if streaming or as_json else _at_its_end(stream)
-            _show(model, stream, shown, read if not as_json else "", as_json, count > 1)
-            if stats:
-                _say_how_fast(model, stream)
-    finally:
-        # A stream that is interrupted is whole: what was written so far has been read back.
-        if save_state is not None:
-            session.save(save_state)
+    with interruptible() as interrupt:
+        # A stream that is interrupted is whole: it ends between two tokens, and all that was
+        # written has been read back.
+        try:
+            read = _read(session, pieces, interrupt)
+            if interactive:
+                converse(session, params, _write, interrupt)
+                return
+            interrupted = load_state is not None and not read and session._generation is not None
+            resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
+            for index in range(count):
+                seed = None if params.seed is None else params.seed + index
+                stream = (
+                    session.resume(changes.get("max_new_tokens"))
+                    if resume_only
+                    else _begin(session, params, seed, last=index == count - 1)
+                )
+                interrupt.then = stream.cancel
+                if interrupt.asked:
+                    break
+                shown = stream if streaming or as_json else _at_its_end(stream)
+                _show(model, stream, shown, read if not as_json else "", as_json, count > 1)
+                if stats:
+                    _say_how_fast(model, stream)
+        finally:
+            if save_state is not None:
+                session.save(save_state)
+    if interrupt.asked:
+        raise click.Abort
 
 
-def _read(session: Session, pieces: Iterable[str]) -> str:
+def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     """Feed a prompt; return it, to be shown."""
     kept: list[str] = []
 
     def keeping() -> Iterator[str]:
-        for piece in pieces:
+        waiting = iter(pieces)
+        while True:
+            with interrupt.at_once():  # standard input may keep us waiting
+                piece = next(waiting, None)
+            if piece is None:
+                return
             kept.append(piece)
             yield piece
 
     unknown: dict[str, None] = {}
     for tokens in session.model.tokenizer.encode_stream(keeping()):
-        session.feed_tokens(tokens)
+        for start in range(0, len(tokens), _BITE):
+            session.feed_tokens(tokens[start : start + _BITE])
+            if interrupt.asked:
+                raise click.Abort
     prompt = "".join(kept)
     unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
     if unknown:

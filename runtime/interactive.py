@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
+from .interrupt import Interrupt
 from .reading import UnknownCharacterWarning
 from .sampling_params import SamplingParams
 from .session import Session
@@ -17,13 +19,16 @@ __all__ = ["converse"]
 HELP = "Commands: /reset, /forget, /learn TEXT, /save FILE, /help; Ctrl-C ends a text, Ctrl-D all."
 
 
-def converse(session: Session, params: SamplingParams, write: Callable[[str], Any]) -> None:
+def converse(
+    session: Session, params: SamplingParams, write: Callable[[str], Any], interrupt: Interrupt
+) -> None:
     """Read lines from standard input; after each, let the stream write until it stops.
 
     Args:
         session: The stream.
         params: How it samples; without stop strings, it writes until a line ends.
         write: Called with each piece of text.
+        interrupt: Ctrl-C ends a text; while nothing is written, it raises.
     """
     import warnings
 
@@ -32,7 +37,8 @@ def converse(session: Session, params: SamplingParams, write: Callable[[str], An
     while True:
         if sys.stdin.isatty():
             click.echo("> ", err=True, nl=False)
-        line = sys.stdin.readline()
+        with interrupt.at_once():
+            line = sys.stdin.readline()
         if not line:
             return
         if line.startswith("/"):
@@ -42,12 +48,14 @@ def converse(session: Session, params: SamplingParams, write: Callable[[str], An
             warnings.simplefilter("ignore", UnknownCharacterWarning)
             session.feed(line if line.endswith("\n") else line + "\n")
         stream = session.stream(params, stop=params.stop or "\n")
-        try:
-            for piece in stream:
-                write(piece)
-        except KeyboardInterrupt:
-            stream.cancel()  # what was written so far has been read: the stream is whole
+        interrupt.then = stream.cancel
+        for piece in stream:
+            write(piece)
+        interrupt.then = None
         write("\n")
+        if interrupt.by == signal.SIGTERM:
+            return
+        interrupt.asked = False
 
 
 def _command(session: Session, line: str) -> None:

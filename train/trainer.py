@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime.interrupt import interruptible
 from .batch_step import BatchStep, TrainingError
 from .distributed import Group
 from .evaluate import Evaluation, evaluate_rows
-from .interrupt import interruptible
 from .losses import Losses
 from .model import DualCNN
 from .optimizer import WeightAverage, learning_rate, make_optimizer
