@@ -1,0 +1,61 @@
+"""Write a small bundle and a saved stream of today's formats, to be kept in tests/data.
+
+    python scripts/keep_format.py
+
+To be run once for each release that raises a format version, before it is raised:
+`tests/test_compatibility.py` holds every later rillet to what is written here, and nothing in it is
+ever written again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from conftest import SMALL, train_small  # noqa: E402
+from rillet.export import ExportOptions  # noqa: E402
+from rillet.export.bundle_writer import write_bundle  # noqa: E402
+from rillet.runtime import __version__, load  # noqa: E402
+from rillet.runtime.contract import FORMAT_VERSION  # noqa: E402
+from rillet.runtime.saved_state import STATE_VERSION  # noqa: E402
+from rillet.train import builtin_corpus, save_checkpoint  # noqa: E402
+
+PROMPT = "The value of an expression is "
+OPTIONS = {"max_new_tokens": 80, "temperature": 0.8, "top_p": 0.9, "seed": 7}
+
+
+def main() -> None:
+    """Write them, unless this format was kept already."""
+    folder = ROOT / "tests" / "data" / f"format-{FORMAT_VERSION}"
+    if folder.exists():
+        raise SystemExit(f"{folder} exists, and what was kept is never written again")
+    (folder / "checkpoint").mkdir(parents=True)
+    checkpoint = train_small(SMALL, builtin_corpus()[:60_000], steps=200)
+    save_checkpoint(folder / "checkpoint", checkpoint)
+    write_bundle(checkpoint, folder / "bundle", options=ExportOptions(parity_steps=500))
+    model = load(folder / "bundle")
+    session = model.session()
+    session.feed(PROMPT)
+    stream = session.stream(**OPTIONS)
+    begun = "".join(next(stream) for _ in range(20))
+    session.save(folder / "stream.state")
+    expected = {
+        "rillet": __version__,
+        "bundle": FORMAT_VERSION,
+        "state": STATE_VERSION,
+        "prompt": PROMPT,
+        "options": OPTIONS,
+        "begun": begun,
+        "rest": "".join(stream),
+        "nats_per_token": model.score(PROMPT).nats_per_token,
+    }
+    (folder / "expected.json").write_text(json.dumps(expected, indent=2) + "\n")
+    print(f"{folder}: {sum(f.stat().st_size for f in folder.rglob('*')):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
