@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu fuzz kill javascript docs dist audit lint types format clean
+.PHONY: demo test test-all load test-gpu fuzz kill javascript docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,16 @@ demo: .venv/ready
 # Two files at a time, each on a thread of its own: small products gain nothing from a second one,
 # and threads that wait for each other on busy cores take ten times as long.
 test: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# The long ones as well: before a release.
+test-all: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# A thousand sessions in eight threads, for minutes; `make test` has some dozens.
+load: .venv/ready
+	OMP_NUM_THREADS=1 RILLET_LOAD_SESSIONS=$(or $(SESSIONS),1000) RILLET_LOAD_SECONDS=$(or $(SECONDS),300) \
+		$(BIN)/python -m pytest -v tests/test_threads.py
 
 # What needs an NVIDIA GPU, in an environment of its own: onnxruntime-gpu and onnxruntime share a
 # folder. TENSORRT is what pip installs TensorRT from; its libraries are not on the package index.

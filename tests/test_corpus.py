@@ -390,8 +390,9 @@ def test_what_memory_does_not_hold_needs_a_folder(
         prepare(Corpus(write(tmp_path / "text.txt", LINES)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+@pytest.mark.parametrize(
+    "kind", ["byte", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("char", "bpe"))]
+)
 def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
     """Peak memory grows by less than 150 MB over a corpus of 60 MB and its co-occurrences.
 

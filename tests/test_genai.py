@@ -140,6 +140,7 @@ def test_the_packed_graph_computes_what_pytorch_does(
     compare(small, Driver(graph, 2, shared), cut(stream, CUTS), learn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["the least", "no memory", "keyed by the suffix"])
 def test_variants_have_a_packed_graph(
     variant: str, variant_checkpoint: Callable[[str], Checkpoint], text: str, tmp_path: Path
@@ -218,6 +219,7 @@ def test_what_is_no_token_is_refused(folder: Path, number: int, length: int) -> 
         Driver(folder / "model.onnx").run(np.full((1, length), number))
 
 
+@pytest.mark.slow
 def test_a_second_export_is_the_same(small: Checkpoint, folder: Path, tmp_path: Path) -> None:
     write_genai(small, tmp_path)
     for name in GENAI_FILES:

@@ -137,6 +137,7 @@ def test_metadata(path: Path, small_bundle: Path) -> None:
     assert json.loads(properties["rillet.exporter"])["torch"] == torch.__version__
 
 
+@pytest.mark.slow
 def test_exporting_twice_gives_the_same_bytes(
     small: Checkpoint, small_bundle: Path, tmp_path: Path
 ) -> None:
@@ -156,8 +157,14 @@ def test_exporting_twice_gives_the_same_bytes(
     [
         {"memory": 0, "sine_frequency": 0.5, "sine_amplitude": 1.5},
         {"wave_blocks": 1, "wave_kernel": 2, "readout_filters": 1, "readout_blocks": 1},
-        {"reservoir": "none", "memory_key": "suffix", "suffix_length": 1, "code_width": 5},
-        {"wave_blocks": 3, "attention_heads": 1, "attention_window": 2, "wave_window": 2},
+        pytest.param(
+            {"reservoir": "none", "memory_key": "suffix", "suffix_length": 1, "code_width": 5},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"wave_blocks": 3, "attention_heads": 1, "attention_window": 2, "wave_window": 2},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=str,
 )

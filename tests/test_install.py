@@ -66,7 +66,6 @@ def run(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.slow
 def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -> None:
     listing = [str(device), "-m", "pip", "list", "--format", "json"]
     packages = json.loads(subprocess.run(listing, capture_output=True, check=True).stdout)
@@ -89,7 +88,6 @@ def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -
     assert run(device, "verify", small_bundle).returncode == 0
 
 
-@pytest.mark.slow
 def test_the_shipped_models_generate(device: Path) -> None:
     for bundle in sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json")):
         assert run(device, "verify", bundle).returncode == 0, bundle.name
@@ -99,7 +97,6 @@ def test_the_shipped_models_generate(device: Path) -> None:
         assert len(result.stdout) > 50
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "extra"),
     [

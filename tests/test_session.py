@@ -245,6 +245,7 @@ def test_a_closed_model_lets_go_and_can_be_used_again(small_bundle: Path) -> Non
     assert model.generate("The", max_new_tokens=5, seed=1) == before
 
 
+@pytest.mark.slow
 def test_thousands_of_sessions_leave_nothing(small_model: Model) -> None:
     def come_and_go(count: int) -> None:
         for _ in range(count):

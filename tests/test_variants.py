@@ -27,7 +27,16 @@ from streams import assert_same, real_tokens, run_engine, run_torch
 Bundles = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]
 
-every_variant = pytest.mark.parametrize("name", VARIANTS)
+ALWAYS = ("single CNN", "keyed by the suffix", "no memory", "reservoir in blocks")
+"""Variants that between them leave out and replace each part; the others are slow."""
+
+every_variant = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
+        for name in VARIANTS
+    ],
+)
 
 
 @every_variant
