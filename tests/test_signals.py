@@ -134,13 +134,13 @@ def test_prompts_nobody_would_type(
         assert process.returncode == (1 if "UTF-8" in wanted else 0)
 
 
-def test_a_megabyte_of_prompt_takes_no_more_memory_than_a_line(small_model: Model) -> None:
+def test_a_long_prompt_takes_no_more_memory_than_a_line(small_model: Model) -> None:
     session = small_model.session()
-    session.feed("It is " * 1_000)
+    session.feed("It is " * 200)
     before = _resident(os.getpid())
-    session.feed("It is so long a prompt! " * 10_000)
-    assert session.position == 6_000 + 240_000
-    assert _resident(os.getpid()) - before < 32 << 20
+    session.feed("It is so long a prompt! " * 2_000)
+    assert session.position == 1_200 + 48_000
+    assert _resident(os.getpid()) - before < 16 << 20
 
 
 def _resident(process: int) -> int:
