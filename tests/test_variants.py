@@ -32,10 +32,7 @@ ALWAYS = ("single CNN", "keyed by the suffix", "no memory", "reservoir in blocks
 
 every_variant = pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
-        for name in VARIANTS
-    ],
+    [pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow) for name in VARIANTS],
 )
 
 
