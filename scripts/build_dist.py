@@ -2,8 +2,8 @@
 
     python scripts/build_dist.py --out dist
 
-What is committed is built, in a folder of its own: nothing that lies around gets in. The wheel's
-bytes depend on the sources, on the time given by SOURCE_DATE_EPOCH (the commit's when it is not
+What is committed is built, in a folder of its own: nothing that lies around gets in. The bytes
+depend on the sources, on the time given by SOURCE_DATE_EPOCH (the commit's when it is not
 set), and on the version of setuptools, which constraints.txt pins; not on when, where or by whom it
 is built. setuptools must be installed; nothing is fetched.
 """
@@ -11,6 +11,7 @@ is built. setuptools must be installed; nothing is fetched.
 from __future__ import annotations
 
 import argparse
+import gzip
 import hashlib
 import os
 import shutil
@@ -65,6 +66,7 @@ def _build(source: Path, out: Path) -> tuple[Path, Path]:
         [sys.executable, "-c", SDIST, str(out)], cwd=source, stdout=sys.stderr, check=True
     )
     (sdist,) = out.glob("rillet-*.tar.gz")
+    _settle(sdist, int(os.environ["SOURCE_DATE_EPOCH"]))
     unpacked = out / "unpacked"
     _unpack(sdist, unpacked)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
@@ -74,6 +76,29 @@ def _build(source: Path, out: Path) -> tuple[Path, Path]:
     )  # fmt: skip
     (wheel,) = out.glob("rillet-*.whl")
     return sdist, wheel
+
+
+def _settle(archive: Path, epoch: int) -> None:
+    """Write an archive anew without what tells when and by whom it was made."""
+    with tarfile.open(archive) as old:
+        members = sorted(old.getmembers(), key=lambda member: member.name)
+        contents = {member.name: old.extractfile(member) for member in members if member.isfile()}
+        with (
+            archive.with_suffix(".new").open("wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=epoch) as packed,
+            tarfile.open(fileobj=packed, mode="w") as new,
+        ):
+            for member in members:
+                member.mtime, member.uid, member.gid, member.uname, member.gname = (
+                    epoch,
+                    0,
+                    0,
+                    "",
+                    "",
+                )
+                member.pax_headers = {}
+                new.addfile(member, contents.get(member.name))
+    archive.with_suffix(".new").replace(archive)
 
 
 def _unpack(archive: Path, folder: Path) -> None:
