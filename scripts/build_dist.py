@@ -89,13 +89,8 @@ def _settle(archive: Path, epoch: int) -> None:
             tarfile.open(fileobj=packed, mode="w") as new,
         ):
             for member in members:
-                member.mtime, member.uid, member.gid, member.uname, member.gname = (
-                    epoch,
-                    0,
-                    0,
-                    "",
-                    "",
-                )
+                member.mtime, member.uid, member.gid = epoch, 0, 0
+                member.uname = member.gname = ""
                 member.pax_headers = {}
                 new.addfile(member, contents.get(member.name))
     archive.with_suffix(".new").replace(archive)

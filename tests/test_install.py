@@ -67,14 +67,17 @@ def run(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -> None:
-    listing = [str(device), "-m", "pip", "list", "--format", "json"]
+    listing = [str(device), "-I", "-m", "pip", "list", "--format", "json"]
     packages = json.loads(subprocess.run(listing, capture_output=True, check=True).stdout)
     names = {package["name"].lower() for package in packages}
     assert {"rillet", "numpy", "tokenizers", "safetensors", "click", "onnxruntime"} <= names
     assert not names & {"torch", "onnx", "onnxscript"}
     # What the engine brings along is the engine's choice; of ours there are these.
     code = "import importlib.metadata as m, json; print(json.dumps(m.requires('rillet')))"
-    metadata = subprocess.run([str(device), "-c", code], capture_output=True, check=True).stdout
+    # Isolated: in this folder there may be an editable install's record of another day.
+    metadata = subprocess.run(
+        [str(device), "-I", "-c", code], capture_output=True, check=True
+    ).stdout
     ours = {re.split(r"[^a-z]", entry)[0] for entry in json.loads(metadata) if "extra" not in entry}
     assert ours == {"click", "numpy", "safetensors", "tokenizers"}
     result = run(device, "generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2)
