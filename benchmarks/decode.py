@@ -202,9 +202,15 @@ def genai_steps(folder: Path, tokens: np.ndarray, notes: dict[str, str]) -> Burs
     return burst
 
 
-def transformer(context: int, weights: kv_transformer.Weights, tokens: np.ndarray) -> Burst:
+def transformer(
+    context: int,
+    weights: kv_transformer.Weights,
+    tokens: np.ndarray,
+    shape: kv_transformer.Shape = kv_transformer.NANOGPT,
+) -> Steps:
     """A step with a full cache of so many tokens; checked against numpy first."""
-    steps = Steps(kv_transformer.kv_step(context, weights), tokens[: 4 if context < 10_000 else 1])
+    graph = kv_transformer.kv_step(context, weights, shape)
+    steps = Steps(graph, tokens[: 4 if context < 10_000 else 1])
     random = np.random.default_rng(0)
     caches = {}
     for name, value in steps.sides[0].items():
@@ -213,7 +219,7 @@ def transformer(context: int, weights: kv_transformer.Weights, tokens: np.ndarra
             caches[name] = value.copy()
     if context <= 1024:
         found = steps.run_all(tokens[:1])[0]
-        wanted = kv_transformer.reference_step(int(tokens[0]), 0, caches, weights)
+        wanted = kv_transformer.reference_step(int(tokens[0]), 0, caches, weights, shape)
         error = np.abs(found - wanted).max()
         if not error < 1e-3:
             raise SystemExit(f"the transformer differs from its reference by {error:.1e}")

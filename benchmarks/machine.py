@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import platform
+import shlex
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ def _versions() -> dict[str, str]:
 
 
 def write(path: Path | None, figures: Any) -> None:
-    """Write figures and the machine as JSON, where a path is given."""
+    """Write figures, the command and the machine as JSON, where a path is given."""
     if path is not None:
-        path.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=2) + "\n")
+        command = shlex.join(["python", *sys.argv])
+        found = {"command": command, "machine": describe(), "figures": figures}
+        path.write_text(json.dumps(found, indent=2) + "\n")
