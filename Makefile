@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all load test-gpu fuzz kill javascript docs dist audit lint types format clean
+.PHONY: bench demo test test-all load test-gpu fuzz kill javascript docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -78,6 +78,16 @@ audit: .venv/ready
 	$(PYTHON) -m venv build/audit
 	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
 	build/audit/bin/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
+
+# docs/benchmarks.md and its figures: some minutes on an idle core.
+CORPUS ?= tinyshakespeare.txt
+RESULTS := benchmarks/results
+bench: export OMP_NUM_THREADS = 1
+bench: .venv/ready
+	$(BIN)/python benchmarks/equal_time.py $(CORPUS) --minutes $(or $(MINUTES),1.5) --json $(RESULTS)/equal_time.json
+	$(BIN)/python benchmarks/costs.py $(CORPUS) --tokens 20000 --bursts 15 --json $(RESULTS)/costs.json
+	$(BIN)/python benchmarks/positions.py --bursts 10 --json $(RESULTS)/positions.json
+	$(BIN)/python benchmarks/report.py
 
 lint: .venv/ready
 	$(BIN)/ruff check .

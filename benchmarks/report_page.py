@@ -103,7 +103,7 @@ def _presets(costs: dict[str, Any]) -> str:
             name, f"{row['parameters']:,}", f"{row['loss']:.4f}",
             _number(row.get("without_memory")),
             f"{row['rise']:+.4f}" if row["method"] else "",
-            f"{row['us']:.0f}", f"{row['ratio']:.2f}",
+            f"{row['us']:,.0f}", f"{row['ratio']:.2f}",
             _mb(row["bytes"]), _mb(row["prefill_bytes"]), f"{row['state_bytes'] / 1e3:,.0f}",
             f"{process['resident_mb']:.0f}" if process else NONE,
         ])  # fmt: skip
@@ -127,7 +127,8 @@ def _notes_on_presets(costs: dict[str, Any]) -> str:
         f"graphs' own over {' or '.join(f'{n:,}' for n in sorted(tokens))} tokens of it "
         f"({methods}; [other methods](precisions.md)). State is what one stream keeps between "
         "two tokens; process is what a fresh one that has read and written text holds (dash: not "
-        "measured). The time is a bare step with the greedy choice."
+        "measured). The time is a bare step with the greedy choice. fp16 is computed in fp32 on "
+        "a CPU: by as much as those two rows differ, other work disturbs the times here."
     )
 
 
@@ -139,7 +140,7 @@ def _equal_time(times: dict[str, Any]) -> str:
             rows.append((loss, [
                 TITLES[name] + ("" if what == "loss" else f", {what}"),
                 f"{own['parameters']:,}" + (f" runs up to {own['order']}" if counted else ""),
-                f"{own['cpu_minutes']:.1f}",
+                f"{own['cpu_minutes']:.2f}",
                 NONE if counted else f"{own['tokens'] / 1e6:.2f}",
                 NONE if counted else f"{own['tokens'] / own['cpu_minutes'] / 60:,.0f}",
                 f"{loss:.4f}",
@@ -187,7 +188,11 @@ def _notes_on_time(times: dict[str, Any], costs: dict[str, Any]) -> str:
         "of one core, not what it reaches**: trained to the end, `nano` is at "
         f"{full['loss']:.4f} ({full['without_memory']:.4f} without the memory), and nanoGPT's "
         f"published figure for a transformer of 10.65 million parameters is {PUBLISHED}. The "
-        "recurrent ones have `nano`'s batch; others were not tried. "
+        "recurrent ones have `nano`'s batch, the transformer a smaller one, for more steps; other "
+        "batches were not tried. Rates were chosen from two "
+        "each, by `--look` on validation text: 5e-3 and 1e-2 for GRU and minGRU, 3e-3 and 6e-3 "
+        "for the transformer. The number of steps is set by a trial before, so that the minutes "
+        "come out somewhat above or below `--minutes`. "
         f"Settings: {settings}. The order of the counts was chosen on validation text among "
         f"{min(tried)} to {max(tried)}; they take {counted['bytes'] / 1e6:.1f} MB."
     )
@@ -206,7 +211,7 @@ def _steps(costs: dict[str, Any]) -> str:
     for name in names:
         row = found[name]
         rows.append([
-            _step_title(row), f"{row['parameters']:,}", f"{row['us']:.1f}", f"{row['ratio']:.2f}",
+            _step_title(row), f"{row['parameters']:,}", f"{row['us']:,.1f}", f"{row['ratio']:.2f}",
             _mb(row["bytes"]), f"{row['state_bytes'] / 1e3:,.1f}",
         ])  # fmt: skip
     return _table(["", "parameters", "µs a token", "ratio", "MB", "state, KB"], rows)

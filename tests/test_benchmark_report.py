@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from kv_transformer import Shape, kv_step, make_weights, reference_step
 from min_gru import MinGRU, matched_min_gru, scan
 from ngram import NGram
+from report import PAGE, read_results
+from report_page import page
 from stepping import Steps
 
 VOCAB = 7
@@ -111,3 +114,30 @@ def test_transformer_of_any_shape_is_its_reference() -> None:
         for place, token in enumerate(tokens)
     ]
     np.testing.assert_allclose(steps.run_all(tokens), np.stack(wanted), atol=1e-4)
+
+
+def test_page_is_what_the_figures_make() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(read_results()), (
+        "docs/benchmarks.md is not what benchmarks/report.py makes of benchmarks/results: run it"
+    )
+
+
+def test_page_shows_its_plots_and_commands() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    images = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert len(images) == 3
+    assert all((PAGE.parent / image).is_file() for image in images)
+    scripts = re.findall(r"^python (benchmarks/\w+\.py)", text, re.MULTILINE)
+    assert len(scripts) == text.count("\n| --- ")
+    assert all((PAGE.parents[1] / script).is_file() for script in scripts)
+
+
+def test_page_says_where_a_baseline_wins() -> None:
+    results = read_results()
+    rows = results["costs"]["figures"]["rows"]
+    rows["gru"]["ratio"], rows["mingru"]["ratio"] = 0.25, 1.5
+    assert "GRU, 2 layers (0.25)" in page(results)
+    assert "minGRU, 3 layers (1.50)" not in page(results)
+    found = results["equal_time"]["figures"]
+    found["gru"]["held_out"]["loss"] = found["ours"]["held_out"]["with memory"] - 0.125
+    assert "GRU, 2 layers by 0.1250" in page(results)
