@@ -35,7 +35,9 @@ class Tokenizer:
     def __init__(self, source: str, name: str = "tokenizer.json") -> None:
         try:
             self._inner = tokenizers.Tokenizer.from_str(source)
-        except Exception as error:  # the library raises bare Exception
+        except BaseException as error:  # the library raises bare Exception, and panics
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise BundleError(f"{name} is not a tokenizer file ({brief(error)})") from error
         self.source = source
         self.vocab_size: int = self._inner.get_vocab_size()

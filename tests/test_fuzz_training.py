@@ -239,3 +239,11 @@ def test_sizes_that_a_checkpoint_only_declares(
     path.write_bytes(save(tensors, {"rillet": json.dumps(header)}))
     with pytest.raises(BundleError, match=said):
         load_checkpoint(tmp_path)
+
+
+def test_a_tokenizer_at_which_the_library_panics(text: str) -> None:
+    """Its panics are no ``Exception``."""
+    source = json.loads(make_tokenizer(text[:30_000], "bpe", 300).source)
+    source["model"]["continuing_subword_prefix"] = "a long one that no token begins with"
+    with pytest.raises(BundleError, match="is not a tokenizer file"):
+        Tokenizer(json.dumps(source))
