@@ -51,7 +51,8 @@ test-gpu: .venv-gpu/ready
 
 # Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
 fuzz: .venv/ready
-	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest tests/test_fuzz.py
+	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest \
+		tests/test_fuzz.py tests/test_fuzz_training.py
 
 # Processes killed at any moment, hundreds of times each; `make test` kills some tens.
 kill: .venv/ready

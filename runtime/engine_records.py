@@ -220,7 +220,7 @@ def _read(file: Path) -> EngineRecord:
             device_memory=int(value["device_memory"]),
             verified=None if verified is None else float(verified),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EngineError(
             f"{file} cannot be read ({error!r}); remove it, and build anew"
         ) from error

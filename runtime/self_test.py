@@ -40,7 +40,7 @@ def self_test(model: Model) -> float | None:
     tolerance = SELF_TOLERANCE.get(str(manifest.get("precision")))
     try:
         prompt, wanted = _record(manifest["golden"])
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError):
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError):
         return None
     tokens = {*prompt, *(token for values in wanted.values() for token in values)}
     if tolerance is None or not wanted or not all(0 <= t < model.vocab_size for t in tokens):

@@ -16,6 +16,7 @@ from rillet.runtime.bundle import BUNDLE_FILE, checksum
 from rillet.runtime.files import sha256_file
 
 __all__ = [
+    "sign",
     "spoil_bundle",
     "spoil_bytes",
     "spoil_json",

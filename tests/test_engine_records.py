@@ -150,6 +150,7 @@ def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
         ({"format_version": "2.0"}, "install a newer rillet"),
         ({"key": {}}, "does not have the fields"),
         ({"size": "large"}, "cannot be read"),
+        ({"seconds": 10**400}, "cannot be read"),
         ({"layers": [1]}, "cannot be read"),
     ):
         file.write_text(json.dumps({**value, **change}))
