@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from .training_command import training_command
+
 __all__ = ["model_card"]
 
 
@@ -47,6 +49,9 @@ def model_card(
         "training seed": training.get("config", {}).get("seed"),
     }
     lines += [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    command = training_command(training, model)
+    if command is not None:
+        lines += ["", "Trained with:", "", "```sh", command, "```"]
     fallbacks = training.get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and what took their place:", ""]
