@@ -149,7 +149,7 @@ def save_engine(folder: Path, data: bytes, key: EngineKey, seconds: float) -> En
 
 
 def find_records(bundle: Bundle, graph: str | None = None) -> list[EngineRecord]:
-    """Every engine that lies beside a bundle or in the cache, the newest first.
+    """Every engine that lies beside a bundle or in the cache and has its record, the newest first.
 
     Args:
         bundle: The bundle.
@@ -162,7 +162,8 @@ def find_records(bundle: Bundle, graph: str | None = None) -> list[EngineRecord]
     for folder in engine_folders(bundle):
         for file in sorted(folder.glob("*.json")):
             record = _read(file)
-            if graph in (None, record.key.graph):
+            # A record whose engine somebody has removed tells of nothing that could be run.
+            if graph in (None, record.key.graph) and record.path.is_file():
                 found.append(record)
     return sorted(found, key=lambda record: record.path.stat().st_mtime, reverse=True)
 

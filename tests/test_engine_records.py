@@ -106,6 +106,14 @@ def test_what_a_build_of_the_provider_is_keyed_by(tmp_path: Path) -> None:
     assert provider_key(decode, "fp32", gpu).digest == keys[0].digest
 
 
+def test_a_record_whose_engine_is_gone_is_passed_over(bundle: Bundle) -> None:
+    folder = cache_folder(bundle)
+    gone = save_engine(folder, b"an engine", KEY, 1.5)
+    kept = save_engine(folder, b"another", dataclasses.replace(KEY, precision="fp16"), 1.5)
+    gone.path.unlink()
+    assert [record.path for record in find_records(bundle)] == [kept.path]
+
+
 def test_engines_lie_beside_the_bundle_and_not_in_it(bundle: Bundle) -> None:
     before = sorted(file.name for file in bundle.path.iterdir())
     folder = cache_folder(bundle)
