@@ -17,9 +17,18 @@ ROOT = Path(__file__).parents[1]
 
 
 def interpreter(version: str) -> Path:
-    """A Python of this version; the one that runs the tests for ``current``."""
-    if version == "current":
-        return Path(sys.executable)
+    """A Python of this version; for ``newest`` the newest one here that is newer than ours."""
+    if version == "newest":
+        here = sys.version_info[1]
+        newer = (_find(f"3.{minor}") for minor in range(here + 5, here, -1))
+        return next(filter(None, newer), Path(sys.executable))
+    python = _find(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+    return python
+
+
+def _find(version: str) -> Path | None:
     found = shutil.which(f"python{version}")
     installed = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
     for path in (*([found] if found else []), *installed):
@@ -29,7 +38,7 @@ def interpreter(version: str) -> Path:
         )
         if answer.stdout.strip() == version:
             return Path(path)
-    pytest.skip(f"there is no Python {version} on this machine")
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(copy_source(folder / "source"), folder / "dist")[1]
 
 
-@pytest.fixture(scope="module", params=["current", "3.10"])
+@pytest.fixture(scope="module", params=["newest", "3.10"])
 def device(
     request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
