@@ -102,8 +102,8 @@ def load_run_state(
     path = folder / STATE_FILE
     if not path.is_file():
         raise BundleError(
-            f"{folder} holds no run to resume ({STATE_FILE}); start one without --resume, in another "
-            "folder or with --overwrite if there is a checkpoint already"
+            f"{folder} holds no run to resume ({STATE_FILE}); start one without --resume, in "
+            "another folder or with --overwrite if there is a checkpoint already"
         )
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
