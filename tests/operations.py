@@ -104,10 +104,10 @@ def generate(folder: Path) -> None:
 
 def engine(folder: Path) -> None:
     """``rillet engine build --rebuild``, or without TensorRT what it does with the engine."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # where engines go that cannot lie beside a bundle
     if tensorrt_obstacle() is None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
-    os.environ["XDG_CACHE_HOME"] = str(folder)  # where engines go that cannot lie beside a bundle
     from rillet.runtime.bundle import Bundle
     from rillet.runtime.engine_cache import EngineKey, cache_folder
     from rillet.runtime.engine_records import save_engine

@@ -94,6 +94,7 @@ def test_what_is_of_one_precision_only(small_bundle: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_graphs_are_made_anew_or_left_out(small: Checkpoint, tmp_path: Path) -> None:
     options = ExportOptions(static_batch=2, last_logits=True, genai=True, parity_steps=100)
     write_bundle(small, tmp_path / "bundle", options=options)

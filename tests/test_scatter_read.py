@@ -112,6 +112,7 @@ def test_another_read_is_refused(nano_bundle: Path) -> None:
         scatter_read(plain)
 
 
+@pytest.mark.slow
 def test_which_graphs_have_it(small: Checkpoint, small_bundle: Path, tmp_path: Path) -> None:
     """decode.onnx stays portable unless it is asked otherwise, or its products are not."""
 

@@ -114,7 +114,14 @@ def test_engine_and_pytorch_agree_on_any_cut(
         assert_same(wanted, run_engine(engine, tokens, chunks), TOLERANCE["fp32"])
 
 
-@pytest.mark.parametrize("name", [name for name in VARIANTS if "memory" not in VARIANTS[name]])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ALWAYS else pytest.mark.slow)
+        for name in VARIANTS
+        if "memory" not in VARIANTS[name]
+    ],
+)
 def test_what_is_not_learnt_is_not_stored(name: str, variant_bundle: Bundles) -> None:
     """The key of a step is its past's: that of the first step, all zeros, is no key."""
     session = load(variant_bundle(name)).session("read")
