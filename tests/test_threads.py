@@ -8,15 +8,19 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
+from rillet.runtime.one_thread import OneThread
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
@@ -144,6 +148,42 @@ def test_a_batch_is_for_one_thread_too(small_model: Model) -> None:
     assert in_threads(THREADS, write) == []
     assert sum(steps) == 100
     assert all("the batch is being used by another thread" in message for message in refused)
+
+
+def pass_interrupted(guard: OneThread, moment: int) -> bool:
+    """Go through a guard; raise KeyboardInterrupt before its line of that number, if it has it."""
+    lines = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith("one_thread.py"):
+            return None
+        if event == "line":
+            lines += 1
+            if lines == moment:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with guard:
+            pass
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def test_an_interrupt_while_the_guard_is_passed_locks_nobody_out() -> None:
+    """Ctrl-C before every line of the guard in turn, on the way in and on the way out."""
+    moment = 1
+    while pass_interrupted(guard := OneThread("session"), moment):
+        with guard, guard:
+            pass
+        moment += 1
+    assert moment > 6
 
 
 class Life:
