@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from .bundle import Bundle
 from .cuda_driver import driver_obstacle, find_gpu
 from .engine_cache import cache_folder
 from .engine_records import EngineRecord, find_records, key_for, save_engine
-from .errors import EngineError, UsageError
+from .errors import EngineError, StorageError, UsageError
 from .files import write_atomic
 from .tensorrt_api import TensorrtApi
 
@@ -146,7 +147,10 @@ def build_graph(
         errors = logger.errors or ["it gives no reason"]
         raise EngineError(f"{api.library} cannot build {name}: {'; '.join(errors)}")
     if cache is not None and timings is not None:
-        write_atomic(timings, bytes(config.get_timing_cache().serialize()))
+        try:
+            write_atomic(timings, bytes(config.get_timing_cache().serialize()))
+        except StorageError as error:  # an engine that is built is worth more than these
+            warnings.warn(f"the kernel timings of this build are not kept: {error}", stacklevel=2)
     return bytes(serialized)
 
 

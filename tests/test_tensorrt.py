@@ -77,6 +77,9 @@ def test_progress_and_timings(small_bundle: Path, tmp_path: Path, api: TensorrtA
     # What was timed by something else is left alone, and the build goes on without it.
     timings.write_bytes(b"no timings")
     assert build_graph(api, model, BuildOptions(), timings=timings)
+    # An engine is not lost for timings that cannot be written.
+    with pytest.warns(UserWarning, match="timings of this build are not kept"):
+        assert build_graph(api, model, BuildOptions(), timings=tmp_path / "missing" / "timings")
 
 
 @pytest.mark.tensorrt
