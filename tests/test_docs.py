@@ -64,3 +64,30 @@ def test_commands_on_shipped_models_run(command: str) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 2
+
+
+STEPS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_own_text_becomes_a_generator_as_the_readme_says(text: str, tmp_path: Path) -> None:
+    """Train, export, verify, generate: the README's lines in turn, with fewer steps of training."""
+    commands = [
+        line.removeprefix("rillet ")
+        for block in STEPS
+        for line in block.splitlines()
+        if line.startswith("rillet ") and "models/" not in line
+    ]
+    assert [command.split()[0] for command in commands] == [
+        "train", "export", "verify", "generate", "verify", "generate",
+    ]  # fmt: skip
+    (tmp_path / "my-notes.txt").write_text(text[:6_000], encoding="utf-8")
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "train":
+            words += ["--steps", "4"]
+        result = subprocess.run(
+            [Path(sys.executable).parent / "rillet", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.returncode == 0, f"rillet {command}\n{result.stderr}"
+        assert result.stdout
