@@ -46,7 +46,7 @@ def main() -> None:
     model = load(arguments.bundle, "cpu")
     text = np.asarray(model.tokenizer.encode(arguments.text.read_text(encoding="utf-8")))
     soak = Soak(model, load_checkpoint(arguments.checkpoint).model.eval(), text)
-    turns = max(1, arguments.tokens // TURN // LINES)
+    turns = max(1, math.ceil(arguments.tokens / TURN / LINES))
     lines: list[dict[str, Any]] = []
     for _ in range(LINES):
         lines.append(soak.line(turns))
