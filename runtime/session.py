@@ -82,10 +82,10 @@ class Session:
         return None if self._logits is None else self._logits.copy()
 
     @property
+    @alone
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name, batch first."""
-        with self._alone:
-            values: dict[str, npt.NDArray[Any]] = self._state.read()
+        values: dict[str, npt.NDArray[Any]] = self._state.read()
         return values
 
     @property

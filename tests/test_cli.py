@@ -7,29 +7,16 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
-RILLET = [sys.executable, "-m", "rillet.runtime.cli"]
+from command_line import RILLET, rillet
+
 TINY = ["--set", "width=16", "--set", "hidden=16", "--set", "wave_features=16", "--steps", "3",
         "--set", "reservoir_size=32", "--set", "memory=32", "--set", "batch=4"]  # fmt: skip
-
-
-def rillet(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the real command in a process of its own."""
-    return subprocess.run(
-        [*RILLET, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=False,
-        env={**os.environ, "PYTHONUTF8": "1"},
-        **options,  # type: ignore[call-overload]
-    )
 
 
 def fails(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from command_line import rillet
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = [
     (file.name, index, code)
@@ -41,23 +43,29 @@ def test_links_lead_somewhere() -> None:
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
 
 
-COMMANDS = sorted(
-    {
+def shell_lines(file: Path) -> list[str]:
+    """What a page tells one to give ``rillet``, in its order."""
+    return [
         line.removeprefix("rillet ")
-        for file in (ROOT / "README.md", ROOT / "models" / "README.md")
         for block in re.findall(r"```sh\n(.*?)```", file.read_text(), re.DOTALL)
         for line in block.splitlines()
-        if re.match(r"rillet (generate|verify) models/", line)
+        if line.startswith("rillet ")
+    ]
+
+
+COMMANDS = sorted(
+    {
+        command
+        for file in (ROOT / "README.md", ROOT / "models" / "README.md")
+        for command in shell_lines(file)
+        if re.match(r"(generate|verify) models/", command)
     }
 )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_on_shipped_models_run(command: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "rillet.runtime.cli", *shlex.split(command)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    result = rillet(*shlex.split(command), cwd=ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stdout
 
@@ -66,28 +74,20 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 2
 
 
-STEPS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-def test_own_text_becomes_a_generator_as_the_readme_says(text: str, tmp_path: Path) -> None:
-    """Train, export, verify, generate: the README's lines in turn, with fewer steps of training."""
-    commands = [
-        line.removeprefix("rillet ")
-        for block in STEPS
-        for line in block.splitlines()
-        if line.startswith("rillet ") and "models/" not in line
-    ]
-    assert [command.split()[0] for command in commands] == [
-        "train", "export", "verify", "generate", "verify", "generate",
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/index.md", marks=pytest.mark.slow)]
+)
+def test_own_text_becomes_a_generator_as_the_page_says(
+    page: str, text: str, tmp_path: Path
+) -> None:
+    """Train, export, verify, generate: the page's lines in turn, with fewer steps of training."""
+    commands = [line for line in shell_lines(ROOT / page) if "models/" not in line]
+    assert [command.split()[0] for command in commands[:4]] == [
+        "train", "export", "verify", "generate",
     ]  # fmt: skip
     (tmp_path / "my-notes.txt").write_text(text[:6_000], encoding="utf-8")
     for command in commands:
-        words = shlex.split(command)
-        if words[0] == "train":
-            words += ["--steps", "4"]
-        result = subprocess.run(
-            [Path(sys.executable).parent / "rillet", *words],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        short = ["--steps", "4"] if command.startswith("train ") else []
+        result = rillet(*shlex.split(command), *short, cwd=tmp_path)
         assert result.returncode == 0, f"rillet {command}\n{result.stderr}"
         assert result.stdout

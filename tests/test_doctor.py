@@ -5,29 +5,21 @@ from __future__ import annotations
 import csv
 import ctypes
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from command_line import rillet
 from rillet.runtime import EngineError, Model, cuda_driver, load, providers
 from rillet.runtime import doctor as doctor_module
 from rillet.runtime.self_test import self_test
-
-RILLET = [sys.executable, "-m", "rillet.runtime.cli"]
 
 only_on_cpu = pytest.mark.skipif(
     "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(),
     reason="this onnxruntime has a CUDA provider",
 )
-
-
-def rillet(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*RILLET, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_what_a_model_is(small_model: Model, small_bundle: Path) -> None:

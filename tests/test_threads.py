@@ -8,19 +8,18 @@ from __future__ import annotations
 import gc
 import os
 import queue
-import sys
+import random
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
-from rillet.runtime.one_thread import OneThread
+from rillet.runtime.one_thread import OneThread, alone
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
@@ -150,40 +149,38 @@ def test_a_batch_is_for_one_thread_too(small_model: Model) -> None:
     assert all("the batch is being used by another thread" in message for message in refused)
 
 
-def pass_interrupted(guard: OneThread, moment: int) -> bool:
-    """Go through a guard; raise KeyboardInterrupt before its line of that number, if it has it."""
-    lines = 0
+class Guarded:
+    """Nothing but the guard of a session."""
 
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal lines
-        if not frame.f_code.co_filename.endswith("one_thread.py"):
-            return None
-        if event == "line":
-            lines += 1
-            if lines == moment:
-                raise KeyboardInterrupt
-        return trace
+    def __init__(self) -> None:
+        self._alone = OneThread("session")
 
-    before = sys.gettrace()
-    sys.settrace(trace)
+    @alone
+    def work(self) -> None:
+        """Takes no time, so that an interrupt meets the guard."""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
+def test_ctrl_c_in_the_guard_shuts_nobody_out() -> None:
+    """Interrupted at any moment, the guard is open to others after the thread's next call."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    chance = random.Random(0)  # noqa: S311 - it is to be repeatable
     try:
-        with guard:
-            pass
-    except KeyboardInterrupt:
-        return True
+        for _ in range(2_000):
+            guarded = Guarded()
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(5e-6, 30e-6))
+                while True:
+                    guarded.work()
+            except KeyboardInterrupt:
+                guarded.work()
+            assert in_threads(1, lambda _, it=guarded: it.work()) == []
     finally:
-        sys.settrace(before)
-    return False
-
-
-def test_an_interrupt_while_the_guard_is_passed_locks_nobody_out() -> None:
-    """Ctrl-C before every line of the guard in turn, on the way in and on the way out."""
-    moment = 1
-    while pass_interrupted(guard := OneThread("session"), moment):
-        with guard, guard:
-            pass
-        moment += 1
-    assert moment > 6
+        signal.signal(signal.SIGALRM, before)
 
 
 class Life:
