@@ -16,6 +16,10 @@ from streams import assert_same, cut_streams, real_tokens, run_torch
 
 TOLERANCE = 1e-5
 REMEMBERING = [name for name, changes in VARIANTS.items() if changes.get("memory") != 0]
+RESONATING = [
+    "every part",
+    *(name for name, changes in VARIANTS.items() if changes.get("reservoir") != "none"),
+]
 
 
 @pytest.fixture(scope="module", params=["every part", *VARIANTS])
@@ -139,6 +143,19 @@ def test_rows_never_mix(
         alone = run_torch(variant.model, stream[row : row + 1], chunks, [float(learn[row])])
         own = {name: value[row : row + 1] for name, value in state.items()}
         assert_same((logits[row : row + 1], own), alone, TOLERANCE)
+
+
+@pytest.mark.parametrize("variant", RESONATING, indirect=True)
+def test_a_small_difference_is_forgotten(variant: Checkpoint, tokens: list[int]) -> None:
+    """Invariant 6: what differs in the state by a thousandth is gone after some hundred steps."""
+    stream = torch.tensor([tokens[:400]])
+    noise = torch.randn(1, variant.model.config.reservoir_size, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        _, state = variant.model(stream[:, :100], variant.model.zero_state())
+        moved = {**state, "reservoir": state["reservoir"] + 1e-3 * noise}
+        _, state = variant.model(stream[:, 100:], state)
+        _, moved = variant.model(stream[:, 100:], moved)
+    assert (state["reservoir"] - moved["reservoir"]).abs().max() < 1e-6
 
 
 def test_wave_buffer_ends_with_the_newest_wave(small: Checkpoint, tokens: list[int]) -> None:
