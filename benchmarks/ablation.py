@@ -27,8 +27,8 @@ import machine
 import numpy as np
 import torch
 
-from rillet.runtime.contract import StateTensor
 from rillet.runtime.files import sha256_bytes, write_atomic
+from rillet.runtime.state_table import StateTensor
 from rillet.train import (
     PRESETS,
     DualCNN,
@@ -178,7 +178,7 @@ def _time_decoding(configs: dict[str, DualCNNConfig], tokens: Tokens) -> dict[st
 
     from rillet.export.graphs import decode_graph
     from rillet.export.metadata import state_table
-    from rillet.runtime.onnx_engine import OnnxEngine
+    from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
     sample = tokens[:_BURST_STEPS].tensor().numpy().astype(np.int64)
     bursts = {}

@@ -8,8 +8,8 @@ import onnx
 from stepping import Burst, Steps, bind, past, present, state_sides
 
 from rillet.runtime import SamplingParams
-from rillet.runtime.providers import create_session
-from rillet.runtime.sampler import Sampler
+from rillet.runtime.engines.ort.providers import create_session
+from rillet.runtime.sampling.sampler import Sampler
 
 __all__ = ["Generation", "check_same_tokens", "host_sampler"]
 

@@ -27,13 +27,13 @@ import torch
 from gpu_limits import limits
 
 from rillet.runtime import Bundle, RilletError
-from rillet.runtime.cuda_driver import driver_obstacle, find_gpu
-from rillet.runtime.engine import Engine
-from rillet.runtime.onnx_device_engine import OnnxDeviceEngine
-from rillet.runtime.onnx_engine import OnnxEngine
-from rillet.runtime.tensorrt_api import LIBRARIES, find_tensorrt
-from rillet.runtime.tensorrt_build import BuildOptions, build_engine
-from rillet.runtime.tensorrt_engine import TensorrtEngine
+from rillet.runtime.engines.base import Engine
+from rillet.runtime.engines.cuda.driver import driver_obstacle, find_gpu
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.engines.tensorrt.api import LIBRARIES, find_tensorrt
+from rillet.runtime.engines.tensorrt.build import BuildOptions, build_engine
+from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
 from rillet.train import DualCNN, load_checkpoint
 
 Step = Callable[[], object]

@@ -18,7 +18,7 @@ import torch
 
 from rillet.export.parity import TOLERANCE, compare, table
 from rillet.runtime import Bundle
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN, load_checkpoint
 
 CUT = 3_000

@@ -22,7 +22,7 @@ import onnx
 from onnx import helper, numpy_helper
 from stepping import Burst, bind, least_times
 
-from rillet.runtime.providers import create_session
+from rillet.runtime.engines.ort.providers import create_session
 
 CALLS = 100
 CAPACITY, KEYS, WIDTH, FILTERS, WINDOW = 1024, 32, 64, 2, 32

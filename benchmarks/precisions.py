@@ -22,7 +22,7 @@ import onnxruntime
 from rillet.export import quantize
 from rillet.export.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
 _BURSTS, _STEPS = 300, 20
 """Short bursts: on a shared machine the least of long ones is not free of others' work."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from rillet.runtime.providers import create_session
+from rillet.runtime.engines.ort.providers import create_session
 
 __all__ = ["Burst", "Steps", "least_times"]
 

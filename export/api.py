@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..runtime.bundle import Bundle
-from ..runtime.engines import open_engine
+from ..runtime.engines.ort.generate_graph import GraphGenerator
+from ..runtime.engines.ort.host_engine import OnnxEngine
+from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
-from ..runtime.graph_generator import GraphGenerator
-from ..runtime.onnx_engine import OnnxEngine
 from ..train.checkpoint import Checkpoint, load_checkpoint
 from .bundle_writer import check_target, write_bundle
 from .conversions import chosen_method

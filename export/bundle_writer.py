@@ -12,11 +12,11 @@ from typing import Any
 import onnx
 
 from ..runtime.bundle import BUNDLE_FILE, Bundle, checksum
-from ..runtime.contract import FORMAT, FORMAT_VERSION, state_table_json
+from ..runtime.engines.ort.generate_graph import GraphGenerator
+from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.errors import UsageError
 from ..runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
-from ..runtime.graph_generator import GraphGenerator
-from ..runtime.onnx_engine import OnnxEngine
+from ..runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
 from ..runtime.tokenizer import Tokenizer
 from ..train.checkpoint import Checkpoint
 from .genai import GENAI_FILES, write_genai

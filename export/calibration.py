@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
-from ..runtime.contract import StateTensor
+from ..runtime.state_table import StateTensor
 from .stream_graph import stream_graph
 
 __all__ = ["largest_values"]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..runtime.contract import StateTensor
 from ..runtime.errors import UsageError
+from ..runtime.state_table import StateTensor
 from .block_weights import block_weights
 from .calibration import largest_values
 from .dynamic_int8 import dynamic_int8

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..runtime.onnx_engine import OnnxEngine
+from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..train.model import DualCNN
 from ..train.state import State
 from .comparison import Comparison

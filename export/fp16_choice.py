@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..runtime.contract import StateTensor
+from ..runtime.state_table import StateTensor
 from .products import find_products
 from .stream_graph import stream_graph
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import onnx
 
-from ..runtime.contract import FORMAT, FORMAT_VERSION
 from ..runtime.files import sha256_bytes, write_atomic
+from ..runtime.state_table import FORMAT, FORMAT_VERSION
 from ..runtime.tokenizer import Tokenizer
 from ..train.checkpoint import Checkpoint
 from .genai_graph import CONV, RECURRENT, Learn, StateLayout, genai_graph

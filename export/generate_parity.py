@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.graph_generator import GraphGenerator
-from ..runtime.onnx_engine import OnnxEngine
+from ..runtime.engines.ort.generate_graph import GraphGenerator
+from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
 from ..train.model import DualCNN
 from .comparison import Comparison, Difference

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..runtime.bundle import Bundle
+from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.errors import CorpusError, UsageError
 from ..runtime.files import sha256_bytes
-from ..runtime.onnx_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
 from .parity import gate_tokens
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import onnx
 
 from ..runtime.bundle import Bundle
+from ..runtime.engines.ort.providers import create_session
 from ..runtime.errors import BundleError, UsageError
-from ..runtime.providers import create_session
 from ..runtime.tokenizer import Tokenizer
 
 __all__ = ["Inside", "look_inside"]

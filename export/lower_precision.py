@@ -13,9 +13,9 @@ from typing import Any
 import onnx
 
 from ..runtime.bundle import BUNDLE_FILE, Bundle, checksum
+from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import replace_folder, sha256_file, write_atomic
-from ..runtime.onnx_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
 from .bundle_writer import CARD, ONNXRUNTIME, check_target
 from .comparison import Comparison

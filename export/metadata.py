@@ -9,7 +9,7 @@ import onnx
 import onnxscript
 import torch
 
-from ..runtime.contract import (
+from ..runtime.state_table import (
     FORMAT,
     FORMAT_VERSION,
     STEP_CONTRACT,

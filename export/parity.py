@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..runtime.engine import Engine
+from ..runtime.engines.base import Engine
 from ..runtime.errors import CorpusError, ParityError
 from ..runtime.tokenizer import Tokenizer
 from ..train.corpus import builtin_corpus

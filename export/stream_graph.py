@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from ..runtime.contract import StateTensor
-from ..runtime.providers import create_session
+from ..runtime.engines.ort.providers import create_session
+from ..runtime.state_table import StateTensor
 
 __all__ = ["stream_graph"]
 

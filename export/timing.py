@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.bundle import Bundle
-from ..runtime.onnx_engine import OnnxEngine
+from ..runtime.engines.ort.host_engine import OnnxEngine
 
 __all__ = ["measure"]
 

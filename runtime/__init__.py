@@ -11,8 +11,6 @@ Nothing here imports torch or onnx::
 
 from __future__ import annotations
 
-from .batch import Batch
-from .beam_search import BeamText
 from .bundle import Bundle
 from .errors import (
     BundleError,
@@ -25,15 +23,17 @@ from .errors import (
     StorageError,
     UsageError,
 )
-from .generation import GeneratedToken
 from .info import ModelInfo
-from .mark import Mark
 from .model import Model, load
-from .reading import UnknownCharacterWarning
-from .sampler import Sampler, SamplingParams
-from .score import Score
-from .session import Session
-from .text_stream import GenerationStats, TextStream, TokenStream
+from .sampling.sampler import Sampler, SamplingParams
+from .streams.batch import Batch
+from .streams.beam_search import BeamText
+from .streams.encoding import UnknownCharacterWarning
+from .streams.generation import GeneratedToken
+from .streams.score import Score
+from .streams.session import Session
+from .streams.snapshot import Mark
+from .streams.text_stream import GenerationStats, TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
 
 __all__ = [

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .contract import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 from .errors import BundleError
 from .files import sha256_bytes, sha256_file
+from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 
 __all__ = ["BUNDLE_FILE", "Bundle", "checksum"]
 

@@ -14,11 +14,17 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
-from .cuda_driver import driver_obstacle, find_gpu
-from .engine_records import find_records
+from .engines.cuda.driver import driver_obstacle, find_gpu
+from .engines.ort.providers import (
+    PROVIDERS,
+    create_session,
+    installed_engines,
+    mixed_up_engines,
+    node_owner,
+)
+from .engines.tensorrt.api import installed_tensorrt
+from .engines.tensorrt.records import find_records
 from .errors import EngineError, RilletError
-from .providers import PROVIDERS, create_session, installed_engines, mixed_up_engines, node_owner
-from .tensorrt_api import installed_tensorrt
 
 __all__ = ["diagnose"]
 

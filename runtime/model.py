@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .batch import Batch
 from .bundle import Bundle
-from .engine import Engine
+from .engines.base import Engine
 from .errors import BundleError, UsageError
 from .info import ModelInfo
-from .sampling_params import SamplingParams
-from .score import Score
-from .session import Session
-from .text_stream import GenerationStats, TextStream
+from .sampling.params import SamplingParams
+from .streams.batch import Batch
+from .streams.score import Score
+from .streams.session import Session
+from .streams.text_stream import GenerationStats, TextStream
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from .graph_generator import GraphGenerator
+    from .engines.ort.generate_graph import GraphGenerator
 
 __all__ = ["Model", "load"]
 
@@ -61,8 +61,8 @@ def load(
     if type(threads) is not int or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
     # An engine is imported when a model is loaded: the package imports without one.
-    from .engines import open_engine
-    from .self_test import self_test as test
+    from .engines.select import open_engine
+    from .golden import self_test as test
 
     bundle = Bundle.open(path)
     tokenizer = _tokenizer(bundle)
@@ -126,8 +126,8 @@ class Model:
             BundleError: The bundle has none.
             UsageError: The engine is not ONNX Runtime on the processor.
         """
-        from .graph_generator import GraphGenerator
-        from .onnx_engine import OnnxEngine
+        from .engines.ort.generate_graph import GraphGenerator
+        from .engines.ort.host_engine import OnnxEngine
 
         if not isinstance(self.engine, OnnxEngine):
             raise UsageError(
@@ -212,7 +212,7 @@ class Model:
         Raises:
             StateError: The file is missing, damaged, of a newer version, or of another model.
         """
-        from .saved_state import load_session
+        from .streams.saved_state import load_session
 
         return load_session(self, Path(path))
 

@@ -26,14 +26,16 @@ SENTENCES = {
         "train/fields.py:check_fields",
     ),
     "train/wave_buffer.py:__init__": ("train/wave_buffer.py:__init__",),
-    "runtime/cuda_driver.py:_driver": ("runtime/cuda_driver.py:driver_obstacle",),
-    "runtime/tensorrt_api.py:find_tensorrt": ("runtime/cuda_driver.py:driver_obstacle",),
-    "runtime/providers.py:create_session": (
-        "runtime/providers.py:obstacle",
-        "runtime/providers.py:mixed_up_engines",
+    "runtime/engines/cuda/driver.py:_driver": ("runtime/engines/cuda/driver.py:driver_obstacle",),
+    "runtime/engines/tensorrt/api.py:find_tensorrt": (
+        "runtime/engines/cuda/driver.py:driver_obstacle",
     ),
-    "runtime/onnx_device_engine.py:_load": ("runtime/providers.py:obstacle",),
-    "runtime/engines.py:open_engine": ("runtime/engines.py:open_engine",),
+    "runtime/engines/ort/providers.py:create_session": (
+        "runtime/engines/ort/providers.py:obstacle",
+        "runtime/engines/ort/providers.py:mixed_up_engines",
+    ),
+    "runtime/engines/ort/device_engine.py:_load": ("runtime/engines/ort/providers.py:obstacle",),
+    "runtime/engines/select.py:open_engine": ("runtime/engines/select.py:open_engine",),
     "runtime/verify.py:_verify": ("runtime/verify.py:_sentence",),
 }
 
@@ -47,7 +49,7 @@ def messages() -> dict[str, list[str]]:
     trees = {
         str(file.relative_to(ROOT)): ast.parse(file.read_text())
         for package in PACKAGES
-        for file in sorted((ROOT / package).glob("*.py"))
+        for file in sorted((ROOT / package).rglob("*.py"))
     }
     errors = _error_classes(trees.values())
     found: dict[str, list[str]] = {}

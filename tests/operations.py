@@ -109,8 +109,8 @@ def engine(folder: Path) -> None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
     from rillet.runtime.bundle import Bundle
-    from rillet.runtime.engine_cache import EngineKey, cache_folder
-    from rillet.runtime.engine_records import save_engine
+    from rillet.runtime.engines.cache import EngineKey, cache_folder
+    from rillet.runtime.engines.tensorrt.records import save_engine
 
     key = EngineKey("decode", "a" * 64, "fp32", "tensorrt 10.3.0", "Orin", "8.7", "12.6", "linux")
     place = cache_folder(Bundle.open(folder / "model"))
@@ -121,7 +121,7 @@ def engine(folder: Path) -> None:
 def tensorrt_obstacle() -> str | None:
     """Why no engine can be built here; ``None`` where one can."""
     from rillet.runtime import EngineError
-    from rillet.runtime.tensorrt_api import find_tensorrt
+    from rillet.runtime.engines.tensorrt.api import find_tensorrt
 
     try:
         find_tensorrt(None, build=True)
@@ -136,7 +136,7 @@ OPERATIONS: dict[str, Callable[[Path], None]] = {
 
 
 def _rillet(*arguments: object) -> None:
-    from rillet.runtime.cli import main
+    from rillet.runtime.cli.entry import main
 
     main([str(argument) for argument in arguments])
 
@@ -207,7 +207,7 @@ def _serve() -> None:
 
     import rillet.export.command
     import rillet.export.quantize_command
-    import rillet.runtime.generate_command
+    import rillet.runtime.cli.generate
     import rillet.train.command  # noqa: F401
 
     for line in sys.stdin:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN
 
 State = dict[str, npt.NDArray[np.generic]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rillet.runtime import cuda_driver
+from rillet.runtime.engines.cuda import driver as cuda_driver
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
 

@@ -13,10 +13,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from rillet.runtime import Bundle, EngineError, Model, cuda_driver, load
-from rillet.runtime.device_state import power_of_two
-from rillet.runtime.onnx_device_engine import OnnxDeviceEngine
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime import Bundle, EngineError, Model, load
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.device_state import power_of_two
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.verify import verify_golden
 
 on_a_gpu = pytest.param("cuda", marks=pytest.mark.gpu)

@@ -12,9 +12,11 @@ import onnx
 import pytest
 
 from command_line import rillet
-from rillet.runtime import EngineError, Model, cuda_driver, load, providers
+from rillet.runtime import EngineError, Model, load
 from rillet.runtime import doctor as doctor_module
-from rillet.runtime.self_test import self_test
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.ort import providers
+from rillet.runtime.golden import self_test
 
 only_on_cpu = pytest.mark.skipif(
     "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(),

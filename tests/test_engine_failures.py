@@ -19,10 +19,10 @@ from onnx import helper, numpy_helper
 
 from mutations import sign
 from rillet.runtime import Bundle, EngineError, Model, load
-from rillet.runtime.device_state import DeviceState
-from rillet.runtime.fallback import FallbackEngine
-from rillet.runtime.onnx_device_engine import OnnxDeviceEngine
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.device_state import DeviceState
+from rillet.runtime.engines.fallback import FallbackEngine
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
 LAST = 120
 """The position at which a step fails: later than the memory of the small model is full."""

@@ -11,12 +11,17 @@ from pathlib import Path
 import pytest
 
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.contract import StateTensor
-from rillet.runtime.cuda_driver import Gpu
-from rillet.runtime.engine_cache import EngineKey, cache_folder, engine_folders, provider_key
-from rillet.runtime.engine_records import find_records, save_engine
-from rillet.runtime.provider_options import cuda_options, profile_shapes, tensorrt_options
-from rillet.runtime.tensorrt_api import how_to_install, is_jetson, parse_layers
+from rillet.runtime.engines.cache import (
+    EngineKey,
+    cache_folder,
+    engine_folders,
+    provider_key,
+)
+from rillet.runtime.engines.cuda.driver import Gpu
+from rillet.runtime.engines.ort.options import cuda_options, profile_shapes, tensorrt_options
+from rillet.runtime.engines.tensorrt.api import how_to_install, is_jetson, parse_layers
+from rillet.runtime.engines.tensorrt.records import find_records, save_engine
+from rillet.runtime.state_table import StateTensor
 
 KEY = EngineKey(
     graph="decode",

@@ -23,9 +23,9 @@ from rillet.export.bundle_writer import CARD
 from rillet.export.culprit import graph_differences
 from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
 from rillet.runtime.bundle import checksum
-from rillet.runtime.cli import rillet
+from rillet.runtime.cli.entry import rillet
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.files import sha256_file
-from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.train import Checkpoint
 
 

@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from mutations import EVIL, sign, spoil_bundle, spoil_bytes, spoil_json, spoil_tensor
 from rillet.runtime import Model, SamplingParams, load
-from rillet.runtime import saved_state as saved_state_module
+from rillet.runtime.streams import saved_state as saved_state_module
 from sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))

@@ -10,8 +10,8 @@ import onnx
 import pytest
 
 from rillet.runtime import Bundle, BundleError, EngineError, Sampler, SamplingParams
-from rillet.runtime.graph_generator import GraphGenerator
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.generate_graph import GraphGenerator
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
 SAMPLING: list[dict[str, Any]] = [
     {"temperature": 0.0},

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import Model, SamplingParams, UsageError
-from rillet.runtime.sampler import Sampler
+from rillet.runtime.sampling.sampler import Sampler
 from rillet.train import make_tokenizer
 
 pytest.importorskip("llguidance", reason="llguidance is not installed: pip install rillet[grammar]")
@@ -133,7 +133,7 @@ def test_what_cannot_be_is_refused(
 
 
 def test_without_the_package(small_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rillet.runtime import grammar
+    from rillet.runtime.sampling import grammar
 
     grammar._library.cache_clear()
     monkeypatch.setitem(sys.modules, "llguidance", None)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from conftest import SMALL
 from rillet.export.parity import TOLERANCE as PARITY
 from rillet.runtime import Bundle
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint
 from streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from rillet.runtime import cuda_driver
-from rillet.runtime.contract import StateTensor
-from rillet.runtime.provider_options import cuda_options, tensorrt_options
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.ort.options import cuda_options, tensorrt_options
+from rillet.runtime.state_table import StateTensor
 from wheels import ROOT, fetch
 
 REQUIREMENT = "onnxruntime-gpu==1.31.1"
@@ -87,7 +87,7 @@ def test_doctor_tells_what_was_compiled_in_from_what_works(package: Path) -> Non
 SILENT = """
 import json, sys
 from rillet.runtime import EngineError, load, providers
-from rillet.runtime.onnx_device_engine import OnnxDeviceEngine
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.bundle import Bundle
 providers.driver_obstacle = lambda: None  # as where there is a driver, and no CUDA libraries
 try:

@@ -50,9 +50,9 @@ def metadata(made: tuple[Path, Path]) -> email.message.Message:
 
 def modules() -> set[str]:
     return {
-        f"{package}/{file.name}"
+        str(file.relative_to(ROOT))
         for package in PACKAGES
-        for file in (ROOT / package).iterdir()
+        for file in (ROOT / package).rglob("*")
         if file.suffix == ".py" or file.name == "py.typed"
     }
 

@@ -13,7 +13,7 @@ import torch
 from rillet.export import bundle_writer
 from rillet.export.parity import TOLERANCE, check, compare, gate_tokens, run_gate
 from rillet.runtime import Bundle, ParityError
-from rillet.runtime.onnx_engine import OnnxEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint, load_checkpoint, make_tokenizer
 from streams import assert_same, run_engine, run_torch
 

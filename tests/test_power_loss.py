@@ -18,7 +18,7 @@ import torch
 
 from operations import NANO, PROMPT, TOKENS, Ended, Server, serving, tensorrt_obstacle
 from rillet.runtime import Bundle, Model, load
-from rillet.runtime.engine_records import find_records
+from rillet.runtime.engines.tensorrt.records import find_records
 from rillet.runtime.files import sha256_file
 from rillet.train import load_checkpoint
 

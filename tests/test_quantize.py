@@ -25,8 +25,8 @@ from rillet.export.fp16 import fp16_products, fp16_weights
 from rillet.export.products import find_products, walk
 from rillet.export.static_int8 import product_inputs, static_int8
 from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
-from rillet.runtime.tensorrt_api import installed_tensorrt
-from rillet.runtime.tensorrt_build import PREFILL_LENGTHS, BuildOptions, build_graph
+from rillet.runtime.engines.tensorrt.api import installed_tensorrt
+from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
 from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
 
 SHIPPED = Path(__file__).parents[1] / "models" / "shakespeare-nano"

@@ -19,9 +19,9 @@ from rillet.export.products import find_products
 from rillet.export.quantize_command import quantize_command
 from rillet.runtime import load
 from rillet.runtime.bundle import Bundle
+from rillet.runtime.engines.ort.generate_graph import GraphGenerator
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.errors import UsageError
-from rillet.runtime.graph_generator import GraphGenerator
-from rillet.runtime.onnx_engine import OnnxEngine
 from rillet.train import Checkpoint
 
 WAYS = [(name, way) for name, entry in PRECISIONS.items() for way in entry.methods]

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rillet.runtime import Model
-from rillet.runtime.cli import main
+from rillet.runtime.cli.entry import main
 
 RILLET = [sys.executable, "-m", "rillet.runtime.cli", "generate"]
 

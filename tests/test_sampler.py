@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import Model, Sampler, SamplingParams, Tokenizer, UsageError
-from rillet.runtime.sampler import draw_rows
+from rillet.runtime.sampling.sampler import draw_rows
 from rillet.train import make_tokenizer
 
 LETTERS = make_tokenizer("abcdefgh", "char")

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from rillet.runtime import Model, Session, StateError, UsageError, load
-from rillet.runtime import saved_state as module
+from rillet.runtime.streams import saved_state as module
 
 OPTIONS: dict[str, Any] = {
     "seed": 7,

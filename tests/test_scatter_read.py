@@ -16,9 +16,9 @@ from rillet.export.bundle_writer import write_bundle
 from rillet.export.graphs import decode_graph
 from rillet.export.scatter_read import scatter_read
 from rillet.runtime import Bundle, EngineError, ParityError
-from rillet.runtime.onnx_engine import OnnxEngine
-from rillet.runtime.providers import create_session
-from rillet.runtime.tensorrt_build import BuildOptions, build_engine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.engines.ort.providers import create_session
+from rillet.runtime.engines.tensorrt.build import BuildOptions, build_engine
 from rillet.train import Checkpoint, DualCNN
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rillet.runtime import contract, engine_records, saved_state
+from rillet.runtime import state_table as contract
+from rillet.runtime.engines.tensorrt import records as engine_records
+from rillet.runtime.streams import saved_state
 from rillet.train import checkpoint, token_file, training_state
 
 PAGE = (Path(__file__).parents[1] / "docs" / "stability.md").read_text()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from conftest import SMALL, train_small
 from rillet.export.bundle_writer import write_bundle
 from rillet.runtime import GenerationStats, Model, UsageError, load
-from rillet.runtime.stop_strings import StopStrings
+from rillet.runtime.sampling.stop_strings import StopStrings
 
 
 def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:

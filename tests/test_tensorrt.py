@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from rillet.export.conversions import PRECISIONS
-from rillet.runtime import Bundle, EngineError, cuda_driver
-from rillet.runtime.engine_command import _TAKEN
-from rillet.runtime.tensorrt_api import TensorrtApi, installed_tensorrt
-from rillet.runtime.tensorrt_build import (
+from rillet.runtime import Bundle, EngineError
+from rillet.runtime.cli.engine import _TAKEN
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.tensorrt.api import TensorrtApi, installed_tensorrt
+from rillet.runtime.engines.tensorrt.build import (
     PREFILL_LENGTHS,
     BuildOptions,
     build_graph,

@@ -22,7 +22,7 @@ import pytest
 
 from wheels import ROOT, fetch
 
-SOURCES = sorted((ROOT / "runtime").glob("tensorrt_*.py"))
+SOURCES = sorted((ROOT / "runtime" / "engines" / "tensorrt").glob("[!_]*.py"))
 CLASSES = {
     "builder": "Builder",
     "network": "INetworkDefinition",
@@ -74,7 +74,7 @@ PROBE = """
 import importlib, json, sys
 sys.path[:0] = json.loads(sys.argv[1])
 bindings = importlib.import_module(sys.argv[2])
-from rillet.runtime.tensorrt_api import TensorrtApi
+from rillet.runtime.engines.tensorrt.api import TensorrtApi
 api = TensorrtApi(bindings, "tensorrt", bindings.__version__)
 missing = []
 for path in json.loads(sys.argv[3]):
@@ -193,7 +193,7 @@ import json, sys
 sys.path[:0] = json.loads(sys.argv[1])
 from cuda.bindings import runtime
 from rillet.runtime import EngineError
-from rillet.runtime.cuda_memory import Cuda
+from rillet.runtime.engines.cuda.memory import Cuda
 missing = []
 for path in json.loads(sys.argv[2]):
     value = runtime
@@ -231,7 +231,9 @@ def test_cuda_python_has_what_is_called(requirements: list[str], tmp_path: Path)
     for requirement in requirements:
         with zipfile.ZipFile(fetch(requirement)) as wheel:
             wheel.extractall(tmp_path)
-    source = ast.parse((ROOT / "runtime" / "cuda_memory.py").read_text(encoding="utf-8"))
+    source = ast.parse(
+        (ROOT / "runtime" / "engines" / "cuda" / "memory.py").read_text(encoding="utf-8")
+    )
     texts = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant)]
     called = {text for text in texts if isinstance(text, str) and re.fullmatch(CALL, text)}
     assert {"cudaMalloc", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaFreeHost"} <= called

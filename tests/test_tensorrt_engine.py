@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from rillet.runtime import Bundle, EngineError, Model, UsageError, cuda_driver, load
-from rillet.runtime.engine_cache import EngineKey, cache_folder
-from rillet.runtime.engine_command import engine
-from rillet.runtime.engine_records import find_records, save_engine
-from rillet.runtime.engines import open_engine
-from rillet.runtime.onnx_engine import OnnxEngine
-from rillet.runtime.tensorrt_api import LIBRARIES
-from rillet.runtime.tensorrt_build import BuildOptions
-from rillet.runtime.tensorrt_engine import TensorrtEngine
+from rillet.runtime import Bundle, EngineError, Model, UsageError, load
+from rillet.runtime.cli.engine import engine
+from rillet.runtime.cli.verify import verify
+from rillet.runtime.engines.cache import EngineKey, cache_folder
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.engines.select.select import open_engine
+from rillet.runtime.engines.tensorrt.api import LIBRARIES
+from rillet.runtime.engines.tensorrt.build import BuildOptions
+from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
+from rillet.runtime.engines.tensorrt.records import find_records, save_engine
 from rillet.runtime.verify import verify_golden
-from rillet.runtime.verify_command import verify
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
-from rillet.runtime.one_thread import OneThread, alone
+from rillet.runtime.streams.thread_guard import OneThread, alone
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))

@@ -17,9 +17,9 @@ from operators import complaints
 from rillet.export.bundle_writer import write_bundle
 from rillet.export.parity import TOLERANCE
 from rillet.runtime import Bundle, load
-from rillet.runtime.onnx_engine import OnnxEngine
-from rillet.runtime.tensorrt_api import installed_tensorrt
-from rillet.runtime.tensorrt_build import parse
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.engines.tensorrt.api import installed_tensorrt
+from rillet.runtime.engines.tensorrt.build import parse
 from rillet.runtime.verify import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
 from streams import assert_same, real_tokens, run_engine, run_torch

@@ -13,8 +13,8 @@ from torch import nn
 
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder
-from ..runtime.reading import unknown_text
-from ..runtime.sampler import SamplingParams
+from ..runtime.sampling.sampler import SamplingParams
+from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config import DualCNNConfig

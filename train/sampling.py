@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 
 from ..runtime.errors import UsageError
-from ..runtime.sampler import Sampler, SamplingParams
-from ..runtime.session import LEARN_MODES
+from ..runtime.sampling.sampler import Sampler, SamplingParams
+from ..runtime.streams.session import LEARN_MODES
 from ..runtime.tokenizer import Tokenizer
 from .model import DualCNN
 

@@ -1,0 +1,142 @@
+"""The ``rillet`` command: a group whose subcommands load when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from ..errors import RilletError
+
+__all__ = ["main", "optional_part"]
+
+# Where each subcommand lives, what its part of the installation is called, and its
+# line of help: `rillet --help` must not import torch to print one.
+COMMANDS = {
+    "train": ("rillet.train.command:train", "train", "Train a model on a text."),
+    "export": ("rillet.export.command:export", "export", "Export a checkpoint to a bundle."),
+    "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
+    "quantize": (
+        "rillet.export.quantize_command:quantize_command",
+        "export",
+        "Lower a bundle's precision, and measure what that costs.",
+    ),
+    "inspect": ("rillet.runtime.cli.inspect:inspect", "cpu", "Show what a bundle is."),
+    "generate": ("rillet.runtime.cli.generate:generate", "cpu", "Stream text from a bundle."),
+    "score": (
+        "rillet.runtime.cli.score:score_command",
+        "cpu",
+        "Measure how well it predicts a text.",
+    ),
+    "bench": ("rillet.runtime.cli.bench:bench_command", "cpu", "Measure how fast it runs."),
+    "engine": (
+        "rillet.runtime.cli.engine:engine",
+        "tensorrt",
+        "Build TensorRT engines from a bundle.",
+    ),
+    "doctor": ("rillet.runtime.cli.doctor:doctor", "cpu", "Say what this machine can run."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a subcommand when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        if cmd_name not in COMMANDS:
+            return None
+        place, extra, _ = COMMANDS[cmd_name]
+        module, _, name = place.partition(":")
+        command = getattr(optional_part(module, f"rillet {cmd_name}", extra), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
+
+
+def optional_part(module: str, what: str, extra: str) -> Any:
+    """Import a part of rillet that may not be installed.
+
+    Args:
+        module: The module's full name.
+        what: What needs it, to begin the error message with.
+        extra: The extra that installs it.
+
+    Raises:
+        RilletError: The part, or a library that it needs, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise RilletError(
+            f"{what} needs {error.name}, which is not installed; install it with: "
+            f"pip install 'rillet[{extra}]'"
+        ) from error
+
+
+def _show_version(context: click.Context) -> None:
+    from .. import __version__
+
+    click.echo(f"rillet, version {__version__}")
+    context.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False,
+    callback=lambda context, _, wanted: _show_version(context) if wanted else None,
+    help="Show the version and exit.",
+)  # fmt: skip
+def rillet(debug: bool) -> None:
+    """From plain text to a streaming text generator with constant memory."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; leaves with 0, 1 for a failure or 2 for wrong usage."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    try:
+        status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("\nStopped.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output is gone: nothing more to say, and nobody to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, RilletError):
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+        if isinstance(error, OSError) and error.strerror is not None:
+            where = "" if error.filename is None else f"{error.filename}: "
+            click.echo(f"Error: {where}{error.strerror}", err=True)
+        else:
+            click.echo(
+                f"Error: rillet itself failed ({type(error).__name__}: {error}); "
+                "run `rillet --debug ...` for the traceback and report it",
+                err=True,
+            )
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""``rillet score``: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ..model import load
+from .options import engine_options, progress_bar
+from .text_files import read_pieces
+
+__all__ = ["score_command"]
+
+
+@click.command("score")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "--memory/--no-memory", default=True, show_default=True,
+    help="Let the stream learn from what it has read of FILE.",
+)  # fmt: skip
+@click.option(
+    "--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    help="Let the memory learn this file first, to see what it is worth.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
+@engine_options
+def score_command(
+    bundle: Path,
+    file: Path,
+    memory: bool,
+    learn_from: Path | None,
+    as_json: bool,
+    provider: str,
+    threads: int,
+    allow_fallback: bool,
+) -> None:
+    """Score FILE (UTF-8 text, or - for standard input) with the model in BUNDLE."""
+    model = load(bundle, provider, threads, allow_fallback=allow_fallback)
+    session = model.session(memory=memory)
+    if learn_from is not None:
+        session.learn(read_pieces(learn_from))
+    size = file.stat().st_size if file.is_file() else None
+    with progress_bar("score", size) as update:
+        result = session.score(read_pieces(file, update))
+    if as_json:
+        click.echo(
+            json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})
+        )
+        return
+    rows = [
+        ("tokens scored", f"{result.tokens:,}"),
+        ("loss, nats per token", f"{result.nats_per_token:.4f}"),
+        ("perplexity", f"{result.perplexity:.3f}"),
+        ("bits per character", f"{result.bits_per_char:.4f}"),
+        ("bits per byte", f"{result.bits_per_byte:.4f}"),
+    ]
+    for name, value in rows:
+        click.echo(f"{name:<22}{value:>14}")

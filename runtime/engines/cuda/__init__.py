@@ -1,0 +1,1 @@
+"""The NVIDIA driver and CUDA's memory, without an engine."""

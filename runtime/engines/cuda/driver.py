@@ -1,0 +1,142 @@
+"""The NVIDIA driver, asked directly: whether there is one, which GPU, and copies on it.
+
+Every driver has these functions, so that nothing has to be installed beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import EngineError
+
+__all__ = ["Gpu", "copy_on_device", "driver_obstacle", "find_gpu", "zero_on_device"]
+
+_LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU of the machine.
+
+    Attributes:
+        name: As the driver calls it.
+        capability: Compute capability, such as ``8.7``.
+        driver: The newest CUDA version that the driver speaks, such as ``12.6``.
+        memory: Bytes of its memory; on a Jetson, those that it shares with the processor.
+    """
+
+    name: str
+    capability: str
+    driver: str
+    memory: int
+
+
+def driver_obstacle() -> str | None:
+    """Why no GPU can be used; ``None`` where one can.
+
+    It asks the driver itself: libraries above it fall over, or go over to the CPU with no error,
+    where there is none.
+    """
+    try:
+        driver = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        return f"there is no NVIDIA driver: {_LIBRARY} cannot be loaded; install the driver"
+    status = driver.cuInit(0)
+    if status:
+        return f"the NVIDIA driver cannot start (cuInit gives {status}); see what nvidia-smi says"
+    count = ctypes.c_int(0)
+    if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
+        return "the NVIDIA driver finds no GPU; see what nvidia-smi says"
+    return None
+
+
+def find_gpu() -> Gpu:
+    """What the first GPU is.
+
+    Raises:
+        EngineError: There is none that can be used.
+    """
+    driver, device = _driver(), ctypes.c_int(0)
+    name = ctypes.create_string_buffer(256)
+    version, memory = ctypes.c_int(0), ctypes.c_size_t(0)
+    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    _check("cuDeviceGetName", driver.cuDeviceGetName(name, 256, device))
+    _check("cuDriverGetVersion", driver.cuDriverGetVersion(ctypes.byref(version)))
+    _check("cuDeviceTotalMem", driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device))
+    parts = []
+    for attribute in (_CAPABILITY_MAJOR, _CAPABILITY_MINOR):
+        part = ctypes.c_int(0)
+        status = driver.cuDeviceGetAttribute(ctypes.byref(part), attribute, device)
+        _check("cuDeviceGetAttribute", status)
+        parts.append(str(part.value))
+    return Gpu(
+        name=name.value.decode(errors="replace"),
+        capability=".".join(parts),
+        driver=f"{version.value // 1000}.{version.value % 1000 // 10}",
+        memory=memory.value,
+    )
+
+
+def copy_on_device(target: int, source: int, size: int) -> None:
+    """Copy bytes from one address of the GPU's memory to another, and wait until it is done.
+
+    Raises:
+        EngineError: The driver refuses.
+    """
+    driver = _in_context()
+    status = driver.cuMemcpyDtoD_v2(
+        ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(size)
+    )
+    _check("cuMemcpyDtoD", status)
+    _check("cuCtxSynchronize", driver.cuCtxSynchronize())
+
+
+def zero_on_device(target: int, size: int) -> None:
+    """Set bytes of the GPU's memory to zero, and wait until it is done.
+
+    Raises:
+        EngineError: The driver refuses.
+    """
+    driver = _in_context()
+    status = driver.cuMemsetD8_v2(ctypes.c_uint64(target), ctypes.c_ubyte(0), ctypes.c_size_t(size))
+    _check("cuMemsetD8", status)
+    _check("cuCtxSynchronize", driver.cuCtxSynchronize())
+
+
+def _driver() -> Any:
+    obstacle = driver_obstacle()
+    if obstacle is not None:
+        raise EngineError(obstacle)
+    return ctypes.CDLL(_LIBRARY)
+
+
+@functools.cache
+def _primary_context() -> tuple[Any, ctypes.c_void_p]:
+    """The context that the CUDA runtime, and so every library above it, works in."""
+    driver, device, context = _driver(), ctypes.c_int(0), ctypes.c_void_p()
+    _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
+    status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    _check("cuDevicePrimaryCtxRetain", status)
+    return driver, context
+
+
+def _in_context() -> Any:
+    driver, context = _primary_context()
+    _check("cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
+    return driver
+
+
+def _check(what: str, status: int) -> None:
+    if not status:
+        return
+    sentence = ctypes.c_char_p()
+    with contextlib.suppress(Exception):
+        ctypes.CDLL(_LIBRARY).cuGetErrorString(status, ctypes.byref(sentence))
+    said = sentence.value.decode(errors="replace") if sentence.value else f"error {status}"
+    raise EngineError(f"the NVIDIA driver refuses {what}: {said}; see what nvidia-smi says")

@@ -1,0 +1,279 @@
+"""The engine on ONNX Runtime with the streams' state in the GPU's memory."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from ...bundle import Bundle
+from ...errors import EngineError
+from ...state_table import is_shared
+from ..base import Learn
+from ..cache import cache_folder, provider_key
+from ..checks import check_finite
+from ..cuda.driver import copy_on_device, zero_on_device
+from ..device_state import DeviceState, Lane, LanePool, check_tokens, power_of_two
+from .options import cuda_options, tensorrt_options
+from .providers import obstacle
+from .sessions import OnnxGraphs, run_bound
+
+__all__ = ["LARGEST_BATCH", "OnnxDeviceEngine"]
+
+log = logging.getLogger("rillet")
+
+LARGEST_BATCH = 512
+"""Rows of a step that the TensorRT provider's engine is built for."""
+
+_CHUNK = 256
+"""Tokens fed to the prefill graph at a time: its attention grows with the square."""
+
+
+class OnnxDeviceEngine(OnnxGraphs):
+    """Runs a bundle's graphs on the CUDA or TensorRT provider; the state never leaves the GPU.
+
+    A step sends the tokens and fetches the logits. On the CUDA provider it is captured as a CUDA
+    graph where ONNX Runtime allows it. Not on the TensorRT provider: numbered graphs, one for
+    each pair of buffers, are the CUDA provider's alone. The TensorRT provider reads prompts with
+    the CUDA provider: a `Scan` in TensorRT is not relied on.
+
+    Args:
+        bundle: The bundle.
+        provider: ``cuda`` or ``tensorrt``; ``cpu`` runs the same calls with the processor's
+            memory as the device.
+        graphs: Whether to capture steps as CUDA graphs; ``None`` where that works.
+        threads: Threads that one call may use.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        provider: str = "cuda",
+        threads: int = 1,
+        graphs: bool | None = None,
+    ) -> None:
+        super().__init__(bundle, provider, threads)
+        self._wish = graphs
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        self._captures = False
+        self._numbers = itertools.count(1)
+        self._running = threading.Lock()
+        # TensorRT may read an input again after it has written an output.
+        names = (row.name for row in self.state if is_shared(row) and provider != "tensorrt")
+        self._shared = frozenset(names)
+        self._pool = LanePool(self._lane)
+
+    @property
+    def version(self) -> str:
+        """The engine's name and version, and whether it replays CUDA graphs."""
+        return super().version + (", CUDA graphs" if self._captures else "")
+
+    def zero_state(self, batch: int = 1) -> DeviceState:
+        """The start of a stream: zeros, everywhere."""
+        self._session("decode")  # a device without a working provider must not be touched
+        return DeviceState(self.state, batch, self._pool, self._capacity_for)
+
+    def step(
+        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0
+    ) -> npt.NDArray[Any]:
+        """Read one token a row; see :meth:`.Engine.step`."""
+        session = self._session("decode")
+        check_tokens(tokens, self.vocab_size)
+        lane = state.lane
+        if lane.calls is None or lane.calls[0] is not session:
+            self._prepare(session, lane)
+        lane.tell(tokens, learn, state.batch)
+        self._run(session, lane.calls[1][state.side])
+        logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
+        try:
+            check_finite(logits)
+        except EngineError:
+            state.mend(self._shared)
+            raise
+        state.side ^= 1
+        return logits
+
+    def prefill(
+        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0, last: bool = False
+    ) -> npt.NDArray[Any]:
+        """Read tokens ``[B, T]`` in chunks; see :meth:`.Engine.prefill`."""
+        session = self._session("prefill")
+        tokens = np.ascontiguousarray(tokens, np.int64)
+        check_tokens(tokens, self.vocab_size)
+        before = state.copy()
+        try:
+            if self.last_logits and not last:
+                steps = [self.step(column, state, learn) for column in tokens.T]
+                return np.stack(steps, axis=1)
+            state.lane.tell(None, learn, state.batch)
+            starts = range(0, tokens.shape[1], _CHUNK)
+            parts = [self._chunk(session, tokens[:, at : at + _CHUNK], state) for at in starts]
+        except EngineError:
+            state.copy_from(before)
+            raise
+        return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)
+
+    def close(self) -> None:
+        """Let go of the graphs and of free buffers; a call after that loads them anew."""
+        super().close()
+        self._pool.clear()
+
+    def _capacity_for(self, batch: int) -> int:
+        capacity = power_of_two(batch)
+        if self._named == "tensorrt" and capacity > LARGEST_BATCH:
+            raise EngineError(
+                f"the TensorRT provider's engine steps {LARGEST_BATCH} streams at most, and this "
+                f"batch has {batch}; split it, or use provider='cuda'"
+            )
+        return capacity
+
+    def _load(self, graph: str) -> Any:
+        path = self.bundle.graph(graph)
+        if self._named == "tensorrt" and graph == "decode":
+            reason = obstacle("tensorrt")
+            if reason is not None:
+                raise EngineError(reason)
+            precision = str(self.bundle.manifest.get("precision"))
+            key = provider_key(path, precision)
+            folder = cache_folder(self.bundle) / f"onnxruntime-{key.digest}"
+            folder.mkdir(exist_ok=True)
+            trt = tensorrt_options(self.state, precision, folder, LARGEST_BATCH)
+            return self._create(path, "tensorrt", {"tensorrt": trt, "cuda": cuda_options(False)})
+        if self._named == "cpu":
+            return self._create(path, "cpu")
+        if graph == "decode" and self._named == "cuda" and self._wish is not False:
+            try:
+                return self._captured(path)
+            except EngineError as error:
+                self._captures = False
+                if self._wish or obstacle("cuda") is not None:
+                    raise
+                log.info("steps are not captured as CUDA graphs: %s", error)
+        return self._create(path, "cuda", {"cuda": cuda_options(False)})
+
+    def _captured(self, path: Path) -> Any:
+        """The decoding graph in a session that captures, tried: some graphs fail only then."""
+        session = self._create(path, "cuda", {"cuda": cuda_options(True)})
+        self._captures = True
+        lane = self._lane(1)
+        self._prepare(session, lane)
+        self._pool.give_back(lane)
+        return session
+
+    def _lane(self, capacity: int) -> Lane:
+        def allocate(shape: tuple[int, ...], dtype: str) -> OrtBuffer:
+            return OrtBuffer(shape, dtype, self._device)
+
+        return Lane(self.state, self.vocab_size, capacity, allocate, self._shared)
+
+    def _prepare(self, session: Any, lane: Lane) -> None:
+        """Bind both sides, and run each once: that allocates, and captures where it is to be.
+
+        Capturing runs the graph more than once. A step leaves the side that it reads alone, so
+        that repeating it does no harm; the other side, and the slot that it wrote in a tensor
+        whose sides are one, are put back.
+        """
+        lane.tell(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
+        calls = [self._bind(session, lane, side) for side in range(2)]
+        kept = lane.keep()
+        try:
+            for call in calls:
+                self._run(session, call)
+        finally:
+            lane.put_back(kept)
+        lane.calls = (session, calls)
+
+    def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
+        """A binding that reads one side of a lane and writes the other, and its run options."""
+        binding = session.io_binding()
+        given: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
+        given |= {row.past: lane.sides[side][row.name] for row in self.state}
+        made: dict[str, Any] = {"logits": lane.logits}
+        made |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state}
+        for name, buffer in given.items():
+            binding.bind_ortvalue_input(name, buffer.value)
+        for name, buffer in made.items():
+            binding.bind_ortvalue_output(name, buffer.value)
+        options = ort.RunOptions()
+        if self._captures:
+            # A number for each pair of buffers: 1 and 2 for the first lane's sides.
+            options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
+        return binding, options
+
+    def _run(self, session: Any, call: tuple[Any, Any]) -> None:
+        if not self._captures:
+            run_bound(session, *call)
+            return
+        with self._running:  # a session that captures runs in one thread at a time
+            run_bound(session, *call)
+
+    def _chunk(
+        self, session: Any, tokens: npt.NDArray[Any], state: DeviceState
+    ) -> npt.NDArray[Any]:
+        """Read a chunk with the prefill graph: its logits, ``[B, T, V]`` or ``[B, 1, V]``."""
+        lane = state.lane
+        ids = np.zeros((lane.capacity, tokens.shape[1]), np.int64)
+        ids[: state.batch] = tokens
+        binding = session.io_binding()
+        binding.bind_output("logits", self._device)  # outputs come in the order of binding
+        sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
+        binding.bind_ortvalue_input("input_ids", sent)
+        binding.bind_ortvalue_input("learn", lane.learn.value)
+        for row in self.state:
+            past, present = (lane.sides[at][row.name] for at in (state.side, state.side ^ 1))
+            binding.bind_ortvalue_input(row.past, past.value)
+            binding.bind_ortvalue_output(row.present, present.value)
+        run_bound(session, binding)
+        logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]
+        check_finite(logits)
+        state.side ^= 1
+        return logits
+
+
+class OrtBuffer:
+    """A tensor that ONNX Runtime has allocated on a device.
+
+    Args:
+        shape: Rows first.
+        dtype: numpy's name of the element type.
+        device: ``cuda``, or ``cpu``.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, device: str) -> None:
+        self._on_host = device == "cpu"
+        self._row = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
+        self.value = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device, 0)
+
+    def read(self) -> npt.NDArray[Any]:
+        """A copy of all rows."""
+        return np.array(self.value.numpy())
+
+    def write(self, values: npt.NDArray[Any]) -> None:
+        """Replace all rows, in place: a captured graph reads this address."""
+        self.value.update_inplace(np.ascontiguousarray(values))
+
+    def copy_rows(self, row: int, source: OrtBuffer, source_row: int, rows: int) -> None:
+        """Copy rows of another buffer over this one's; neither leaves the device."""
+        target = self.value.data_ptr() + row * self._row
+        origin = source.value.data_ptr() + source_row * self._row
+        if not rows or target == origin:
+            return
+        if self._on_host:
+            ctypes.memmove(target, origin, rows * self._row)
+        else:
+            copy_on_device(target, origin, rows * self._row)
+
+    def zero_rows(self, row: int, rows: int) -> None:
+        """Set rows to zero."""
+        target = self.value.data_ptr() + row * self._row
+        if self._on_host:
+            ctypes.memset(target, 0, rows * self._row)
+        else:
+            zero_on_device(target, rows * self._row)

@@ -1,0 +1,1 @@
+"""TensorRT itself, without ONNX Runtime."""

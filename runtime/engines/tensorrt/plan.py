@@ -1,0 +1,167 @@
+"""An engine of TensorRT's that is loaded, and the calls that a lane makes of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ...errors import EngineError
+from ...state_table import StateTensor
+from ..cuda.memory import CudaGraph, CudaStream
+from ..device_state import Lane
+from .api import TensorrtApi
+from .records import EngineRecord
+
+__all__ = ["Plan", "StepCalls", "enqueue", "place"]
+
+log = logging.getLogger("rillet")
+
+
+class Plan:
+    """An engine that is loaded.
+
+    Args:
+        api: The TensorRT.
+        record: The engine on disk.
+    """
+
+    def __init__(self, api: TensorrtApi, record: EngineRecord) -> None:
+        self.record = record
+        self.batches = record.key.batches
+        self._trt, self._logger = api.trt, api.logger()
+        data = record.read()
+        runtime = self._trt.Runtime(self._logger)
+        if record.key.version_compatible:
+            # Such an engine brings code of its own: an engine is trusted as a program is.
+            runtime.engine_host_code_allowed = True
+        obstacle = api.engine_obstacle(runtime, data)
+        engine = None if obstacle else runtime.deserialize_cuda_engine(data)
+        if engine is None:
+            why = obstacle or "; ".join(self._logger.errors) or "it gives no reason"
+            raise EngineError(f"{api.library} cannot load {record.path}: {why}")
+        self._runtime, self.engine = runtime, engine
+        self.names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
+
+    def context(self, capacity: int, stream: CudaStream) -> Any:
+        """A context whose shapes are those of a number of rows."""
+        context = self.engine.create_execution_context()
+        if context is None:
+            why = "; ".join(self._logger.errors) or "not enough memory?"
+            raise EngineError(f"TensorRT cannot make a context of {self.record.path}: {why}")
+        profile = self.batches.index(capacity)
+        if not context.set_optimization_profile_async(profile, int(stream)):
+            raise EngineError(f"TensorRT refuses profile {profile} of {self.record.path}")
+        stream.wait()
+        return context
+
+
+class StepCalls:
+    """The two steps of a lane, one for each side: captured, where that is wanted and possible.
+
+    Args:
+        plan: The engine.
+        table: The state table.
+        lane: Whose buffers they use.
+        graphs: Whether to capture them.
+    """
+
+    def __init__(self, plan: Plan, table: list[StateTensor], lane: Lane, graphs: bool) -> None:
+        self.plan, self._lane = plan, lane
+        # A context each: a captured graph keeps the addresses, a context one set of them.
+        self._contexts = [plan.context(lane.capacity, lane.stream) for _ in range(2)]
+        for side, context in enumerate(self._contexts):
+            place(table, context, lane, side, lane.ids, lane.logits, 1)
+        self._captured: list[CudaGraph] = []
+        # The first call of a context allocates, which cannot be captured. It changes nothing
+        # but the side that it writes, and that is put back.
+        kept = lane.keep()
+        try:
+            for side in range(2):
+                self._queue(side)
+                lane.stream.wait()
+            if graphs:
+                self._captured = self._capture()
+        finally:
+            lane.put_back(kept)
+
+    def run(self, side: int) -> None:
+        """Take a step that reads one side, and wait for it."""
+        if self._captured:
+            self._captured[side].launch()
+        else:
+            self._queue(side)
+        self._lane.stream.wait()
+
+    def _queue(self, side: int) -> None:
+        lane = self._lane
+        for buffer in (lane.ids, lane.learn):
+            buffer.send()
+        enqueue(self._contexts[side], lane.stream, "the decode graph")
+        lane.logits.fetch()
+
+    def _capture(self) -> list[CudaGraph]:
+        graphs = []
+        for side in range(2):
+            try:
+                with self._lane.stream.capture() as made:
+                    self._queue(side)
+            except EngineError as error:
+                log.warning("steps are not captured as CUDA graphs: %s", error)
+                return []
+            graphs += made
+        return graphs
+
+
+def place(
+    table: list[StateTensor],
+    context: Any,
+    lane: Lane,
+    side: int,
+    ids: Any,
+    logits: Any,
+    length: int,
+) -> None:
+    """Tell a context its shapes and addresses: it reads one side of a lane and writes the other.
+
+    Args:
+        table: The state table.
+        context: The context.
+        lane: The lane.
+        side: The side that is read.
+        ids: The buffer of the tokens.
+        logits: The buffer of the logits.
+        length: Tokens of a call.
+
+    Raises:
+        EngineError: TensorRT refuses one of them.
+    """
+    capacity = lane.capacity
+    shapes = {"input_ids": (capacity, length), "learn": (capacity,)}
+    addresses: dict[str, int] = {
+        "input_ids": ids.address,
+        "learn": lane.learn.address,
+        "logits": logits.address,
+    }
+    for row in table:
+        shapes[row.past] = (capacity, *row.shape)
+        addresses[row.past] = lane.sides[side][row.name].address
+        addresses[row.present] = lane.sides[side ^ 1][row.name].address
+    for name, shape in shapes.items():
+        if not context.set_input_shape(name, shape):
+            raise EngineError(f"TensorRT refuses the shape {shape} of {name}")
+    for name, address in addresses.items():
+        if not context.set_tensor_address(name, address):
+            raise EngineError(f"TensorRT refuses the address of {name}")
+
+
+def enqueue(context: Any, stream: CudaStream, what: str) -> None:
+    """Queue a run of a context.
+
+    Raises:
+        EngineError: TensorRT cannot; ``what`` says which graph it is.
+    """
+    if not context.execute_async_v3(int(stream)):
+        raise EngineError(
+            f"TensorRT failed to run {what}; the stream is where it was before it. Its messages "
+            "are in the log `rillet`, at level INFO"
+        )

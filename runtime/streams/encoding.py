@@ -1,0 +1,87 @@
+"""What a stream reads, made into tokens and checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import UsageError
+from ..tokenizer import Tokenizer
+
+__all__ = ["UnknownCharacterWarning", "checked_tokens", "encode_pieces", "unknown_text"]
+
+
+class UnknownCharacterWarning(UserWarning):
+    """A text has characters that the tokenizer has never seen; they were left out."""
+
+
+def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[list[int]]:
+    """Encode a text of any length; warn at its end of characters that have no token.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        pieces: The text, in pieces of any size.
+
+    Yields:
+        Token numbers, none of the lists empty.
+
+    Raises:
+        UsageError: A piece is no text.
+    """
+    unknown: dict[str, None] = {}
+    yield from tokenizer.encode_stream(_noting(tokenizer, pieces, unknown))
+    if unknown:
+        warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=4)
+
+
+def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None]) -> Iterator[str]:
+    if not isinstance(pieces, Iterable):
+        raise UsageError(
+            f"the text to read is {pieces!r}, of type {type(pieces).__name__}; give str, or pieces "
+            "of it"
+        )
+    for piece in pieces:
+        if not isinstance(piece, str):
+            raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
+                             "give str, and decode bytes first")  # fmt: skip
+        unknown.update(dict.fromkeys(tokenizer.unknown(piece)))
+        yield piece
+
+
+def checked_tokens(tokens: Sequence[int], vocab_size: int) -> npt.NDArray[np.int64]:
+    """Tokens as an array ``[1, T]``.
+
+    Args:
+        tokens: Their numbers, ``[T]``.
+        vocab_size: How many there are, V.
+
+    Raises:
+        UsageError: A number is no token of this model.
+    """
+    try:
+        array: npt.NDArray[Any] = np.asarray([tokens])
+        if array.dtype.kind not in "iu" or array.ndim != 2:
+            raise ValueError
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"tokens must be a flat list of whole numbers; got {str(tokens)[:80]}"
+        ) from error
+    if array.min() < 0 or array.max() >= vocab_size:
+        raise UsageError(
+            f"tokens must lie between 0 and {vocab_size - 1}; got {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int64, copy=False)
+
+
+def unknown_text(characters: list[str]) -> str:
+    """A sentence that names characters without a token."""
+    shown = ", ".join(repr(character) for character in characters[:8])
+    more = f" and {len(characters) - 8} more" if len(characters) > 8 else ""
+    return (
+        "the text has characters that this model has never seen, and they were left out: "
+        f"{shown}{more}"
+    )
