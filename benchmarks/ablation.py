@@ -38,9 +38,9 @@ from rillet.train import (
     make_tokenizer,
     read_corpus,
 )
-from rillet.train.state import state_bytes
-from rillet.train.streams import Split, split
-from rillet.train.token_file import Tokens
+from rillet.train.data.streams import Split, split
+from rillet.train.data.token_file import Tokens
+from rillet.train.model.state import state_bytes
 
 DEFAULT = "default"
 

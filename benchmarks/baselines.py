@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rillet.train.noise import step_seed
-from rillet.train.optimizer import WeightAverage, learning_rate, make_optimizer
-from rillet.train.precision import autocast_dtype
-from rillet.train.streams import Streams, Text
-from rillet.train.token_file import Tokens
-from rillet.train.training_config import TrainingConfig
+from rillet.train.config.training_config import TrainingConfig
+from rillet.train.data.streams import Streams, Text
+from rillet.train.data.token_file import Tokens
+from rillet.train.loop.optimizer import WeightAverage, learning_rate, make_optimizer
+from rillet.train.model.dropout_noise import step_seed
+from rillet.train.model.precision import autocast_dtype
 
 __all__ = ["GPT", "GRU", "Baseline", "BaselineTrainer", "held_out", "matched_gpt", "matched_gru"]
 __all__ += ["nearest_width", "train_baseline"]

@@ -25,8 +25,8 @@ from ngram import NGram
 from training import Other, Ours
 
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer, read_corpus
-from rillet.train.streams import Split, split
-from rillet.train.token_file import Tokens
+from rillet.train.data.streams import Split, split
+from rillet.train.data.token_file import Tokens
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},

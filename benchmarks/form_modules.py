@@ -10,9 +10,9 @@ from rillet.export.decode_cnns import DecodeReadout, DecodeWaves, _Gated
 from rillet.export.decode_graph import _Reservoir
 from rillet.export.decode_memory import DecodeMemory
 from rillet.train import DualCNN
-from rillet.train.memory import _split
-from rillet.train.readout_cnn import ReadoutCNN
-from rillet.train.state import State
+from rillet.train.model.readout_cnn import ReadoutCNN
+from rillet.train.model.recall import _split
+from rillet.train.model.state import State
 
 __all__ = ["Filters", "Memory", "Recurrence", "ScatterAdd", "SeparateContexts", "parts_width"]
 
@@ -104,7 +104,7 @@ class Memory(DecodeMemory):
     """The memory written by shifting (``shift``), or with keys that are stored in another way.
 
     ``transposed`` keys are ``[B, n, M]``. Keys in ``parts`` are those of
-    :func:`rillet.train.memory.closeness`, made when they are stored: the coarse part, the rest
+    :func:`.closeness`, made when they are stored: the coarse part, the rest
     and the halves of their squares, ``[B, M, 2 n + 2]``. The distance is then one product with
     two columns. ``product`` is the product of keys alone, which has no digits to spare.
     """

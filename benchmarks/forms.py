@@ -24,7 +24,7 @@ from stepping import Burst, Steps, least_times
 from rillet.export import decode_memory
 from rillet.export.decode_graph import DecodeStep
 from rillet.train import DualCNN
-from rillet.train.presets import PRESETS
+from rillet.train.config.presets import PRESETS
 
 VOCABULARIES = (65, 256, 2048)
 

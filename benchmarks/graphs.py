@@ -31,7 +31,7 @@ from rillet.export.graphs import decode_graph, prefill_graph
 from rillet.export.scatter_read import scatter_read
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
-from rillet.train.presets import PRESETS
+from rillet.train.config.presets import PRESETS
 
 CAPACITIES = (0, 256, 1024, 4096)
 STEPS, TORCH_STEPS = 32, 2

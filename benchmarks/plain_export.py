@@ -19,8 +19,8 @@ from min_gru import MinGRU
 from torch import Tensor, nn
 
 from rillet.train import DualCNN
-from rillet.train.reservoir import SparseReservoir
-from rillet.train.state import State
+from rillet.train.model.reservoir import SparseReservoir
+from rillet.train.model.state import State
 
 __all__ = ["export_recurrent", "export_step", "plain_graph"]
 

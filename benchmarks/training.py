@@ -32,22 +32,19 @@ from rillet.train import (
     DualCNN,
     DualCNNConfig,
     DualCNNTrainer,
-    attention,
     evaluate,
     make_tokenizer,
     read_corpus,
-    readout_cnn,
-    stream_memory,
-    wave_cnn,
 )
-from rillet.train.batch_step import BatchStep
-from rillet.train.distributed import Group
-from rillet.train.memory import least_weight
-from rillet.train.precision import autocast_dtype
-from rillet.train.reservoir import SparseReservoir
-from rillet.train.streams import Split, Streams, split
-from rillet.train.token_file import Tokens
-from rillet.train.windows import band
+from rillet.train.data.streams import Split, Streams, split
+from rillet.train.data.token_file import Tokens
+from rillet.train.loop.batch_step import BatchStep
+from rillet.train.loop.distributed import Group
+from rillet.train.model import attention, readout_cnn, stream_memory, wave_cnn
+from rillet.train.model.causal import band
+from rillet.train.model.precision import autocast_dtype
+from rillet.train.model.recall import least_weight
+from rillet.train.model.reservoir import SparseReservoir
 
 TARGET = 1.60
 

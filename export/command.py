@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..train.progress import progress_bar
+from ..train.loop.progress import progress_bar
 from .api import export_with_report
 from .conversions import PRECISIONS
 from .generate_parity import GENERATED

@@ -6,7 +6,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..runtime.bundle import Bundle
-from ..train.model import DualCNN
+from ..train.model.dual_cnn import DualCNN
 from .graphs import decode_graph, prefill_graph
 
 __all__ = ["culprits", "graph_differences"]

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..train.readout_cnn import ReadoutCNN
-from ..train.wave_cnn import GatedBlock, WaveBlock, WaveCNN
+from ..train.model.readout_cnn import ReadoutCNN
+from ..train.model.wave_cnn import GatedBlock, WaveBlock, WaveCNN
 
 __all__ = ["DecodeReadout", "DecodeWaves"]
 

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..train.attention import AttentiveReservoir
-from ..train.model import DualCNN
-from ..train.reservoir import SparseReservoir
-from ..train.state import State, in_table_order
+from ..train.model.attention import AttentiveReservoir
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.reservoir import SparseReservoir
+from ..train.model.state import State, in_table_order
 from .decode_cnns import DecodeReadout, DecodeWaves
 from .decode_memory import DecodeMemory
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..train.memory import least_weight
-from ..train.memory_key import ReservoirKey
-from ..train.state import State
-from ..train.stream_memory import FLOOR, SUREST, StreamMemory
+from ..train.model.memory_keys import ReservoirKey
+from ..train.model.recall import least_weight
+from ..train.model.state import State
+from ..train.model.stream_memory import FLOOR, SUREST, StreamMemory
 
 __all__ = ["DecodeMemory"]
 
@@ -25,7 +25,7 @@ class DecodeMemory(nn.Module):
 
     With ``o`` the gate's logit, ``d = exp(-o)``, ``s`` the network's distribution, ``m`` what
     was found, ``z`` its sum and ``c`` the gate's constant, the prediction of
-    :func:`rillet.train.stream_memory.combine` is ``((d (z + c) + c) s + m) / (d (z + c) + c + z)``.
+    :func:`.combine` is ``((d (z + c) + c) s + m) / (d (z + c) + c + z)``.
 
     Args:
         inner: The trained memory.

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..runtime.engines.ort.host_engine import OnnxEngine
-from ..train.model import DualCNN
-from ..train.state import State
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.state import State
 from .comparison import Comparison
 from .parity import compare
 

@@ -12,7 +12,7 @@ import torch
 from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.tokenizer import Tokenizer
-from ..train.model import DualCNN
+from ..train.model.dual_cnn import DualCNN
 from .comparison import Comparison, Difference
 from .parity import compare_state, gate_tokens
 

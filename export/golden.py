@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..runtime.files import sha256_bytes
 from ..runtime.tokenizer import Tokenizer
-from ..train.model import DualCNN
-from ..train.state import State
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.state import State
 from .parity import gate_tokens
 
 __all__ = ["golden_record"]

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from ..runtime.errors import ParityError
-from ..train.model import DualCNN
-from ..train.state import state_shapes
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.state import state_shapes
 from .buffer_safety import unsafe_state
 from .decode_graph import DecodeStep
 from .names import name_after_modules

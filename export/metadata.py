@@ -16,9 +16,9 @@ from ..runtime.state_table import (
     StateTensor,
     state_table_json,
 )
-from ..train.config import DualCNNConfig
-from ..train.model import DualCNN
-from ..train.state import state_shapes
+from ..train.config.model_config import DualCNNConfig
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.state import state_shapes
 
 __all__ = ["exporter_versions", "state_table", "weights_sha256", "write_metadata"]
 

@@ -13,9 +13,9 @@ import torch
 from ..runtime.engines.base import Engine
 from ..runtime.errors import CorpusError, ParityError
 from ..runtime.tokenizer import Tokenizer
-from ..train.corpus import builtin_corpus
-from ..train.model import DualCNN
-from ..train.state import State
+from ..train.data.corpus import builtin_corpus
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.state import State
 from .comparison import Comparison, Difference
 
 __all__ = [

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..train import ring
-from ..train.attention import AttentiveReservoir
-from ..train.model import DualCNN
-from ..train.reservoir import SparseReservoir
-from ..train.state import State, in_table_order
-from ..train.stream_memory import StreamMemory
-from ..train.wave_cnn import WaveCNN
+from ..train.model import ring_buffer as ring
+from ..train.model.attention import AttentiveReservoir
+from ..train.model.dual_cnn import DualCNN
+from ..train.model.reservoir import SparseReservoir
+from ..train.model.state import State, in_table_order
+from ..train.model.stream_memory import StreamMemory
+from ..train.model.wave_cnn import WaveCNN
 
 __all__ = ["PrefillForm"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..runtime.bundle import Bundle
-from ..train.progress import progress_bar
+from ..train.loop.progress import progress_bar
 from .conversions import METHODS, PRECISIONS
 from .held_out import TOKENS
 from .lower_precision import quantize, quantize_total

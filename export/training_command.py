@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from ..train.presets import PRESETS
+from ..train.config.presets import PRESETS
 
 __all__ = ["training_command"]
 

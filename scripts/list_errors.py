@@ -20,12 +20,15 @@ PACKAGES = ("runtime", "train", "export")
 
 # Errors whose whole text is a variable, and where the sentences that it may hold are made.
 SENTENCES = {
-    "train/config.py:validate": ("train/config.py:conflicts", "train/config.py:_memory_conflicts"),
-    "train/training_config.py:validate": (
-        "train/training_config.py:conflicts",
-        "train/fields.py:check_fields",
+    "train/config/model_config.py:validate": (
+        "train/config/model_config.py:conflicts",
+        "train/config/model_config.py:_memory_conflicts",
     ),
-    "train/wave_buffer.py:__init__": ("train/wave_buffer.py:__init__",),
+    "train/config/training_config.py:validate": (
+        "train/config/training_config.py:conflicts",
+        "train/config/fields.py:check_fields",
+    ),
+    "train/waves/wave_buffer.py:__init__": ("train/waves/wave_buffer.py:__init__",),
     "runtime/engines/cuda/driver.py:_driver": ("runtime/engines/cuda/driver.py:driver_obstacle",),
     "runtime/engines/tensorrt/api.py:find_tensorrt": (
         "runtime/engines/cuda/driver.py:driver_obstacle",

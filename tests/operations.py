@@ -208,7 +208,7 @@ def _serve() -> None:
     import rillet.export.command
     import rillet.export.quantize_command
     import rillet.runtime.cli.generate
-    import rillet.train.command  # noqa: F401
+    import rillet.train.cli.train  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

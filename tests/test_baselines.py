@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from conftest import SMALL
-from rillet.train import DualCNN, TrainingConfig, stream_memory
-from rillet.train.streams import Text
-from rillet.train.token_file import Tokens
+from rillet.train import DualCNN, TrainingConfig
+from rillet.train.data.streams import Text
+from rillet.train.data.token_file import Tokens
+from rillet.train.model import stream_memory
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rillet.runtime import ConfigError, UsageError
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
-from rillet.train.infer import Budget
+from rillet.train.config.auto import Budget
 
 NUMBERS = [
     field

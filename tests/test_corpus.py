@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import CorpusError, UsageError
-from rillet.train import corpus as module
-from rillet.train import tokenizers
-from rillet.train.corpus import (
+from rillet.train.data import corpus as module
+from rillet.train.data import tokenizers
+from rillet.train.data.corpus import (
     BUILTIN,
     SUFFIXES,
     TINYSHAKESPEARE,
@@ -31,7 +31,7 @@ from rillet.train.corpus import (
     fetch,
     read_corpus,
 )
-from rillet.train.tokenizers import make_tokenizer, prepare
+from rillet.train.data.tokenizers import make_tokenizer, prepare
 
 LINES = "".join(f"line {number} of a text, é and 水\n" for number in range(200))
 
@@ -406,8 +406,9 @@ def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
     assert path.stat().st_size > blocks * 900_000
     script = (
         "import json, resource, sys; from pathlib import Path\n"
-        "from rillet.train.corpus import Corpus; from rillet.train.tokenizers import prepare\n"
-        "from rillet.train.embedder import fit_codes\n"
+        "from rillet.train.data.corpus import Corpus\n"
+        "from rillet.train.data.tokenizers import prepare\n"
+        "from rillet.train.model.embedder import fit_codes\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
         "before = peak()\n"
         "made = prepare(Corpus(sys.argv[1]), sys.argv[2], Path(sys.argv[1] + '.tokens'))\n"

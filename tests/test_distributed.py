@@ -13,7 +13,7 @@ import torch
 
 from rillet.runtime import ConfigError
 from rillet.train import DualCNNTrainer
-from rillet.train.distributed import Group
+from rillet.train.loop.distributed import Group
 from test_trainer import CONFIG, model_for
 
 WORKER = """
@@ -22,7 +22,7 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 from test_trainer import CONFIG, model_for
 from rillet.train import DualCNNTrainer, builtin_corpus
-from rillet.train.distributed import start_group
+from rillet.train.loop.distributed import start_group
 from rillet.train.checkpoint import save_checkpoint
 torch.set_num_threads(1)
 group = start_group("cpu")

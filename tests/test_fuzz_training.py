@@ -34,9 +34,9 @@ from rillet.train import (
     make_tokenizer,
 )
 from rillet.train.checkpoint import CHECKPOINT_FILE
-from rillet.train.token_file import open_tokens, write_tokens
-from rillet.train.tokenizers import encode_blocks, prepare
-from rillet.train.training_state import STATE_FILE
+from rillet.train.data.token_file import open_tokens, write_tokens
+from rillet.train.data.tokenizers import encode_blocks, prepare
+from rillet.train.loop.resume import STATE_FILE
 from sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))

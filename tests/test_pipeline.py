@@ -158,7 +158,7 @@ def test_a_failing_fit_falls_back_too(corpus: Path, monkeypatch: pytest.MonkeyPa
     def broken(self: StreamMemory, *_: object) -> None:
         raise ArithmeticError("did not converge")
 
-    monkeypatch.setattr("rillet.train.memory_key.ReservoirKey.fit", broken)
+    monkeypatch.setattr("rillet.train.model.memory_keys.ReservoirKey.fit", broken)
     with pytest.raises(SetupError, match=r"keys failed: ArithmeticError.*memory=0, or allow"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=True, **QUICK)

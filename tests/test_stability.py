@@ -10,7 +10,9 @@ import pytest
 from rillet.runtime import state_table as contract
 from rillet.runtime.engines.tensorrt import records as engine_records
 from rillet.runtime.streams import saved_state
-from rillet.train import checkpoint, token_file, training_state
+from rillet.train import checkpoint
+from rillet.train.data import token_file
+from rillet.train.loop import resume as training_state
 
 PAGE = (Path(__file__).parents[1] / "docs" / "stability.md").read_text()
 FORMATS = {

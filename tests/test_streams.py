@@ -9,8 +9,8 @@ import torch
 
 from rillet.runtime import CorpusError
 from rillet.train import Tokens, TrainingConfig
-from rillet.train.noise import Noise
-from rillet.train.streams import Streams, Text, split
+from rillet.train.data.streams import Streams, Text, split
+from rillet.train.model.dropout_noise import Noise
 
 
 def test_noise_depends_on_the_stream_alone() -> None:

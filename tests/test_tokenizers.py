@@ -21,10 +21,8 @@ from hypothesis import strategies as st
 
 from rillet.runtime import CorpusError, UsageError
 from rillet.runtime.tokenizer import Tokenizer
-from rillet.train import cooccurrence, tokenizers
-from rillet.train.cooccurrence import company, count_pairs
-from rillet.train.embedder import SinusoidalEmbedder, fit_codes
-from rillet.train.token_file import (
+from rillet.train.data import tokenizers
+from rillet.train.data.token_file import (
     Tokens,
     header_path,
     open_tokens,
@@ -32,7 +30,10 @@ from rillet.train.token_file import (
     token_dtype,
     write_tokens,
 )
-from rillet.train.tokenizers import encode_blocks, make_tokenizer
+from rillet.train.data.tokenizers import encode_blocks, make_tokenizer
+from rillet.train.model import cooccurrence
+from rillet.train.model.cooccurrence import company, count_pairs
+from rillet.train.model.embedder import SinusoidalEmbedder, fit_codes
 
 SPACES = st.sampled_from([" ", "\n", "\n\n", "  ", "\r\n", " \n\t ", "\u3000 "])
 WORDS = st.text(min_size=1, max_size=8).filter(str.strip)
@@ -104,7 +105,7 @@ def test_bpe_has_as_many_tokens_as_the_text_is_worth() -> None:
 def test_bpe_is_the_same_in_every_process_and_in_pieces(text: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_bytes(text[:200_000].encode())
     script = (
-        "import sys; from rillet.train.tokenizers import make_tokenizer\n"
+        "import sys; from rillet.train.data.tokenizers import make_tokenizer\n"
         "text = open(sys.argv[1], newline='', encoding='utf-8').read()\n"
         "size = int(sys.argv[2])\n"
         "pieces = (text[start : start + size] for start in range(0, len(text), size))\n"

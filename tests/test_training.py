@@ -29,10 +29,10 @@ from rillet.train import (
     save_checkpoint,
 )
 from rillet.train.checkpoint import CHECKPOINT_FILE
-from rillet.train.embedder import fit_codes
-from rillet.train.memory import closeness
-from rillet.train.stream_memory import MemoryGate, combine
-from rillet.train.windows import causal_filters
+from rillet.train.model.causal import causal_filters
+from rillet.train.model.embedder import fit_codes
+from rillet.train.model.recall import closeness
+from rillet.train.model.stream_memory import MemoryGate, combine
 
 
 @pytest.mark.parametrize("vocab_size", [1, 3, 60, 256])

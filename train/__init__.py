@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from .attention import Attended, AttentiveReservoir
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .config import DualCNNConfig
-from .corpus import Corpus, builtin_corpus, read_corpus
-from .embedder import SinusoidalEmbedder
-from .evaluate import Evaluation, evaluate
+from .config.auto import infer
+from .config.model_config import DualCNNConfig
+from .config.presets import PRESETS
+from .config.training_config import TrainingConfig
+from .data.corpus import Corpus, builtin_corpus, read_corpus
+from .data.token_file import Tokens
+from .data.tokenizers import make_tokenizer, prepare
 from .fallback import Fallback
-from .infer import infer
+from .loop.evaluate import Evaluation, evaluate
+from .loop.progress import TrainingProgress
+from .loop.trainer import DualCNNTrainer, TrainingError, TrainingResult
 from .lsm_lite import LSMLite
-from .model import DualCNN, DualCNNOutput
+from .model.attention import Attended, AttentiveReservoir
+from .model.dual_cnn import DualCNN, DualCNNOutput
+from .model.embedder import SinusoidalEmbedder
+from .model.readout_cnn import ReadoutCNN
+from .model.reservoir import SparseReservoir
+from .model.state import state_shapes
+from .model.stream_memory import StreamMemory
+from .model.wave_cnn import WaveCNN
 from .pipeline import DualCNNPipeline
-from .presets import PRESETS
-from .progress import TrainingProgress
-from .readout_cnn import ReadoutCNN
-from .reservoir import SparseReservoir
 from .setup import SetupError, SetupProgress
-from .state import state_shapes
-from .stream_memory import StreamMemory
-from .token_file import Tokens
-from .tokenizers import make_tokenizer, prepare
-from .trainer import DualCNNTrainer, TrainingError, TrainingResult
-from .training_config import TrainingConfig
-from .wave_buffer import RollingWaveBuffer
-from .wave_cnn import WaveCNN
-from .wave_output import WaveOutput
-from .waves import read_waves
+from .waves.read import read_waves
+from .waves.wave_buffer import RollingWaveBuffer
+from .waves.wave_output import WaveOutput
 
 __all__ = [
     "PRESETS",

@@ -13,8 +13,8 @@ import safetensors.torch
 from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
 from ..runtime.tokenizer import Tokenizer
-from .config import DualCNNConfig
-from .model import DualCNN
+from .config.model_config import DualCNNConfig
+from .model.dual_cnn import DualCNN
 
 __all__ = ["CHECKPOINT_FILE", "Checkpoint", "load_checkpoint", "save_checkpoint"]
 

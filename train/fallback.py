@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .config import DualCNNConfig
+from .config.model_config import DualCNNConfig
 
 __all__ = ["ADVICE", "Fallback", "fallback_for"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.errors import UsageError
+from .loop.progress import TrainingProgress
+from .loop.trainer import TrainingResult
 from .pipeline import DualCNNPipeline
-from .progress import TrainingProgress
-from .trainer import TrainingResult
 
 __all__ = ["LSMLite"]
 

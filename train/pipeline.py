@@ -17,21 +17,21 @@ from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .config import DualCNNConfig
-from .corpus import Corpus
-from .distributed import Group
-from .evaluate import Evaluation, evaluate
+from .config.model_config import DualCNNConfig
+from .data.corpus import Corpus
+from .data.streams import Split, split
+from .data.tokenizers import Prepared, prepare
 from .fallback import Fallback
-from .model import DualCNN
-from .progress import TrainingProgress
-from .sampling import stream_text
+from .generate import stream_text
+from .loop.distributed import Group
+from .loop.evaluate import Evaluation, evaluate
+from .loop.progress import TrainingProgress
+from .loop.resume import RunState
+from .loop.trainer import DualCNNTrainer, TrainingResult
+from .model.dual_cnn import DualCNN
 from .setup import SetupProgress, set_up_model
-from .streams import Split, split
-from .tokenizers import Prepared, prepare
-from .trainer import DualCNNTrainer, TrainingResult
-from .training_state import RunState
-from .wave_buffer import RollingWaveBuffer
-from .waves import read_waves
+from .waves.read import read_waves
+from .waves.wave_buffer import RollingWaveBuffer
 
 __all__ = ["DualCNNPipeline"]
 
@@ -106,7 +106,7 @@ class DualCNNPipeline:
             ConfigError: The configuration has conflicts.
             CorpusError: The text cannot be used.
         """
-        from .presets import PRESETS
+        from .config.presets import PRESETS
 
         if config is None:
             if preset not in PRESETS:
@@ -328,7 +328,7 @@ def _fit_batch(
 
 
 def _known(changes: dict[str, Any]) -> dict[str, Any]:
-    from .training_config import TrainingConfig
+    from .config.training_config import TrainingConfig
 
     known = {entry.name for entry in dataclasses.fields(TrainingConfig)}
     unknown = sorted(set(changes) - known)

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from ..runtime.errors import RilletError, UsageError
-from .config import DualCNNConfig
+from .config.model_config import DualCNNConfig
+from .data.token_file import Tokens
 from .fallback import ADVICE, Fallback, fallback_for
-from .model import DualCNN
-from .noise import Noise
-from .parts import PARTS, build_part
-from .token_file import Tokens
-from .wave_buffer import RollingWaveBuffer
+from .model.dropout_noise import Noise
+from .model.dual_cnn import DualCNN
+from .model.parts import PARTS, build_part
+from .waves.wave_buffer import RollingWaveBuffer
 
 __all__ = ["COMPONENTS", "SetupError", "SetupProgress", "set_up_model"]
 

@@ -1,0 +1,297 @@
+"""Text to train on: files, folders and named corpora, read as one stream."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import http.client
+import os
+import sys
+import urllib.request
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ...runtime.errors import CorpusError, UsageError
+from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+
+__all__ = ["BUILTIN", "MINIMUM", "SUFFIXES", "TINYSHAKESPEARE", "Corpus", "CorpusFacts"]
+__all__ += ["Progress", "Remote", "builtin_corpus", "cache_folder", "fetch", "read_corpus"]
+
+BUILTIN = "builtin:pydoc"
+"""Name of the corpus that every Python brings along."""
+
+MINIMUM = 2_000
+"""Fewest characters that a model can be trained on."""
+
+SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org")
+"""How the names of the files end that are read from a folder, in any case of letters."""
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, the bytes of text done so far, and bytes in all (about)."""
+
+
+class Remote(NamedTuple):
+    """A text that is fetched once: its name, where it is, its bytes and their hash."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+
+
+TINYSHAKESPEARE = Remote(
+    "tinyshakespeare",
+    "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
+    1_115_394,
+    "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
+)
+
+
+class CorpusFacts(NamedTuple):
+    """Number of characters, the distinct ones in order, and the hash of the UTF-8 text."""
+
+    characters: int
+    symbols: str
+    sha256: str
+
+
+class _Part(NamedTuple):
+    """One text of a corpus; without a path it is the built-in one."""
+
+    name: str
+    path: Path | None
+    size: int
+
+
+class Corpus:
+    """One or several texts, read as one; never whole in memory.
+
+    A text that does not end with a newline is followed by two before the next text begins;
+    one that does is followed by nothing, so that the parts of a split file make it whole.
+
+    Args:
+        sources: A UTF-8 text file; a folder, for all text files in it and below, sorted by path;
+            :data:`BUILTIN`; ``tinyshakespeare``, fetched if not in the cache; or several of these.
+        suffixes: How the names of text files in a folder end.
+
+    Raises:
+        CorpusError: A file is missing, a folder has no text file, or fetching failed.
+    """
+
+    def __init__(
+        self, sources: str | Path | Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES
+    ) -> None:
+        given = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        if not given:
+            raise UsageError("there is no corpus; give at least one file, folder or name")
+        self._parts = [part for source in given for part in _find(str(source), suffixes)]
+        self._label = str(given[0]) + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
+        self._facts: CorpusFacts | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the texts, in order; of a path, only what is below a given folder."""
+        return tuple(part.name for part in self._parts)
+
+    @property
+    def size(self) -> int:
+        """Size of the texts in bytes, as it was when the corpus was opened."""
+        return sum(part.size for part in self._parts)
+
+    @property
+    def characters(self) -> int:
+        """Number of characters; known after one pass, which this starts if need be."""
+        return self.scan().characters
+
+    @property
+    def symbols(self) -> str:
+        """The distinct characters, sorted; known after one pass."""
+        return self.scan().symbols
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the whole text as UTF-8; known after one pass."""
+        return self.scan().sha256
+
+    def scan(self, progress: Progress | None = None) -> CorpusFacts:
+        """Read everything once, unless that was done before."""
+        if self._facts is None:
+            deque(self.blocks(progress), maxlen=0)
+        assert self._facts is not None
+        return self._facts
+
+    def stamp(self) -> str:
+        """A hash of the files' names, sizes and times: what changes when a text does."""
+        parts = [(name, path.resolve(), path.stat()) for name, path, _ in self._parts if path]
+        seen = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in parts]
+        return sha256_bytes(repr((self.names, sys.version, seen)).encode())
+
+    def blocks(
+        self, progress: Progress | None = None, what: str = "reading", size: int = 1 << 20
+    ) -> Iterator[str]:
+        """The text in order, in pieces that end with a line unless a line is longer.
+
+        Args:
+            progress: Called after each piece.
+            what: What to tell ``progress`` is being done.
+            size: Characters that a piece has at most.
+
+        Raises:
+            CorpusError: A text is not UTF-8, the whole is too short, or it has changed.
+        """
+        digest, seen, characters, done = hashlib.sha256(), np.zeros(0x110000, bool), 0, 0
+        for piece in _recut(self._texts(), size):
+            data = piece.encode()
+            digest.update(data)
+            seen[np.frombuffer(piece.encode("utf-32-le"), "<u4")] = True
+            characters, done = characters + len(piece), done + len(data)
+            yield piece
+            if progress is not None:
+                progress(what, done, self.size)
+        symbols = "".join(map(chr, np.flatnonzero(seen)))
+        if characters < MINIMUM or not symbols.strip():
+            much = f"has only {characters:,} characters" if symbols.strip() else "is empty"
+            raise CorpusError(f"{self._label} {much}; give at least {MINIMUM:,} characters")
+        known, self._facts = self._facts, CorpusFacts(characters, symbols, digest.hexdigest())
+        if known not in (None, self._facts):
+            raise CorpusError(f"{self._label} changed while it was being read; start again")
+
+    def _texts(self) -> Iterator[str]:
+        """Decoded text of all parts, with what stands between them."""
+        end = ""
+        for part in self._parts:
+            texts = [builtin_corpus()] if part.path is None else _decode(part.path)
+            between = "\n\n" if end not in ("", "\n") else ""
+            for text in texts:
+                yield between + text
+                between, end = "", text[-1]
+
+
+def read_corpus(name: str) -> str:
+    """The whole text of a file, a folder or a name, as of a :class:`Corpus`; line ends stay."""
+    return "".join(Corpus(name).blocks())
+
+
+def builtin_corpus() -> str:
+    """Python's own reference texts: English, on nearly every machine, without a network."""
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise CorpusError("this Python lacks pydoc_data; give a text with --corpus FILE") from error
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def cache_folder() -> Path:
+    """Where fetched texts are kept: ``RILLET_CACHE``, or ``rillet`` in the user's cache."""
+    if own := os.environ.get("RILLET_CACHE"):
+        return Path(own)
+    variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
+    return Path(os.environ.get(variable) or os.path.expanduser("~/.cache"), "rillet")
+
+
+def fetch(remote: Remote, folder: Path | None = None) -> Path:
+    """The file of a remote text in the cache, fetched if it is not there or not whole."""
+    path = (folder or cache_folder()) / f"{remote.name}.txt"
+    try:
+        if path.is_file() and sha256_file(path) == remote.sha256:
+            return path
+        with urllib.request.urlopen(remote.url, timeout=30) as answer:  # noqa: S310 - our own URL
+            data: bytes = answer.read(remote.size + 1)
+        if sha256_bytes(data) != remote.sha256:
+            raise CorpusError(
+                f"{remote.url} sent {len(data):,} bytes of SHA-256 {sha256_bytes(data)}, not "
+                f"{remote.size:,} of {remote.sha256}; give the file with --corpus FILE"
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, data)
+    except (OSError, http.client.HTTPException) as error:
+        raise CorpusError(
+            f"{remote.name} cannot be fetched from {remote.url} into {path.parent} ({error}); "
+            "fetch it on another machine and give the file with --corpus FILE"
+        ) from error
+    return path
+
+
+def _find(source: str, suffixes: Sequence[str]) -> list[_Part]:
+    """The texts that one source stands for."""
+    if source == BUILTIN:
+        return [_Part(BUILTIN, None, len(builtin_corpus().encode()))]
+    named = source == TINYSHAKESPEARE.name
+    path = fetch(TINYSHAKESPEARE) if named else Path(source)
+    if path.is_dir():
+        return _find_files(path, suffixes)
+    if not path.is_file():
+        problem = "is no file, and a corpus is read twice" if path.exists() else "does not exist"
+        raise CorpusError(f"{path} {problem}; give a UTF-8 text file")
+    return [_Part(source if named else path.name, path, path.stat().st_size)]
+
+
+def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
+    """Text files in a folder and below; nothing hidden, and nothing outside by a link."""
+    root, others = folder.resolve(), Counter[str]()
+    found: dict[Path, _Part] = {}
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    # Linked folders are not entered: inside the folder they are met anyway.
+    for place, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(place, name) for name in files if not name.startswith(".")):
+            target = Path(os.path.realpath(path))  # unlike resolve(), it bears a link to itself
+            if not (target.is_relative_to(root) and target.is_file()):
+                continue
+            if path.suffix.lower() not in suffixes:
+                others[path.suffix.lower() or "without a suffix"] += 1
+            elif target not in found or path == target:  # a file and a link to it are one text
+                name = f"{root.name}/{path.relative_to(root).as_posix()}"
+                found[target] = _Part(name, target, target.stat().st_size)
+    if not found:
+        seen = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+        raise CorpusError(
+            f"{folder} is a folder without text files (it has {seen or 'no files'}); "
+            f"give a file, or a folder with files that end in {', '.join(suffixes)}"
+        )
+    return sorted(found.values())
+
+
+def _decode(path: Path) -> Iterator[str]:
+    """The text of a file, in pieces that are not empty."""
+    decoder, data = codecs.getincrementaldecoder("utf-8")(), b"?"
+    try:
+        with path.open("rb") as file:
+            # A byte order mark is not text.
+            offset = 3 if file.read(3) == codecs.BOM_UTF8 else 0
+            file.seek(offset)
+            while data:
+                # Small reads: with large ones the heap is fragmented and grows as the file does.
+                data = file.read(1 << 14)
+                if text := decoder.decode(data, final=not data):
+                    yield text
+                offset += len(data)
+    except UnicodeDecodeError as error:
+        # The decoder sees what it had left over from before, and the new data.
+        start = offset - (len(error.object) - len(data)) + error.start
+        raise CorpusError(
+            f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {start:,}; "
+            "convert it first, for example with: iconv -t UTF-8 -f LATIN1"
+        ) from error
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read ({error.strerror})") from error
+
+
+def _recut(texts: Iterable[str], size: int) -> Iterator[str]:
+    """The same text in pieces of at most ``size`` characters that end with a line, if any can."""
+    held = ""
+    for text in texts:
+        held += text
+        while len(held) > size:
+            cut = held.rfind("\n", 0, size) + 1 or size
+            yield held[:cut]
+            held = held[cut:]
+    if held:
+        yield held

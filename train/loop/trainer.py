@@ -1,0 +1,240 @@
+"""Training both CNNs together, on contiguous streams with carried state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...runtime.interrupt import interruptible
+from ..config.training_config import TrainingConfig
+from ..data.streams import Streams, Text
+from ..data.token_file import Tokens
+from ..model.dual_cnn import DualCNN
+from ..model.precision import autocast_dtype
+from .batch_step import BatchStep, TrainingError
+from .distributed import Group
+from .evaluate import Evaluation, evaluate_rows
+from .losses import Losses
+from .optimizer import WeightAverage, learning_rate, make_optimizer
+from .progress import Clock, TrainingProgress, attention_entropy, memory_in_use, utilisation
+from .resume import RunState, load_run_state, save_run_state
+
+__all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        steps: Steps done.
+        best_step: Step whose averaged weights the model now has: of the best look at the
+            validation text, or the last where there is none.
+        validation_loss: Their loss on it; ``None`` where there is none.
+        stopped: ``steps`` when all were done, ``patience`` when nothing got better,
+            ``until`` when the caller had asked for fewer.
+    """
+
+    steps: int
+    best_step: int
+    validation_loss: float | None
+    stopped: str
+
+
+class DualCNNTrainer:
+    """Trains a model on a text.
+
+    The loss is ``0.3 CE(first CNN) + 0.7 CE(second CNN)``, the weights configurable. The
+    text is cut into as many streams as the batch has rows; each carries its state from chunk
+    to chunk, and a stream that reaches the end of its part goes on into the next. The result
+    is the moving average of the weights, as it was at the best look at the validation text.
+
+    Args:
+        model: The model; trained in place.
+        config: How to train; the model's own configuration when absent.
+        group: The processes that train together; this one alone when absent.
+        folder: Where the state of the run is kept, so that it can be resumed.
+        save: Called by the leading process with the model to keep, at each checkpoint.
+        about: What must be the same when the run is resumed, beside the configuration.
+        notify: Called with a sentence when something is done otherwise than asked for.
+    """
+
+    def __init__(
+        self,
+        model: DualCNN,
+        config: TrainingConfig | None = None,
+        group: Group | None = None,
+        folder: Path | None = None,
+        save: Callable[[DualCNN, RunState], None] | None = None,
+        about: dict[str, Any] | None = None,
+        notify: Callable[[str], None] | None = None,
+    ) -> None:
+        self.config = (config or model.config.training).validate()
+        self.group = group or Group()
+        self.folder, self._save, self._notify = folder, save, notify or (lambda note: None)
+        self.model = model.to(self.group.device)
+        shape = {**model.config.to_dict(), "training": self.config.to_dict()}
+        self.about = {"config": shape, **(about or {})}
+        self.optimizer = make_optimizer(model, self.config)
+        self.average = WeightAverage(model, self.config.average)
+        self.run = RunState()
+
+    def train(
+        self,
+        tokens: Tensor | Tokens | Text,
+        validation: Tensor | None = None,
+        on_progress: Callable[[TrainingProgress], None] | None = None,
+        *,
+        resume: bool = False,
+        until: int | None = None,
+        characters_per_token: float = 1.0,
+    ) -> TrainingResult:
+        """Train for the configured number of steps.
+
+        Args:
+            tokens: The text to train on.
+            validation: A text to measure progress on, ``[length]`` or ``[pieces, length]``.
+            on_progress: Called every ``report_every`` steps, and at each look.
+            resume: Go on from the state in the folder.
+            until: Stop after this step, as if interrupted; the run can be resumed.
+            characters_per_token: For the progress reports.
+
+        Returns:
+            How it ended; the model has the best averaged weights and is in evaluation mode.
+
+        Raises:
+            CorpusError: The text is shorter than one chunk for each stream.
+            TrainingError: The loss is no longer a finite number, or one stream alone does not
+                fit into memory. The last good checkpoint is kept.
+            BundleError: There is no such run to resume.
+            KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
+        """
+        config, model = self.config, self.model
+        text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
+        streams = Streams(text, config)
+        if resume:
+            self._resume()
+        run = self.run
+        batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
+        clock = Clock(run.seconds, run.step, config)
+        last = config.steps if until is None else min(until, config.steps)
+        stopped = "steps" if last == config.steps else "until"
+        model.autocast = autocast_dtype(config.precision, self.group.device)
+        model.train()
+        with interruptible() as interrupt:
+            while run.step < last:
+                losses, norm = self._step(batch, run.step)
+                run.step, run.seconds = run.step + 1, clock.seconds()
+                look = self._look(validation)
+                improved = look is not None and self._improves(look)
+                ending = interrupt.asked or run.step == last
+                if look is not None or ending or run.step % config.checkpoint_every == 0:
+                    self._checkpoint(batch, keep=improved or run.best is None)
+                if on_progress and (look is not None or run.step % config.report_every == 0):
+                    on_progress(
+                        TrainingProgress(
+                            epoch=run.step * config.batch * config.chunk / len(text),
+                            step=run.step,
+                            steps=config.steps,
+                            first_loss=losses.first,
+                            second_loss=losses.second,
+                            without_memory=losses.without_memory,
+                            loss=losses.total,
+                            learning_rate=learning_rate(config, run.step - 1),
+                            gradient_norm=norm,
+                            buffer_utilisation=utilisation(model.config, batch.state),
+                            attention_entropy=attention_entropy(model, *batch.sample(run.step)),
+                            tokens_per_second=clock.rate(run.step),
+                            memory=memory_in_use(self.group.device),
+                            seconds_left=clock.left(run.step),
+                            characters_per_token=characters_per_token,
+                            validation=look,
+                            best=improved,
+                        )
+                    )
+                if interrupt.asked:
+                    raise KeyboardInterrupt
+                waited = (run.step - run.best_step) // config.validate_every
+                if config.patience and run.best is not None and waited >= config.patience:
+                    stopped = "patience"
+                    break
+        self._finish()
+        loss = None if run.best is None else run.best_loss
+        return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            raise TrainingError("there is no folder to resume from; give the trainer one")
+        self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
+
+    def _step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
+        """One step of the optimiser."""
+        config = self.config
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step)
+        self.optimizer.zero_grad()
+        losses = batch.backward(step)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
+        if not losses.are_finite or not norm < float("inf"):
+            kept = "the last checkpoint is kept" if self.folder else "nothing was changed"
+            what = (
+                "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
+            )
+            raise TrainingError(
+                f"{what} at step {step + 1}; {kept}; try a learning_rate below "
+                f"{config.learning_rate}"
+            )
+        self.optimizer.step()
+        batch.commit()
+        self.average.update(step)
+        return losses, norm
+
+    def _look(self, validation: Tensor | None) -> Evaluation | None:
+        """Measure the averaged weights, in the steps that are due."""
+        step, config = self.run.step, self.config
+        due = step % config.validate_every == 0 or step == config.steps
+        if validation is None or validation.shape[-1] < 2 or not due:
+            return None
+        figures = [0.0] * 4
+        if self.group.leads:
+            found = evaluate_rows(self.average.model, validation)
+            figures = [found.loss, found.without_memory, found.first, found.tokens]
+        loss, without, first, tokens = self.group.from_leader(figures)
+        return Evaluation(loss, without, first, int(tokens))
+
+    def _improves(self, look: Evaluation) -> bool:
+        """Keep the averaged weights if they are the best so far."""
+        run = self.run
+        if not look.loss < run.best_loss:
+            return False
+        run.best_loss, run.best_step = look.loss, run.step
+        run.best = {
+            name: parameter.detach().clone()
+            for name, parameter in self.average.model.named_parameters()
+        }
+        return True
+
+    def _checkpoint(self, batch: BatchStep, keep: bool) -> None:
+        """Write the model to keep, where it is better, and the state of the run."""
+        run = self.run
+        run.streams = {name: self.group.gather(tensor) for name, tensor in batch.state.items()}
+        if not self.group.leads:
+            return
+        if keep and self._save is not None:
+            self._save(self.average.model, run)
+        if self.folder is not None:
+            save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
+
+    def _finish(self) -> None:
+        """Give the model the best averaged weights, or the last ones."""
+        kept = self.run.best or dict(self.average.model.named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(kept[name])
+        self.model.autocast = None
+        self.model.eval()

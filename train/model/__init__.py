@@ -1,0 +1,1 @@
+"""The model: reservoir, attention, both CNNs and the memory, as one function."""

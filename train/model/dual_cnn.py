@@ -1,0 +1,215 @@
+"""The whole model, as one function from tokens and state to logits and state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...runtime.errors import UsageError
+from ..config.model_config import DualCNNConfig
+from ..data.token_file import Tokens
+from . import ring_buffer as ring
+from .attention import Attended, AttentiveReservoir
+from .dropout_noise import Noise
+from .embedder import SinusoidalEmbedder
+from .memory_keys import ReservoirKey
+from .parts import PARTS, build_part
+from .precision import low_precision
+from .readout_cnn import ReadoutCNN
+from .reservoir import SparseReservoir
+from .state import State, in_table_order, state_shapes, zero_state
+from .stream_memory import StreamMemory
+from .wave_cnn import Dropout, WaveCNN
+
+__all__ = ["DualCNN", "DualCNNOutput", "State", "in_table_order", "state_shapes"]
+
+_FIT_ROWS, _FIT_STEPS = 16, 2_000
+"""How much of a corpus the memory's keys are fitted to: more changed nothing."""
+
+
+@dataclass(frozen=True)
+class DualCNNOutput:
+    """What one call of the model computes.
+
+    Attributes:
+        logits: The final prediction, memory included, ``[B, T, V]``.
+        first_logits: The first CNN's own prediction, ``[B, T, V]``.
+        without_memory: The last CNN's logits without the memory, ``[B, T, V]``.
+        state: The state after the chunk.
+        waves: The waves that the first CNN emitted, ``[B, T, F]``.
+        keys: Memory keys after each token, ``[B, T, n]``; ``None`` without a memory.
+        attended: What attention computed; ``None`` without attention.
+    """
+
+    logits: Tensor
+    first_logits: Tensor
+    without_memory: Tensor
+    state: State
+    waves: Tensor
+    keys: Tensor | None
+    attended: Attended | None
+
+
+class DualCNN(nn.Module):
+    """A dual CNN over an attentive reservoir, with a memory of the stream.
+
+    Training, prefill and decoding are this one function at different T; any way
+    of cutting a text into chunks gives the same logits and the same state. A part
+    that the configuration leaves out is ``None``.
+
+    Args:
+        config: The model's configuration.
+        noise: Where dropout masks come from.
+        **parts: Parts to take instead of those of the configuration, by name.
+
+    Raises:
+        ConfigError: The configuration has conflicts.
+        UsageError: There is no part of such a name.
+    """
+
+    def __init__(
+        self, config: DualCNNConfig, noise: Noise | None = None, **parts: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.config = config.validate()
+        self.noise = noise or Noise()
+        self.autocast: torch.dtype | None = None
+        unknown = sorted(set(parts) - set(PARTS))
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
+        self.embedder: SinusoidalEmbedder
+        self.reservoir: SparseReservoir | None
+        self.read: nn.Linear | None
+        self.wave_cnn: WaveCNN
+        self.readout_cnn: ReadoutCNN | None
+        self.memory: StreamMemory | None
+        for name in PARTS:
+            part = parts[name] if name in parts else build_part(name, config, self.noise)
+            setattr(self, name, part)
+        self.input_dropout = Dropout(config.input_dropout, self.noise)
+
+    def fit(self, tokens: Tensor | Tokens) -> DualCNN:
+        """Fit the fixed parts, token codes and memory keys, to a corpus.
+
+        Args:
+            tokens: The corpus that will be trained on, ``[length]``.
+
+        Returns:
+            The model itself.
+        """
+        self.fit_codes(tokens)
+        self.fit_keys(tokens)
+        return self
+
+    def fit_codes(self, tokens: Tensor | Tokens) -> None:
+        """Fit the token codes that drive the reservoir; or draw them, when they are random."""
+        if self.config.codes == "fitted":
+            self.embedder.fit(tokens, self.config.seed)
+            return
+        codes = self.embedder.codes
+        generator = torch.Generator().manual_seed(self.config.seed)
+        codes.copy_(F.normalize(torch.randn(codes.shape, generator=generator)))
+
+    def fit_keys(self, tokens: Tensor | Tokens) -> None:
+        """Fit the memory's keys to the states that the corpus drives the reservoir through."""
+        if self.memory is None or not isinstance(self.memory.key, ReservoirKey):
+            return
+        assert self.reservoir is not None
+        rows = min(_FIT_ROWS, max(1, len(tokens) // 512))
+        length = min(_FIT_STEPS, len(tokens) // rows)
+        head = tokens[: rows * length]
+        sample = (head.tensor() if isinstance(head, Tokens) else head).view(rows, length)
+        drive = F.embedding(sample, self.reservoir.drive(self.embedder.codes))
+        states = self.reservoir.run(torch.zeros(rows, self.reservoir.size), drive)
+        self.memory.key.fit(states.reshape(-1, self.reservoir.size))
+
+    def zero_state(self, batch: int = 1) -> State:
+        """The start of a stream: zeros, everywhere."""
+        return zero_state(self.config, batch, self.embedder.codes.device)
+
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+    def forward(
+        self, tokens: Tensor, state: State, learn: Tensor | None = None
+    ) -> tuple[Tensor, State]:
+        """Read a chunk.
+
+        Args:
+            tokens: ``[B, T]``, T at least 1.
+            state: The state before the chunk.
+            learn: For each row, what the stored keys are multiplied by, ``[B]``:
+                1 to learn what is read, 0 not to. 1 when absent.
+
+        Returns:
+            Logits ``[B, T, V]`` and the state after the chunk.
+        """
+        output = self.compute(tokens, state, learn)
+        return output.logits, output.state
+
+    def compute(
+        self,
+        tokens: Tensor,
+        state: State,
+        learn: Tensor | None = None,
+        trust: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> DualCNNOutput:
+        """Like :meth:`forward`, with the predictions of each part.
+
+        Args:
+            tokens: ``[B, T]``.
+            state: The state before the chunk.
+            learn: As in :meth:`forward`.
+            trust: For each row, what the gate of the memory is multiplied by,
+                ``[B]``; training switches the memory off for some rows with it.
+            need_weights: Keep the attention weights.
+
+        Returns:
+            Predictions and the state after the chunk.
+        """
+        present: State = {}
+        before = None
+        if self.reservoir is not None:
+            drive = F.embedding(tokens, self.reservoir.drive(self.embedder.codes))
+            states = self.reservoir.run(state["reservoir"], drive)  # [B, T, N]
+            # Each past tensor is read once, and what is present is made from that: a graph
+            # may then write the present over the past.
+            before = torch.cat([state["reservoir"].unsqueeze(1), states], dim=1)
+            present["reservoir"] = before[:, -1]
+        # The reservoir and the memory's distances stay in float32: what they compute is stored,
+        # and met again.
+        short = self.autocast if self.training else None
+        with low_precision(short, tokens.device):
+            x = self.input_dropout(self.embedder.embedding(tokens))
+            attended = None
+            if isinstance(self.reservoir, AttentiveReservoir):
+                attended = self.reservoir.attend(states, x, state["attention_window"], need_weights)
+                x, present["attention_window"] = attended.states, attended.window
+            elif self.read is not None:
+                x = x + self.read(states)
+            waves, present["wave_context"] = self.wave_cnn(x, state["wave_context"])
+            first_logits = self.wave_cnn.head(waves)
+            logits, features = first_logits, waves
+            if self.readout_cnn is not None:
+                windows, present["wave_buffer"] = ring.roll(state["wave_buffer"], waves)
+                logits, features = self.readout_cnn(waves, windows)
+        if short is not None:
+            logits, features, first_logits = logits.float(), features.float(), first_logits.float()
+            present = {name: tensor.float() for name, tensor in present.items()}
+        keys = None
+        if self.memory is not None:
+            keys = self.memory.keys(tokens, before, state, present)
+            fast = (short or logits.dtype) if self.training else None
+            found = self.memory.remember(tokens, keys, learn, state, present, fast)
+            final = self.memory(logits, features, found, trust)
+            keys = keys[:, 1:]
+        else:
+            present["position"] = state["position"] + tokens.shape[1]
+            final = torch.log_softmax(logits, dim=-1)
+        present = in_table_order(self.config, present)
+        return DualCNNOutput(final, first_logits, logits, present, waves, keys, attended)

@@ -1,0 +1,59 @@
+"""The state of a stream: a handful of tensors of fixed size, by name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..config.model_config import DualCNNConfig
+
+__all__ = ["State", "in_table_order", "state_bytes", "state_shapes", "zero_state"]
+
+State = dict[str, Tensor]
+"""Everything that the model remembers: tensors by name, batch first."""
+
+
+def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape without the batch axis, and type, of each state tensor, in order.
+
+    A part that the configuration leaves out has no tensors.
+    """
+    real, whole = torch.float32, torch.int64
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    if config.reservoir != "none":
+        shapes["reservoir"] = ((config.reservoir_size,), real)
+    if config.attends:
+        shapes["attention_window"] = ((config.attention_window - 1, 2 * config.width), real)
+    shapes["wave_context"] = ((config.wave_kernel - 1, config.wave_blocks * config.width), real)
+    if config.dual:
+        shapes["wave_buffer"] = ((config.wave_window, config.wave_features), real)
+    if config.memory:
+        if config.memory_key == "suffix":
+            shapes["suffix"] = ((config.suffix_length, config.code_width), real)
+        shapes["memory_keys"] = ((config.memory, config.keys), real)
+        shapes["memory_tokens"] = ((config.memory,), whole)
+    shapes["position"] = ((), whole)
+    return shapes
+
+
+def state_bytes(config: DualCNNConfig) -> int:
+    """Bytes of one stream's state."""
+    total = 0
+    for shape, dtype in state_shapes(config).values():
+        total += torch.Size(shape).numel() * dtype.itemsize
+    return total
+
+
+def zero_state(
+    config: DualCNNConfig, batch: int = 1, device: torch.device | str | None = None
+) -> State:
+    """The start of a stream: zeros, everywhere."""
+    return {
+        name: torch.zeros(batch, *shape, dtype=dtype, device=device)
+        for name, (shape, dtype) in state_shapes(config).items()
+    }
+
+
+def in_table_order(config: DualCNNConfig, state: State) -> State:
+    """The same tensors in the order of :func:`state_shapes`: graphs name them by place."""
+    return {name: state[name] for name in state_shapes(config)}

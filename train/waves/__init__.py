@@ -1,0 +1,1 @@
+"""Waves, as a researcher looks at them."""
