@@ -176,8 +176,8 @@ def _time_decoding(configs: dict[str, DualCNNConfig], tokens: Tokens) -> dict[st
     import decode
     import onnx
 
-    from rillet.export.graphs import decode_graph
-    from rillet.export.metadata import state_table
+    from rillet.export.graphs.build import decode_graph
+    from rillet.export.graphs.metadata import state_table
     from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
     sample = tokens[:_BURST_STEPS].tensor().numpy().astype(np.int64)

@@ -34,8 +34,8 @@ from plain_export import export_recurrent
 from stepping import Steps, least_times
 
 from rillet.export import ExportOptions, quantize
-from rillet.export.bundle_writer import write_bundle
-from rillet.export.conversions import PRECISIONS
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
 from rillet.train import load_checkpoint
 

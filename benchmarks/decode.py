@@ -30,7 +30,7 @@ from limits import arithmetic_limit, work_of
 from stepping import Burst, Steps, least_times
 
 from rillet.export import ExportOptions
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, load
 from rillet.train import Checkpoint, load_checkpoint
 

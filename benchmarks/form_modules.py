@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rillet.export.decode_cnns import DecodeReadout, DecodeWaves, _Gated
-from rillet.export.decode_graph import _Reservoir
-from rillet.export.decode_memory import DecodeMemory
+from rillet.export.graphs.decode_cnns import DecodeReadout, DecodeWaves, _Gated
+from rillet.export.graphs.decode_graph import _Reservoir
+from rillet.export.graphs.decode_memory import DecodeMemory
 from rillet.train import DualCNN
 from rillet.train.model.readout_cnn import ReadoutCNN
 from rillet.train.model.recall import _split

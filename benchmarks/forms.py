@@ -21,8 +21,8 @@ from graphs import STEPS, make_model, some_tokens
 from plain_export import export_step
 from stepping import Burst, Steps, least_times
 
-from rillet.export import decode_memory
-from rillet.export.decode_graph import DecodeStep
+from rillet.export.graphs import decode_memory
+from rillet.export.graphs.decode_graph import DecodeStep
 from rillet.train import DualCNN
 from rillet.train.config.presets import PRESETS
 

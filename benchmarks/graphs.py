@@ -25,10 +25,10 @@ from plain_export import export_recurrent, plain_graph
 from stepping import Burst, Steps, least_times
 from torch import Tensor
 
-from rillet.export.decode_graph import DecodeStep
-from rillet.export.generate_graph import generate_graph
-from rillet.export.graphs import decode_graph, prefill_graph
-from rillet.export.scatter_read import scatter_read
+from rillet.export.graphs.build import decode_graph, prefill_graph
+from rillet.export.graphs.decode_graph import DecodeStep
+from rillet.export.graphs.generate_graph import generate_graph
+from rillet.export.graphs.scatter_read import scatter_read
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
 from rillet.train.config.presets import PRESETS

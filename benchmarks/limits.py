@@ -11,7 +11,7 @@ import onnx
 import torch
 from onnx import numpy_helper, shape_inference
 
-from rillet.export.graphs import fix_batch
+from rillet.export.graphs.build import fix_batch
 
 __all__ = ["Work", "arithmetic_limit", "work_of"]
 

@@ -16,7 +16,7 @@ import machine
 import numpy as np
 import torch
 
-from rillet.export.parity import TOLERANCE, compare, table
+from rillet.export.parity.gate import TOLERANCE, compare, table
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN, load_checkpoint

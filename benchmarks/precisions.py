@@ -20,7 +20,7 @@ import numpy as np
 import onnxruntime
 
 from rillet.export import quantize
-from rillet.export.conversions import PRECISIONS
+from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 

@@ -11,12 +11,12 @@
 from __future__ import annotations
 
 from .api import export, verify
-from .comparison import Comparison, Difference
-from .inside_picture import draw_inside
-from .look_inside import Inside, look_inside
-from .lower_precision import quantize
+from .inspect.activations import Inside, look_inside
+from .inspect.picture import draw_inside
 from .options import ExportOptions
-from .parity import ParityReport
+from .parity.comparison import Comparison, Difference
+from .parity.gate import ParityReport
+from .quantization.lower_precision import quantize
 
 __all__ = ["Comparison", "Difference", "ExportOptions", "Inside", "ParityReport", "draw_inside"]
 __all__ += ["export", "look_inside", "quantize", "verify"]

@@ -15,14 +15,14 @@ from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
 from ..train.checkpoint import Checkpoint, load_checkpoint
-from .bundle_writer import check_target, write_bundle
-from .conversions import chosen_method
-from .culprit import culprits
-from .generate_parity import GENERATED, compare_generate
-from .lower_precision import quantize
-from .metadata import weights_sha256
+from .bundle.writer import check_target, write_bundle
+from .graphs.metadata import weights_sha256
 from .options import ExportOptions
-from .parity import STEPS, TOLERANCE, ParityReport, compare, gate_tokens, gate_total, run_gate
+from .parity.gate import STEPS, TOLERANCE, ParityReport, compare, gate_tokens, gate_total, run_gate
+from .parity.generate_parity import GENERATED, compare_generate
+from .parity.graph_diff import culprits
+from .quantization.conversions import chosen_method
+from .quantization.lower_precision import quantize
 
 __all__ = ["export", "export_with_report", "verify", "verify_total"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..runtime.errors import UsageError
-from .opset import OPSET, check_opset
-from .parity import STEPS
+from .graphs.opset import OPSET, check_opset
+from .parity.gate import STEPS
 
 __all__ = ["ExportOptions"]
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from conftest import SMALL, train_small  # noqa: E402
 from rillet.export import ExportOptions  # noqa: E402
-from rillet.export.bundle_writer import write_bundle  # noqa: E402
+from rillet.export.bundle.writer import write_bundle  # noqa: E402
 from rillet.runtime import __version__, load  # noqa: E402
 from rillet.runtime.state_table import FORMAT_VERSION  # noqa: E402
 from rillet.runtime.streams.saved_state import STATE_VERSION  # noqa: E402

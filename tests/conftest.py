@@ -12,7 +12,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, load
 from rillet.train import (
     Checkpoint,

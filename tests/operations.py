@@ -48,7 +48,7 @@ def export(folder: Path) -> None:
     """``rillet export``. Its graphs, whose building writes nothing, are taken from ``models/``."""
     import onnx
 
-    from rillet.export import bundle_writer
+    from rillet.export.bundle import writer as bundle_writer
 
     kinds = ("decode", "prefill", "generate")
     bundle_writer._graphs = lambda *_: {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
@@ -205,8 +205,8 @@ def _serve() -> None:
     import onnx  # noqa: F401
     import onnxruntime  # noqa: F401
 
-    import rillet.export.command
-    import rillet.export.quantize_command
+    import rillet.export.cli.export
+    import rillet.export.cli.quantize
     import rillet.runtime.cli.generate
     import rillet.train.cli.train  # noqa: F401
 

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 import pytest
 
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Bundle, BundleError, ParityError, UsageError, load
 from rillet.runtime.bundle import checksum
 from rillet.runtime.files import sha256_file

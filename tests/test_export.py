@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from rillet.export import ParityReport, export, verify
-from rillet.export.bundle_writer import CARD
-from rillet.export.culprit import graph_differences
+from rillet.export.bundle.writer import CARD
+from rillet.export.parity.graph_diff import graph_differences
 from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
 from rillet.runtime.bundle import checksum
 from rillet.runtime.cli.entry import rillet

@@ -17,10 +17,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from rillet.export.buffer_safety import unsafe_state
-from rillet.export.genai import GENAI_FILES, write_genai
-from rillet.export.genai_graph import IMPOSSIBLE, Learn, StateLayout, genai_graph
-from rillet.export.graphs import decode_graph, prefill_graph
+from rillet.export.bundle.genai import GENAI_FILES, write_genai
+from rillet.export.graphs.buffer_safety import unsafe_state
+from rillet.export.graphs.build import decode_graph, prefill_graph
+from rillet.export.graphs.genai_graph import IMPOSSIBLE, Learn, StateLayout, genai_graph
 from rillet.runtime.files import sha256_file
 from rillet.train import Checkpoint, make_tokenizer
 

@@ -13,8 +13,8 @@ import torch
 
 from conftest import SMALL
 from operators import complaints
-from rillet.export.bundle_writer import CARD, write_bundle
-from rillet.export.graphs import IR_VERSION, OPSET, decode_graph, prefill_graph
+from rillet.export.bundle.writer import CARD, write_bundle
+from rillet.export.graphs.build import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
 
 GRAPHS = ["decode", "prefill"]

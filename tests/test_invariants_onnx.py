@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SMALL
-from rillet.export.parity import TOLERANCE as PARITY
+from rillet.export.parity.gate import TOLERANCE as PARITY
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint
@@ -175,7 +175,7 @@ def test_past_and_present_may_share_one_buffer(
 
 def test_unsafe_sharing_is_found(small_bundle: Path) -> None:
     """The static proof notices a reader that nothing holds back."""
-    from rillet.export.buffer_safety import unsafe_state
+    from rillet.export.graphs.buffer_safety import unsafe_state
 
     graph = onnx.load(str(small_bundle / "decode.onnx"))
     assert unsafe_state(graph.graph) == []
@@ -186,7 +186,7 @@ def test_unsafe_sharing_is_found(small_bundle: Path) -> None:
 
 def test_a_reader_behind_a_reshape_is_seen() -> None:
     """An engine may leave a reshaped tensor where it is: its readers read the past."""
-    from rillet.export.buffer_safety import unsafe_state
+    from rillet.export.graphs.buffer_safety import unsafe_state
 
     node = onnx.helper.make_node
     graph = onnx.helper.make_graph(

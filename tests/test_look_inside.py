@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from rillet.export import draw_inside, look_inside
-from rillet.export.inside_picture import principal_axes
+from rillet.export.inspect.picture import principal_axes
 from rillet.runtime import Model, UsageError
 from rillet.runtime.cli.entry import rillet
 from rillet.train import Checkpoint

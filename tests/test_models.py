@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rillet.export import verify
-from rillet.export.training_command import training_command
+from rillet.export.bundle.training_command import training_command
 from rillet.runtime import load
 from rillet.runtime.verify import verify_golden
 from rillet.train import PRESETS

@@ -10,8 +10,8 @@ import onnx
 import pytest
 import torch
 
-from rillet.export import bundle_writer
-from rillet.export.parity import TOLERANCE, check, compare, gate_tokens, run_gate
+from rillet.export.bundle import writer as bundle_writer
+from rillet.export.parity.gate import TOLERANCE, check, compare, gate_tokens, run_gate
 from rillet.runtime import Bundle, ParityError
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint, load_checkpoint, make_tokenizer

@@ -18,12 +18,12 @@ from onnx import numpy_helper
 from conftest import SMALL, train_small
 from operators import complaints
 from rillet.export import quantize
-from rillet.export.buffer_safety import unsafe_state
-from rillet.export.bundle_writer import write_bundle
-from rillet.export.conversions import PRECISIONS, convert
-from rillet.export.fp16 import fp16_products, fp16_weights
-from rillet.export.products import find_products, walk
-from rillet.export.static_int8 import product_inputs, static_int8
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.graphs.buffer_safety import unsafe_state
+from rillet.export.quantization.conversions import PRECISIONS, convert
+from rillet.export.quantization.fp16 import fp16_products, fp16_weights
+from rillet.export.quantization.matmuls import find_products, walk
+from rillet.export.quantization.static_int8 import product_inputs, static_int8
 from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from rillet.export import quantize, verify
-from rillet.export.bundle_writer import write_bundle
-from rillet.export.conversions import PRECISIONS
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.cli.quantize import quantize_command
 from rillet.export.options import ExportOptions
-from rillet.export.products import find_products
-from rillet.export.quantize_command import quantize_command
+from rillet.export.quantization.conversions import PRECISIONS
+from rillet.export.quantization.matmuls import find_products
 from rillet.runtime import load
 from rillet.runtime.bundle import Bundle
 from rillet.runtime.engines.ort.generate_graph import GraphGenerator

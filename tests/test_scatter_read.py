@@ -12,9 +12,9 @@ import torch
 
 from conftest import SMALL
 from rillet.export import ExportOptions, quantize
-from rillet.export.bundle_writer import write_bundle
-from rillet.export.graphs import decode_graph
-from rillet.export.scatter_read import scatter_read
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.graphs.build import decode_graph
+from rillet.export.graphs.scatter_read import scatter_read
 from rillet.runtime import Bundle, EngineError, ParityError
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.ort.providers import create_session

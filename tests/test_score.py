@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SMALL, train_small
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, UsageError, load
 from rillet.train import Checkpoint, evaluate, make_tokenizer
 

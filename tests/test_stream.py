@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import SMALL, train_small
-from rillet.export.bundle_writer import write_bundle
+from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import GenerationStats, Model, UsageError, load
 from rillet.runtime.sampling.stop_strings import StopStrings
 

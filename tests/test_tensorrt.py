@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rillet.export.conversions import PRECISIONS
+from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime import Bundle, EngineError
 from rillet.runtime.cli.engine import _TAKEN
 from rillet.runtime.engines.cuda import driver as cuda_driver

@@ -14,8 +14,8 @@ import pytest
 
 from conftest import SMALL, VARIANTS, train_small
 from operators import complaints
-from rillet.export.bundle_writer import write_bundle
-from rillet.export.parity import TOLERANCE
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.parity.gate import TOLERANCE
 from rillet.runtime import Bundle, load
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt

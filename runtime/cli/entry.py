@@ -18,10 +18,10 @@ __all__ = ["main", "optional_part"]
 # line of help: `rillet --help` must not import torch to print one.
 COMMANDS = {
     "train": ("rillet.train.cli.train:train", "train", "Train a model on a text."),
-    "export": ("rillet.export.command:export", "export", "Export a checkpoint to a bundle."),
+    "export": ("rillet.export.cli.export:export", "export", "Export a checkpoint to a bundle."),
     "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
     "quantize": (
-        "rillet.export.quantize_command:quantize_command",
+        "rillet.export.cli.quantize:quantize_command",
         "export",
         "Lower a bundle's precision, and measure what that costs.",
     ),

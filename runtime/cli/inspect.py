@@ -62,7 +62,7 @@ def inspect(bundle: Path, as_json: bool, plot: Path | None, text: str | None) ->
         raise UsageError("--text is what --plot draws; give the picture's file with --plot PNG")
     if plot is not None:
         # The exporter's part has onnx, which opens the graph, and matplotlib.
-        picture = optional_part("rillet.export.inside_picture", "rillet inspect --plot", "export")
+        picture = optional_part("rillet.export.inspect.picture", "rillet inspect --plot", "export")
         inside = picture.draw_inside(bundle, plot, text)
         click.echo(f"{plot} shows {len(inside.pieces)} tokens.", err=as_json)
         if not as_json:

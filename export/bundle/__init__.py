@@ -1,0 +1,1 @@
+"""Writing a bundle: files, model card, and the commands on it."""

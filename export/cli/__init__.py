@@ -1,0 +1,1 @@
+"""``rillet export`` and ``rillet quantize``."""

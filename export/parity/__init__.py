@@ -1,0 +1,1 @@
+"""Holding every graph and engine to the PyTorch model."""

@@ -1,0 +1,119 @@
+"""The golden record: what PyTorch computes, so that a device can check itself without it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...runtime.files import sha256_bytes
+from ...runtime.tokenizer import Tokenizer
+from ...train.model.dual_cnn import DualCNN
+from ...train.model.state import State
+from .gate import gate_tokens
+
+__all__ = ["golden_record"]
+
+_LENGTH = 160
+"""Tokens of the prompt."""
+
+_STEPS = (0, 1, 40, 159)
+"""Steps of the prompt after which logits and state are recorded."""
+
+_GREEDY = 64
+_LIKELIEST = 10
+_VALUES = 6
+"""Values recorded of each state tensor, the largest ones."""
+
+
+@torch.no_grad()
+def golden_record(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What every engine must reproduce, made by PyTorch in float64 and in float32.
+
+    Args:
+        model: The trained model.
+        tokenizer: Its tokenizer.
+
+    Returns:
+        A prompt; what PyTorch generates greedily after it; and after some steps of the prompt
+        the likeliest tokens' logits and each state tensor: largest values for what is real,
+        a hash for what is whole numbers.
+    """
+    prompt = torch.from_numpy(gate_tokens(tokenizer, _LENGTH))
+    exact = _doubled(model)
+    default = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        wide = _walk(exact, prompt)
+    finally:
+        torch.set_default_dtype(default)
+    narrow = _walk(model, prompt)
+    return {
+        "prompt": prompt[0].tolist(),
+        "greedy": _greedy(model, prompt),
+        "steps": [
+            _record(step, narrow[step], wide[step]) for step in _STEPS if step < prompt.shape[1]
+        ],
+    }
+
+
+def _doubled(model: DualCNN) -> DualCNN:
+    doubled = copy.deepcopy(model)
+    return doubled.double().eval()
+
+
+def _walk(model: DualCNN, prompt: Tensor) -> dict[int, tuple[Tensor, State]]:
+    """Logits and state after each recorded step."""
+    state = {
+        name: value.to(torch.get_default_dtype()) if value.is_floating_point() else value
+        for name, value in model.zero_state().items()
+    }
+    found = {}
+    start = 0
+    for step in _STEPS:
+        logits, state = model(prompt[:, start : step + 1], state)
+        found[step] = (logits[0, -1], state)
+        start = step + 1
+    return found
+
+
+def _greedy(model: DualCNN, prompt: Tensor) -> list[int]:
+    logits, state = model(prompt, model.zero_state())
+    tokens: list[int] = []
+    for _ in range(_GREEDY):
+        tokens.append(int(logits[0, -1].argmax()))
+        logits, state = model(torch.tensor([[tokens[-1]]]), state, torch.zeros(1))
+    return tokens
+
+
+def _record(step: int, narrow: tuple[Tensor, State], wide: tuple[Tensor, State]) -> dict[str, Any]:
+    likeliest = np.argsort(-narrow[0].numpy(), kind="stable")[:_LIKELIEST]
+    return {
+        "step": step,
+        "logits": {
+            str(token): [_rounded(wide[0][token]), _rounded(narrow[0][token])]
+            for token in likeliest.tolist()
+        },
+        "state": {name: _tensor(tensor[0], wide[1][name][0]) for name, tensor in narrow[1].items()},
+    }
+
+
+def _tensor(narrow: Tensor, wide: Tensor) -> dict[str, Any]:
+    """One state tensor: ``[place, float64, float32]`` of its largest values, or a hash."""
+    if not narrow.is_floating_point():
+        return {"sha256": sha256_bytes(narrow.numpy().astype("<i8").tobytes())}
+    flat, flat_wide = narrow.flatten(), wide.flatten()
+    places = np.argsort(-np.abs(flat.numpy()), kind="stable")[:_VALUES]
+    return {
+        "values": [
+            [place, _rounded(flat_wide[place]), _rounded(flat[place])]
+            for place in sorted(places.tolist())
+        ]
+    }
+
+
+def _rounded(value: Tensor) -> float:
+    return round(float(value), 7)

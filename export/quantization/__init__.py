@@ -1,0 +1,1 @@
+"""Bundles of lower precision: how they are made, and what each costs."""
