@@ -30,7 +30,7 @@ test-all: .venv/ready
 # A thousand sessions in eight threads, for minutes; `make test` has some dozens.
 load: .venv/ready
 	OMP_NUM_THREADS=1 RILLET_LOAD_SESSIONS=$(or $(SESSIONS),1000) RILLET_LOAD_SECONDS=$(or $(SECONDS),300) \
-		$(BIN)/python -m pytest -v tests/test_threads.py
+		$(BIN)/python -m pytest -v tests/runtime/test_threads.py
 
 # What needs an NVIDIA GPU, in an environment of its own: onnxruntime-gpu and onnxruntime share a
 # folder. TENSORRT is what pip installs TensorRT from; its libraries are not on the package index.
@@ -52,16 +52,16 @@ test-gpu: .venv-gpu/ready
 # Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
 fuzz: .venv/ready
 	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest \
-		tests/test_fuzz.py tests/test_fuzz_training.py
+		tests/robustness/test_fuzz.py tests/robustness/test_fuzz_training.py
 
 # Processes killed at any moment, hundreds of times each; `make test` kills some tens.
 kill: .venv/ready
-	OMP_NUM_THREADS=1 RILLET_KILLS=$(or $(KILLS),300) $(BIN)/python -m pytest -s tests/test_power_loss.py
+	OMP_NUM_THREADS=1 RILLET_KILLS=$(or $(KILLS),300) $(BIN)/python -m pytest -s tests/robustness/test_power_loss.py
 
 # decode.onnx driven from JavaScript; wants node and npm. The package's scripts would fetch CUDA.
 javascript: .venv/ready
 	npm install --prefix examples/javascript --ignore-scripts --no-audit --no-fund --no-package-lock
-	$(BIN)/python -m pytest tests/test_javascript.py
+	$(BIN)/python -m pytest tests/docs/test_javascript.py
 
 # The pages of docs/ and the reference made of docstrings, in build/site; a warning is an error.
 docs: .venv/ready

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import torch
 
+import machine
 from rillet.runtime.files import sha256_bytes, write_atomic
 from rillet.runtime.state_table import StateTensor
 from rillet.train import (
@@ -173,9 +173,9 @@ class _Graph:
 def _time_decoding(configs: dict[str, DualCNNConfig], tokens: Tokens) -> dict[str, float]:
     """Microseconds of a decode step in ONNX Runtime on one thread, greedy choice included."""
     # Training needs no exporter.
-    import decode
     import onnx
 
+    import decode
     from rillet.export.graphs.build import decode_graph
     from rillet.export.graphs.metadata import state_table
     from rillet.runtime.engines.ort.host_engine import OnnxEngine

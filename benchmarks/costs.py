@@ -21,23 +21,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import kv_transformer
-import machine
 import onnx
 import torch
+
+import kv_transformer
+import machine
 from baselines import matched_gpt, matched_gru
 from decode import transformer
 from footprint import footprint
 from graphs import check, some_tokens
 from min_gru import matched_min_gru
 from plain_export import export_recurrent
-from stepping import Steps, least_times
-
 from rillet.export import ExportOptions, quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
 from rillet.train import load_checkpoint
+from stepping import Steps, least_times
 
 MODELS = Path(__file__).parents[1] / "models"
 STEPS, FILLED = 64, 2048

@@ -19,20 +19,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import kv_transformer
-import machine
 import numpy as np
 import onnx
 import torch
+
+import kv_transformer
+import machine
 from footprint import footprint
 from graphs import some_tokens
 from limits import arithmetic_limit, work_of
-from stepping import Burst, Steps, least_times
-
 from rillet.export import ExportOptions
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, load
 from rillet.train import Checkpoint, load_checkpoint
+from stepping import Burst, Steps, least_times
 
 STEPS = 64
 ROWS = 64

@@ -17,16 +17,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import machine
 import torch
+
+import machine
 from baselines import Baseline, matched_gpt, matched_gru
 from min_gru import matched_min_gru
 from ngram import NGram
-from training import Other, Ours
-
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer, read_corpus
 from rillet.train.data.streams import Split, split
 from rillet.train.data.token_file import Tokens
+from training import Other, Ours
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},

@@ -13,18 +13,18 @@ import argparse
 from pathlib import Path
 from unittest import mock
 
-import machine
 import numpy as np
 import torch
+
+import machine
 from form_modules import Filters, Memory, Recurrence, ScatterAdd, SeparateContexts, parts_width
 from graphs import STEPS, make_model, some_tokens
 from plain_export import export_step
-from stepping import Burst, Steps, least_times
-
 from rillet.export.graphs import decode_memory
 from rillet.export.graphs.decode_graph import DecodeStep
 from rillet.train import DualCNN
 from rillet.train.config.presets import PRESETS
+from stepping import Burst, Steps, least_times
 
 VOCABULARIES = (65, 256, 2048)
 

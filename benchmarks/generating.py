@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnx
-from stepping import Burst, Steps, bind, past, present, state_sides
 
 from rillet.runtime import SamplingParams
 from rillet.runtime.engines.ort.providers import create_session
 from rillet.runtime.sampling.sampler import Sampler
+from stepping import Burst, Steps, bind, past, present, state_sides
 
 __all__ = ["Generation", "check_same_tokens", "host_sampler"]
 

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import torch
-from gpu_limits import limits
 
+import machine
+from gpu_limits import limits
 from rillet.runtime import Bundle, RilletError
 from rillet.runtime.engines.base import Engine
 from rillet.runtime.engines.cuda.driver import driver_obstacle, find_gpu

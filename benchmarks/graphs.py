@@ -15,16 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import onnx
 import torch
+from torch import Tensor
+
+import machine
 from baselines import matched_gru
 from generating import Generation, check_same_tokens, host_sampler
 from plain_export import export_recurrent, plain_graph
-from stepping import Burst, Steps, least_times
-from torch import Tensor
-
 from rillet.export.graphs.build import decode_graph, prefill_graph
 from rillet.export.graphs.decode_graph import DecodeStep
 from rillet.export.graphs.generate_graph import generate_graph
@@ -32,6 +31,7 @@ from rillet.export.graphs.scatter_read import scatter_read
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
 from rillet.train.config.presets import PRESETS
+from stepping import Burst, Steps, least_times
 
 CAPACITIES = (0, 256, 1024, 4096)
 STEPS, TORCH_STEPS = 32, 2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from baselines import Baseline, nearest_width
 from torch import Tensor, nn
+
+from baselines import Baseline, nearest_width
 
 __all__ = ["MinGRU", "matched_min_gru"]
 

@@ -12,10 +12,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import machine
 import numpy as np
 import torch
 
+import machine
 from rillet.export.parity.gate import TOLERANCE, compare, table
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine

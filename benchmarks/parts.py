@@ -15,14 +15,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
-from stepping import Burst, bind, least_times
 
+import machine
 from rillet.runtime.engines.ort.providers import create_session
+from stepping import Burst, bind, least_times
 
 CALLS = 100
 CAPACITY, KEYS, WIDTH, FILTERS, WINDOW = 1024, 32, 64, 2, 32

@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 import torch
-from baselines import GRU
-from min_gru import MinGRU
 from torch import Tensor, nn
 
+from baselines import GRU
+from min_gru import MinGRU
 from rillet.train import DualCNN
 from rillet.train.model.reservoir import SparseReservoir
 from rillet.train.model.state import State

@@ -16,19 +16,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import kv_transformer
-import machine
 import numpy as np
 import onnx
 import torch
+
+import kv_transformer
+import machine
 from baselines import matched_gru
 from costs import MODELS, STEPS, matched_shape, nano_size, state_bytes
 from decode import transformer
 from graphs import some_tokens
 from plain_export import export_recurrent
-from stepping import Steps, least_times
-
 from rillet.runtime.bundle import Bundle
+from stepping import Steps, least_times
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import machine
-
 import rillet.runtime
 
 PIECE = 20

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+
 from report_page import PUBLISHED, Results
 
 matplotlib.use("Agg")

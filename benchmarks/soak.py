@@ -18,10 +18,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import machine
 import numpy as np
 import torch
 
+import machine
 from rillet.runtime import Model, Session, load
 from rillet.train import DualCNN, load_checkpoint
 

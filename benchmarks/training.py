@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
 
-import machine
 import torch
 import torch.nn.functional as F
-from baselines import Baseline, BaselineTrainer, held_out, matched_gpt, matched_gru
 from torch import Tensor
 
+import machine
+from baselines import Baseline, BaselineTrainer, held_out, matched_gpt, matched_gru
 from rillet.train import (
     PRESETS,
     DualCNN,

@@ -3,8 +3,8 @@
     python scripts/keep_format.py
 
 To be run once for each release that raises a format version, before it is raised:
-`tests/test_compatibility.py` holds every later rillet to what is written here, and nothing in it is
-ever written again.
+`tests/export/test_compatibility.py` holds every later rillet to what is
+written here, and nothing in it is ever written again.
 """
 
 from __future__ import annotations

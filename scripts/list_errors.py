@@ -3,7 +3,7 @@
     python scripts/list_errors.py            messages with the places that raise them
     python scripts/list_errors.py --json     the same for programs
 
-docs/troubleshooting.md has an entry for each; tests/test_troubleshooting.py holds it to that.
+docs/troubleshooting.md has an entry for each; tests/docs/test_troubleshooting.py holds it to that.
 """
 
 from __future__ import annotations

@@ -1,0 +1,135 @@
+"""The models and the naive variant that benchmarks compare with."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from baselines import GPT, GRU, Baseline, held_out, matched_gpt, matched_gru, train_baseline
+from conftest import SMALL
+from rillet.train import DualCNN, TrainingConfig
+from rillet.train.data.streams import Text
+from rillet.train.data.token_file import Tokens
+from rillet.train.model import stream_memory
+from training import naive
+
+VOCAB = 20
+LEARNABLE = TrainingConfig(batch=4, chunk=32, steps=60, learning_rate=1e-2, precision="fp32")
+
+
+@pytest.fixture
+def tokens() -> torch.Tensor:
+    """A text of some order: each token follows from the one before, but for one in eight."""
+    torch.manual_seed(0)
+    steps = torch.where(torch.rand(2_000) < 0.125, torch.randint(VOCAB, (2_000,)), 3)
+    return steps.cumsum(0) % VOCAB
+
+
+def small(kind: type[Baseline]) -> Baseline:
+    torch.manual_seed(0)
+    model = GPT(VOCAB, 32, 16, 2, 2) if kind is GPT else GRU(VOCAB, 16)
+    return model.eval()
+
+
+@pytest.mark.parametrize("parameters", [50_000, 140_000, 1_000_000])
+def test_parameters_are_matched(parameters: int) -> None:
+    for model in (matched_gpt(parameters, 65, 256), matched_gru(parameters, 65)):
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert model.parameter_count() == trained == pytest.approx(parameters, rel=0.03)
+
+
+def test_what_cannot_be_matched_is_refused() -> None:
+    with pytest.raises(ValueError, match="no GPT"):
+        matched_gpt(1_000, 65, 256)
+    with pytest.raises(ValueError, match="no GRU"):
+        matched_gru(100, 65)
+
+
+@torch.no_grad()
+def test_gpt_is_causal(tokens: torch.Tensor) -> None:
+    model, window = small(GPT), tokens[:32].view(1, -1)
+    changed = window.clone()
+    changed[0, 20] = (changed[0, 20] + 1) % VOCAB
+    before, after = model(window)[0], model(changed)[0]
+    assert torch.equal(before[:, :20], after[:, :20])
+    assert not torch.equal(before[:, 20:], after[:, 20:])
+
+
+@torch.no_grad()
+def test_gru_does_not_depend_on_chunks(tokens: torch.Tensor) -> None:
+    model, state, parts = small(GRU), None, []
+    stream = tokens[:200].view(2, -1)
+    for chunk in stream.split([1, 30, 7, 62], dim=1):
+        logits, state = model(chunk, state)
+        parts.append(logits)
+    whole, last = model(stream)
+    torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-5, rtol=0)
+    torch.testing.assert_close(state, last, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [20, 32, 33, 48, 101])
+def test_held_out_counts_each_prediction_once(tokens: torch.Tensor, length: int) -> None:
+    text = tokens[:length]
+    gpt = small(GPT)
+    losses = []
+    for place in range(1, length):
+        # The window that starts at the last multiple of half the context which leaves the
+        # prediction in its second half.
+        start = max(0, (place - 1) // 16 - 1) * 16
+        logits = gpt(text[start:place].view(1, -1))[0][0, -1]
+        losses.append(-torch.log_softmax(logits, 0)[text[place]])
+    assert held_out(gpt, text) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)
+    gru = small(GRU)
+    logits = gru(text[:-1].view(1, -1))[0][0]
+    expected = torch.nn.functional.cross_entropy(logits, text[1:])
+    assert held_out(gru, text) == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", [GPT, GRU])
+def test_training_learns_and_looks(tokens: torch.Tensor, kind: type[Baseline]) -> None:
+    model, looks = small(kind), []
+    before = held_out(model, tokens[1_600:])
+    config = LEARNABLE.replace(validate_every=25)
+    trained = train_baseline(
+        model, Text(Tokens.of(tokens[:1_600])), config, lambda *look: looks.append(look)
+    )
+    assert [step for step, _, _ in looks] == [25, 50, 60]
+    assert looks[0][1] < looks[-1][1]
+    assert held_out(trained, tokens[1_600:]) < before - 0.5
+
+
+def test_training_stops_at_the_deadline(tokens: torch.Tensor) -> None:
+    steps: list[int] = []
+    train_baseline(
+        small(GRU), Text(Tokens.of(tokens)), LEARNABLE, lambda step, *_: steps.append(step), 3
+    )
+    assert steps == [3]
+
+
+def test_naive_variant_computes_the_same(tokens: torch.Tensor) -> None:
+    # Longer than a block of attention, and than the memory.
+    model = DualCNN(SMALL.replace(vocab_size=VOCAB)).fit(tokens).eval()
+    stream = tokens[:300].view(2, 150)
+    state = model.zero_state(2)
+    for chunk in stream.split([40, 110], dim=1):
+        found = model.compute(chunk, state)
+        with naive():
+            other = model.compute(chunk, state)
+        for name in ("logits", "first_logits", "without_memory"):
+            torch.testing.assert_close(
+                getattr(other, name), getattr(found, name), atol=1e-4, rtol=0
+            )
+        beta = model.memory.gate.log_beta
+        ours, theirs = (
+            torch.autograd.grad(output.logits.pow(2).mean(), beta)[0] for output in (found, other)
+        )
+        torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=1e-2)
+        state = {name: tensor.detach() for name, tensor in found.state.items()}
+
+
+def test_naive_variant_ends_with_its_block() -> None:
+    before = stream_memory.recall
+    with naive():
+        assert stream_memory.recall is not before
+    assert stream_memory.recall is before

@@ -1,0 +1,93 @@
+"""What README and docs show, run as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.command_line import rillet
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = [
+    (file.name, index, code)
+    for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for index, code in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize(("name", "index", "code"), BLOCKS, ids=lambda value: str(value)[:20])
+def test_python_blocks_run(
+    name: str, index: int, code: str, small_bundle: Path, small_run: Path, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "my-model").symlink_to(small_bundle)
+    (tmp_path / "my-run").symlink_to(small_run)
+    (tmp_path / "my-notes.txt").write_text(text[:2_400])
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+
+
+def test_there_are_blocks() -> None:
+    assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md", "training.md"}
+
+
+def test_links_lead_somewhere() -> None:
+    for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name} links to {target}"
+
+
+def shell_lines(file: Path) -> list[str]:
+    """What a page tells one to give ``rillet``, in its order."""
+    return [
+        line.removeprefix("rillet ")
+        for block in re.findall(r"```sh\n(.*?)```", file.read_text(), re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith("rillet ")
+    ]
+
+
+COMMANDS = sorted(
+    {
+        command
+        for file in (ROOT / "README.md", ROOT / "models" / "README.md")
+        for command in shell_lines(file)
+        if re.match(r"(generate|verify) models/", command)
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_on_shipped_models_run(command: str) -> None:
+    result = rillet(*shlex.split(command), cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) >= 2
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", pytest.param("docs/index.md", marks=pytest.mark.slow)]
+)
+def test_own_text_becomes_a_generator_as_the_page_says(
+    page: str, text: str, tmp_path: Path
+) -> None:
+    """Train, export, verify, generate: the page's lines in turn, with fewer steps of training."""
+    commands = [line for line in shell_lines(ROOT / page) if "models/" not in line]
+    assert [command.split()[0] for command in commands[:4]] == [
+        "train", "export", "verify", "generate",
+    ]  # fmt: skip
+    (tmp_path / "my-notes.txt").write_text(text[:6_000], encoding="utf-8")
+    for command in commands:
+        short = ["--steps", "4"] if command.startswith("train ") else []
+        result = rillet(*shlex.split(command), *short, cwd=tmp_path)
+        assert result.returncode == 0, f"rillet {command}\n{result.stderr}"
+        assert result.stdout

@@ -1,0 +1,271 @@
+"""The scripts in examples/, run as their readers run them, on the models in the box."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from rillet.runtime import Bundle, load
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+NANO = ROOT / "models" / "shakespeare-nano"
+
+
+def command(script: str, *arguments: object) -> list[str]:
+    return [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+
+
+def run(script: str, *arguments: object, given: str = "") -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        command(script, *arguments), input=given, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_each_is_short_and_listed_with_its_command() -> None:
+    listing = (EXAMPLES / "README.md").read_text()
+    for script in SCRIPTS:
+        assert len(script.read_text().splitlines()) < 100, script.name
+        assert f"python examples/{script.name} " in listing
+    assert "look_inside.ipynb" in listing
+    assert "javascript" in listing
+
+
+@pytest.mark.parametrize("script", [path.name for path in SCRIPTS if "train" not in path.name])
+def test_help(script: str) -> None:
+    help_text = run(script, "--help").stdout
+    assert "bundle" in help_text
+    assert f"python examples/{script} models/shakespeare-nano" in help_text  # a command to copy
+    assert "    except RilletError as error:\n" in (EXAMPLES / script).read_text()
+
+
+def test_an_error_is_a_sentence(tmp_path: Path) -> None:
+    failed = subprocess.run(
+        command("power_down.py", tmp_path, "state"), capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("Error: ")
+    assert "Traceback" not in failed.stderr
+
+
+def test_train_on_notes(text: str, tmp_path: Path) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text(text[:20_000])
+    bundle = tmp_path / "my-model"
+    result = run(
+        "train_on_notes.py", notes, bundle, "--steps", 2, "--parity-steps", 100,
+        "--prompt", "The ", "--length", 60, "--seed", 5,
+    )  # fmt: skip
+    assert "step 2 of 2: loss" in result.stderr
+    assert Bundle.open(bundle).manifest["training"]["steps"] == 2
+    # What it wrote is what the bundle writes.
+    wanted = load(bundle).generate("The ", max_new_tokens=60, seed=5)
+    assert result.stdout == f"The {wanted}\n"
+
+
+def test_autocomplete_from_a_pipe() -> None:
+    shown = run("autocomplete.py", NANO, given="ROM\b\b\tx").stdout.splitlines()
+    assert shown[:3] == ["'R' + 'omeo'", "'RO' + 'MEO:'", "'ROM' + 'EO:'"]
+    # Going back leads to the very stream that was: it suggests the same.
+    assert shown[3:5] == [shown[1], shown[0]]
+    assert shown[5].startswith("'Romeo' + ")
+    assert shown[6].startswith("'Romeox' + ")
+
+
+class Terminal:
+    """A terminal with a program in it; what it shows is read as it comes."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.own, other = pty.openpty()
+        self.before = termios.tcgetattr(other)
+        self.other = other
+        self.program = subprocess.Popen(arguments, stdin=other, stdout=other, stderr=other)
+        self.shown = ""
+
+    def type(self, keys: str, until: str) -> str:
+        """Type, and wait until the program has shown something new."""
+        seen = len(self.shown)
+        os.write(self.own, keys.encode())
+        while until not in self.shown[seen:]:
+            ready, _, _ = select.select([self.own], [], [], 120)
+            assert ready, f"{until!r} never came after {self.shown!r}"
+            self.shown += os.read(self.own, 1 << 16).decode()
+        return self.shown[seen:]
+
+    def close(self) -> None:
+        self.program.kill()
+        self.program.wait()
+        os.close(self.own)
+        os.close(self.other)
+
+
+def test_autocomplete_in_a_terminal() -> None:
+    terminal = Terminal(*command("autocomplete.py", NANO))
+    try:
+        # Dimmed after the cursor, which goes back over it.
+        terminal.type("R", until="R\x1b[2momeo\x1b[0m\x1b[4D")
+        assert not termios.tcgetattr(terminal.other)[3] & termios.ICANON  # key by key
+        terminal.type("O", until="RO\x1b[2mMEO:\x1b[0m\x1b[4D")
+        terminal.type("\t", until="ROMEO:\x1b[2m")  # Tab: taken
+        terminal.type("\x1b[A", until="")  # an arrow types nothing
+        assert "[A" not in terminal.type("\x7f", until="ROMEO\x1b[2m:\x1b[0m\x1b[1D")
+        terminal.type("\r", until="\r\x1b[KROMEO\r\n")  # Enter: the line stays, undimmed
+        terminal.type("I", until="I\x1b[2m")  # and the next begins
+        os.write(terminal.own, b"\x04")
+        assert terminal.program.wait(timeout=120) == 0
+        assert termios.tcgetattr(terminal.other) == terminal.before  # as it was found
+    finally:
+        terminal.close()
+
+
+def test_many_streams(tmp_path: Path) -> None:
+    result = run("many_streams.py", NANO, "--streams", 40, "--at-once", 16, "--length", 20)
+    made = sorted(map(json.loads, result.stdout.splitlines()), key=lambda line: line["stream"])
+    assert [line["stream"] for line in made] == list(range(40))
+    assert re.search(r"40 streams, 720 tokens in \d+ steps of at most 16 streams", result.stderr)
+    # Each is what its stream writes alone.
+    model = load(NANO, self_test=False)
+    for line in made:
+        length = 20 - line["stream"] % 5
+        alone = model.generate(line["prompt"], max_new_tokens=length, seed=line["seed"])
+        assert line["text"] == alone
+    assert len({line["text"] for line in made}) > 30
+
+
+def test_many_streams_with_prompts_of_ones_own(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("My name is \nYour name is \n")
+    result = run("many_streams.py", NANO, "--streams", 3, "--prompts", prompts, "--length", 8)
+    made = {line["stream"]: line["prompt"] for line in map(json.loads, result.stdout.splitlines())}
+    assert made == {0: "My name is ", 1: "Your name is ", 2: "My name is "}
+
+
+def test_power_down(tmp_path: Path) -> None:
+    """Killed twice in mid-sentence, the text is what it would have been."""
+    whole = run("power_down.py", NANO, tmp_path / "never", "--length", 240, "--seed", 3).stdout
+    state = tmp_path / "romeo.state"
+    again = command("power_down.py", NANO, state, "--length", 240, "--seed", 3, "--rate", 400)
+    parts: list[str] = []
+    for kill_after in (60, 70):
+        program = subprocess.Popen(
+            again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert program.stdout is not None
+        begun = program.stdout.read(kill_after)
+        program.send_signal(signal.SIGTERM)
+        rest, said = program.communicate(timeout=120)
+        assert program.returncode == 0
+        assert "saved at token" in said
+        assert state.is_file()
+        parts.append(begun + rest)
+        assert len("".join(parts)) < len(whole)  # it was stopped, and did not just end
+    last = subprocess.run(again, capture_output=True, text=True, check=True)
+    assert "going on at token" in last.stderr
+    assert "".join(parts) + last.stdout == whole
+    assert not list(tmp_path.iterdir())  # done: nothing is left to go on with
+
+
+def odd_log() -> tuple[str, int]:
+    """A log of a quiet service, and the number of its odd line."""
+    users = ("alice", "bob", "carol", "dave", "erin")
+    lines = []
+    for index in range(90):
+        user = users[index * 7 % 5]
+        what = (
+            f"session opened for user {user}",
+            f"request from {user} answered in {index * 37 % 90 + 10} ms",
+            f"session closed for user {user}",
+        )[index % 3]
+        lines.append(f"Nov 25 10:{index % 60:02}:07 service: {what}")
+    lines[66] = "Nov 25 10:06:41 kernel: out of memory, killed process postgres"
+    return "\n".join(lines) + "\n", 67
+
+
+def test_anomaly_score(tmp_path: Path) -> None:
+    text, odd = odd_log()
+    log = tmp_path / "service.log"
+    log.write_text(text)
+    found = run("anomaly_score.py", NANO, log, "--top", 3).stdout.splitlines()
+    score, bits, number, line = found[0].split("\t")
+    assert int(number) == odd
+    assert line == text.splitlines()[odd - 1]
+    assert len(found) == 3
+    # By a distance, and not merely first.
+    assert float(score) > 2 * float(found[1].split("\t")[0])
+    assert float(bits) > float(score)
+    assert run("anomaly_score.py", NANO, "--top", 3, given=text).stdout.splitlines() == found
+
+
+DIARY = """\
+Monday. Walked to the mill with Annelore and her brother Tibalt.
+The heron was on the weir again. Annelore says it is the same heron as last year.
+Wednesday. Rain. Tibalt mended the pump, and it leaks at the flange still.
+Annelore wrote to the council about the weir. Soup with lovage.
+Friday. The heron was not on the weir. Tibalt has ordered a new flange for the pump.
+"""
+
+LATER = """\
+Sunday. Walked to the mill with Tibalt. The heron was on the weir again, says Annelore.
+Tuesday. The new flange for the pump came. Tibalt mended the pump, and it leaks still.
+Thursday. The council wrote to Annelore about the weir. Soup with lovage again.
+"""
+
+
+def test_learns_its_user(tmp_path: Path) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text(DIARY + LATER)
+    figures = json.loads(run("learns_its_user.py", NANO, diary, "--json").stdout)
+    assert figures["after"] < 0.9 * figures["before"]
+    # It is the memory that has learnt, and not the place in the text.
+    assert figures["after, memory off"] > 1.1 * figures["after"]
+    shown = run("learns_its_user.py", NANO, diary).stdout
+    assert f"after reading                    {figures['after']:.3f}" in shown
+
+
+CHECK = """
+figures = [plt.figure(number) for number in plt.get_fignums()]
+images = [axes.images[0].get_array() for f in figures for axes in f.axes if axes.images]
+assert (images[0] == inside.waves.T).all()
+assert images[1].shape == (inside.attention.shape[2], len(inside.pieces))
+assert np.allclose(inside.attention.sum(2), 1, atol=1e-5)
+assert (images[2] == inside.reservoir.T).all()
+assert images[3].shape == picture.shape
+assert path.shape == (len(inside.pieces), 2)
+titles = [axes.get_title() for f in figures for axes in f.axes]
+assert sum(word in " ".join(titles) for word in ("waves", "attention", "reservoir")) == 3
+print("costs", *costs)
+"""
+
+
+def test_notebook(tmp_path: Path) -> None:
+    """Its cells, one after the other, in its folder; it is kept without what they gave."""
+    cells = json.loads((EXAMPLES / "look_inside.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 5
+    for cell in code:
+        assert cell["outputs"] == []
+        assert cell["execution_count"] is None
+    program = "\n\n".join("".join(cell["source"]) for cell in code) + CHECK
+    before = sorted(EXAMPLES.iterdir())
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=EXAMPLES, env={**os.environ, "MPLBACKEND": "Agg", "MPLCONFIGDIR": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert sorted(EXAMPLES.iterdir()) == before
+    first, *later = map(float, result.stdout.splitlines()[-1].split()[1:])
+    assert max(later) < 0.6 * first  # the name was learnt, as the notebook says

@@ -1,0 +1,327 @@
+"""Exporting through the Python API and its options, and what a damaged graph is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+
+from rillet.export import ParityReport, export, verify
+from rillet.export.bundle.writer import CARD
+from rillet.export.parity.graph_diff import graph_differences
+from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
+from rillet.runtime.bundle import checksum
+from rillet.runtime.cli.entry import rillet
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.files import sha256_file
+from rillet.train import Checkpoint
+
+
+@pytest.fixture(scope="module")
+def full(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with every option used, of another opset."""
+    out = tmp_path_factory.mktemp("export") / "full"
+    return export(
+        small, out, opset=21, static_batch=2, last_logits=True, genai=True, parity_steps=300
+    )
+
+
+@pytest.fixture
+def copy(small_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of the small bundle that a test may change."""
+    out = tmp_path / "copy"
+    out.mkdir()
+    for file in small_bundle.iterdir():
+        (out / file.name).write_bytes(file.read_bytes())
+    return out
+
+
+def damage(bundle: Path, kind: str, change: Callable[[onnx.ModelProto], None]) -> None:
+    """Change a graph and put all hashes right: only parity can tell."""
+    path = bundle / f"{kind}.onnx"
+    graph = onnx.load(str(path))
+    change(graph)
+    path.write_bytes(graph.SerializeToString())
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    manifest["graphs"][kind]["sha256"] = sha256_file(path)
+    manifest["checksum"] = checksum(manifest)
+    (bundle / "bundle.json").write_text(json.dumps(manifest))
+
+
+def one_weight(graph: onnx.ModelProto) -> None:
+    tensor = next(t for t in graph.graph.initializer if t.name == "wave_cnn.gated.0.down")
+    value = numpy_helper.to_array(tensor).copy()
+    value[3, 2] += 0.5
+    tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+
+def halved_state(graph: onnx.ModelProto) -> None:
+    """The reservoir's state goes out at half its size; all else in the step is right."""
+    for node in graph.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["whole" if name == "present.reservoir" else name for name in names]
+    graph.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "half"))
+    graph.graph.node.append(onnx.helper.make_node("Mul", ["whole", "half"], ["present.reservoir"]))
+
+
+def dropped_output(graph: onnx.ModelProto) -> None:
+    kept = [entry for entry in graph.graph.output if entry.name != "present.wave_buffer"]
+    del graph.graph.output[:]
+    graph.graph.output.extend(kept)
+
+
+def test_the_api_exports_and_verifies(small_run: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    bundle = export(small_run, tmp_path / "model", parity_steps=300, progress=seen.append)
+    assert sum(seen) > 600
+    report = verify(bundle, small_run, steps=300)
+    assert isinstance(report, ParityReport)
+    assert report.passed
+    assert report.failure is None
+    assert {row.graph for row in report.comparisons} == {"decode", "prefill", "generate"}
+    assert "logits" in report.table()
+    for row in report.to_list():
+        assert set(row["outputs"]) == {"logits", *(tensor.name for tensor in bundle.state)}
+
+
+@pytest.mark.parametrize(
+    ("graph", "change", "named"),
+    [
+        ("decode", one_weight, r"decode: the tensor wave_cnn\.gated\.0\.down has 1 other values"),
+        pytest.param(
+            "decode",
+            halved_state,
+            r"first state tensor that is off is reservoir",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_damaged_graph_fails_and_the_culprit_is_named(
+    graph: str,
+    change: Callable[[onnx.ModelProto], None],
+    named: str,
+    copy: Path,
+    small: Checkpoint,
+) -> None:
+    damage(copy, graph, change)
+    report = verify(copy, small, steps=300)
+    assert not report.passed
+    with pytest.raises(ParityError, match=named):
+        report.check()
+
+
+def test_two_states_that_changed_places_are_named(copy: Path, small: Checkpoint) -> None:
+    """Their shapes give them away: the engine refuses to bind them, and says which."""
+
+    def swap(graph: onnx.ModelProto) -> None:
+        names = {"present.wave_buffer": "present.reservoir"}
+        names |= {new: old for old, new in names.items()}
+        for node in graph.graph.node:
+            node.output[:] = [names.get(name, name) for name in node.output]
+            node.input[:] = [names.get(name, name) for name in node.input]
+
+    damage(copy, "decode", swap)
+    with pytest.raises(RilletError, match=r"wave_buffer|reservoir"):
+        verify(copy, small, steps=100).check()
+
+
+def test_a_dropped_output_is_named(copy: Path, small: Checkpoint) -> None:
+    damage(copy, "prefill", dropped_output)
+    with pytest.raises(BundleError, match=r"present\.wave_buffer"):
+        verify(copy, small, steps=100)
+
+
+def test_differences_of_graphs_are_named(small_bundle: Path) -> None:
+    wanted = onnx.load(str(small_bundle / "decode.onnx")).graph
+    assert graph_differences(wanted, wanted) == []
+    other = onnx.GraphProto()
+    other.CopyFrom(wanted)
+    removed = other.node.pop()
+    other.node[0].attribute.append(onnx.helper.make_attribute("extra", 1))
+    found = graph_differences(wanted, other)
+    assert f"the node {removed.name} is missing" in found
+    assert f"the node {wanted.node[0].name} was changed" in found
+
+
+def test_options_are_kept_to(full: Bundle, small: Checkpoint) -> None:
+    for kind in ("decode", "prefill", "generate"):
+        graph = onnx.load(str(full.graph(kind)))
+        assert [entry.version for entry in graph.opset_import] == [21]
+        assert graph.ir_version == 10
+    static = ort.InferenceSession(str(full.graph("decode_static")))
+    assert all(entry.shape[0] == 2 for entry in (*static.get_inputs(), *static.get_outputs()))
+    prefill = ort.InferenceSession(str(full.graph("prefill")))
+    assert prefill.get_outputs()[0].shape[1] == 1
+    assert (full.path / "genai_config.json").is_file()
+    assert "genai_config.json" in full.hashes()
+    report = verify(full, small, steps=200)
+    assert report.passed, report.failure
+
+
+def test_the_last_logits_are_those_of_all(full: Bundle, small_bundle: Path) -> None:
+    """Prompts are read alike, and a text is scored alike, if step by step."""
+    whole, last = load(small_bundle), load(full.path)
+    text = "The memory of a stream is of fixed size. " * 12
+    for model in (whole, last):
+        assert model.engine.last_logits == (model is last)
+    first, second = whole.session(), last.session()
+    first.feed(text)
+    second.feed(text)
+    np.testing.assert_allclose(first.logits, second.logits, atol=1e-5)
+    tokens = np.asarray([whole.tokenizer.encode(text[:90])])
+    wanted = whole.engine.prefill(tokens, whole.engine.zero_state())
+    found = last.engine.prefill(tokens, last.engine.zero_state())
+    np.testing.assert_allclose(wanted, found, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"opset": 17}, r"opset 17 cannot hold the model: .* came with opset 18; use 18"),
+        ({"opset": 99}, r"opset 99 is newer than the 23"),
+        ({"static_batch": 0}, r"static_batch is 0"),
+        ({"parity_steps": -1}, r"parity_steps is -1"),
+    ],
+)
+def test_options_that_cannot_work(
+    options: dict[str, int], message: str, small: Checkpoint, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export(small, tmp_path / "never", **options)
+    assert not (tmp_path / "never").exists()
+
+
+@pytest.mark.slow
+def test_a_bundle_with_every_option_may_be_replaced(full: Bundle, small: Checkpoint) -> None:
+    target = full.path.parent / "again"
+    export(small, target, genai=True, static_batch=3, parity_steps=20)
+    bundle = export(small, target, generate=False, parity_steps=20)
+    assert not (target / "generate.onnx").exists()
+    assert not (target / "model.onnx").exists()
+    assert set(bundle.manifest["graphs"]) == {"decode", "prefill"}
+
+
+def test_a_lower_precision_is_exported_in_one_command(small_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "low"
+    text = tmp_path / "text.txt"
+    text.write_text("The stream learns what it reads, and writes in its words at once. " * 20)
+    arguments = ["export", str(small_run), "--out", str(out), "--precision", "int8"]
+    arguments += ["--text", str(text), "--parity-steps", "100", "--max-loss-rise", "0.05"]
+    shown = CliRunner().invoke(rillet, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "in float32" in shown.output
+    assert Bundle.open(out).manifest["precision"] == "int8"
+    assert load(out).generate("The", max_new_tokens=5, seed=1)
+    assert {entry.name for entry in tmp_path.iterdir()} == {"low", "text.txt"}
+    with pytest.raises(UsageError, match="this one is fp32"):
+        export(small_run, tmp_path / "never", text=text)
+
+
+def test_a_lowered_bundle_that_predicts_worse_fails(small: Checkpoint, tmp_path: Path) -> None:
+    """int8 is judged by its loss, when it is made and whenever it is verified."""
+    out = tmp_path / "low"
+    export(small, out, precision="int8", max_loss_rise=0.05, parity_steps=100)
+    assert verify(out, small, steps=400).passed
+
+    def shifted(graph: onnx.ModelProto) -> None:
+        tensor = next(t for t in graph.graph.initializer if t.name == "memory.head_bias")
+        value = numpy_helper.to_array(tensor).copy()
+        value[0] += 5.0
+        tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+
+    damage(out, "decode", shifted)
+    with pytest.raises(ParityError, match=r"decode on real text: the loss rises by \d"):
+        verify(out, small, steps=400).check()
+
+
+def test_inspect_shows_everything(small_bundle: Path) -> None:
+    shown = CliRunner().invoke(rillet, ["inspect", str(small_bundle)])
+    assert shown.exit_code == 0
+    for word in ("fp32", "memory_keys", "together", "decode.onnx", "Parity", "spectral_radius"):
+        assert word in shown.output
+    found = json.loads(CliRunner().invoke(rillet, ["inspect", str(small_bundle), "--json"]).output)
+    state = OnnxEngine(Bundle.open(small_bundle), "cpu").zero_state().read()
+    assert found["bytes_per_stream"] == sum(value.nbytes for value in state.values())
+    assert found["sizes"]["decode.onnx"] == (small_bundle / "decode.onnx").stat().st_size
+
+
+def test_verify_prints_json(small_bundle: Path, small_run: Path) -> None:
+    arguments = ["verify", str(small_bundle), "--checkpoint", str(small_run), "--steps", "200"]
+    shown = CliRunner().invoke(rillet, [*arguments, "--json"])
+    assert shown.exit_code == 0, shown.output
+    found = json.loads(shown.output)
+    assert set(found["record"]["cpu"]) == {"prefill", "decode"}
+    assert len(found["parity"]) == 5
+
+
+_EXPORTER = """
+import sys
+from pathlib import Path
+from rillet.export import export
+from rillet.train import load_checkpoint
+checkpoint = load_checkpoint(Path(sys.argv[1]))
+print("ready", flush=True)
+export(checkpoint, sys.argv[2], parity_steps=200)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL on this system")
+def test_a_killed_export_leaves_the_old_bundle_or_none(
+    small_run: Path, copy: Path, tmp_path: Path, random: np.random.Generator
+) -> None:
+    """Killed at random moments, over an old bundle and over none."""
+    before = {file.name: file.read_bytes() for file in copy.iterdir()}
+    fresh = tmp_path / "fresh"
+    for target in (copy, fresh, copy, fresh):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _EXPORTER, str(small_run), str(target)],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(float(random.uniform(0.2, 6)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        if target.exists():
+            assert Bundle.open(target).manifest["weights_sha256"]
+            assert load(target).generate("The", max_new_tokens=3, seed=1)
+        else:
+            assert target == fresh
+    assert set(before) <= {file.name for file in copy.iterdir()}
+
+
+def test_another_process_and_folder_give_the_same_bytes(
+    small: Checkpoint, small_run: Path, tmp_path: Path
+) -> None:
+    """All but what was measured, which stands at the end of the card."""
+    here, there = tmp_path / "here" / "model", tmp_path / "there" / "model"
+    export(small, here, parity_steps=200)
+    subprocess.run(
+        [sys.executable, "-c", _EXPORTER, str(small_run), str(there)], cwd=tmp_path, check=True
+    )
+    assert {file.name for file in here.iterdir()} == {file.name for file in there.iterdir()}
+    for file in here.iterdir():
+        first, again = file.read_bytes(), (there / file.name).read_bytes()
+        if file.name == CARD:
+            first, again = (data.partition(b"## Time")[0] for data in (first, again))
+        assert first == again, file.name
+
+
+def test_no_file_holds_a_path_of_this_machine(full: Bundle) -> None:
+    for file in full.path.iterdir():
+        data = file.read_bytes()
+        for path in (str(Path.home()), str(Path(__file__).parents[2]), str(full.path.parent)):
+            assert path.encode() not in data, (file.name, path)

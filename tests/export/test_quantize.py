@@ -1,0 +1,365 @@
+"""Bundles in lower precision: what they keep, what they cost, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from conftest import SMALL, train_small
+from rillet.export import quantize
+from rillet.export.bundle.writer import write_bundle
+from rillet.export.graphs.buffer_safety import unsafe_state
+from rillet.export.quantization.conversions import PRECISIONS, convert
+from rillet.export.quantization.fp16 import fp16_products, fp16_weights
+from rillet.export.quantization.matmuls import find_products, walk
+from rillet.export.quantization.static_int8 import product_inputs, static_int8
+from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
+from rillet.runtime.engines.tensorrt.api import installed_tensorrt
+from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
+from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
+from support.operators import complaints
+
+SHIPPED = Path(__file__).parents[2] / "models" / "shakespeare-nano"
+WAYS = [(name, method) for name, entry in PRECISIONS.items() for method in entry.methods]
+IDS = [" ".join(way) for way in WAYS]
+# The small model was trained for moments; its logits are near even and its loss says little.
+LOOSE: dict[str, Any] = {"max_loss_rise": 1.0, "tokens": 600}
+
+
+@pytest.fixture(scope="module")
+def source(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model just large enough that its products are worth lowering, the recurrence's too.
+
+    Its matrices are not square: a turned one is then told from one that is not.
+    """
+    config = SMALL.replace(width=36, hidden=64, wave_features=32, reservoir_size=40)
+    folder = tmp_path_factory.mktemp("bundles") / "source"
+    write_bundle(train_small(config, text[:60_000], steps=40), folder, steps=300)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """The small bundle in any precision, made when it is first asked for."""
+    folder, done = tmp_path_factory.mktemp("lowered"), {}
+
+    def make(precision: str, method: str) -> Bundle:
+        if (precision, method) not in done:
+            out = folder / f"{precision}-{method}"
+            done[precision, method] = quantize(source, out, precision, method=method, **LOOSE)
+        return done[precision, method]
+
+    return make
+
+
+def graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
+    return {kind: onnx.load(bundle.graph(kind)) for kind in bundle.manifest["graphs"]}
+
+
+def inner(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    return [node for graph, _ in walk(model.graph) for node in graph.node]
+
+
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_the_new_bundle_is_as_good_as_any(
+    made: Callable[..., Bundle], source: Path, precision: str, method: str
+) -> None:
+    bundle, before = made(precision, method), Bundle.open(source)
+    assert bundle.manifest["precision"] == precision
+    for same in ("state", "model", "weights_sha256", "tokenizer_sha256", "training"):
+        assert bundle.manifest[same] == before.manifest[same], same
+    found = bundle.manifest["quantization"]
+    assert found["method"] == method
+    assert found["tokens"] == 600
+    for loss in ("loss", "step_loss"):
+        assert found[loss] - found[f"{loss}_fp32"] < 0.05
+    model = load(bundle.path)
+    assert set(verify_golden(model)) == {"prefill", "decode"}
+    assert model.generate("The ", max_new_tokens=40, seed=3)
+    card = (bundle.path / "README.md").read_text()
+    assert precision in card
+    assert f"{found['loss']:.4f}" in card
+
+
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_inputs_outputs_and_properties_stay(
+    made: Callable[..., Bundle], source: Path, precision: str, method: str
+) -> None:
+    before, after = graphs(Bundle.open(source)), graphs(made(precision, method))
+    assert before.keys() == after.keys()
+    for kind, model in after.items():
+        onnx.checker.check_model(model, full_check=True)
+        for side in ("input", "output"):
+            wanted = [entry.SerializeToString() for entry in getattr(before[kind].graph, side)]
+            found = [entry.SerializeToString() for entry in getattr(model.graph, side)]
+            assert found == wanted, (kind, side)
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        kept = {entry.key: entry.value for entry in before[kind].metadata_props}
+        assert properties.items() > kept.items()
+        assert properties["rillet.precision"] == precision
+        assert model.ir_version == before[kind].ir_version
+        if kind in ("decode", "prefill"):
+            assert not unsafe_state(model.graph), kind
+
+
+@pytest.mark.parametrize("method", PRECISIONS["fp16"].methods)
+@pytest.mark.parametrize("kind", ["decode", "prefill"])
+def test_fp16_is_legal_for_tensorrt(source: Path, kind: str, method: str) -> None:
+    """Standard operators, and never two types in one of them."""
+    lower = fp16_products if method == "multiply" else fp16_weights
+    model = lower(onnx.load(source / f"{kind}.onnx"))
+    assert {entry.domain for entry in model.opset_import} == {""}
+    # Strict inference fails where an operator is given two types that it wants alike.
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
+    halves = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
+    assert halves
+    for node in inner(model):
+        if halves & set(node.input):
+            assert node.op_type in ("Cast", "MatMul"), node.name
+
+
+@pytest.mark.parametrize("kind", ["decode", "prefill"])
+def test_static_int8_is_legal_for_tensorrt(made: Callable[..., Bundle], kind: str) -> None:
+    """int8 and never uint8, zero points of zero, and int8 constants read by nothing else."""
+    model = graphs(made("int8", "static"))[kind]
+    assert {entry.domain for entry in model.opset_import} == {""}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    types = {tensor.data_type for tensor in constants.values()}
+    assert onnx.TensorProto.UINT8 not in types
+    pairs = [n for n in inner(model) if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = constants[node.input[2]]
+        assert zero.data_type == onnx.TensorProto.INT8
+        assert not onnx.numpy_helper.to_array(zero).any()
+    narrow = {name for name, t in constants.items() if t.data_type == onnx.TensorProto.INT8}
+    for node in inner(model):
+        if node not in pairs:
+            assert not narrow & set(node.input), node.name
+
+
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_recurrence_and_memory_stay_float32(
+    made: Callable[..., Bundle], source: Path, precision: str, method: str
+) -> None:
+    """What the reservoir and the keys are made of is the same to the last bit."""
+    model, exact = load(made(precision, method).path), load(source)
+    state, wanted = model.engine.zero_state(2), exact.engine.zero_state(2)
+    tokens = np.random.default_rng(5).integers(0, model.vocab_size, (2, 90))
+    model.engine.prefill(tokens, state)
+    exact.engine.prefill(tokens, wanted)
+    for name in ("reservoir", "memory_keys", "memory_tokens", "position"):
+        np.testing.assert_array_equal(state.read()[name], wanted.read()[name], err_msg=name)
+
+
+def test_the_recurrence_is_lowered_when_asked(source: Path, tmp_path: Path) -> None:
+    for kind in ("decode", "prefill"):
+        model = onnx.load(source / f"{kind}.onnx")
+        without, included = find_products(model), find_products(model, recurrence=True)
+        assert len(included) == len(without) + 1
+        added = {p.node.name for p in included} - {p.node.name for p in without}
+        assert all(name.startswith("reservoir/") for name in added)
+    bundle = quantize(source, tmp_path / "out", "int8", recurrence=True, **LOOSE)
+    assert bundle.manifest["quantization"]["recurrence"] is True
+    state, wanted = (load(path).engine.zero_state() for path in (bundle.path, source))
+    assert load(bundle.path).generate("The ", max_new_tokens=20, seed=1)
+    assert state.read().keys() == wanted.read().keys()
+
+
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_batches_and_lengths(made: Callable[..., Bundle], precision: str, method: str) -> None:
+    """A batch and any way of cutting: equal, but for the methods that round inputs to int8."""
+    engine = load(made(precision, method).path).engine
+    tokens = np.random.default_rng(6).integers(0, engine.vocab_size, (3, 50))
+    state = engine.zero_state(3)
+    whole = engine.prefill(tokens, state)
+    state = engine.zero_state(3)
+    cut = np.concatenate(
+        [engine.prefill(tokens[:, a:b], state) for a, b in ((0, 1), (1, 8), (8, 50))], axis=1
+    )
+    alone = np.concatenate([engine.prefill(row[None], engine.zero_state()) for row in tokens])
+    rounds_inputs = precision == "int8"
+    for other in (cut, alone):
+        assert np.isfinite(other).all()
+        np.testing.assert_allclose(other, whole, atol=0.5 if rounds_inputs else 1e-4)
+    steps = engine.zero_state(3)
+    stepped = np.stack([engine.step(column, steps).copy() for column in tokens.T], axis=1)
+    np.testing.assert_allclose(stepped, whole, atol=SELF_TOLERANCE[precision])
+
+
+@pytest.mark.parametrize(
+    ("precision", "method"),
+    [("fp16", "multiply"), ("int8", "dynamic"), ("int8", "static"), ("int4", "weight-only")],
+)
+def test_quantising_twice_gives_the_same_bytes(
+    made: Callable[..., Bundle], source: Path, tmp_path: Path, precision: str, method: str
+) -> None:
+    """From a copy of the bundle, in another process and another folder."""
+    first = made(precision, method)
+    copy = Path(shutil.copytree(source, tmp_path / "elsewhere" / "copy"))
+    command = [sys.executable, "-m", "rillet.runtime.cli", "quantize", str(copy), "--out"]
+    command += [str(tmp_path / "second"), "--precision", precision, "--method", method]
+    command += ["--tokens", "600", "--max-loss-rise", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    second = tmp_path / "second"
+    names = sorted(file.name for file in first.path.iterdir())
+    assert names == sorted(file.name for file in second.iterdir())
+    for name in names:
+        data = (second / name).read_bytes()
+        assert str(tmp_path).encode() not in data, name
+        assert b".py" not in data or name == "README.md", name
+        if name != "README.md":  # its times are measured
+            assert (first.path / name).read_bytes() == data, name
+
+
+def test_what_is_refused(made: Callable[..., Bundle], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    lowered = made("int8", "weight-only").path
+    with pytest.raises(UsageError, match=r"is in int8 already.*give the bundle in fp32"):
+        quantize(lowered, out, "fp16")
+    with pytest.raises(UsageError, match="precision is 'int2'; choose one of fp16, int8, int4"):
+        quantize(source, out, "int2")
+    with pytest.raises(UsageError, match="int4 cannot be had by the method 'static'"):
+        quantize(source, out, "int4", method="static")
+    with pytest.raises(UsageError, match="max_loss_rise is nan"):
+        quantize(source, out, "int8", max_loss_rise=float("nan"))
+    with pytest.raises(UsageError, match="tokens is 3"):
+        quantize(source, out, "int8", tokens=3)
+    with pytest.raises(UsageError, match="choose another --out"):
+        quantize(source, source, "int8")
+    with pytest.raises(CorpusError, match=r"none\.txt"):
+        quantize(source, out, "int8", text=tmp_path / "none.txt")
+    (tmp_path / "short.txt").write_text("too short")
+    with pytest.raises(CorpusError, match="too short"):
+        quantize(source, out, "int8", text=tmp_path / "short.txt")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 200)
+    with pytest.raises(CorpusError, match="UTF-8"):
+        quantize(source, out, "int8", text=tmp_path / "latin.txt")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="will not be replaced"):
+        quantize(source, mine, "int8")
+    assert not out.exists()
+    assert [file.name for file in mine.iterdir()] == ["letter.txt"]
+
+
+def test_a_rise_beyond_what_is_allowed_leaves_the_old_bundle(
+    made: Callable[..., Bundle], source: Path, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(made("int8", "dynamic").path, tmp_path / "out"))
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    loss = quantize(source, tmp_path / "loose", "int4", **LOOSE).manifest["quantization"]
+    rise = max(loss[name] - loss[f"{name}_fp32"] for name in ("loss", "step_loss"))
+    assert rise > 0
+    with pytest.raises(ParityError, match=r"int4 \(weight-only\) raises the loss of the .* graph"):
+        quantize(source, out, "int4", max_loss_rise=rise / 2, tokens=600)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_the_held_out_part_of_the_training_text_is_measured(
+    source: Path, text: str, tmp_path: Path
+) -> None:
+    """A bundle knows the hash of its corpus; any other text is read whole."""
+    from rillet.runtime.bundle import checksum
+    from rillet.runtime.files import sha256_bytes
+
+    copy = Path(shutil.copytree(source, tmp_path / "copy"))
+    corpus, other = tmp_path / "corpus.txt", tmp_path / "other.txt"
+    corpus.write_text(text[:8_000], encoding="utf-8")
+    other.write_text(text[20_000:22_000], encoding="utf-8")
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["training"]["corpus_sha256"] = sha256_bytes(corpus.read_bytes())
+    manifest["training"]["config"] = {"held_out": 0.25}
+    manifest["checksum"] = checksum(manifest)
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    options = {**LOOSE, "tokens": None}
+    found = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
+    assert found["tokens"] == 2_000 - 1
+    assert found["text"] == "corpus.txt"
+    assert found["text_sha256"] == sha256_bytes(corpus.read_bytes())
+    found = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
+    assert found["tokens"] < 2_000
+    assert found["text_sha256"] == sha256_bytes(other.read_bytes())
+
+
+def test_static_scales_come_from_the_calibrating_text(source: Path) -> None:
+    """Each input's scale is its range over 127; a value beyond it saturates."""
+    model = onnx.load(source / "decode.onnx")
+    names = product_inputs(model)
+    lowered = static_int8(model, dict.fromkeys(names, 12.7))
+    scales = {t.name: onnx.numpy_helper.to_array(t) for t in lowered.graph.initializer}
+    quantizers = [node for node in lowered.graph.node if node.op_type == "QuantizeLinear"]
+    assert {node.input[0] for node in quantizers} == set(names)
+    for node in quantizers:
+        np.testing.assert_allclose(scales[node.input[1]], 0.1, rtol=1e-6)
+
+
+def test_a_conversion_leaves_its_input_alone(source: Path) -> None:
+    state = Bundle.open(source).state
+    model = onnx.load(source / "decode.onnx")
+    before = model.SerializeToString(deterministic=True)
+    tokens = np.arange(80)[None] % 7
+    for precision, method in WAYS:
+        convert(model, precision, method, False, tokens, state, 1.0)
+        assert model.SerializeToString(deterministic=True) == before, (precision, method)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_shipped_model_keeps_its_loss(
+    tinyshakespeare: str, tmp_path: Path, precision: str, method: str
+) -> None:
+    """By the default limits, on what training held out."""
+    text = tmp_path / "tinyshakespeare.txt"
+    text.write_text(tinyshakespeare, encoding="utf-8")
+    bundle = quantize(SHIPPED, tmp_path / "out", precision, method=method, text=text, tokens=8_000)
+    found = bundle.manifest["quantization"]
+    assert "held out" in found["part"]
+    limit = {"fp16": 0.001, "int8": 0.01, "int4": 0.05}[precision]
+    assert abs(found["loss"] - found["loss_fp32"]) <= limit
+    assert bundle.graph("decode").stat().st_size < (SHIPPED / "decode.onnx").stat().st_size
+    verify_golden(load(bundle.path))
+
+
+def test_dynamic_products_cannot_saturate(made: Callable[..., Bundle]) -> None:
+    """Two products of 8 bits and 7 fit 16 bits, which is what processors without VNNI add in."""
+    found = 0
+    for model in graphs(made("int8", "dynamic")).values():
+        for graph, _ in walk(model.graph):
+            for tensor in graph.initializer:
+                if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2:
+                    found += 1
+                    assert np.abs(numpy_helper.to_array(tensor).astype(int)).max() <= 64
+    assert found
+
+
+@pytest.mark.tensorrt
+@pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
+def test_tensorrt_builds_what_is_portable(
+    made: Callable[..., Bundle], precision: str, method: str
+) -> None:
+    """And refuses what is not: the products there are onnxruntime's own."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install it")
+    api = installed_tensorrt("tensorrt_rtx")
+    bundle = made(precision, method)
+    for kind, lengths in (("decode", (1, 1, 1)), ("prefill", PREFILL_LENGTHS)):
+        model = bundle.graph(kind).read_bytes()
+        if method in PRECISIONS[precision].portable:
+            assert complaints(onnx.load_from_string(model)) == []
+            assert len(build_graph(api, model, BuildOptions(), lengths)) > 10_000
+            continue
+        with pytest.raises(EngineError, match=r"tensorrt_rtx .* cannot (read|build)"):
+            build_graph(api, model, BuildOptions(), lengths)

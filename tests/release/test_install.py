@@ -1,0 +1,127 @@
+"""The device install, in a virtual environment of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.wheels import build, copy_source
+
+ROOT = Path(__file__).parents[2]
+
+
+def interpreter(version: str) -> Path:
+    """A Python of this version; for ``newest`` the newest one here that is newer than ours."""
+    if version == "newest":
+        here = sys.version_info[1]
+        newer = (_find(f"3.{minor}") for minor in range(here + 5, here, -1))
+        return next(filter(None, newer), Path(sys.executable))
+    python = _find(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+    return python
+
+
+def _find(version: str) -> Path | None:
+    found = shutil.which(f"python{version}")
+    installed = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    for path in (*([found] if found else []), *installed):
+        code = "import sys, venv; print('%d.%d' % sys.version_info[:2])"
+        answer = subprocess.run(
+            [str(path), "-c", code], capture_output=True, text=True, check=False
+        )
+        if answer.stdout.strip() == version:
+            return Path(path)
+    return None
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from what would be released."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    probe = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder / "probe"), "click"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("no package index can be reached")
+    return build(copy_source(folder / "source"), folder / "dist")[1]
+
+
+@pytest.fixture(scope="module", params=["newest", "3.10"])
+def device(
+    request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A virtual environment that holds the wheel, an engine and what they need, nothing else."""
+    python = interpreter(request.param)
+    folder = tmp_path_factory.mktemp("device")
+    subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
+    made = folder / "bin" / "python"
+    install = [
+        str(made), "-m", "pip", "--disable-pip-version-check", "install", "--quiet",
+        "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[cpu]",
+    ]  # fmt: skip
+    result = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return made
+
+
+def run(python: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(python.parent / "rillet"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -> None:
+    listing = [str(device), "-I", "-m", "pip", "list", "--format", "json"]
+    packages = json.loads(subprocess.run(listing, capture_output=True, check=True).stdout)
+    names = {package["name"].lower() for package in packages}
+    assert {"rillet", "numpy", "tokenizers", "safetensors", "click", "onnxruntime"} <= names
+    assert not names & {"torch", "onnx", "onnxscript"}
+    # What the engine brings along is the engine's choice; of ours there are these.
+    code = "import importlib.metadata as m, json; print(json.dumps(m.requires('rillet')))"
+    # Isolated: in this folder there may be an editable install's record of another day.
+    metadata = subprocess.run(
+        [str(device), "-I", "-c", code], capture_output=True, check=True
+    ).stdout
+    ours = {re.split(r"[^a-z]", entry)[0] for entry in json.loads(metadata) if "extra" not in entry}
+    assert ours == {"click", "numpy", "safetensors", "tokenizers"}
+    result = run(device, "generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2)
+    assert result.returncode == 0, result.stderr
+    here = subprocess.run(
+        [sys.executable, "-m", "rillet.runtime.cli", "generate", str(small_bundle), "The ",
+         "--max-new-tokens", "40", "--seed", "2"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stdout == here.stdout
+    assert run(device, "verify", small_bundle).returncode == 0
+
+
+def test_the_shipped_models_generate(device: Path) -> None:
+    for bundle in sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json")):
+        assert run(device, "verify", bundle).returncode == 0, bundle.name
+        result = run(device, "generate", bundle, "ROMEO:", "--max-new-tokens", 60, "--seed", 1)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith("ROMEO:")
+        assert len(result.stdout) > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["train", "--corpus", "builtin:pydoc", "--out", "run"], "train"),
+        (["export", "run", "--out", "bundle"], "export"),
+        (["verify", "{bundle}", "--checkpoint", "run"], "export"),
+    ],
+)
+def test_what_is_missing_is_named(
+    device: Path, small_bundle: Path, arguments: list[str], extra: str
+) -> None:
+    result = run(device, *(part.format(bundle=small_bundle) for part in arguments))
+    assert result.returncode == 1
+    assert "which is not installed" in result.stderr
+    assert f"pip install 'rillet[{extra}]'" in result.stderr
+    assert "Traceback" not in result.stderr

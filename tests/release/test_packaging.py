@@ -1,0 +1,268 @@
+"""What a release is made of: wheel, source distribution, extras, container, pins."""
+
+from __future__ import annotations
+
+import email
+import email.message
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import rillet.runtime
+from support.wheels import build, copy_source
+
+ROOT = Path(__file__).parents[2]
+DEVICE = {"click", "numpy", "safetensors", "tokenizers"}
+"""What a device needs beside an engine: 4 packages, and this is where a fifth is noticed."""
+
+PACKAGES = ("runtime", "train", "export")
+ENGINES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
+"""Extras whose packages share a folder: one of them, never both."""
+
+from check_pins import installed, project_requirements, read_pins  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The source distribution and the wheel."""
+    folder = tmp_path_factory.mktemp("release")
+    return build(copy_source(folder / "source"), folder / "dist")
+
+
+@pytest.fixture(scope="module")
+def metadata(made: tuple[Path, Path]) -> email.message.Message:
+    """The wheel's metadata."""
+    with zipfile.ZipFile(made[1]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_bytes(wheel.read(name))
+
+
+def modules() -> set[str]:
+    return {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*")
+        if file.suffix == ".py" or file.name == "py.typed"
+    }
+
+
+def test_builds_are_reproducible(made: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another folder, later, by somebody with other habits: the same bytes."""
+    source = copy_source(tmp_path / "another folder, with other times")
+    for file in source.rglob("*"):
+        os.utime(file, (1_234_567_890, 1_234_567_890))
+    habits = {"TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7", "LC_ALL": "C"}
+    again = build(source, tmp_path / "dist", umask=0o077, env=habits)
+    for first, second in zip(made, again, strict=True):
+        assert first.name == second.name
+        assert first.read_bytes() == second.read_bytes()
+    # It is the given time that is in it, and not the files'.
+    other = build(source, tmp_path / "other", epoch=1_700_000_000)
+    for first, second in zip(made, other, strict=True):
+        assert first.read_bytes() != second.read_bytes()
+
+
+def test_the_wheel_has_the_packages_and_nothing_else(made: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(made[1]) as wheel:
+        names = set(wheel.namelist())
+    files = {name for name in names if ".dist-info/" not in name}
+    assert files == {f"rillet/{name}" for name in modules()}
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
+    """The wheel was built from it alone; beside what that takes, it says what it is."""
+    with tarfile.open(made[0]) as sdist:
+        names = {
+            name.partition("/")[2] for name in sdist.getnames() if sdist.getmember(name).isfile()
+        }
+    assert modules() <= names
+    assert {"LICENSE", "README.md", "CHANGELOG.md", "SECURITY.md", "pyproject.toml",
+            "constraints.txt", "PKG-INFO"} <= names  # fmt: skip
+    # The tests want the models: both are in the repository.
+    assert not {name for name in names if name.startswith(("tests/", "models/", "."))}
+
+
+def test_versions_agree(metadata: email.message.Message) -> None:
+    assert metadata["Version"] == rillet.runtime.__version__
+    result = subprocess.run(
+        [sys.executable, "-m", "rillet.runtime", "--version"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stdout == f"rillet, version {metadata['Version']}\n"
+
+
+def test_python_m_is_the_command() -> None:
+    arguments = ["generate", str(ROOT / "models" / "shakespeare-nano"), "ROMEO:",
+                 "--max-new-tokens", "20", "--seed", "3"]  # fmt: skip
+    answers = [
+        subprocess.run(
+            [sys.executable, "-m", module, *arguments], capture_output=True, text=True, check=True
+        ).stdout
+        for module in ("rillet.runtime", "rillet.runtime.cli")
+    ]
+    assert answers[0] == answers[1]
+    assert answers[0].startswith("ROMEO:")
+    wrong = subprocess.run(
+        [sys.executable, "-m", "rillet.runtime", "generate", "--seed", "x"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("Usage: rillet generate")
+
+
+# The extras.
+
+
+def requirements(metadata: email.message.Message, extra: str | None) -> set[str]:
+    """Names that the wheel asks for: with an extra, or without any."""
+    found = set()
+    for requirement in map(Requirement, metadata.get_all("Requires-Dist") or ()):
+        asked = re.search(r"extra == ['\"](\w+)['\"]", str(requirement.marker or ""))
+        if extra == (asked and asked[1]):
+            found.add(requirement.name)
+    return found
+
+
+def test_the_device_install_asks_for_no_more(metadata: email.message.Message) -> None:
+    assert requirements(metadata, None) == DEVICE
+    for extra, engine in ENGINES.items():
+        assert requirements(metadata, extra) == {engine}
+
+
+def test_growth_would_be_seen(tmp_path: Path) -> None:
+    """The two assertions above can fail: a dependency that is added is in the metadata."""
+    source = copy_source(tmp_path / "source")
+    project = source / "pyproject.toml"
+    text = project.read_text()
+    text = text.replace('"click>=8.1",', '"click>=8.1", "requests",')
+    project.write_text(text.replace('cpu = ["onnxruntime', 'cpu = ["rich", "onnxruntime'))
+    with zipfile.ZipFile(build(source, tmp_path / "dist")[1]) as wheel:
+        (name,) = [name for name in wheel.namelist() if name.endswith("METADATA")]
+        grown = email.message_from_bytes(wheel.read(name))
+    assert requirements(grown, None) - {"click", "numpy", "safetensors", "tokenizers"} == {
+        "requests"
+    }
+    assert requirements(grown, "cpu") == {"onnxruntime", "rich"}
+
+
+def extras() -> list[str]:
+    message = project_metadata()
+    return sorted(message["optional-dependencies"])
+
+
+def project_metadata() -> dict[str, Any]:
+    from check_pins import tomllib
+
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return project
+
+
+@pytest.mark.parametrize("extra", extras())
+def test_no_extra_brings_two_engines(extra: str) -> None:
+    """Directly, through another extra, or through what it asks for in turn."""
+    asked = project_requirements(ROOT / "pyproject.toml", [extra])
+    names = {canonicalize_name(requirement.name) for requirement in asked} | set(installed(asked))
+    brought = names & set(ENGINES.values())
+    if extra == "gpu":
+        assert brought == {ENGINES["gpu"]}
+    else:
+        assert ENGINES["gpu"] not in brought  # whoever adds `gpu` to it has one engine still
+
+
+def test_extras_name_extras_that_exist() -> None:
+    known = set(extras())
+    for entries in project_metadata()["optional-dependencies"].values():
+        for requirement in map(Requirement, entries):
+            if requirement.name == "rillet":
+                assert requirement.extras <= known
+
+
+# The pins.
+
+
+def test_everything_that_is_used_is_pinned() -> None:
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "check_pins.py")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_missing_or_wrong_pin_is_found(tmp_path: Path) -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    spoilt = tmp_path / "constraints.txt"
+    kept = [line for line in lines if not line.startswith(("click==", "huggingface-hub=="))]
+    spoilt.write_text("\n".join([*kept, "click==0.1"]))
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "check_pins.py"), "--constraints", str(spoilt)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    first, second = result.stdout.splitlines()
+    assert re.fullmatch(r"click \S+ is installed, and constraints.txt has click==0.1", first)
+    assert re.fullmatch(r"huggingface-hub \S+ is installed, .* no pin of it", second)
+
+
+def test_pins_are_exact_and_in_order() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line[0] != "#"]
+    assert lines == sorted(lines, key=lambda line: (line.partition("==")[0], line))
+    for line in lines:
+        pin = Requirement(line)
+        assert [specifier.operator for specifier in pin.specifier] == ["=="]
+        assert pin.name == canonicalize_name(pin.name)
+    assert len(read_pins(lines)) <= len(lines)
+
+
+# The container. It is not built here: that wants a container engine.
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def test_the_container_builds_from_what_exists() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    for name, rest in instructions():
+        if name == "COPY":
+            *sources, _ = shlex.split(rest)
+            for source in sources:
+                assert (ROOT / source).exists(), source
+                assert f"!{source.rstrip('/')}" in ignored  # it gets into the build
+        elif name == "FROM":
+            version = re.fullmatch(r"python:(3\.\d+)-slim( AS build)?", rest)
+            assert version is not None
+            classifiers = project_metadata()["classifiers"]
+            assert f"Programming Language :: Python :: {version[1]}" in classifiers
+    runs = " ".join(rest for name, rest in instructions() if name == "RUN")
+    assert set(re.findall(r"rillet\[(\w+)\]", runs)) == {"cpu"}
+    assert "--constraint constraints.txt" in runs
+    assert {rest for name, rest in instructions() if name == "ADD"} == set()
+    # All that setuptools wants for the wheel is there.
+    copied = " ".join(rest for name, rest in instructions() if name == "COPY")
+    for needed in ("pyproject.toml", "README.md", "LICENSE", *PACKAGES):
+        assert needed in copied
+
+
+def test_the_container_runs_the_command_as_nobody_special() -> None:
+    names = [name for name, _ in instructions()]
+    last = dict(instructions()[len(names) - 1 - names[::-1].index("FROM") :])  # of the last stage
+    assert last["ENTRYPOINT"] == '["rillet"]'
+    assert "rillet" in project_metadata()["scripts"]
+    assert last["USER"] not in ("root", "0")
+    assert f"useradd --create-home --uid 1000 {last['USER']}" in last["RUN"]
+    assert "--no-index" in last["RUN"]  # only what the first stage has gathered
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert "EXPOSE" not in names

@@ -1,0 +1,36 @@
+"""The table of formats in docs/stability.md is that of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rillet.runtime import state_table as contract
+from rillet.runtime.engines.tensorrt import records as engine_records
+from rillet.runtime.streams import saved_state
+from rillet.train import checkpoint
+from rillet.train.data import token_file
+from rillet.train.loop import resume as training_state
+
+PAGE = (Path(__file__).parents[2] / "docs" / "stability.md").read_text()
+FORMATS = {
+    contract.FORMAT: contract.FORMAT_VERSION,
+    saved_state.STATE_FORMAT: saved_state.STATE_VERSION,
+    checkpoint._FORMAT: checkpoint._VERSION,
+    training_state._FORMAT: training_state._VERSION,
+    token_file._FORMAT: token_file._VERSION,
+    engine_records._FORMAT: engine_records._VERSION,
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_page_names_each_format_and_its_version(name: str) -> None:
+    row = re.search(rf"\| `{name}` \| ([\d.]+) \|", PAGE)
+    assert row is not None, f"docs/stability.md does not name {name}"
+    assert row.group(1) == FORMATS[name]
+
+
+def test_the_page_names_no_other_format() -> None:
+    assert set(re.findall(r"\| `(rillet-\w+)` \|", PAGE)) == set(FORMATS)

@@ -1,0 +1,259 @@
+"""Engines that fail in the middle of a stream: nothing is lost, and another one may go on.
+
+The failures are real: a graph whose arithmetic ONNX Runtime refuses from some position on, a graph
+that computes no numbers from there on, memory that the system does not give.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from rillet.runtime import Bundle, EngineError, Model, load
+from rillet.runtime.engines.device_state import DeviceState
+from rillet.runtime.engines.fallback import FallbackEngine
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from support.mutations import sign
+
+LAST = 120
+"""The position at which a step fails: later than the memory of the small model is full."""
+PROMPT = "The value of an expression is "
+OPTIONS = {"max_new_tokens": 200, "temperature": 0.9, "seed": 3}
+
+
+def spoil(bundle: Path, out: Path, how: str) -> Path:
+    """A copy of a bundle whose decoding graph fails from a position on."""
+    shutil.copytree(bundle, out)
+    graph = onnx.load(out / "decode.onnx")
+    nodes, values = graph.graph.node, graph.graph.initializer
+    if how == "raises":
+        # The last node looks the position up in a table that ends there.
+        for node in nodes:
+            node.output[:] = ["whole" if name == "logits" else name for name in node.output]
+            node.input[:] = ["whole" if name == "logits" else name for name in node.input]
+        values.append(numpy_helper.from_array(np.zeros(LAST, np.float32), "table"))
+        nodes.append(helper.make_node("Gather", ["table", "past.position"], ["found"]))
+        nodes.append(helper.make_node("Reshape", ["found", "each"], ["added"]))
+        values.append(numpy_helper.from_array(np.asarray([-1, 1, 1]), "each"))
+        nodes.append(helper.make_node("Add", ["whole", "added"], ["logits"]))
+    else:
+        # The reservoir's state is no number from there on, and so is all that comes of it.
+        for node in nodes:
+            node.input[:] = ["sick" if name == "past.reservoir" else name for name in node.input]
+        table = np.zeros(100_000, np.float32)
+        table[LAST:] = np.nan
+        values.append(numpy_helper.from_array(table, "table"))
+        values.append(numpy_helper.from_array(np.asarray([-1, 1]), "each"))
+        nodes.insert(0, helper.make_node("Add", ["past.reservoir", "added"], ["sick"]))
+        nodes.insert(0, helper.make_node("Reshape", ["found", "each"], ["added"]))
+        nodes.insert(0, helper.make_node("Gather", ["table", "past.position"], ["found"]))
+    (out / "decode.onnx").write_bytes(graph.SerializeToString())
+    sign(out)
+    return out
+
+
+@pytest.fixture(scope="module", params=["raises", "gives no numbers"])
+def failing(
+    request: pytest.FixtureRequest, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return spoil(small_bundle, tmp_path_factory.mktemp("failing") / "bundle", request.param)
+
+
+@pytest.fixture(scope="module")
+def wanted(small_model: Model) -> str:
+    """The text of a stream that nothing happens to."""
+    return small_model.generate(PROMPT, **OPTIONS)
+
+
+def test_the_session_is_where_it_was(failing: Path, small_model: Model, wanted: str) -> None:
+    """State, prediction, position and random numbers: a good engine goes on with the same text."""
+    model = load(failing)
+    session, good = model.session(), small_model.session()
+    for each in (session, good):
+        each.feed(PROMPT)
+    text: list[str] = []
+    stream = session.stream(**OPTIONS, on_text=text.append)
+    with pytest.raises(EngineError, match="the stream is where it was"):
+        list(stream)
+    assert session.position == LAST
+    assert "".join(text) == wanted[: LAST - len(PROMPT)]
+    good.generate(**{**OPTIONS, "max_new_tokens": LAST - len(PROMPT)})
+    state, expected = session.state, good.state
+    slot = LAST % state["memory_keys"].shape[1]
+    for name, value in state.items():
+        theirs = expected[name]
+        if name.startswith("memory"):  # the slot that the next step writes before it reads
+            value, theirs = (np.delete(of, slot, axis=1) for of in (value, theirs))
+        assert np.isfinite(value).all()
+        np.testing.assert_array_equal(value, theirs, err_msg=name)
+    logits, their_logits = session.logits, good.logits
+    assert logits is not None
+    assert their_logits is not None
+    np.testing.assert_array_equal(logits, their_logits)
+    with pytest.raises(EngineError):  # and again, as often as it is tried
+        next(stream)
+    assert session.position == LAST
+
+
+def test_what_was_saved_after_a_failure_goes_on_elsewhere(
+    failing: Path, small_model: Model, wanted: str, tmp_path: Path
+) -> None:
+    session = load(failing).session()
+    session.feed(PROMPT)
+    text: list[str] = []
+    with pytest.raises(EngineError):
+        session.generate(**OPTIONS, on_text=text.append)
+    session.save(tmp_path / "saved.state")
+    rest = "".join(small_model.restore(tmp_path / "saved.state").resume())
+    assert "".join(text) + rest == wanted
+
+
+def test_an_earlier_moment_can_be_gone_back_to(failing: Path) -> None:
+    model = load(failing)
+    session = model.session()
+    session.feed(PROMPT)
+    mark = session.checkpoint()
+    text = session.generate(max_new_tokens=50, seed=1)
+    with pytest.raises(EngineError):
+        session.generate(max_new_tokens=200, seed=1)
+    session.rollback(mark)
+    assert session.generate(max_new_tokens=50, seed=1) == text
+
+
+def test_a_batch_is_where_it_was(failing: Path, small_model: Model) -> None:
+    texts: dict[str, list[str]] = {}
+    for name, model in (("failing", load(failing)), ("good", small_model)):
+        with model.batch() as batch:
+            sessions = [model.session() for _ in range(3)]
+            pieces: list[list[str]] = [[] for _ in sessions]
+            for seed, session in enumerate(sessions):
+                session.feed("It " * (seed + 1))
+                batch.join(session, max_new_tokens=150, temperature=0.9, seed=seed)
+            try:
+                while len(batch):
+                    for session, made in batch.write().items():
+                        pieces[sessions.index(session)].append(made.text)
+            except EngineError:
+                assert name == "failing"
+                assert max(session.position for session in sessions) == LAST
+                # The longest one leaves and starts anew; the others go on.
+                batch.leave(sessions[2])
+                for session, made in batch.write().items():
+                    pieces[sessions.index(session)].append(made.text)
+        texts[name] = ["".join(each) for each in pieces]
+    for found, whole in zip(texts["failing"], texts["good"], strict=True):
+        assert len(found) > 80
+        assert whole.startswith(found)
+
+
+def lose(state: object) -> None:
+    """Take a device's memory away: steps that were prepared still run, and nobody can read it."""
+    assert isinstance(state, DeviceState)
+    for side in state.lane.sides:
+        side["reservoir"] = None
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["can be read", "is lost with its memory"])
+def test_the_next_engine_goes_on(
+    failing: Path, small_bundle: Path, wanted: str, lost: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = OnnxDeviceEngine(Bundle.open(failing), "cpu")
+    engine = FallbackEngine(first, [("cpu", lambda: OnnxEngine(Bundle.open(small_bundle), "cpu"))])
+    model = Model(Bundle.open(small_bundle), engine)
+    session = model.session()
+    session.feed(PROMPT)
+    stream = session.stream(**OPTIONS)
+    text = [next(stream) for _ in range(50)]
+    if lost:
+        lose(session._state.inner)
+    with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream goes on with"):
+        text += list(stream)
+    assert "".join(text) == wanted
+    assert any(record.levelname == "ERROR" for record in caplog.records)
+    # New streams begin on the engine that works, without another word.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.generate(PROMPT, **OPTIONS) == wanted
+
+
+def test_a_long_stream_moves_with_its_copy(failing: Path, small_bundle: Path) -> None:
+    """The copy in the host's memory is renewed; forks and batches take theirs along."""
+    bundle = Bundle.open(small_bundle)
+    first = OnnxDeviceEngine(Bundle.open(failing), "cpu")
+    engine = FallbackEngine(first, [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
+    plain = OnnxEngine(bundle, "cpu")
+    tokens = np.random.default_rng(2).integers(0, engine.vocab_size, (2, 700))
+    state, expected = engine.zero_state(2), plain.zero_state(2)
+    learn = np.asarray([1.0, 0.0], np.float32)
+    for each, made in ((engine, state), (plain, expected)):
+        each.step(tokens[:, 0], made)
+        each.prefill(tokens[:, :600], made, learn)  # the prefill graph knows no such end
+        each.prefill(tokens[:, 600:650], made)
+    twin = engine.zero_state(1)
+    twin.copy_row(0, state, 1)
+    lose(state.inner)
+    with pytest.warns(RuntimeWarning, match="goes on"):
+        found = engine.step(tokens[:, 650], state)
+    logits = plain.step(tokens[:, 650], expected)
+    np.testing.assert_allclose(found, logits, atol=1e-4)
+    for name, value in state.read().items():
+        np.testing.assert_allclose(value, expected.read()[name], atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(engine.step(tokens[1:, 650], twin)[0], logits[1], atol=1e-4)
+
+
+def test_without_another_engine_the_error_stands(failing: Path) -> None:
+    engine = FallbackEngine(OnnxEngine(Bundle.open(failing), "cpu"), [])
+    model = Model(Bundle.open(failing), engine)
+    with pytest.raises(EngineError, match="the stream is where it was"):
+        model.generate(PROMPT, **OPTIONS)
+
+
+def test_bad_tokens_are_no_reason_to_go_over(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    engine = FallbackEngine(OnnxEngine(bundle, "cpu"), [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
+    with pytest.raises(EngineError, match="tokens must lie between"):
+        engine.step(np.asarray([engine.vocab_size]), engine.zero_state())
+    assert len(engine._engines) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is what Linux keeps to")
+def test_memory_that_the_system_does_not_give(small_bundle: Path) -> None:
+    """A long chunk without room for it: an error by name, and the stream goes on as before."""
+    code = """
+import resource, sys
+import numpy as np
+from rillet.runtime import EngineError, load
+model = load(sys.argv[1])
+session = model.session()
+session.feed("The value of ")
+twin = session.fork()
+rows = model.engine.zero_state(4)
+model.engine.prefill(np.zeros((4, 128), np.int64), rows, last=True)
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + (4 << 20), resource.RLIM_INFINITY))
+big = np.zeros((2_000, 128), np.int64)
+try:
+    state = model.engine.zero_state(2_000)
+    model.engine.prefill(big, state, last=True)
+except (EngineError, MemoryError) as error:
+    print(type(error).__name__, str(error)[:60])
+resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+assert session.generate(max_new_tokens=30, seed=1) == twin.generate(max_new_tokens=30, seed=1)
+print("goes on")
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(small_bundle)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    first, last = result.stdout.splitlines()
+    assert first.startswith(("EngineError", "MemoryError"))
+    assert last == "goes on"

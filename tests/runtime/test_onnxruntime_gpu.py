@@ -1,0 +1,122 @@
+"""The real onnxruntime-gpu on a machine without a GPU: refused where named, said where chosen.
+
+Its wheel is 256 MB: fetched where ``RILLET_GPU_WHEEL`` is set, and kept in ``build``.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.ort.options import cuda_options, tensorrt_options
+from rillet.runtime.state_table import StateTensor
+from support.wheels import ROOT, fetch
+
+REQUIREMENT = "onnxruntime-gpu==1.31.1"
+FOLDER = ROOT / "build" / REQUIREMENT.replace("==", "-")
+RILLET = ("-m", "rillet.runtime.cli")
+
+
+@pytest.fixture(scope="module")
+def package() -> Path:
+    """The package, unpacked: in front of everything, it is the onnxruntime that is imported."""
+    if sys.platform != "linux":
+        pytest.skip("what is said of missing libraries is Linux's")
+    if not (FOLDER / "onnxruntime").is_dir():
+        if not os.environ.get("RILLET_GPU_WHEEL"):
+            pytest.skip(f"{REQUIREMENT} is 256 MB; set RILLET_GPU_WHEEL=1 to fetch it")
+        wheel = fetch(REQUIREMENT)
+        with zipfile.ZipFile(wheel) as content:
+            content.extractall(FOLDER)
+        wheel.unlink()
+    return FOLDER
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    if cuda_driver.driver_obstacle() is None:
+        pytest.skip("this machine has a GPU")
+
+
+def python(package: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_named_provider_is_refused(package: Path, small_bundle: Path, provider: str) -> None:
+    result = python(package, *RILLET, "generate", small_bundle, "The", "--provider", provider)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert f"provider '{provider}' cannot run here: there is no NVIDIA driver" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_auto_goes_on_and_says_so(package: Path, small_bundle: Path) -> None:
+    arguments = ("generate", small_bundle, "The ", "--max-new-tokens", 20, "--seed", 1)
+    result = python(package, *RILLET, *arguments)
+    assert result.returncode == 0
+    assert "provider 'cuda' cannot run here" in result.stderr
+    assert "using 'cpu'" in result.stderr
+    plain = [sys.executable, *RILLET, *map(str, arguments), "--provider", "cpu"]
+    here = subprocess.run(plain, capture_output=True, text=True, check=True)
+    assert result.stdout == here.stdout
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_doctor_tells_what_was_compiled_in_from_what_works(package: Path) -> None:
+    found = json.loads(python(package, *RILLET, "doctor", "--json").stdout)
+    assert found["providers"]["cpu"]["works"]
+    for name in ("cuda", "tensorrt"):
+        assert not found["providers"][name]["works"]
+        assert "NVIDIA driver" in found["providers"][name]["reason"]
+
+
+SILENT = """
+import json, sys
+from rillet.runtime import EngineError, load, providers
+from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
+from rillet.runtime.bundle import Bundle
+providers.driver_obstacle = lambda: None  # as where there is a driver, and no CUDA libraries
+try:
+    OnnxDeviceEngine(Bundle.open(sys.argv[1]), "cuda").zero_state()
+    said = "it ran"
+except EngineError as error:
+    said = str(error)
+print(json.dumps(said))
+"""
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_its_silent_fallback_is_found_out(package: Path, small_bundle: Path) -> None:
+    """Past our own question to the driver: the package gives a session on the CPU, no error."""
+    result = python(package, "-c", SILENT, small_bundle)
+    assert result.returncode == 0, result.stderr
+    said = json.loads(result.stdout.splitlines()[-1])
+    assert "went over to CPUExecutionProvider without an error" in said
+
+
+@pytest.mark.parametrize("library", ["cuda", "tensorrt"])
+def test_the_package_knows_every_option(package: Path, library: str) -> None:
+    """By name, in the provider's library: it refuses those that it does not know."""
+    state = [StateTensor("position", (), "int64")]
+    options: dict[str, Any] = {
+        "cuda": cuda_options(True),
+        "tensorrt": tensorrt_options(state, "fp32", Path("cache"), 8),
+    }[library]
+    path = package / "onnxruntime" / "capi" / f"libonnxruntime_providers_{library}.so"
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        unknown = [name for name in options if content.find(name.encode()) < 0]
+    assert unknown == []

@@ -1,0 +1,214 @@
+"""Invariants 1 to 5 of every variant of the model, in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import VARIANTS
+from rillet.train import Checkpoint, state_shapes
+from support.streams import assert_same, cut_streams, real_tokens, run_torch
+
+TOLERANCE = 1e-5
+REMEMBERING = [name for name, changes in VARIANTS.items() if changes.get("memory") != 0]
+RESONATING = [
+    "every part",
+    *(name for name, changes in VARIANTS.items() if changes.get("reservoir") != "none"),
+]
+
+
+@pytest.fixture(scope="module", params=["every part", *VARIANTS])
+def variant(
+    request: pytest.FixtureRequest,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+) -> Checkpoint:
+    return variant_checkpoint(request.param) if request.param in VARIANTS else small
+
+
+@pytest.fixture(scope="module", params=["every part", *REMEMBERING])
+def remembering(
+    request: pytest.FixtureRequest,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+) -> Checkpoint:
+    return variant_checkpoint(request.param) if request.param in VARIANTS else small
+
+
+@pytest.fixture(scope="module")
+def tokens(small: Checkpoint, text: str) -> list[int]:
+    return small.tokenizer.encode(text[:60_000])
+
+
+@given(case=cut_streams())
+def test_any_cut_gives_the_same_logits_and_state(
+    variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
+) -> None:
+    seed, batch, chunks = case
+    stream = real_tokens(tokens, seed, batch, sum(chunks))
+    whole = run_torch(variant.model, stream, [sum(chunks)])
+    assert_same(whole, run_torch(variant.model, stream, chunks), TOLERANCE)
+    assert_same(whole, run_torch(variant.model, stream, [1] * sum(chunks)), TOLERANCE)
+
+
+@given(case=cut_streams())
+def test_the_same_cut_gives_the_same_bits(
+    variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
+) -> None:
+    seed, batch, chunks = case
+    stream = real_tokens(tokens, seed, batch, sum(chunks))
+    first, second = (run_torch(variant.model, stream, chunks) for _ in range(2))
+    assert_same(first, second, 0.0)
+
+
+def test_a_chunk_longer_than_the_memory_equals_single_steps(nano: Checkpoint, text: str) -> None:
+    """The default preset's blocks and ring are only overrun by a long chunk."""
+    stream = np.asarray([nano.tokenizer.encode(text)[:2_300]], np.int64)
+    whole = run_torch(nano.model, stream, [2_300])
+    assert_same(whole, run_torch(nano.model, stream, [700, 1_500, 100]), TOLERANCE)
+    first = run_torch(nano.model, stream[:, :150], [150])
+    assert_same(first, run_torch(nano.model, stream[:, :150], [1] * 150), TOLERANCE)
+
+
+@given(case=cut_streams(), where=st.floats(0, 1), other=st.integers(1, 50))
+def test_a_token_changes_no_logit_before_it(
+    variant: Checkpoint,
+    tokens: list[int],
+    case: tuple[int, int, list[int]],
+    where: float,
+    other: int,
+) -> None:
+    seed, batch, chunks = case
+    stream = real_tokens(tokens, seed, batch, sum(chunks))
+    changed = stream.copy()
+    at = round(where * (stream.shape[1] - 1))
+    changed[:, at] = (changed[:, at] + other) % variant.tokenizer.vocab_size
+    before, _ = run_torch(variant.model, stream, [sum(chunks)])
+    after, _ = run_torch(variant.model, changed, [sum(chunks)])
+    np.testing.assert_array_equal(before[:, :at], after[:, :at])
+    assert np.abs(before[:, at] - after[:, at]).max() > 0
+
+
+def test_the_start_is_zeros_everywhere(variant: Checkpoint) -> None:
+    for name, tensor in variant.model.zero_state(3).items():
+        assert not tensor.any(), name
+
+
+def test_an_empty_memory_has_no_say(remembering: Checkpoint, tokens: list[int]) -> None:
+    """From zeros, and with nothing learnt, the prediction is the network's own."""
+    stream = torch.tensor([tokens[:60]])
+    with torch.no_grad():
+        output = remembering.model.compute(stream, remembering.model.zero_state(), torch.zeros(1))
+    network = torch.log_softmax(output.without_memory, dim=-1)
+    torch.testing.assert_close(output.logits, network, atol=1e-5, rtol=0)
+    assert not output.state["memory_keys"].any()
+
+
+def test_the_memory_changes_the_prediction(remembering: Checkpoint, tokens: list[int]) -> None:
+    stream = torch.tensor([tokens[:12] * 5])
+    with torch.no_grad():
+        output = remembering.model.compute(stream, remembering.model.zero_state())
+    network = torch.log_softmax(output.without_memory, dim=-1)
+    assert (output.logits - network).abs().max() > 1e-3
+
+
+@given(case=cut_streams())
+def test_no_state_grows(
+    variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
+) -> None:
+    seed, batch, chunks = case
+    stream = real_tokens(tokens, seed, batch, sum(chunks))
+    _, state = run_torch(variant.model, stream, chunks)
+    wanted = {
+        name: (batch, *shape) for name, (shape, _) in state_shapes(variant.model.config).items()
+    }
+    assert {name: value.shape for name, value in state.items()} == wanted
+    assert (state["position"] == sum(chunks)).all()
+
+
+@given(case=cut_streams())
+def test_rows_never_mix(
+    variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
+) -> None:
+    seed, batch, chunks = case
+    stream = real_tokens(tokens, seed, batch, sum(chunks))
+    learn = np.random.default_rng(seed).integers(0, 2, batch).astype(np.float32)
+    logits, state = run_torch(variant.model, stream, chunks, learn.tolist())
+    for row in range(batch):
+        alone = run_torch(variant.model, stream[row : row + 1], chunks, [float(learn[row])])
+        own = {name: value[row : row + 1] for name, value in state.items()}
+        assert_same((logits[row : row + 1], own), alone, TOLERANCE)
+
+
+@pytest.mark.parametrize("variant", RESONATING, indirect=True)
+def test_a_small_difference_is_forgotten(variant: Checkpoint, tokens: list[int]) -> None:
+    """Invariant 6: what differs in the state by a thousandth is gone after some hundred steps."""
+    stream = torch.tensor([tokens[:400]])
+    noise = torch.randn(1, variant.model.config.reservoir_size, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        _, state = variant.model(stream[:, :100], variant.model.zero_state())
+        moved = {**state, "reservoir": state["reservoir"] + 1e-3 * noise}
+        _, state = variant.model(stream[:, 100:], state)
+        _, moved = variant.model(stream[:, 100:], moved)
+    assert (state["reservoir"] - moved["reservoir"]).abs().max() < 1e-6
+
+
+def test_wave_buffer_ends_with_the_newest_wave(small: Checkpoint, tokens: list[int]) -> None:
+    """Windows count the current step: the buffer after a step is what that step read."""
+    model = small.model
+    _, before = run_torch(model, np.asarray([tokens[:30]]), [30])
+    _, after = run_torch(model, np.asarray([tokens[:31]]), [30, 1])
+    np.testing.assert_array_equal(before["wave_buffer"][:, 1:], after["wave_buffer"][:, :-1])
+    assert np.abs(after["wave_buffer"][:, -1] - before["wave_buffer"][:, -1]).max() > 0
+
+
+def test_the_memory_is_circular(remembering: Checkpoint, tokens: list[int]) -> None:
+    """The entry of step p, key of the state before it and its token, is in slot p mod M."""
+    model, capacity = remembering.model, remembering.model.config.memory
+    length = 2 * capacity + 3
+    stream = torch.tensor([tokens[:length]])
+    with torch.no_grad():
+        output = model.compute(stream, model.zero_state())
+    assert output.keys is not None
+    for step in range(length - capacity, length):
+        assert output.state["memory_tokens"][0, step % capacity] == tokens[step]
+        stored = output.state["memory_keys"][0, step % capacity]
+        torch.testing.assert_close(stored, output.keys[0, step - 1])
+
+
+def test_a_reservoirs_key_is_of_its_state(small: Checkpoint, tokens: list[int]) -> None:
+    model, state = small.model, small.model.zero_state()
+    assert model.memory is not None
+    with torch.no_grad():
+        for token in tokens[:5]:
+            output = model.compute(torch.tensor([[token]]), state)
+            state = output.state
+            assert output.keys is not None
+            torch.testing.assert_close(output.keys[:, 0], model.memory.key(state["reservoir"]))
+
+
+def test_a_suffix_key_knows_the_last_tokens_and_no_more(
+    variant_checkpoint: Callable[[str], Checkpoint], tokens: list[int]
+) -> None:
+    """The same five tokens have the same key to the last bit, whatever came before."""
+    model = variant_checkpoint("keyed by the suffix").model
+    first, second = tokens[:40], [*tokens[50:75], *tokens[15:40]]
+    keys = []
+    for stream in (first, second):
+        with torch.no_grad():
+            output = model.compute(torch.tensor([stream]), model.zero_state())
+        assert output.keys is not None
+        keys.append(output.keys[0, -20:])
+    assert first[-5:] == second[-5:]
+    torch.testing.assert_close(keys[0], keys[1], rtol=0, atol=0)
+    other = [*first[:-5], (first[-5] + 1) % model.config.vocab_size, *first[-4:]]
+    with torch.no_grad():
+        output = model.compute(torch.tensor([other]), model.zero_state())
+    assert output.keys is not None
+    closeness = (output.keys[0, -1] @ keys[0][-1]).item()
+    assert 0.5 < closeness < 1 - 1e-3
