@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from baselines import GPT, GRU, Baseline, held_out, matched_gpt, matched_gru, train_baseline
-from conftest import SMALL
 from rillet.train import DualCNN, TrainingConfig
 from rillet.train.data.streams import Text
 from rillet.train.data.token_file import Tokens
 from rillet.train.model import stream_memory
+from support.models import SMALL
 from training import naive
 
 VOCAB = 20

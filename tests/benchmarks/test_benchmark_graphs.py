@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import graphs
-from conftest import SMALL
+from support.models import SMALL
 
 
 @pytest.mark.slow

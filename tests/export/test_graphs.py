@@ -11,10 +11,10 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from conftest import SMALL
 from rillet.export.bundle.writer import CARD, write_bundle
 from rillet.export.graphs.build import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
+from support.models import SMALL
 from support.operators import complaints
 
 GRAPHS = ["decode", "prefill"]

@@ -15,7 +15,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from conftest import SMALL, train_small
 from rillet.export import quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.buffer_safety import unsafe_state
@@ -27,6 +26,7 @@ from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageE
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
 from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
+from support.models import SMALL, train_small
 from support.operators import complaints
 
 SHIPPED = Path(__file__).parents[2] / "models" / "shakespeare-nano"

@@ -20,7 +20,6 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from conftest import SMALL
 from rillet.runtime import BundleError, CorpusError
 from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
@@ -36,6 +35,7 @@ from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.data.token_file import open_tokens, write_tokens
 from rillet.train.data.tokenizers import encode_blocks, prepare
 from rillet.train.loop.resume import STATE_FILE
+from support.models import SMALL
 from support.mutations import spoil_bytes, spoil_json, spoil_tensor, spoil_text, spoil_tree
 from support.sandbox import attempt, little_memory
 

@@ -16,10 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL, train_small
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, UsageError, load
 from rillet.train import Checkpoint, evaluate, make_tokenizer
+from support.models import SMALL, train_small
 
 RILLET = [sys.executable, "-m", "rillet.runtime.cli", "score"]
 

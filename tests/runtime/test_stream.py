@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL, train_small
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import GenerationStats, Model, UsageError, load
 from rillet.runtime.sampling.stop_strings import StopStrings
+from support.models import SMALL, train_small
 
 
 def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:

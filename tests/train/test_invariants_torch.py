@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import VARIANTS
 from rillet.train import Checkpoint, state_shapes
+from support.models import VARIANTS
 from support.streams import assert_same, cut_streams, real_tokens, run_torch
 
 TOLERANCE = 1e-5
