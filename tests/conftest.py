@@ -137,6 +137,18 @@ def _entry(kind: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
+def byte_model(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose characters are mostly several tokens each."""
+
+    def make(folder: Path) -> None:
+        text = "".join(chr(0x4E00 + index % 300) + "é😀a\n"[index % 4] for index in range(4_000))
+        write_bundle(train_small(SMALL, text, steps=15), folder / "bytes", steps=200)
+
+    copy = cache.folder("byte-bundle", make, tmp_path_factory.mktemp("bundles") / "_")
+    return load(copy / "bytes")
+
+
+@pytest.fixture(scope="session")
 def nano(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A model of the default preset, trained for a few steps."""
 

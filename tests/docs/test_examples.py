@@ -49,7 +49,6 @@ def test_help(script: str) -> None:
     help_text = run(script, "--help").stdout
     assert "bundle" in help_text
     assert f"python examples/{script} models/shakespeare-nano" in help_text  # a command to copy
-    assert "    except RilletError as error:\n" in (EXAMPLES / script).read_text()
 
 
 def test_an_error_is_a_sentence(tmp_path: Path) -> None:
@@ -61,6 +60,7 @@ def test_an_error_is_a_sentence(tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_train_on_notes(text: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text(text[:20_000])
@@ -160,14 +160,14 @@ def test_power_down(tmp_path: Path) -> None:
     again = command("power_down.py", NANO, state, "--length", 240, "--seed", 3, "--rate", 400)
     parts: list[str] = []
     for kill_after in (60, 70):
-        program = subprocess.Popen(
-            again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
-        )
+        program = subprocess.Popen(again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert program.stdout is not None
+        assert program.stderr is not None
         begun = program.stdout.read(kill_after)
         program.send_signal(signal.SIGTERM)
-        rest, said = program.communicate(timeout=120)
-        assert program.returncode == 0
+        # Not with communicate(), which would lose what this stream has buffered.
+        rest, said = program.stdout.read(), program.stderr.read()
+        assert program.wait() == 0
         assert "saved at token" in said
         assert state.is_file()
         parts.append(begun + rest)

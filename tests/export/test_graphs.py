@@ -138,6 +138,7 @@ def test_metadata(path: Path, small_bundle: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_exporter")
 def test_exporting_twice_gives_the_same_bytes(
     small: Checkpoint, small_bundle: Path, tmp_path: Path
 ) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from support.wheels import build, copy_source
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -15,6 +15,8 @@ from rillet.runtime import load
 from rillet.runtime.files import sha256_file
 from support.operations import NANO, PROMPT, TOKENS, Ended, Server, serving
 
+pytestmark = pytest.mark.slow
+
 LARGEST = {
     "train": 30_000, "export": 500_000, "quantize": 300_000, "state": 50_000,
     "generate": 50_000, "engine": 500_000,

@@ -22,6 +22,8 @@ from rillet.runtime.files import sha256_file
 from rillet.train import load_checkpoint
 from support.operations import NANO, PROMPT, TOKENS, Ended, Server, serving, tensorrt_obstacle
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("RILLET_KILLS")
 FROM = int(os.environ.get("RILLET_KILLS_FROM", "0"))
 

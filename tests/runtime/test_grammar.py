@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rillet.runtime import Model, SamplingParams, UsageError
 from rillet.runtime.sampling.sampler import Sampler
 from rillet.train import make_tokenizer
+from support.command_line import here
 
 pytest.importorskip("llguidance", reason="llguidance is not installed: pip install rillet[grammar]")
 
@@ -144,11 +145,7 @@ def test_without_the_package(small_model: Model, monkeypatch: pytest.MonkeyPatch
 
 def test_on_the_command_line(small_bundle: Path, tmp_path: Path) -> None:
     def run(*options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rillet.runtime.cli", "generate", str(small_bundle)]
-        return subprocess.run(
-            [*command, "--seed", "2", *map(str, options)],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return here("generate", small_bundle, "--seed", 2, *options)
 
     result = run("--regex", "[0-9]{4}-[0-9]{2}", "--no-stream", "--stats")
     assert re.fullmatch("[0-9]{4}-[0-9]{2}\n", result.stdout), result.stderr

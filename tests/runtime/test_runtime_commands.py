@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,11 @@ from hypothesis import strategies as st
 
 from rillet.runtime import Model
 from rillet.runtime.cli.entry import main
-
-RILLET = [sys.executable, "-m", "rillet.runtime.cli", "generate"]
+from support.command_line import here, rillet
 
 
 def generate(bundle: Path, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RILLET, str(bundle), *map(str, arguments)],
-        capture_output=True, text=True, check=False, encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1"}, **more,
-    )  # fmt: skip
+    return here("generate", bundle, *arguments, **more)
 
 
 def test_options_are_those_of_the_library(small_bundle: Path, small_model: Model) -> None:
@@ -51,10 +45,12 @@ def test_a_stream_goes_on_in_the_next_command(
     small_bundle: Path, small_model: Model, tmp_path: Path
 ) -> None:
     whole = small_model.generate("The ", max_new_tokens=50, seed=2)
-    first = generate(small_bundle, "The ", "--max-new-tokens", 20, "--seed", 2,
+    first = rillet("generate", small_bundle, "The ", "--max-new-tokens", 20, "--seed", 2,
                      "--save-state", tmp_path / "s")  # fmt: skip
     assert first.stdout == f"The {whole[:20]}\n"
-    second = generate(small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30)
+    second = rillet(
+        "generate", small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30
+    )
     assert second.stdout == f"{whole[20:]}\n"
     # With something more to read, it is a new text in the same stream.
     third = generate(small_bundle, "And ", "--load-state", tmp_path / "s", "--seed", 5,
@@ -80,8 +76,8 @@ def test_prompts_from_files_and_several_texts(
     ]
     for result in (
         generate(small_bundle, "--file", file, *options),
-        generate(small_bundle, "-", *options, input="In a statement "),
-        generate(small_bundle, "-f", "-", *options, input="In a statement "),
+        generate(small_bundle, "-", *options, stdin="In a statement "),
+        generate(small_bundle, "-f", "-", *options, stdin="In a statement "),
         generate(small_bundle, "In a statement ", *options),
     ):
         assert result.returncode == 0, result.stderr
@@ -103,7 +99,7 @@ def test_a_choice_and_what_was_learnt(small_bundle: Path, tmp_path: Path) -> Non
 
 def test_lines_in_turn(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
     lines = "The statement\n/nonsense\nis a\n/forget\nname\n"
-    result = generate(small_bundle, "-i", "--seed", 1, "--max-new-tokens", 30, input=lines,
+    result = generate(small_bundle, "-i", "--seed", 1, "--max-new-tokens", 30, stdin=lines,
                       cwd=tmp_path)  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "Commands: /reset" in result.stderr

@@ -35,7 +35,8 @@ __all__ = ["Cache", "cached_exporter", "open_cache"]
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "test-cache"
 
-_SOURCES = ("runtime", "train", "export", "tests/conftest.py", "tests/support")
+_SOURCES = ("runtime", "train", "export")
+_MAKERS = ("conftest.py", "support/cache.py", "support/models.py")
 _LIBRARIES = (
     "torch",
     "numpy",
@@ -143,10 +144,10 @@ def _locked(path: Path) -> Iterator[None]:
 def code_hash() -> str:
     """A hash of all that decides what a model and its graphs come out as."""
     digest = hashlib.sha256()
-    for place in (ROOT / source for source in _SOURCES):
-        for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
-            digest.update(f"{file.relative_to(ROOT)}\0".encode())
-            digest.update(file.read_bytes())
+    files = [file for folder in _SOURCES for file in sorted((ROOT / folder).rglob("*.py"))]
+    for file in (*files, *(ROOT / "tests" / maker for maker in _MAKERS)):
+        digest.update(f"{file.relative_to(ROOT)}\0".encode())
+        digest.update(file.read_bytes())
     versions = [sys.version, platform.machine(), str(torch.get_num_threads())]
     for library in _LIBRARIES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -94,11 +94,6 @@ def test_a_token_changes_no_logit_before_it(
     assert np.abs(before[:, at] - after[:, at]).max() > 0
 
 
-def test_the_start_is_zeros_everywhere(variant: Checkpoint) -> None:
-    for name, tensor in variant.model.zero_state(3).items():
-        assert not tensor.any(), name
-
-
 def test_an_empty_memory_has_no_say(remembering: Checkpoint, tokens: list[int]) -> None:
     """From zeros, and with nothing learnt, the prediction is the network's own."""
     stream = torch.tensor([tokens[:60]])
