@@ -1,4 +1,4 @@
-"""The command line, from text to streamed text, and what it says to bad input."""
+"""The command line from text to streamed text, and its answers to bad input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TINY = ["--steps", "3", *(part for size in SIZES.split() for part in ("--set", s
 
 
 def fails(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    """A refusal is a sentence, a proper exit code, and no traceback."""
+    """Check for one sentence on stderr, the right exit code, and no traceback."""
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     for part in parts:
@@ -75,7 +75,7 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of training leaves a checkpoint that exports."""
+    """Ctrl-C during training leaves a checkpoint."""
     from rillet.train import load_checkpoint
 
     command = [*RILLET, "train", "--corpus", "builtin:pydoc", "--out", str(tmp_path), *TINY]
@@ -98,14 +98,14 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).training["steps"] >= 3
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY)
     fails(result, 2, "already holds a checkpoint", "--resume")
-    # Another number of steps is another run: its learning rate would have been different.
+    # Another number of steps would have meant another learning rate: it is another run.
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY, "--resume")
     fails(result, 1, "is the state of another run: config")
 
 
 @pytest.mark.slow
 def test_a_run_is_resumed_from_the_command_line(tmp_path: Path) -> None:
-    """Killed at any moment, gone on with: the model of a run that was never disturbed."""
+    """Killed and resumed, a run ends with the model of an undisturbed one."""
     from rillet.train.checkpoint import CHECKPOINT_FILE
 
     corpus = tmp_path / "corpus.txt"
@@ -192,7 +192,7 @@ def test_bad_generation_options(
     fails(here("generate", small_bundle, "The", *arguments), 2, *parts)
 
 
-def test_what_is_no_bundle(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_bundle(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
     for command in ("generate", "verify"):
         fails(here(command, tmp_path / "none"), 1, "is not a folder")
         fails(here(command, tmp_path), 1, "is not a bundle")

@@ -1,6 +1,6 @@
-"""Checkpoints, tokenizers and texts from strangers: a sentence, never a crash.
+"""Fuzz with corrupted checkpoints, tokenizers and texts: a clear error, never a crash.
 
-As in ``test_fuzz.py``, each case is made from a number: ``RILLET_FUZZ_FROM`` and
+As in ``test_fuzz.py``, each case is generated from its number: ``RILLET_FUZZ_FROM`` and
 ``RILLET_FUZZ_CASES``.
 """
 
@@ -36,7 +36,13 @@ from rillet.train.data.token_file import open_tokens, write_tokens
 from rillet.train.data.tokenizers import encode_blocks, prepare
 from rillet.train.loop.resume import STATE_FILE
 from support.models import SMALL
-from support.mutations import spoil_bytes, spoil_json, spoil_tensor, spoil_text, spoil_tree
+from support.mutations import (
+    corrupt_bytes,
+    corrupt_json,
+    corrupt_tensor,
+    corrupt_text,
+    corrupt_tree,
+)
 from support.sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))
@@ -52,13 +58,13 @@ def bounded() -> Iterator[None]:
 
 
 def each(count: int, make: Callable[[int, random.Random], Callable[[], Any]], place: Path) -> None:
-    """Make and try so many cases; fail with all that went wrong.
+    """Generate and run cases; fail with everything that went wrong.
 
     Args:
-        count: How many.
-        make: Makes the case of a number and a chance, and returns what to try; ``None`` where
-            it cannot be made.
-        place: All that may be read and written.
+        count: How many cases.
+        make: Generates the case of a number and returns the call to try; ``None`` where there
+            is no such case.
+        place: The only folder that may be read and written.
     """
     failures = []
     for number in range(FROM, FROM + count):
@@ -69,19 +75,17 @@ def each(count: int, make: Callable[[int, random.Random], Callable[[], Any]], pl
     assert not failures, f"{len(failures)} of {count}:\n" + "\n".join(failures[:20])
 
 
-def spoil_safetensors(
-    good: Path, path: Path, chance: random.Random
-) -> bool:  # fmt: skip
-    """Write a spoilt twin of a file with a header of JSON; whether that can be written."""
+def corrupt_safetensors(good: Path, path: Path, chance: random.Random) -> bool:
+    """Write a corrupted copy of a file with a JSON header; false where that is impossible."""
     kind = chance.randrange(3)
     if kind == 0:
-        path.write_bytes(spoil_bytes(good.read_bytes(), chance))
+        path.write_bytes(corrupt_bytes(good.read_bytes(), chance))
         return True
     with safe_open(good, framework="numpy") as file:
         header = json.loads(file.metadata()["rillet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if kind == 1:
-        header = spoil_json(header, chance)
+        header = corrupt_json(header, chance)
     else:
         for _ in range(chance.choice([1, 1, 3])):
             name = chance.choice(sorted(tensors))
@@ -90,7 +94,7 @@ def spoil_safetensors(
             elif chance.random() < 0.1:
                 tensors[name], tensors["more"] = tensors[chance.choice(sorted(tensors))], np.ones(3)
             else:
-                tensors[name] = spoil_tensor(tensors[name], chance)
+                tensors[name] = corrupt_tensor(tensors[name], chance)
     try:
         plain = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         path.write_bytes(save(plain, {"rillet": json.dumps(header)}))
@@ -103,7 +107,7 @@ def test_checkpoints(small_run: Path, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_FILE
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(small_run / CHECKPOINT_FILE, path, chance):
+        if not corrupt_safetensors(small_run / CHECKPOINT_FILE, path, chance):
             return None
         return lambda: load_checkpoint(tmp_path)
 
@@ -126,7 +130,7 @@ def test_training_states(text: str, tmp_path: Path) -> None:
     again = trainer(bad)
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(good / STATE_FILE, bad / STATE_FILE, chance):
+        if not corrupt_safetensors(good / STATE_FILE, bad / STATE_FILE, chance):
             return None
         return again._resume
 
@@ -138,7 +142,7 @@ def test_wave_buffers(tmp_path: Path) -> None:
     RollingWaveBuffer.from_config(SMALL).save(good)
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(good, path, chance):
+        if not corrupt_safetensors(good, path, chance):
             return None
         return lambda: RollingWaveBuffer.load(path)
 
@@ -163,7 +167,7 @@ def test_tokenizers(text: str, tmp_path: Path, kind: str) -> None:
             pass
 
     def make(number: int, chance: random.Random) -> Callable[[], Any]:
-        path.write_bytes(spoil_text(good, chance))
+        path.write_bytes(corrupt_text(good, chance))
         return use
 
     each(CASES, make, tmp_path)
@@ -179,16 +183,16 @@ def test_token_files(tmp_path: Path) -> None:
         shutil.copyfile(good, path)
         content = good.with_name(header.name).read_text()
         if chance.random() < 0.3:
-            path.write_bytes(spoil_bytes(path.read_bytes(), chance))
+            path.write_bytes(corrupt_bytes(path.read_bytes(), chance))
         else:
-            header.write_bytes(spoil_text(content, chance))
+            header.write_bytes(corrupt_text(content, chance))
         return lambda: open_tokens(path, chance.random() < 0.5).tensor()
 
     each(CASES, make, tmp_path)
 
 
 def test_corpora(text: str, tmp_path: Path) -> None:
-    """Binary, other encodings, one endless line, links out of the folder, odd names."""
+    """Binary content, other encodings, one endless line, links out of the folder, odd names."""
     secret = tmp_path / "outside" / "secret.txt"
     secret.parent.mkdir()
     secret.write_text("SECRET " * 1000)
@@ -203,7 +207,7 @@ def test_corpora(text: str, tmp_path: Path) -> None:
     def make(number: int, chance: random.Random) -> Callable[[], Any]:
         shutil.rmtree(place, ignore_errors=True)
         (place / "corpus").mkdir(parents=True)
-        spoil_tree(place / "corpus", text[:6000], secret, chance)
+        corrupt_tree(place / "corpus", text[:6000], secret, chance)
         return use
 
     each(CASES, make, place)
@@ -242,7 +246,7 @@ def test_sizes_that_a_checkpoint_only_declares(
 
 
 def test_a_tokenizer_at_which_the_library_panics(text: str) -> None:
-    """Its panics are no ``Exception``."""
+    """A panic of the library is no ``Exception``."""
     source = json.loads(make_tokenizer(text[:30_000], "bpe", 300).source)
     source["model"]["continuing_subword_prefix"] = "a long one that no token begins with"
     with pytest.raises(BundleError, match="is not a tokenizer file"):

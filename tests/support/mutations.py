@@ -1,4 +1,4 @@
-"""Ways to spoil a file: what chance does to it, and what somebody does who knows its format."""
+"""Ways to corrupt a file: at random, and as somebody would who knows its format."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rillet.runtime.bundle import BUNDLE_FILE, checksum
 from rillet.runtime.files import sha256_file
 
 __all__ = [
+    "corrupt_bundle",
+    "corrupt_bytes",
+    "corrupt_json",
+    "corrupt_tensor",
+    "corrupt_text",
+    "corrupt_tree",
     "sign",
-    "spoil_bundle",
-    "spoil_bytes",
-    "spoil_json",
-    "spoil_tensor",
-    "spoil_text",
-    "spoil_tree",
 ]
 
 EVIL: list[Any] = [
@@ -30,11 +30,11 @@ EVIL: list[Any] = [
     float("nan"), float("inf"), "", "x", "../../etc/passwd", "/etc/passwd", "C:\\x", "\0", "\ud800",
     "é" * 3000, [], [[]], [0] * 1000, {}, {"": {}}, {"a": [None]},
 ]  # fmt: skip
-"""What a value may be exchanged for."""
+"""Values that replace others."""
 
 
-def spoil_bytes(content: bytes, random: random.Random) -> bytes:
-    """Turn bits over, cut, double or overwrite a part."""
+def corrupt_bytes(content: bytes, random: random.Random) -> bytes:
+    """Flip bits, or cut, insert or overwrite a part."""
     data = bytearray(content)
     for _ in range(random.choice([1, 1, 2, 8, 64])):
         at = random.randrange(len(data) + 1)
@@ -53,8 +53,8 @@ def spoil_bytes(content: bytes, random: random.Random) -> bytes:
     return bytes(data)
 
 
-def spoil_json(value: Any, random: random.Random) -> Any:
-    """Exchange, drop, double or deepen something, anywhere in a JSON value."""
+def corrupt_json(value: Any, random: random.Random) -> Any:
+    """Replace, drop, duplicate or nest something anywhere in a JSON value."""
     places: list[tuple[Any, Any]] = []
 
     def walk(inner: Any) -> None:
@@ -90,11 +90,11 @@ def spoil_json(value: Any, random: random.Random) -> Any:
     return value
 
 
-def spoil_text(source: str, random: random.Random) -> bytes:
-    """Spoil a file of JSON: as bytes, as a value, or by making it deep or huge."""
+def corrupt_text(source: str, random: random.Random) -> bytes:
+    """Corrupt a JSON file: its bytes, its values, its depth or its size."""
     kind = random.randrange(8)
     if kind < 2:
-        return spoil_bytes(source.encode(), random)
+        return corrupt_bytes(source.encode(), random)
     if kind == 2:
         mark = random.choice(["[", '{"a":', '{"model":{"vocab":'])
         return (mark * random.choice([50, 5_000, 200_000])).encode()
@@ -103,13 +103,13 @@ def spoil_text(source: str, random: random.Random) -> bytes:
         value["padding"] = random.choice(["x", "é", "[" * 100]) * random.choice([1000, 50_000])
         return json.dumps(value).encode()
     try:
-        return json.dumps(spoil_json(json.loads(source), random)).encode("utf-8", "surrogatepass")
+        return json.dumps(corrupt_json(json.loads(source), random)).encode("utf-8", "surrogatepass")
     except (RecursionError, ValueError):
         return b"[" * 100_000
 
 
-def spoil_tensor(value: np.ndarray, random: random.Random) -> np.ndarray:
-    """Another type, another shape, nothing at all, or a number that is none."""
+def corrupt_tensor(value: np.ndarray, random: random.Random) -> np.ndarray:
+    """Change the type, the shape or a value, such as to not a number."""
     kind = random.randrange(6)
     if kind == 0:
         with np.errstate(all="ignore"):
@@ -128,20 +128,31 @@ def spoil_tensor(value: np.ndarray, random: random.Random) -> np.ndarray:
     return changed
 
 
-def spoil_tree(folder: Path, text: str, secret: Path, random: random.Random) -> None:
-    """Fill a folder with texts, of which some are none.
+def corrupt_tree(folder: Path, text: str, secret: Path, random: random.Random) -> None:
+    """Fill a folder with texts and with files that are none.
 
     Args:
         folder: The folder, empty.
-        text: A good text.
-        secret: A file that is none of the folder's.
-        random: Chance.
+        text: A valid text.
+        secret: A file outside the folder.
+        random: Random numbers.
     """
-    names = ["a.txt", "..txt", "-rf.txt", "new\nline.txt", "é水.md", "x" * 200 + ".txt",
-             ".hidden.txt", "sub/deep/b.txt", "$(touch x).txt", "a\\b.txt", "c"]  # fmt: skip
+    names = [
+        "a.txt",
+        "..txt",
+        "-rf.txt",
+        "new\nline.txt",
+        "é水.md",
+        "x" * 200 + ".txt",
+        ".hidden.txt",
+        "sub/deep/b.txt",
+        "$(touch x).txt",
+        "a\\b.txt",
+        "c",
+    ]
     contents: list[Callable[[], bytes]] = [
         text.encode,
-        lambda: spoil_bytes(text.encode(), random),
+        lambda: corrupt_bytes(text.encode(), random),
         lambda: random.randbytes(random.choice([0, 1, 5000])),
         lambda: text.encode("utf-16"),
         lambda: b"\xef\xbb\xbf" + text.encode(),
@@ -165,8 +176,8 @@ def spoil_tree(folder: Path, text: str, secret: Path, random: random.Random) -> 
             path.write_bytes(random.choice(contents)())
 
 
-def spoil_graph(content: bytes, random: random.Random) -> bytes:
-    """Change something in an ONNX graph so that it can still be read."""
+def corrupt_graph(content: bytes, random: random.Random) -> bytes:
+    """Change something in an ONNX graph that leaves it readable."""
     model = onnx.load_model_from_string(content)
     graph = model.graph
     kind = random.choice(_GRAPH_KINDS)
@@ -198,7 +209,7 @@ def _types(model: Any, graph: Any, random: random.Random) -> None:
 
 
 def _outside(model: Any, graph: Any, random: random.Random) -> None:
-    """Weights that lie in another file."""
+    """Move weights to another file."""
     tensor = random.choice(graph.initializer)
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -253,12 +264,18 @@ def _header(model: Any, graph: Any, random: random.Random) -> None:
 
 
 _GRAPH_KINDS: list[Callable[[Any, Any, random.Random], None]] = [
-    _weights, _sizes, _types, _outside, _nodes, _ends, _header,
-]  # fmt: skip
+    _weights,
+    _sizes,
+    _types,
+    _outside,
+    _nodes,
+    _ends,
+    _header,
+]
 
 
-def spoil_bundle(folder: Path, random: random.Random) -> str:
-    """Spoil one file of a bundle, and mostly put the hashes right again.
+def corrupt_bundle(folder: Path, random: random.Random) -> str:
+    """Corrupt one file of a bundle, and mostly update its hashes.
 
     Returns:
         What was done, for a failure's message.
@@ -271,24 +288,24 @@ def spoil_bundle(folder: Path, random: random.Random) -> str:
         return _elsewhere(folder, path, random)
     content = path.read_bytes()
     if name.endswith(".onnx") and random.random() < 0.7:
-        how, spoilt = "graph", spoil_graph(content, random)
+        how, corrupted = "graph", corrupt_graph(content, random)
     elif name.endswith(".json") and random.random() < 0.8:
         how = "json"
-        value = spoil_json(json.loads(content), random)
+        value = corrupt_json(json.loads(content), random)
         try:
-            spoilt = json.dumps(value).encode("utf-8", "surrogatepass")
+            corrupted = json.dumps(value).encode("utf-8", "surrogatepass")
         except (RecursionError, ValueError):
-            spoilt = b"[" * 100_000
+            corrupted = b"[" * 100_000
     else:
-        how, spoilt = "bytes", spoil_bytes(content, random)
-    path.write_bytes(spoilt)
+        how, corrupted = "bytes", corrupt_bytes(content, random)
+    path.write_bytes(corrupted)
     if signed:
         sign(folder)
     return f"{name}: {how}{', signed' if signed else ''}"
 
 
 def _elsewhere(folder: Path, path: Path, random: random.Random) -> str:
-    """Exchange two files, or have one lie outside of the bundle's place: not to be read."""
+    """Swap two files, or point to one outside of the bundle, which must not be read."""
     outside = folder.parents[1] / "outside"
     outside.mkdir(exist_ok=True)
     kind = random.randrange(3)
@@ -322,7 +339,7 @@ def _elsewhere(folder: Path, path: Path, random: random.Random) -> str:
 
 
 def sign(folder: Path) -> None:
-    """Put hashes and checksum right, as far as the manifest can still be read."""
+    """Update hashes and checksum, as far as the manifest is still readable."""
     file = folder / BUNDLE_FILE
     try:
         manifest = json.loads(file.read_text(encoding="utf-8", errors="surrogatepass"))

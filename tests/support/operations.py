@@ -1,7 +1,7 @@
-"""What rillet writes, done in processes of their own that can be killed at any moment.
+"""The operations that write files, each in a process that can be killed at any moment.
 
-Run as a program, it is a small server: it imports everything once and forks for each operation,
-so that hundreds of real processes can be killed without importing torch hundreds of times.
+Run as a program, this is a small server. It imports everything once and forks for each operation,
+so that hundreds of processes can be killed without importing torch hundreds of times.
 """
 
 from __future__ import annotations
@@ -25,27 +25,41 @@ PROMPT = "ROMEO: But soft, what light"
 TOKENS = 120
 
 _SMALL = {
-    "code_width": 8, "reservoir_size": 24, "width": 12, "attention_heads": 3,
-    "attention_window": 7, "wave_kernel": 3, "wave_features": 10, "wave_window": 5,
-    "readout_blocks": 2, "hidden": 16, "memory": 20, "key_width": 9, "gate_hidden": 4,
-    "reservoir_density": 0.4, "batch": 4, "chunk": 32, "validate_every": 3,
-    "checkpoint_every": 2, "precision": "fp32",
-}  # fmt: skip
+    "code_width": 8,
+    "reservoir_size": 24,
+    "width": 12,
+    "attention_heads": 3,
+    "attention_window": 7,
+    "wave_kernel": 3,
+    "wave_features": 10,
+    "wave_window": 5,
+    "readout_blocks": 2,
+    "hidden": 16,
+    "memory": 20,
+    "key_width": 9,
+    "gate_hidden": 4,
+    "reservoir_density": 0.4,
+    "batch": 4,
+    "chunk": 32,
+    "validate_every": 3,
+    "checkpoint_every": 2,
+    "precision": "fp32",
+}
 
 
 def train(folder: Path) -> None:
-    """``rillet train``; a run that was interrupted is resumed."""
+    """``rillet train``; an interrupted run is resumed."""
     if (folder / "run" / "training.safetensors").exists():
-        go_on = ["--resume"]
+        resume = ["--resume"]
     else:
-        go_on = ["--overwrite"] if (folder / "run").exists() else []
+        resume = ["--overwrite"] if (folder / "run").exists() else []
     settings = [part for name, value in _SMALL.items() for part in ("--set", f"{name}={value}")]
-    _rillet("train", "--corpus", folder / "corpus.txt", "--out", folder / "run", "--steps", 12,
-            "--threads", 1, "--no-plot", *settings, *go_on)  # fmt: skip
+    files = ["--corpus", folder / "corpus.txt", "--out", folder / "run"]
+    _rillet("train", *files, *["--steps", "12", "--threads", "1", "--no-plot"], *settings, *resume)
 
 
 def export(folder: Path) -> None:
-    """``rillet export``. Its graphs, whose building writes nothing, are taken from ``models/``."""
+    """``rillet export`` with graphs taken from ``models/``, since building them writes nothing."""
     import onnx
 
     from rillet.export.bundle import writer as bundle_writer
@@ -58,12 +72,17 @@ def export(folder: Path) -> None:
 
 def quantize(folder: Path) -> None:
     """``rillet quantize``."""
-    _rillet("quantize", NANO, "--precision", "int8", "--out", folder / "int8", "--tokens", 300,
-            "--text", folder / "corpus.txt", "--max-loss-rise", 1)  # fmt: skip
+    files = ["--text", folder / "corpus.txt", "--out", folder / "int8"]
+    _rillet(
+        "quantize",
+        NANO,
+        *files,
+        *["--precision", "int8", "--tokens", "300", "--max-loss-rise", "1"],
+    )
 
 
 def state(folder: Path) -> None:
-    """A stream that saves itself after each few tokens, and goes on where it was saved."""
+    """A stream that is saved every few tokens and resumes where it was saved."""
     from rillet.runtime import load
 
     path = folder / "stream"
@@ -82,7 +101,7 @@ def state(folder: Path) -> None:
 
 
 def stubborn(folder: Path) -> None:
-    """A stream whose saves may fail, and that goes on."""
+    """A stream that continues when saving fails."""
     from rillet.runtime import StorageError, load
 
     session = load(NANO, "cpu", 1, self_test=False).session()
@@ -98,13 +117,13 @@ def stubborn(folder: Path) -> None:
 
 def generate(folder: Path) -> None:
     """``rillet generate --save-state``."""
-    _rillet("generate", NANO, PROMPT, "--max-new-tokens", 20, "--seed", 5, "--threads", 1,
-            "--save-state", folder / "state")  # fmt: skip
+    options = ["--max-new-tokens", "20", "--seed", "5", "--threads", "1"]
+    _rillet("generate", NANO, PROMPT, *options, "--save-state", folder / "state")
 
 
 def engine(folder: Path) -> None:
-    """``rillet engine build --rebuild``, or without TensorRT what it does with the engine."""
-    os.environ["XDG_CACHE_HOME"] = str(folder)  # where engines go that cannot lie beside a bundle
+    """``rillet engine build --rebuild``; without TensorRT, only the writing of the engine."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # for engines that cannot be stored beside a bundle
     if tensorrt_obstacle() is None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
@@ -114,12 +133,12 @@ def engine(folder: Path) -> None:
 
     key = EngineKey("decode", "a" * 64, "fp32", "tensorrt 10.3.0", "Orin", "8.7", "12.6", "linux")
     place = cache_folder(Bundle.open(folder / "model"))
-    for _ in range(4):  # each another: no two builds give the same bytes
+    for _ in range(4):  # each different, as no two builds give the same bytes
         save_engine(place, os.urandom(1 << 20), key, 1.0)
 
 
 def tensorrt_obstacle() -> str | None:
-    """Why no engine can be built here; ``None`` where one can."""
+    """The reason why no engine can be built here, or ``None``."""
     from rillet.runtime import EngineError
     from rillet.runtime.engines.tensorrt.api import find_tensorrt
 
@@ -131,7 +150,8 @@ def tensorrt_obstacle() -> str | None:
 
 
 OPERATIONS: dict[str, Callable[[Path], None]] = {
-    made.__name__: made for made in (train, export, quantize, state, stubborn, generate, engine)
+    function.__name__: function
+    for function in (train, export, quantize, state, stubborn, generate, engine)
 }
 
 
@@ -143,10 +163,10 @@ def _rillet(*arguments: object) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an operation ended.
+    """The outcome of an operation.
 
     Attributes:
-        status: Its exit status; -9 where it was killed.
+        status: Its exit status; -9 if it was killed.
         said: What it wrote to stdout and stderr.
         seconds: How long it ran.
         events: How often it opened, moved or removed something in its folder.
@@ -159,7 +179,7 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed before its end."""
+        """Whether it was killed before it finished."""
         return self.status == -signal.SIGKILL
 
 
@@ -170,14 +190,14 @@ class Server:
         self._process = process
 
     def run(self, operation: str, folder: Path, **how: Any) -> Ended:
-        """Run one.
+        """Run one operation.
 
         Args:
             operation: Its name.
-            folder: What it works in.
-            how: ``after``: kill it after so many seconds; ``event``: or before it opens, moves or
-                removes something for the so manieth time; ``largest``: bytes that a file may
-                have; ``user``: number of the user to be.
+            folder: The folder it works in.
+            how: ``after``: seconds after which to kill it; ``event``: kill it just before this
+                file operation, counted from 1; ``largest``: the most bytes that a file may
+                have; ``user``: the number of the user to run as.
         """
         request = {"operation": operation, "folder": str(folder), **how}
         assert self._process.stdin is not None
@@ -188,7 +208,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving() -> Iterator[Server]:
-    """Start a server; end it."""
+    """Run a server."""
     tests = str(Path(__file__).parents[1])
     environment = {
         **os.environ,
@@ -244,15 +264,22 @@ def _run(operation: str, folder: str, after: float | None = None, **how: Any) ->
         events = len(counts.read())
     _, status = os.waitpid(child, 0)
     return {
-        "status": os.waitstatus_to_exitcode(status), "said": said,
-        "seconds": time.monotonic() - began, "events": events,
-    }  # fmt: skip
+        "status": os.waitstatus_to_exitcode(status),
+        "said": said,
+        "seconds": time.monotonic() - began,
+        "events": events,
+    }
 
 
 def _do(
-    operation: str, folder: Path, counts: int, speaking: int, event: int | None = None,
-    largest: int | None = None, user: int | None = None,
-) -> None:  # fmt: skip
+    operation: str,
+    folder: Path,
+    counts: int,
+    speaking: int,
+    event: int | None = None,
+    largest: int | None = None,
+    user: int | None = None,
+) -> None:
     """The child: never returns."""
     status = 1
     try:

@@ -1,4 +1,4 @@
-"""What a graph may hold so that every TensorRT from 10.3 on, and ONNX Runtime 1.23, can read it.
+"""What a graph may hold for TensorRT from 10.3 and ONNX Runtime from 1.23 to read it.
 
 The operators are those that the ONNX parser of TensorRT 9.2 and later lists as supported, of which
 graphs may ever have use; the rules are its restrictions, and what other engines refused.
@@ -51,7 +51,7 @@ def complaints(model: onnx.ModelProto) -> list[str]:
 def _nodes(
     graph: onnx.GraphProto, outside: frozenset[str]
 ) -> Iterator[tuple[onnx.NodeProto, frozenset[str]]]:
-    """Every node, inner graphs' too, and the names of the constants that it sees."""
+    """Every node, also of inner graphs, with the names of the constants in its scope."""
     constants = outside | {tensor.name for tensor in graph.initializer}
     constants |= {node.output[0] for node in graph.node if node.op_type == "Constant"}
     for node in graph.node:

@@ -1,4 +1,4 @@
-"""Code that reads a stranger's file, held to what it may do, take and say."""
+"""Limits on what code may do, use and say while it reads an untrusted file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,35 @@ from rillet.runtime import RilletError
 __all__ = ["attempt", "little_memory", "watching"]
 
 SECONDS = 30
-"""Of the processor, for one case; most take some thousandths."""
+"""CPU time for one case; most take milliseconds."""
 
-_WRITES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink",
-           "os.truncate", "os.chmod", "os.chown", "shutil.rmtree", "shutil.move")  # fmt: skip
-_NEVER = ("subprocess.Popen", "os.exec", "os.posix_spawn", "os.system", "os.fork", "pty.spawn",
-          "pickle.find_class", "socket.connect", "socket.bind", "socket.getaddrinfo",
-          "urllib.Request", "shutil.unpack_archive")  # fmt: skip
+_WRITES = (
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "shutil.rmtree",
+    "shutil.move",
+)
+_NEVER = (
+    "subprocess.Popen",
+    "os.exec",
+    "os.posix_spawn",
+    "os.system",
+    "os.fork",
+    "pty.spawn",
+    "pickle.find_class",
+    "socket.connect",
+    "socket.bind",
+    "socket.getaddrinfo",
+    "urllib.Request",
+    "shutil.unpack_archive",
+)
 _LIBRARIES = tuple(
     os.path.realpath(place)
     for place in (sys.prefix, sys.base_prefix, Path(__file__).parents[2], *sys.path)
@@ -70,13 +92,13 @@ sys.addaudithook(_watch)
 
 @contextlib.contextmanager
 def watching(folder: Path) -> Iterator[list[str]]:
-    """Note what is opened, written, loaded or started that has no business to be.
+    """Record every file, library or process that is used without permission.
 
     Args:
         folder: What may be read and written; libraries may be read.
 
     Yields:
-        The list of breaches, which grows.
+        The list of breaches so far.
     """
     global _place
     _breaches.clear()
@@ -88,12 +110,12 @@ def watching(folder: Path) -> Iterator[list[str]]:
 
 
 def attempt(what: str, call: Callable[[], Any], folder: Path | None = None) -> str | None:
-    """``None`` when it works or fails as it should, and what is wrong otherwise.
+    """Call something; ``None`` if it succeeds or fails with a proper error, else the problem.
 
     Args:
-        what: What is tried, for the message.
-        call: What to try.
-        folder: All that it may read and write; not looked at when absent.
+        what: A description for the message.
+        call: What to call.
+        folder: The only folder that it may read and write; not checked when absent.
     """
     before = signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -119,7 +141,7 @@ def attempt(what: str, call: Callable[[], Any], folder: Path | None = None) -> s
 
 
 class TooLong(BaseException):
-    """A case takes longer than any may."""
+    """A case has used up its CPU time."""
 
 
 def _too_long(number: int, frame: Any) -> None:
@@ -128,10 +150,10 @@ def _too_long(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def little_memory(more: int = 3 << 30) -> Iterator[str | None]:
-    """At most some gigabytes more than now.
+    """Limit memory to a few gigabytes more than now.
 
     Yields:
-        Why this system cannot do that; ``None`` where it can.
+        Why this system cannot do that, or ``None``.
     """
     size = Path("/proc/self/statm")
     try:

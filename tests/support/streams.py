@@ -1,4 +1,4 @@
-"""What the tests of the invariants share: streams, and ways to cut them."""
+"""Streams and ways to cut them into chunks, for the tests of the invariants."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ State = dict[str, npt.NDArray[np.generic]]
 
 @st.composite
 def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
-    """A seed for the tokens, a batch size, and the lengths of a stream's chunks."""
+    """A seed for the tokens, a batch size, and the chunk lengths of a stream."""
     chunks = draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
     while sum(chunks) > most:
         chunks.pop()
@@ -23,7 +23,7 @@ def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
 
 
 def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> npt.NDArray[np.int64]:
-    """Pieces of a real text, ``[batch, length]``."""
+    """Random excerpts of a real text, ``[batch, length]``."""
     starts = np.random.default_rng(seed).integers(0, len(tokens) - length, batch)
     return np.stack([np.asarray(tokens[s : s + length], np.int64) for s in starts])
 
@@ -35,7 +35,7 @@ def run_torch(
     chunks: list[int],
     learn: list[float] | None = None,
 ) -> tuple[npt.NDArray[np.float32], State]:
-    """Logits and last state of the PyTorch model, read in chunks."""
+    """Logits and final state of the PyTorch model, fed in chunks."""
     state, parts, start = model.zero_state(len(tokens)), [], 0
     weights = None if learn is None else torch.tensor(learn)
     for length in chunks:
@@ -66,7 +66,7 @@ def assert_same(
     second: tuple[npt.NDArray[np.float32], State],
     tolerance: float,
 ) -> None:
-    """Logits and every state tensor agree."""
+    """Check that logits and every state tensor agree."""
     differences = {"logits": np.abs(first[0] - second[0]).max()}
     assert first[1].keys() == second[1].keys()
     for name, value in first[1].items():
