@@ -15,7 +15,8 @@ from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
 from ..sampling.params import SamplingParams
 from ..streams.encoding import unknown_text
-from ..streams.session import LEARN_MODES, Session
+from ..streams.session import Session
+from ..streams.stream import LEARN_MODES, LearnMode
 from ..streams.text_stream import TextStream
 from .interactive import converse
 from .options import engine_options
@@ -103,7 +104,7 @@ def generate(
     prompt: str,
     file: Path | None,
     count: int,
-    learn: str,
+    learn: LearnMode,
     memory: bool,
     learn_from: Path | None,
     load_state: Path | None,
@@ -143,7 +144,7 @@ def generate(
             if interactive:
                 converse(session, params, _write, interrupt)
                 return
-            interrupted = load_state is not None and not read and session._generation is not None
+            interrupted = load_state is not None and not read and session.can_resume
             resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
             for index in range(count):
                 seed = None if params.seed is None else params.seed + index
