@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..errors import UsageError
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
@@ -105,7 +106,7 @@ def generate(
     streaming: bool,
     stats: bool,
     grammar_file: Path | None,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
     **sampling: Any,
