@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from .beam_search import BeamText, beam_search
-from .encoding import checked_tokens
+from .encoding import checked_tokens, encode_pieces
 from .generation import GeneratedToken, Generation
 from .memory import forget_all, learn_text
 from .score import Score, score_stream
@@ -81,6 +81,16 @@ class Session:
         """Whether there is a generation that :meth:`resume` can continue."""
         return self._generation is not None
 
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the last generation ended, as in :class:`GenerationStats`; ``None`` if it has not."""
+        return None if self._generation is None else self._generation.finish_reason
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the last generation."""
+        return None if self._generation is None else self._generation.stop_string
+
     # Reading.
 
     @exclusive
@@ -97,7 +107,8 @@ class Session:
             The number of tokens read.
         """
         if isinstance(text, str) and len(text) <= _SHORT:
-            count = self._stream.read_text([text])
+            # Encoded, and warned of, before any of it is read.
+            count = self._stream.read_chunks(list(encode_pieces(self.model.tokenizer, [text])))
         else:
             before = self._stream.snapshot()
             try:
@@ -129,10 +140,10 @@ class Session:
             token: The token.
 
         Returns:
-            Log-probabilities of the next, ``[V]``; the next step overwrites them.
+            Log-probabilities of the next, ``[V]``.
         """
         checked_tokens([token], self.model.vocab_size)
-        logits = self._stream.write(token)
+        logits: npt.NDArray[Any] = self._stream.write(token).copy()
         self._drop_owed()
         self._stream.decode(token)
         return logits
@@ -377,14 +388,19 @@ class Session:
         """Return to a moment: what was read or written since is neither remembered nor learnt.
 
         Args:
-            mark: What :meth:`checkpoint` returned, here or in another session of the model.
+            mark: What :meth:`checkpoint` returned, here or in another session of the model, on
+                any engine.
+
+        Raises:
+            UsageError: It is of another model.
         """
-        self._stream.restore(mark)
-        self._generation = None
+        generation = None
         if mark.generation is not None:
-            self._generation = Generation.from_snapshot(
+            generation = Generation.from_snapshot(
                 mark.generation, self.model.tokenizer, self._stream.seen
             )
+        self._stream.restore(mark)
+        self._generation = generation
 
     @exclusive
     def fork(self) -> Session:
