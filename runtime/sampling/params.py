@@ -115,8 +115,15 @@ class SamplingParams:
         return self.top_k, self.top_p, self.min_p, self.typical_p
 
 
-_REALS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty",
-          "frequency_penalty", "presence_penalty")  # fmt: skip
+_REALS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
 
 
 def _real(name: str, value: Any) -> None:

@@ -46,8 +46,10 @@ def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None
         )
     for piece in pieces:
         if not isinstance(piece, str):
-            raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
-                             "give str, and decode bytes first")  # fmt: skip
+            raise UsageError(
+                f"the text to read has a piece of type {type(piece).__name__}; "
+                "give str, and decode bytes first"
+            )
         unknown.update(dict.fromkeys(tokenizer.unknown(piece)))
         yield piece
 
