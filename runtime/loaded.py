@@ -55,6 +55,12 @@ class LoadedModel:
         self.on_finish: Callable[[GenerationStats], object] | None = None
         """Called with the figures of each generation at its end, for metrics."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells the model from others: hashes of weights and tokenizer, and the precision."""
+        names = ("weights_sha256", "tokenizer_sha256", "precision")
+        return {name: self.bundle.manifest.get(name) for name in names}
+
     def sampling(self, params: SamplingParams | None = None, **changes: Any) -> SamplingParams:
         """The bundle's default sampling, or ``params``, with some fields changed.
 

@@ -44,7 +44,8 @@ def generate_in_graph(
     """
     _check_options(generation)
     graph = _GraphCalls(stream, generation)
-    stream.start()
+    if generation.finish_reason is None:
+        stream.start()
     pieces = []
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
