@@ -14,8 +14,12 @@ from pathlib import Path
 import rillet.runtime
 from lib.results import write_results
 from rillet.runtime import Model
+from rillet.runtime.streams.stream import LearnMode
 
 PIECE = 20
+"""Characters of a piece."""
+
+MODES: tuple[LearnMode, ...] = ("read", "all", "none")
 PROMPT = "ROMEO:\nWhat light is this?\n\nJULIET:\n"
 
 
@@ -40,7 +44,7 @@ def main() -> None:
     figures = {}
     print(f"{'learn':6} {'temperature':>11}  repeated")
     for temperature in (0.8, 0.5):
-        for learn in ("read", "all", "none"):
+        for learn in MODES:
             rates = [_rate(model, arguments.tokens, temperature, learn, seed) for seed in range(3)]
             figures[f"{learn} at {temperature}"] = rates
             shown = ", ".join(f"{rate:.1%}" for rate in rates)
@@ -48,7 +52,7 @@ def main() -> None:
     write_results(arguments.json, figures)
 
 
-def _rate(model: Model, tokens: int, temperature: float, learn: str, seed: int) -> float:
+def _rate(model: Model, tokens: int, temperature: float, learn: LearnMode, seed: int) -> float:
     return repeated_share(
         model.generate(
             PROMPT, max_new_tokens=tokens, temperature=temperature, seed=seed, learn=learn
