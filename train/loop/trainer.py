@@ -128,7 +128,7 @@ class DualCNNTrainer:
         model.train()
         with interruptible() as interrupt:
             while run.step < last:
-                losses, norm = self._step(batch, run.step)
+                losses, norm = self.step(batch, run.step)
                 run.step, run.seconds = run.step + 1, clock.seconds()
                 look = self._look(validation)
                 improved = look is not None and self._improves(look)
@@ -172,8 +172,19 @@ class DualCNNTrainer:
             raise TrainingError("there is no folder to resume from; give the trainer one")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
 
-    def _step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
-        """One step of the optimiser."""
+    def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
+        """Take one optimiser step.
+
+        Args:
+            batch: The streams; their state advances.
+            step: The number of the step, from 0.
+
+        Returns:
+            The losses, and the norm of the gradient before clipping.
+
+        Raises:
+            TrainingError: The loss or the gradient is not finite.
+        """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
