@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Ctrl-C that takes effect between two steps."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ __all__ = ["Interrupt", "interruptible"]
 
 
 class Interrupt:
-    """Whether the user has asked to stop.
+    """A request to stop.
 
     Args:
-        then: Called when that happens, in the signal's handler.
+        then: Called from the signal handler when the request arrives.
+
+    Attributes:
+        asked: Whether the user has asked to stop.
+        by: The number of the signal that asked, such as ``SIGINT``.
+        then: What to call; assign another callback when something else is running.
     """
 
     def __init__(self, then: Callable[[], object] | None = None) -> None:
         self.asked = False
         self.by = 0
-        """The signal's number."""
         self.then = then
-        """To be replaced when something else is to be told."""
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let the signal raise ``KeyboardInterrupt``: for waiting, with nothing half done."""
+        """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done."""
         before, self.then = self.then, _raise
         try:
             yield
@@ -37,30 +40,30 @@ class Interrupt:
 
 @contextmanager
 def interruptible(then: Callable[[], object] | None = None) -> Iterator[Interrupt]:
-    """Note the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
+    """Record the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
 
-    A step that is half done cannot be resumed, so whoever runs steps looks at the
-    :class:`Interrupt` between two of them. Outside the main thread signals are left alone.
+    A half-finished step cannot be resumed, so the caller checks the :class:`Interrupt` between
+    steps. Outside the main thread, signals keep their handlers.
 
     Args:
-        then: Called at the first signal, to end what runs.
+        then: Called on the first signal, to stop whatever is running.
 
     Yields:
-        The note.
+        The request, which is not ``asked`` yet.
     """
     interrupt = Interrupt(then)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         if interrupt.asked:
             raise KeyboardInterrupt
         interrupt.asked, interrupt.by = True, number
         if interrupt.then is not None:
             interrupt.then()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:
