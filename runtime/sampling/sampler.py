@@ -126,7 +126,7 @@ class Sampler:
         logits = self._process(logits)
         if self.params.temperature == 0:
             return int(logits.argmax())
-        return _invert(_weights(logits[None], self.params)[0], self._random.random())
+        return _invert(_weights(logits[None], self.params)[0], self.uniform())
 
     def accept(self, token: int) -> None:
         """Make a chosen token part of the text: update penalties, bad words and constraints."""
@@ -154,7 +154,7 @@ class Sampler:
         return _invert(np.exp(weights, out=weights), self._random.random())
 
     def uniform(self) -> float:
-        """The next random number, for a draw made outside this sampler."""
+        """The next uniform random number in [0, 1)."""
         return self._random.random()
 
     def _process(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -100,15 +100,23 @@ def test_prompts_from_files_and_several_texts(
         assert {line["finish_reason"] for line in lines} == {"length"}
 
 
-def test_a_choice_and_a_text_to_learn_from(small_bundle: Path, tmp_path: Path) -> None:
+def test_a_choice_ends_the_text(small_bundle: Path) -> None:
     result = generate(small_bundle, "The ", "--choice", "name", "--choice", "value", "--json")
     answer = json.loads(result.stdout)
     assert answer["text"] in ("name", "value")
     assert answer["finish_reason"] == "choice"
+
+
+def test_a_text_to_learn_from(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("is a name. " * 3)
-    result = generate(small_bundle, "is a ", "--learn-from", notes, "--seed", 1, "--json")
+    options = ("--seed", 1, "--max-new-tokens", 30, "--json")
+    result = generate(small_bundle, "is a ", "--learn-from", notes, *options)
     assert result.returncode == 0, result.stderr
+    session = small_model.session()
+    session.learn(notes.read_text())
+    session.feed("is a ")
+    assert json.loads(result.stdout)["text"] == session.generate(max_new_tokens=30, seed=1)
 
 
 def test_the_interactive_mode_answers_each_line(
