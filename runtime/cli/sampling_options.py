@@ -94,9 +94,7 @@ _OPTIONS = [
         metavar="FILE",
         help="Write only what the grammar in FILE allows (Lark syntax).",
     ),
-    click.option(
-        "--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."
-    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text. Repeatable."),
     click.option(
         "--seed", type=click.IntRange(0), metavar="S", help="The same seed gives the same text."
     ),

@@ -10,7 +10,13 @@ from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["SamplingParams"]
+__all__ = ["LONGEST_BAD_WORD", "SamplingParams"]
+
+LONGEST_BAD_WORD = 256
+"""Bytes. A stream remembers enough of its latest tokens to see where such a word began."""
+
+_LARGEST = 1e30
+"""The largest penalty or bias: beyond it, a sum of several could overflow."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +92,16 @@ class SamplingParams:
                 )
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min_p is {self.min_p}; it must lie between 0 and 1")
-        if self.repetition_penalty <= 0:
+        if not 1 / _LARGEST <= self.repetition_penalty <= _LARGEST:
             raise UsageError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be above 0, such as 1.1"
+                f"repetition_penalty is {self.repetition_penalty}; it must be above 0 and at "
+                "most 1e30, such as 1.1"
             )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) <= _LARGEST:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; it must lie between -1e30 and 1e30"
+                )
         for name in ("max_new_tokens", "top_logprobs"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
@@ -98,6 +110,7 @@ class SamplingParams:
             raise UsageError(f"seed is {self.seed!r}; it must be a whole number, 0 or above")
         for name in ("stop", "bad_words", "choices"):
             object.__setattr__(self, name, _checked_texts(name, getattr(self, name)))
+        _check_bad_words(self.bad_words)
         _check_choices(self.choices)
         for name in ("regex", "grammar"):
             value = getattr(self, name)
@@ -146,7 +159,21 @@ def _checked_texts(name: str, value: Any) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str) or not text:
             raise UsageError(f"{name} has the entry {text!r}; each must be a non-empty text")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(
+                f"{name} has {text!r}, which contains half a surrogate pair; write the whole "
+                "character"
+            )
     return tuple(texts)
+
+
+def _check_bad_words(words: Sequence[str]) -> None:
+    for word in words:
+        if (size := len(word.encode())) > LONGEST_BAD_WORD:
+            raise UsageError(
+                f"bad_words has {word[:40]!r} of {size} bytes; each may have at most "
+                f"{LONGEST_BAD_WORD}, since a stream remembers only its latest text"
+            )
 
 
 def _check_choices(choices: Sequence[str]) -> None:
@@ -167,8 +194,9 @@ def _checked_bias(value: Any) -> dict[int | str, float]:
         if type(token) not in (int, str):
             raise UsageError(f"logit_bias names the token {token!r}; give its number or its text")
         is_real = isinstance(bias, int | float) and not isinstance(bias, bool)
-        if not is_real or not (_is_finite(bias) or bias == -math.inf):
+        if not is_real or not (abs(bias) <= _LARGEST or bias == -math.inf):
             raise UsageError(
-                f"logit_bias adds {bias!r} to {token!r}; it must be a finite number, or -inf"
+                f"logit_bias adds {bias!r} to {token!r}; it must lie between -1e30 and 1e30, or be "
+                "-inf"
             )
     return dict(value)

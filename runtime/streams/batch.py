@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from ..sampling.stats import GenerationStats
 from .encoding import checked_tokens
 from .generation import GeneratedToken, Generation, draw_rows
 from .session import Session
@@ -21,15 +23,22 @@ from .thread_guard import ThreadGuard, exclusive
 __all__ = ["Batch"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Row:
-    """A session of the batch, with what it has lent."""
+    """A session of the batch, with what it has lent and the figures of its generation."""
 
     session: Session
     stream: Stream
     generation: Generation
-    finished: bool
-    """Whether it had nothing to write when it joined."""
+    tokens: int = 0
+    seconds: float = 0.0
+    first_token_seconds: float | None = None
+
+    @property
+    def stats(self) -> GenerationStats:
+        return GenerationStats(
+            self.tokens, self.first_token_seconds, self.seconds, self.generation.finish_reason
+        )
 
 
 class Batch:
@@ -80,8 +89,7 @@ class Batch:
         self._state.resize(place + 1)
         self._state.copy_row(place, stream.state, 0)
         stream.lend("is in a batch; take it out with batch.leave(session)")
-        done = generation.finish_reason is not None
-        self._rows.append(_Row(session, stream, generation, done))
+        self._rows.append(_Row(session, stream, generation))
 
     @exclusive
     def leave(self, session: Session) -> None:
@@ -126,7 +134,7 @@ class Batch:
             self._advance(in_order)
             for row, token in zip(self._rows, in_order, strict=True):
                 row.stream.decode(token)
-        return {row.session: _logits(row) for row in self._rows}
+        return {row.session: _logits(row).copy() for row in self._rows}
 
     @exclusive
     def write(self) -> dict[Session, GeneratedToken]:
@@ -139,11 +147,11 @@ class Batch:
             EngineError: The step failed; every session is where it was.
             UsageError: The constraints of a session leave no token; every session is where it was.
         """
-        for row in [row for row in self._rows if row.finished]:
-            self.leave(row.session)  # it had nothing to write
+        self._release_finished()  # those that had nothing to write
         rows = list(self._rows)
         if not rows:
             return {}
+        began = time.perf_counter()
         generations = [row.generation for row in rows]
         draws = draw_rows(generations, np.stack([_logits(row) for row in rows]))
         try:
@@ -156,9 +164,19 @@ class Batch:
         for row, draw in zip(rows, draws, strict=True):
             text = row.stream.decode(draw.token)
             written[row.session] = row.generation.accept(draw, text)
-            if row.generation.finish_reason is not None:
-                self.leave(row.session)
+        seconds = time.perf_counter() - began
+        for row in rows:
+            row.tokens += 1
+            row.seconds += seconds
+            if row.first_token_seconds is None:
+                row.first_token_seconds = row.seconds
+        self._release_finished()
         return written
+
+    def _release_finished(self) -> None:
+        for row in [row for row in self._rows if row.generation.finish_reason is not None]:
+            self.leave(row.session)
+            self.model.report(row.stats)
 
     def _advance(self, tokens: list[int]) -> None:
         learn = np.asarray([row.stream.learn_written for row in self._rows], np.float32)
@@ -174,6 +192,8 @@ class Batch:
     ) -> list[str]:
         """Continue several prompts at once, each in a stream of its own.
 
+        The streams step together in a batch of their own: sessions of this one are left alone.
+
         Args:
             prompts: The prompts.
             params: How to sample; the bundle's defaults when absent. Stream i has the seed
@@ -182,18 +202,23 @@ class Batch:
 
         Returns:
             A text for each prompt.
+
+        Raises:
+            UsageError: The prompts are one text; a prompt or an option can never work.
         """
+        if isinstance(prompts, str):
+            raise UsageError(f"prompts is one text, {prompts[:40]!r}; give a list of texts")
         base = self.model.sampling(params, **sampling)
         texts: dict[Session, list[str]] = {}
-        for index, prompt in enumerate(prompts):
-            session = Session(self.model)
-            session.feed(prompt)
-            seed = None if base.seed is None else base.seed + index
-            self.join(session, base, seed=seed)
-            texts[session] = []
-        while any(session in texts for session in self):
-            for session, token in self.write().items():
-                if session in texts:
+        with Batch(self.model) as batch:
+            for index, prompt in enumerate(prompts):
+                session = Session(self.model)
+                session.feed(prompt)
+                seed = None if base.seed is None else base.seed + index
+                batch.join(session, base, seed=seed)
+                texts[session] = []
+            while len(batch):
+                for session, token in batch.write().items():
                     texts[session].append(token.text)
         return ["".join(pieces) for pieces in texts.values()]
 

@@ -62,7 +62,7 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
     header = {
         "format": STATE_FORMAT,
         "format_version": STATE_VERSION,
-        **_identity(model),
+        **model.identity,
         "learn": stream.learn,
         "memory": stream.memory,
         "position": snapshot.position,
@@ -103,7 +103,7 @@ def load_stream(model: LoadedModel, path: Path) -> SavedStream:
             f"{path} is damaged or was changed: its checksum does not match its content; go back "
             "to another copy"
         )
-    for name, ours in _identity(model).items():
+    for name, ours in model.identity.items():
         if header.get(name) != ours:
             raise StateError(
                 f"{path} was saved from another model: its {name} is {header.get(name)!r}, and "
@@ -155,6 +155,7 @@ def _parse(
     if generation is not None:
         Generation.from_snapshot(generation, model.tokenizer, seen.copy())  # raises if unsound
     snapshot = Snapshot(
+        model,
         state,
         logits,
         _typed(header["position"], int),
@@ -187,15 +188,6 @@ def _typed(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise ValueError(f"{value!r} is not of type {kind.__name__}")
     return value
-
-
-def _identity(model: LoadedModel) -> dict[str, Any]:
-    manifest = model.bundle.manifest
-    return {
-        "weights_sha256": manifest.get("weights_sha256"),
-        "tokenizer_sha256": manifest.get("tokenizer_sha256"),
-        "precision": manifest.get("precision"),
-    }
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

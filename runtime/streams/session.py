@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from .beam_search import BeamText, beam_search
-from .encoding import checked_tokens
+from .encoding import checked_tokens, encode_pieces
 from .generation import GeneratedToken, Generation
 from .memory import forget_all, learn_text
 from .score import Score, score_stream
@@ -81,6 +81,21 @@ class Session:
         """Whether there is a generation that :meth:`resume` can continue."""
         return self._generation is not None
 
+    @property
+    def last_sampling(self) -> SamplingParams | None:
+        """How the last generation samples, its seed included; ``None`` before the first."""
+        return None if self._generation is None else self._generation.params
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the last generation ended, as in :class:`GenerationStats`; ``None`` if it has not."""
+        return None if self._generation is None else self._generation.finish_reason
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the last generation."""
+        return None if self._generation is None else self._generation.stop_string
+
     # Reading.
 
     @exclusive
@@ -97,7 +112,8 @@ class Session:
             The number of tokens read.
         """
         if isinstance(text, str) and len(text) <= _SHORT:
-            count = self._stream.read_text([text])
+            # Encoded, and warned of, before any of it is read.
+            count = self._stream.read_chunks(list(encode_pieces(self.model.tokenizer, [text])))
         else:
             before = self._stream.snapshot()
             try:
@@ -129,10 +145,10 @@ class Session:
             token: The token.
 
         Returns:
-            Log-probabilities of the next, ``[V]``; the next step overwrites them.
+            Log-probabilities of the next, ``[V]``.
         """
         checked_tokens([token], self.model.vocab_size)
-        logits = self._stream.write(token)
+        logits: npt.NDArray[Any] = self._stream.write(token).copy()
         self._drop_owed()
         self._stream.decode(token)
         return logits
@@ -302,6 +318,7 @@ class Session:
         max_new_tokens: int | None = None,
         *,
         on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
     ) -> TextStream:
         """Continue the last generation: the same options, random numbers and held-back text.
 
@@ -309,6 +326,8 @@ class Session:
             max_new_tokens: Tokens to generate from here; what was left of the first limit when
                 absent.
             on_text: Called with each piece.
+            **sampling: Fields of :class:`SamplingParams` to change from here on; constraints
+                and penalties then begin anew.
 
         Returns:
             An iterator over pieces of text: what would have come without the interruption.
@@ -321,6 +340,14 @@ class Session:
             raise UsageError("the session has no generation to resume; begin one with stream()")
         if max_new_tokens is not None:
             self.model.sampling(max_new_tokens=max_new_tokens)
+        if sampling:
+            left = self._generation.limit - self._generation.count
+            params = self.model.sampling(
+                self._generation.params, **{"max_new_tokens": max(left, 0), **sampling}
+            )
+            successor = self._stream.begin(params)
+            successor.continue_from(self._generation)
+            self._generation = successor
         self._generation.extend(max_new_tokens)
         return TextStream(self._token_stream(self._generation), on_text)
 
@@ -377,14 +404,19 @@ class Session:
         """Return to a moment: what was read or written since is neither remembered nor learnt.
 
         Args:
-            mark: What :meth:`checkpoint` returned, here or in another session of the model.
+            mark: What :meth:`checkpoint` returned, here or in another session of the model, on
+                any engine.
+
+        Raises:
+            UsageError: It is of another model.
         """
-        self._stream.restore(mark)
-        self._generation = None
+        generation = None
         if mark.generation is not None:
-            self._generation = Generation.from_snapshot(
+            generation = Generation.from_snapshot(
                 mark.generation, self.model.tokenizer, self._stream.seen
             )
+        self._stream.restore(mark)
+        self._generation = generation
 
     @exclusive
     def fork(self) -> Session:

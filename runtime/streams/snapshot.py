@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.base import EngineState
+from ..loaded import LoadedModel
 
 __all__ = ["Snapshot"]
 
@@ -18,6 +19,7 @@ class Snapshot:
     """A moment of a stream: :meth:`Session.checkpoint` takes it, :meth:`Session.rollback` returns.
 
     Attributes:
+        model: The model.
         state: The engine's state, one row.
         logits: Log-probabilities of the next token, ``[V]``; ``None`` before the first.
         position: Tokens read and written.
@@ -27,6 +29,7 @@ class Snapshot:
         generation: The generation that was under way, as JSON values.
     """
 
+    model: LoadedModel
     state: EngineState
     logits: npt.NDArray[Any] | None
     position: int

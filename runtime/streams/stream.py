@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..engines.base import EngineState
 from ..errors import UsageError
 from ..loaded import LoadedModel
-from ..sampling.params import SamplingParams
+from ..sampling.params import LONGEST_BAD_WORD, SamplingParams
 from .encoding import encode_pieces
 from .generation import GeneratedToken, Generation
 from .snapshot import Snapshot
@@ -24,8 +24,8 @@ LEARN_MODES: tuple[LearnMode, ...] = get_args(LearnMode)
 
 _CLOSED = "is closed; open a new one with model.session()"
 
-_RECENT = 64
-"""Tokens whose text a stream remembers, so that a bad word that begins in a prompt is seen."""
+_RECENT = LONGEST_BAD_WORD
+"""Tokens that a stream remembers, so that a bad word that begins in a prompt is seen."""
 
 
 class Stream:
@@ -136,8 +136,12 @@ class Stream:
         Returns:
             The number of tokens read. If a piece or the engine fails, those before it were read.
         """
+        return self.read_chunks(encode_pieces(self.model.tokenizer, pieces), learn)
+
+    def read_chunks(self, chunks: Iterable[list[int]], learn: float | None = None) -> int:
+        """Read lists of tokens, none of them empty; see :meth:`read_text`."""
         count = 0
-        for tokens in encode_pieces(self.model.tokenizer, pieces):
+        for tokens in chunks:
             self.read(np.asarray([tokens], np.int64), learn)
             count += len(tokens)
         return count
@@ -209,6 +213,7 @@ class Stream:
         state = self.model.engine.zero_state()
         state.copy_row(0, self.state, 0)
         return Snapshot(
+            self.model,
             state,
             None if self.logits is None else self.logits.copy(),
             self.position,
@@ -218,8 +223,20 @@ class Stream:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Return to a moment of this stream, or of another stream of the model."""
-        self.state.copy_row(0, snapshot.state, 0)
+        """Return to a moment of this stream, or of another stream of the model, on any engine.
+
+        Raises:
+            UsageError: The snapshot is of another model.
+        """
+        if snapshot.model is self.model:
+            self.state.copy_row(0, snapshot.state, 0)
+        elif snapshot.model.identity == self.model.identity:
+            self.state.write(snapshot.state.read())
+        else:
+            raise UsageError(
+                f"the snapshot is of another model, {snapshot.model.bundle.path}, than the "
+                f"session, {self.model.bundle.path}; return to one of the same bundle"
+            )
         self.logits = None if snapshot.logits is None else snapshot.logits.copy()
         self.position = snapshot.position
         self._decoder.pending = snapshot.pending

@@ -54,7 +54,7 @@ def test_command_line_options_equal_python_options(small_bundle: Path, small_mod
     expected = small_model.generate("The ", bad_words=["th", "e "], **options)
     assert result.stdout == f"The {expected}\n"
     assert "60 tokens" in result.stderr
-    assert "on CPUExecutionProvider; ended by length" in result.stderr
+    assert "on CPUExecutionProvider, seed 3; ended by length" in result.stderr
 
 
 def test_a_saved_stream_continues_in_the_next_command(
