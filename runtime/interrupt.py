@@ -14,54 +14,48 @@ __all__ = ["Interrupt", "interruptible"]
 class Interrupt:
     """A request to stop.
 
-    Args:
-        then: Called from the signal handler when the request arrives.
-
     Attributes:
-        asked: Whether the user has asked to stop.
-        by: The number of the signal that asked, such as ``SIGINT``.
-        then: What to call; assign another callback when something else is running.
+        requested: Whether a signal has asked to stop.
+        signal_number: The signal that did, such as ``SIGINT``; 0 before that.
+        callback: Called from the signal handler, to stop whatever is running; may be replaced.
     """
 
-    def __init__(self, then: Callable[[], object] | None = None) -> None:
-        self.asked = False
-        self.by = 0
-        self.then = then
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal_number = 0
+        self.callback: Callable[[], object] | None = None
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
+    def raise_at_once(self) -> Iterator[None]:
         """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done."""
-        before, self.then = self.then, _raise
+        before, self.callback = self.callback, _raise
         try:
             yield
         finally:
-            self.then = before
+            self.callback = before
 
 
 @contextmanager
-def interruptible(then: Callable[[], object] | None = None) -> Iterator[Interrupt]:
+def interruptible() -> Iterator[Interrupt]:
     """Record the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
 
     A half-finished step cannot be resumed, so the caller checks the :class:`Interrupt` between
     steps. Outside the main thread, signals keep their handlers.
 
-    Args:
-        then: Called on the first signal, to stop whatever is running.
-
     Yields:
-        The request, which is not ``asked`` yet.
+        The request, not made yet.
     """
-    interrupt = Interrupt(then)
+    interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
     def record(number: int, frame: FrameType | None) -> None:
-        if interrupt.asked:
+        if interrupt.requested:
             raise KeyboardInterrupt
-        interrupt.asked, interrupt.by = True, number
-        if interrupt.then is not None:
-            interrupt.then()
+        interrupt.requested, interrupt.signal_number = True, number
+        if interrupt.callback is not None:
+            interrupt.callback()
 
     before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

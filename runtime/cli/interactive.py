@@ -38,7 +38,7 @@ def converse(
     while True:
         if sys.stdin.isatty():
             click.echo("> ", err=True, nl=False)
-        with interrupt.at_once():
+        with interrupt.raise_at_once():
             line = sys.stdin.readline()
         if not line:
             return
@@ -49,14 +49,14 @@ def converse(
             warnings.simplefilter("ignore", UnknownCharacterWarning)
             session.feed(line if line.endswith("\n") else line + "\n")
         stream = session.stream(params, stop=params.stop or "\n")
-        interrupt.then = stream.cancel
+        interrupt.callback = stream.cancel
         for piece in stream:
             write(piece)
-        interrupt.then = None
+        interrupt.callback = None
         write("\n")
-        if interrupt.by == signal.SIGTERM:
+        if interrupt.signal_number == signal.SIGTERM:
             return
-        interrupt.asked = False
+        interrupt.requested = False
 
 
 def _run_command(session: Session, line: str) -> None:
