@@ -132,7 +132,7 @@ class DualCNNTrainer:
                 run.step, run.seconds = run.step + 1, clock.seconds()
                 look = self._look(validation)
                 improved = look is not None and self._improves(look)
-                ending = interrupt.asked or run.step == last
+                ending = interrupt.requested or run.step == last
                 if look is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
                 if on_progress and (look is not None or run.step % config.report_every == 0):
@@ -157,7 +157,7 @@ class DualCNNTrainer:
                             best=improved,
                         )
                     )
-                if interrupt.asked:
+                if interrupt.requested:
                     raise KeyboardInterrupt
                 waited = (run.step - run.best_step) // config.validate_every
                 if config.patience and run.best is not None and waited >= config.patience:
