@@ -129,7 +129,7 @@ def test_naive_variant_computes_the_same(tokens: torch.Tensor) -> None:
 
 
 def test_naive_variant_ends_with_its_block() -> None:
-    before = stream_memory.recall
+    before = stream_memory.recall_tokens
     with naive():
-        assert stream_memory.recall is not before
-    assert stream_memory.recall is before
+        assert stream_memory.recall_tokens is not before
+    assert stream_memory.recall_tokens is before
