@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.bundle import Bundle
+from ..runtime.engines.base import Provider
 from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.ort.host_engine import OnnxEngine
 from ..runtime.engines.select import open_engine
@@ -103,7 +104,7 @@ def verify(
     bundle: Bundle | str | Path,
     checkpoint: Checkpoint | str | Path,
     *,
-    engines: Sequence[str] = ("cpu",),
+    engines: Sequence[Provider] = ("cpu",),
     steps: int = STEPS,
     long: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -158,7 +159,7 @@ def verify(
 
 
 def verify_total(
-    bundle: Bundle | str | Path, engines: Sequence[str], steps: int, long: bool
+    bundle: Bundle | str | Path, engines: Sequence[Provider], steps: int, long: bool
 ) -> int:
     """Tokens that :func:`verify` reads, for a progress bar."""
     bundle = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)

@@ -49,7 +49,8 @@ class Bundle:
             BundleError: There is no bundle, it is of a newer format, or a file is
                 missing, damaged or outside the folder.
         """
-        path = Path(path)
+        # Resolved, so that graphs that load later are found whatever the working folder is then.
+        path = Path(path).resolve()
         manifest = _read_manifest(path)
         bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
         for name, wanted in bundle.hashes().items():
@@ -115,6 +116,16 @@ class Bundle:
     def last_logits(self) -> bool:
         """Whether the prefill graph predicts after the last token of a call only."""
         return bool(self.manifest["graphs"]["prefill"].get("logits") == "last")
+
+    @property
+    def independent_rows(self) -> bool:
+        """Whether the graphs compute each row of a batch from nothing but that row.
+
+        Dynamic int8 does not: it takes one scale for all rows of a call.
+        """
+        quantization = self.manifest.get("quantization")
+        method = quantization.get("method") if isinstance(quantization, dict) else None
+        return method != "dynamic"
 
     def generation_defaults(self) -> dict[str, Any]:
         """The default sampling, by Hugging Face's names."""

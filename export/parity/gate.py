@@ -109,7 +109,7 @@ class ParityReport:
 @torch.no_grad()
 def compare(
     model: DualCNN,
-    engine: Engine[Any],
+    engine: Engine,
     graph: str,
     tokens: npt.NDArray[Any],
     text: str,
@@ -175,7 +175,7 @@ def compare_state(
 def run_gate(
     model: DualCNN,
     tokenizer: Tokenizer,
-    engine: Engine[Any],
+    engine: Engine,
     precision: str = "fp32",
     steps: int = STEPS,
     progress: Callable[[int], object] | None = None,
@@ -252,7 +252,7 @@ def table(comparisons: list[Comparison]) -> str:
 
 
 def _read(
-    engine: Engine[Any],
+    engine: Engine,
     state: Any,
     graph: str,
     span: npt.NDArray[Any],
@@ -264,7 +264,7 @@ def _read(
         return np.stack(steps, axis=1), np.arange(span.shape[1])
     parts, places, at = [], [], 0
     # A graph that predicts after the last token only gives one row for each chunk.
-    last = getattr(engine, "last_logits", False)
+    last = engine.last_logits
     for part in _cut(span, random):
         logits = engine.prefill(part, state, last=last)
         at += part.shape[1]

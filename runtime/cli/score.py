@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..model import load
 from .options import engine_options, progress_bar
 from .text_files import read_pieces
@@ -18,13 +19,17 @@ __all__ = ["score_command"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
-    "--memory/--no-memory", default=True, show_default=True,
+    "--memory/--no-memory",
+    default=True,
+    show_default=True,
     help="Let the stream learn from what it has read of FILE.",
-)  # fmt: skip
+)
 @click.option(
-    "--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    "--learn-from",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
     help="Let the memory learn this file first, to see what it is worth.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
 @engine_options
 def score_command(
@@ -33,7 +38,7 @@ def score_command(
     memory: bool,
     learn_from: Path | None,
     as_json: bool,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
 ) -> None:
