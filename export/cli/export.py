@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..api import export_with_report
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
@@ -85,14 +85,13 @@ def export(
         parity_steps=parity_steps,
     )
     total = gate_total(parity_steps) + (GENERATED if generate else 0)
-    with progress_bar(total, "token", "parity") as bar:
+    with ProgressBar("parity", total) as bar:
 
         def note(what: str) -> None:
-            bar.set_description(f"building {what}" if what.endswith(".onnx") else what)
+            bar.update(0, f"building {what}" if what.endswith(".onnx") else what)
 
         def read(tokens: int) -> None:
-            bar.set_description("parity", refresh=False)
-            bar.update(tokens)
+            bar.update(tokens, "")
 
         bundle, report = export_with_report(
             run, out, options, precision, text, max_loss_rise, read, note

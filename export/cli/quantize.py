@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ...runtime.bundle import Bundle
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..quantization.conversions import METHODS, PRECISIONS
 from ..quantization.held_out import TOKENS
 from ..quantization.lower_precision import quantize, quantize_total
@@ -67,7 +67,7 @@ def quantize_command(
     """Lower the precision of BUNDLE, if its loss does not rise by more than is allowed."""
     source = Bundle.open(bundle)
     # Of a whole text nobody knows the length yet; the bar then runs over what is usual.
-    with progress_bar(quantize_total(tokens), "token", "measuring") as bar:
+    with ProgressBar("measuring", quantize_total(tokens)) as bar:
         made = quantize(
             source,
             out,
