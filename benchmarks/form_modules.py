@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rillet.export.graphs.decode_cnns import DecodeReadout, DecodeWaves, _Gated
-from rillet.export.graphs.decode_graph import _Reservoir
+from rillet.export.graphs.decode_cnns import DecodeReadout, DecodeWaves, GatedLayer
 from rillet.export.graphs.decode_memory import DecodeMemory
+from rillet.export.graphs.decode_step import DecodeReservoir
 from rillet.train import DualCNN
 from rillet.train.model.readout_cnn import ReadoutCNN
 from rillet.train.model.recall import _split
@@ -26,7 +26,7 @@ class Filters(DecodeReadout):
         if form == "conv":
             # A grouped convolution keeps the outputs of a feature together, as in training.
             self.filters = inner.filters.detach().reshape(self.width, 1, -1)
-            self.mix = _Gated(inner.mix)
+            self.mix = GatedLayer(inner.mix)
 
     def forward(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """As the exporter's."""
@@ -57,7 +57,7 @@ class SeparateContexts(DecodeWaves):
         return self.norm(self.emit(x)), tuple(present)
 
 
-class Recurrence(_Reservoir):
+class Recurrence(DecodeReservoir):
     """The reservoir with its product in blocks (``matmul`` or ``conv``), or with ``none``."""
 
     def __init__(self, model: DualCNN, form: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ import machine
 from form_modules import Filters, Memory, Recurrence, ScatterAdd, SeparateContexts, parts_width
 from graphs import STEPS, make_model, some_tokens
 from plain_export import export_step
-from rillet.export.graphs import decode_memory
-from rillet.export.graphs.decode_graph import DecodeStep
+from rillet.export.graphs.decode_memory import WeightsByToken
+from rillet.export.graphs.decode_step import DecodeStep
 from rillet.train import DualCNN
 from rillet.train.config.presets import PRESETS
 from stepping import Burst, Steps, least_times
@@ -112,8 +111,7 @@ def collect(model: DualCNN) -> Forms:
         other = model if size == config.vocab_size else make_model(config.replace(vocab_size=size))
         reads = {"scatter with addition": ScatterAdd(size)}
         for name, widest in (("one-hot", size), ("two digits", 0)):
-            with mock.patch.object(decode_memory, "_WIDEST", widest):
-                reads[name] = decode_memory._Followed(size)
+            reads[name] = WeightsByToken(size, widest)
         for name, read in reads.items():
             forms.add(f"read, V = {size:,}: {name}", other, memory__followed=read)
     return forms

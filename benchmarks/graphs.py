@@ -25,9 +25,9 @@ from baselines import matched_gru
 from generating import Generation, check_same_tokens, host_sampler
 from plain_export import export_recurrent, plain_graph
 from rillet.export.graphs.build import decode_graph, prefill_graph
-from rillet.export.graphs.decode_graph import DecodeStep
-from rillet.export.graphs.generate_graph import generate_graph
-from rillet.export.graphs.scatter_read import scatter_read
+from rillet.export.graphs.decode_step import DecodeStep
+from rillet.export.graphs.generate import generate_graph
+from rillet.export.graphs.scatter_read import read_by_scatter
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
 from rillet.train.config.presets import PRESETS
@@ -95,7 +95,7 @@ def measure(
         graph = decode if size == capacity else decode_graph(other)
         add_step(rows, notes, other, graph, tokens)
     if capacity:
-        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", scatter_read(decode)
+        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", read_by_scatter(decode)
         check(Steps(fast, tokens[:STEPS]), model, tokens, name)
         rows[name], notes[name] = steps(fast, tokens, model), f"{len(fast.graph.node)} nodes"
     for last in (False, True):
@@ -188,7 +188,7 @@ def add_generation(
     rows: dict[str, Burst], model: DualCNN, decode: onnx.ModelProto, tokens: np.ndarray
 ) -> None:
     """K tokens for one call, and the same tokens by stepping and the host's sampler."""
-    graph = generate_graph(scatter_read(decode))
+    graph = generate_graph(read_by_scatter(decode))
     for name, params in SAMPLING.items():
         check_same_tokens(graph, decode, params, tokens[0], GENERATED)
         inside = Generation(graph, params, GENERATED, calls=STEPS // GENERATED)

@@ -57,6 +57,11 @@ class Engine(Protocol[S]):
         ...
 
     @property
+    def last_logits(self) -> bool:
+        """Whether a call of the prefill graph predicts only after its last token."""
+        ...
+
+    @property
     def threads(self) -> int:
         """Threads that one call may use."""
         ...

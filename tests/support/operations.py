@@ -51,7 +51,8 @@ def export(folder: Path) -> None:
     from rillet.export.bundle import writer as bundle_writer
 
     kinds = ("decode", "prefill", "generate")
-    bundle_writer._graphs = lambda *_: {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
+    graphs = {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
+    bundle_writer.build_graphs = lambda *_: graphs
     run = ROOT / "models" / "checkpoints" / NANO.name
     _rillet("export", run, "--out", folder / "bundle", "--parity-steps", 50)
 
