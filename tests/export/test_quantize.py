@@ -78,17 +78,17 @@ def test_lowered_bundles_verify_and_generate(
     assert bundle.manifest["precision"] == precision
     for same in ("state", "model", "weights_sha256", "tokenizer_sha256", "training"):
         assert bundle.manifest[same] == before.manifest[same], same
-    found = bundle.manifest["quantization"]
-    assert found["method"] == method
-    assert found["tokens"] == 600
+    cost = bundle.manifest["quantization"]
+    assert cost["method"] == method
+    assert cost["tokens"] == 600
     for loss in ("loss", "step_loss"):
-        assert found[loss] - found[f"{loss}_fp32"] < 0.05
+        assert cost[loss] - cost[f"{loss}_fp32"] < 0.05
     model = load(bundle.path)
     assert set(verify_golden(model)) == {"prefill", "decode"}
     assert model.generate("The ", max_new_tokens=40, seed=3)
     card = (bundle.path / "README.md").read_text()
     assert precision in card
-    assert f"{found['loss']:.4f}" in card
+    assert f"{cost['loss']:.4f}" in card
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
@@ -176,7 +176,9 @@ def test_the_recurrence_is_lowered_on_request(source: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
-def test_batches_and_chunkings_agree(lowered: Callable[..., Bundle], precision: str, method: str) -> None:
+def test_batches_and_chunkings_agree(
+    lowered: Callable[..., Bundle], precision: str, method: str
+) -> None:
     """Equal results for any batch and chunking, unless the method rounds inputs to int8."""
     engine = load(lowered(precision, method).path).engine
     tokens = np.random.default_rng(6).integers(0, engine.vocab_size, (3, 50))
@@ -222,7 +224,9 @@ def test_quantising_twice_gives_the_same_bytes(
             assert (first.path / name).read_bytes() == data, name
 
 
-def test_bad_requests_are_refused(lowered: Callable[..., Bundle], source: Path, tmp_path: Path) -> None:
+def test_bad_requests_are_refused(
+    lowered: Callable[..., Bundle], source: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     int8 = lowered("int8", "weight-only").path
     with pytest.raises(UsageError, match=r"is already in int8.*give the fp32 bundle"):
@@ -285,13 +289,13 @@ def test_only_the_held_out_part_of_the_training_text_is_measured(
     manifest["checksum"] = checksum(manifest)
     (copy / "bundle.json").write_text(json.dumps(manifest))
     options = {**LOOSE, "tokens": None}
-    found = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
-    assert found["tokens"] == 2_000 - 1
-    assert found["text"] == "corpus.txt"
-    assert found["text_sha256"] == sha256_bytes(corpus.read_bytes())
-    found = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
-    assert found["tokens"] < 2_000
-    assert found["text_sha256"] == sha256_bytes(other.read_bytes())
+    cost = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
+    assert cost["tokens"] == 2_000 - 1
+    assert cost["text"] == "corpus.txt"
+    assert cost["text_sha256"] == sha256_bytes(corpus.read_bytes())
+    cost = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
+    assert cost["tokens"] < 2_000
+    assert cost["text_sha256"] == sha256_bytes(other.read_bytes())
 
 
 def test_static_scales_are_the_calibrated_ranges(source: Path) -> None:
@@ -325,24 +329,24 @@ def test_shipped_model_keeps_its_loss(
     text = tmp_path / "tinyshakespeare.txt"
     text.write_text(tinyshakespeare, encoding="utf-8")
     bundle = quantize(SHIPPED, tmp_path / "out", precision, method=method, text=text, tokens=8_000)
-    found = bundle.manifest["quantization"]
-    assert "held out" in found["part"]
+    cost = bundle.manifest["quantization"]
+    assert "held out" in cost["part"]
     limit = {"fp16": 0.001, "int8": 0.01, "int4": 0.05}[precision]
-    assert abs(found["loss"] - found["loss_fp32"]) <= limit
+    assert abs(cost["loss"] - cost["loss_fp32"]) <= limit
     assert bundle.graph("decode").stat().st_size < (SHIPPED / "decode.onnx").stat().st_size
     verify_golden(load(bundle.path))
 
 
 def test_dynamic_products_cannot_saturate(lowered: Callable[..., Bundle]) -> None:
     """A pair of products of 8 by 7 bits fits 16 bits, as processors without VNNI require."""
-    found = 0
+    checked = 0
     for model in graphs(lowered("int8", "dynamic")).values():
         for graph, _ in walk(model.graph):
             for tensor in graph.initializer:
                 if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2:
-                    found += 1
+                    checked += 1
                     assert np.abs(numpy_helper.to_array(tensor).astype(int)).max() <= 64
-    assert found
+    assert checked
 
 
 @pytest.mark.tensorrt

@@ -71,7 +71,9 @@ def test_the_recurrence_is_lowered_on_request(
         assert row["outputs"]["reservoir"]["max"] > 1e-6
 
 
-def test_fp16_lowers_as_many_products_as_the_tolerance_allows(nano: Checkpoint, nano_bundle: Path, tmp_path: Path) -> None:
+def test_fp16_lowers_as_many_products_as_the_tolerance_allows(
+    nano: Checkpoint, nano_bundle: Path, tmp_path: Path
+) -> None:
     """The default 5e-3 passes the gate; a wide tolerance lowers every product."""
     lowered = quantize(nano_bundle, tmp_path / "out", "fp16", tokens=500)
     report = verify(lowered, nano, steps=500).check()
@@ -82,9 +84,7 @@ def test_fp16_lowers_as_many_products_as_the_tolerance_allows(nano: Checkpoint, 
     assert 0 < sizes[0] <= sizes[1] == 2 * every
 
 
-def test_int8_is_judged_by_its_loss(
-    small: Checkpoint, small_bundle: Path, tmp_path: Path
-) -> None:
+def test_int8_is_judged_by_its_loss(small: Checkpoint, small_bundle: Path, tmp_path: Path) -> None:
     """Logits beyond float32's tolerance are reported, and the report passes."""
     lowered = quantize(small_bundle, tmp_path / "out", "int8", tokens=300)
     report = verify(lowered, small, steps=200)
@@ -92,7 +92,9 @@ def test_int8_is_judged_by_its_loss(
     assert report.comparisons[0].outputs["logits"].largest > 1e-4
 
 
-def test_options_that_do_not_fit_the_precision_are_refused(small_bundle: Path, tmp_path: Path) -> None:
+def test_options_that_do_not_fit_the_precision_are_refused(
+    small_bundle: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=r"max_difference is 0\.1 for int8"):
         quantize(small_bundle, tmp_path / "out", "int8", max_difference=0.1)
     with pytest.raises(UsageError, match="static int8 cannot lower the recurrence"):
