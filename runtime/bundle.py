@@ -49,7 +49,8 @@ class Bundle:
             BundleError: There is no bundle, it is of a newer format, or a file is
                 missing, damaged or outside the folder.
         """
-        path = Path(path)
+        # Resolved, so that graphs that load later are found whatever the working folder is then.
+        path = Path(path).resolve()
         manifest = _read_manifest(path)
         bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
         for name, wanted in bundle.hashes().items():

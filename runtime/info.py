@@ -1,15 +1,14 @@
-"""What a loaded model is, where it runs, and what a stream of it takes."""
+"""What a loaded model is, where it runs, and what a stream of it costs."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .model import Model
+from .loaded import LoadedModel
 
 __all__ = ["ModelInfo"]
 
@@ -53,7 +52,7 @@ class ModelInfo:
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, model: Model) -> ModelInfo:
+    def of(cls, model: LoadedModel) -> ModelInfo:
         """Look it up."""
         bundle = model.bundle
         manifest = bundle.manifest

@@ -33,7 +33,7 @@ PROGRAM = """
 import platform, sys
 import numpy, onnxruntime
 import rillet.runtime
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 model = rillet.runtime.load(sys.argv[1], "cpu")
 print("python", platform.python_version(), platform.machine(), "onnxruntime",
       onnxruntime.__version__, "numpy", numpy.__version__, "rillet", rillet.runtime.__version__)

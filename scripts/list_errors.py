@@ -39,7 +39,6 @@ SENTENCES = {
     ),
     "runtime/engines/ort/device_engine.py:_load": ("runtime/engines/ort/providers.py:obstacle",),
     "runtime/engines/select.py:open_engine": ("runtime/engines/select.py:open_engine",),
-    "runtime/verify.py:_verify": ("runtime/verify.py:_sentence",),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ..runtime.errors import UsageError
 from ..runtime.sampling.sampler import Sampler, SamplingParams
-from ..runtime.streams.session import LEARN_MODES
+from ..runtime.streams.stream import LEARN_MODES
 from ..runtime.tokenizer import Tokenizer
 from .model.dual_cnn import DualCNN
 

@@ -191,8 +191,8 @@ def _tried(bundle: Bundle, api: TensorrtApi, record: EngineRecord, say: Any) -> 
         say(f"{record.path.name} was not tried: there is no GPU here.")
         return record
     from ..engines.tensorrt.engine import TensorrtEngine
+    from ..golden import verify_golden
     from ..model import Model
-    from ..verify import verify_golden
 
     graph = record.key.graph
     try:

@@ -15,95 +15,87 @@ from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
 from ..sampling.params import SamplingParams
 from ..streams.encoding import unknown_text
-from ..streams.session import LEARN_MODES, Session
+from ..streams.session import Session
+from ..streams.stream import LEARN_MODES, LearnMode
 from ..streams.text_stream import TextStream
 from .interactive import converse
 from .options import engine_options
+from .sampling_options import sampling_options
 from .text_files import read_pieces
 
 __all__ = ["generate"]
 
 _BITE = 2_048
-"""Tokens of a prompt that are read before Ctrl-C is looked for again: a quarter of a second."""
+"""Tokens of a prompt read before Ctrl-C is looked for again: a quarter of a second."""
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("prompt", default="")
 @click.option(
-    "--file", "-f", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    "--file",
+    "-f",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
     help="Read the prompt from this file; - is standard input.",
-)  # fmt: skip
-@click.option(
-    "--max-new-tokens", type=click.IntRange(0), metavar="N",
-    help="Tokens to generate. Default: the bundle's, or 200; with --load-state what was left.",
-)  # fmt: skip
-@click.option(
-    "--temperature", type=click.FloatRange(0), metavar="T",
-    help="Divides the logits; 0 always takes the likeliest token. Default: the bundle's.",
-)  # fmt: skip
-@click.option(
-    "--top-k", type=click.IntRange(0), metavar="K",
-    help="Keep the K likeliest tokens; 0 keeps all.",
-)  # fmt: skip
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P",
-    help="Keep the smallest set of likeliest tokens that reaches this probability.",
-)  # fmt: skip
-@click.option(
-    "--min-p", type=click.FloatRange(0, 1), metavar="P",
-    help="Keep tokens at least this fraction as likely as the likeliest.",
-)  # fmt: skip
-@click.option(
-    "--typical-p", type=click.FloatRange(0, 1, min_open=True), metavar="P",
-    help="Keep the tokens of most typical surprise that reach this probability.",
-)  # fmt: skip
-@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), metavar="X",
-              help="Above 1: what was read or written becomes less likely.")  # fmt: skip
-@click.option("--frequency-penalty", type=float, metavar="X",
-              help="Subtracted from a logit for each time that its token was written.")  # fmt: skip
-@click.option("--presence-penalty", type=float, metavar="X",
-              help="Subtracted from a logit once its token was written.")  # fmt: skip
-@click.option("--bad-word", "bad_words", multiple=True, metavar="TEXT",
-              help="Never write this. May be given several times.")  # fmt: skip
-@click.option("--choice", "choices", multiple=True, metavar="TEXT",
-              help="Write one of these and nothing else. Give it several times.")  # fmt: skip
-@click.option("--regex", metavar="PATTERN",
-              help="Write only what this regular expression matches.")  # fmt: skip
-@click.option("--grammar", "grammar_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write only what the grammar in this file allows (Lark's syntax).")  # fmt: skip
-@click.option("--stop", multiple=True, metavar="TEXT",
-              help="End before this text. May be given several times.")  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), metavar="S", help="The same seed gives the same text."
 )
-@click.option("--n", "count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-              help="Texts to generate; each has the next seed.")  # fmt: skip
+@sampling_options
 @click.option(
-    "--learn", type=click.Choice(LEARN_MODES), default="read", show_default=True,
+    "--n",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Texts to generate; each takes the next seed.",
+)
+@click.option(
+    "--learn",
+    type=click.Choice(LEARN_MODES),
+    default="read",
+    show_default=True,
     help="What the stream's memory stores: what it reads, all, or nothing.",
-)  # fmt: skip
-@click.option("--memory/--no-memory", default=True, show_default=True,
-              help="Whether the stream has a memory.")  # fmt: skip
-@click.option("--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
-              help="Let the memory learn this file first.")  # fmt: skip
-@click.option("--load-state", type=click.Path(path_type=Path), metavar="FILE",
-              help="Go on with a saved stream; without PROMPT, in mid-sentence.")  # fmt: skip
-@click.option("--save-state", type=click.Path(path_type=Path), metavar="FILE",
-              help="Save the stream at the end, or on Ctrl-C.")  # fmt: skip
-@click.option("--interactive", "-i", is_flag=True,
-              help="Read lines and answer each, all in one stream.")  # fmt: skip
+)
+@click.option(
+    "--memory/--no-memory", default=True, show_default=True, help="Give the stream a memory."
+)
+@click.option(
+    "--learn-from",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
+    help="Teach the memory this file first.",
+)
+@click.option(
+    "--load-state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Continue a saved stream; without PROMPT, in mid-sentence.",
+)
+@click.option(
+    "--save-state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Save the stream at the end, or on Ctrl-C.",
+)
+@click.option(
+    "--interactive", "-i", is_flag=True, help="Read lines and answer each, all in one stream."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each text.")
-@click.option("--stream/--no-stream", "streaming", default=True, show_default=True,
-              help="Write the text as it comes, or at its end.")  # fmt: skip
-@click.option("--stats", is_flag=True, help="Say how fast it was, on stderr.")
+@click.option(
+    "--stream/--no-stream",
+    "streaming",
+    default=True,
+    show_default=True,
+    help="Write the text as it comes, or all at once.",
+)
+@click.option("--stats", is_flag=True, help="Report the speed, on stderr.")
 @engine_options
 def generate(
     bundle: Path,
     prompt: str,
     file: Path | None,
     count: int,
-    learn: str,
+    learn: LearnMode,
     memory: bool,
     learn_from: Path | None,
     load_state: Path | None,
@@ -143,7 +135,7 @@ def generate(
             if interactive:
                 converse(session, params, _write, interrupt)
                 return
-            interrupted = load_state is not None and not read and session._generation is not None
+            interrupted = load_state is not None and not read and session.can_resume
             resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
             for index in range(count):
                 seed = None if params.seed is None else params.seed + index
@@ -212,9 +204,13 @@ def _show(
 ) -> None:
     if as_json:
         text = "".join(pieces)
-        figures = {"text": text, "finish_reason": stream.finish_reason,
-                   "tokens": stream.stats.tokens, "seconds": round(stream.stats.seconds, 6),
-                   "provider": model.engine.provider}  # fmt: skip
+        figures = {
+            "text": text,
+            "finish_reason": stream.finish_reason,
+            "tokens": stream.stats.tokens,
+            "seconds": round(stream.stats.seconds, 6),
+            "provider": model.engine.provider,
+        }
         click.echo(json.dumps(figures))
     else:
         _write(prompt)

@@ -52,9 +52,11 @@ def inspection(bundle: Bundle) -> dict[str, Any]:
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="PNG",
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="PNG",
     help="Draw the waves, the attention and the reservoir while it reads a text.",
-)  # fmt: skip
+)
 @click.option("--text", help="With --plot: the text; default: the golden record's prompt.")
 def inspect(bundle: Path, as_json: bool, plot: Path | None, text: str | None) -> None:
     """Show what BUNDLE is: model, graphs, state of a stream, training and parity."""

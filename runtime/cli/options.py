@@ -21,13 +21,17 @@ def engine_options(command: F) -> F:
     """Which provider runs the model, and on how many threads."""
     for option in (
         click.option(
-            "--provider", type=click.Choice(["auto", *PROVIDERS]), default="auto",
-            show_default=True, help="The execution provider.",
+            "--provider",
+            type=click.Choice(["auto", *PROVIDERS]),
+            default="auto",
+            show_default=True,
+            help="The execution provider.",
         ),
-        click.option("--allow-fallback", is_flag=True,
-                     help="Run on the CPU where the provider cannot."),
+        click.option(
+            "--allow-fallback", is_flag=True, help="Run on the CPU where the provider cannot."
+        ),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
-    ):  # fmt: skip
+    ):
         command = option(command)
     return command
 

@@ -18,13 +18,17 @@ __all__ = ["score_command"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
-    "--memory/--no-memory", default=True, show_default=True,
+    "--memory/--no-memory",
+    default=True,
+    show_default=True,
     help="Let the stream learn from what it has read of FILE.",
-)  # fmt: skip
+)
 @click.option(
-    "--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    "--learn-from",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
     help="Let the memory learn this file first, to see what it is worth.",
-)  # fmt: skip
+)
 @click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
 @engine_options
 def score_command(

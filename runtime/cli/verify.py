@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from ..errors import UsageError
+from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
-from ..verify import GoldenReport, verify_golden
 from .entry import optional_part
 
 __all__ = ["verify"]

@@ -10,7 +10,13 @@ from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["SamplingParams"]
+__all__ = ["LONGEST_BAD_WORD", "SamplingParams"]
+
+LONGEST_BAD_WORD = 256
+"""Bytes: of what it has read, a stream remembers enough tokens to see where such a word began."""
+
+_LARGEST = 1e30
+"""The largest penalty or bias: beyond it, sums of several overflow."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +93,16 @@ class SamplingParams:
                 )
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min_p is {self.min_p}; it must lie between 0 and 1")
-        if self.repetition_penalty <= 0:
+        if not 1 / _LARGEST <= self.repetition_penalty <= _LARGEST:
             raise UsageError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be above 0, such as 1.1"
+                f"repetition_penalty is {self.repetition_penalty}; it must be above 0, and not "
+                "beyond 1e30, such as 1.1"
             )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) <= _LARGEST:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; it must lie between -1e30 and 1e30"
+                )
         for name in ("max_new_tokens", "top_logprobs"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
@@ -99,6 +111,7 @@ class SamplingParams:
             raise UsageError(f"seed is {self.seed!r}; it must be a whole number, 0 or above")
         for name in ("stop", "bad_words", "choices"):
             object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        _check_bad_words(self.bad_words)
         _check_choices(self.choices)
         for name in ("regex", "grammar"):
             value = getattr(self, name)
@@ -115,8 +128,15 @@ class SamplingParams:
         return self.top_k, self.top_p, self.min_p, self.typical_p
 
 
-_REALS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty",
-          "frequency_penalty", "presence_penalty")  # fmt: skip
+_REALS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
 
 
 def _real(name: str, value: Any) -> None:
@@ -138,7 +158,18 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str) or not text:
             raise UsageError(f"{name} has the entry {text!r}; each must be a text, and not empty")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"{name} has {text!r}, which holds half a character; write it out")
     return tuple(texts)
+
+
+def _check_bad_words(words: Sequence[str]) -> None:
+    for word in words:
+        if (size := len(word.encode())) > LONGEST_BAD_WORD:
+            raise UsageError(
+                f"bad_words has {word[:40]!r}, of {size} bytes; each must be of at most "
+                f"{LONGEST_BAD_WORD}, which is what a stream remembers of its text"
+            )
 
 
 def _check_choices(choices: Sequence[str]) -> None:
@@ -159,8 +190,9 @@ def _bias(value: Any) -> dict[int | str, float]:
         if type(token) not in (int, str):
             raise UsageError(f"logit_bias names the token {token!r}; give its number or its text")
         real = isinstance(bias, int | float) and not isinstance(bias, bool)
-        if not real or not (_is_finite(bias) or bias == -math.inf):
+        if not real or not (abs(bias) <= _LARGEST or bias == -math.inf):
             raise UsageError(
-                f"logit_bias adds {bias!r} to {token!r}; it must be a finite number, or -inf"
+                f"logit_bias adds {bias!r} to {token!r}; it must lie between -1e30 and 1e30, or be "
+                "-inf"
             )
     return dict(value)

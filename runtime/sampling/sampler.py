@@ -15,7 +15,7 @@ from .grammar import Grammar
 from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
 from .params import SamplingParams
 
-__all__ = ["Sampler", "SamplingParams", "draw_rows"]
+__all__ = ["Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
@@ -48,7 +48,8 @@ class Sampler:
         before: bytes = b"",
     ) -> None:
         self.params = params
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
+        self._bits = np.random.PCG64(params.seed)
+        self._random = np.random.Generator(self._bits)
         self.constraint: Choices | Grammar | None = None
         self._processors = self._make_processors(tokenizer, seen, before)
         all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _COLDEST
@@ -99,25 +100,45 @@ class Sampler:
         return np.asarray(weights / weights.sum())
 
     def draw(self, logits: npt.NDArray[Any]) -> int:
-        """Choose a token from logits ``[V]``, and take notice of it.
+        """Choose a token from logits ``[V]``, and accept it.
 
         Raises:
-            EngineError: A logit is not a number.
-            UsageError: What is forbidden leaves no token.
+            EngineError: A logit is not a finite number.
+            UsageError: The constraints leave no token.
+        """
+        token = self.choose(logits)
+        self.accept(token)
+        return token
+
+    def choose(self, logits: npt.NDArray[Any]) -> int:
+        """Choose a token from logits ``[V]``; only the random numbers move on.
+
+        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`undo`
+        if it never will be. A call that raises has changed nothing.
+
+        Raises:
+            EngineError: A logit is not a finite number.
+            UsageError: The constraints leave no token.
         """
         if self._is_quick:
-            return self._draw_quickly(logits)
+            return self._choose_quickly(logits)
         _check_finite(logits)
         logits = self._process(logits)
         if self.params.temperature == 0:
-            token = int(logits.argmax())
-        else:
-            token = _invert(_weights(logits[None], self.params)[0], self._random.random())
+            return int(logits.argmax())
+        return _invert(_weights(logits[None], self.params)[0], self._random.random())
+
+    def accept(self, token: int) -> None:
+        """Count a chosen token: penalties, bad words and constraints move on by it."""
         for processor in self._processors:
             processor.accept(token)
-        return token
 
-    def _draw_quickly(self, logits: npt.NDArray[Any]) -> int:
+    def undo(self, draws: int = 1) -> None:
+        """Return to before the last draws, none of whose tokens was accepted."""
+        if self.params.temperature != 0:
+            self._bits.advance(-draws)
+
+    def _choose_quickly(self, logits: npt.NDArray[Any]) -> int:
         """Draw where nothing is left out: the same numbers in fewer calls, each some 2 µs."""
         temperature = self.params.temperature
         if temperature == 0:
@@ -151,7 +172,7 @@ class Sampler:
 
     def snapshot(self) -> dict[str, Any]:
         """What the next draws depend on, beside the parameters, as a JSON value."""
-        state: Any = self._random.bit_generator.state
+        state: Any = self._bits.state
         return {
             "random": {key: str(value) for key, value in state["state"].items()},
             "processors": [processor.snapshot() for processor in self._processors],
@@ -165,45 +186,56 @@ class Sampler:
             KeyError: It did not.
             TypeError: It did not.
         """
-        state: Any = self._random.bit_generator.state
+        state: Any = self._bits.state
         state["state"] = {key: int(value["random"][key]) for key in ("state", "inc")}
-        self._random.bit_generator.state = state
+        self._bits.state = state
         for processor, its in zip(self._processors, value["processors"], strict=True):
             processor.restore(its)
 
 
-def draw_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
-    """Draw a token for each of several streams, together where their parameters allow it.
+def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
+    """Choose a token for each of several streams, together where their parameters allow it.
 
     Args:
         samplers: The streams' samplers.
         logits: A row for each, ``[rows, V]``.
 
     Returns:
-        The tokens: those that :meth:`Sampler.draw` returns for each.
+        The tokens that :meth:`Sampler.choose` returns for each.
+
+    Raises:
+        EngineError: A logit is not a finite number; no sampler has moved on.
+        UsageError: The constraints of a stream leave no token; no sampler has moved on.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
         alike = (params.temperature, params.filters) if sampler.is_plain else row
         groups.setdefault(alike, []).append(row)
-    tokens = [0] * len(samplers)
-    for rows in groups.values():
-        first = samplers[rows[0]]
-        if len(rows) == 1:
-            tokens[rows[0]] = first.draw(logits[rows[0]])
-            continue
-        some = logits if len(rows) == len(samplers) else logits[rows]
-        _check_finite(some)
-        if first.params.temperature == 0:
-            drawn = some.argmax(axis=1)
-        else:
-            drawn = _invert_rows(
-                _weights(some, first.params), np.asarray([samplers[row].uniform() for row in rows])
-            )
-        for row, token in zip(rows, drawn.tolist(), strict=True):
-            tokens[row] = token
-    return tokens
+    tokens: dict[int, int] = {}
+    try:
+        for rows in groups.values():
+            chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+            tokens.update(zip(rows, chosen, strict=True))
+    except BaseException:
+        for row in tokens:
+            samplers[row].undo()
+        raise
+    return [tokens[row] for row in range(len(samplers))]
+
+
+def _choose_alike(samplers: list[Sampler], logits: npt.NDArray[Any], rows: list[int]) -> list[int]:
+    """Choose a token for each of some rows, whose samplers draw alike."""
+    first = samplers[0]
+    if len(rows) == 1:
+        return [first.choose(logits[rows[0]])]
+    some = logits if len(rows) == len(logits) else logits[rows]
+    _check_finite(some)
+    if first.params.temperature == 0:
+        return list(map(int, some.argmax(axis=1)))
+    weights = _weights(some, first.params)
+    uniforms = np.asarray([sampler.uniform() for sampler in samplers])
+    return list(map(int, _invert_rows(weights, uniforms)))
 
 
 def _check_finite(logits: npt.NDArray[Any]) -> None:

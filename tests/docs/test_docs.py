@@ -26,6 +26,7 @@ def test_python_blocks_run(
 ) -> None:
     (tmp_path / "my-model").symlink_to(small_bundle)
     (tmp_path / "my-run").symlink_to(small_run)
+    (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "my-notes.txt").write_text(text[:2_400])
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -35,6 +36,12 @@ def test_python_blocks_run(
 
 def test_there_are_blocks() -> None:
     assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md", "training.md"}
+
+
+def test_the_readme_opens_with_the_text_its_command_writes() -> None:
+    page = (ROOT / "README.md").read_text()
+    command, sample = re.findall(r"```(?:sh\nrillet |text\n)(.*?)\n```", page, re.DOTALL)[:2]
+    assert rillet(*shlex.split(command), cwd=ROOT).stdout.strip() == sample
 
 
 def test_links_lead_somewhere() -> None:

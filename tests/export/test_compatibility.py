@@ -18,8 +18,8 @@ from safetensors.numpy import save as to_safetensors
 from rillet.export import verify
 from rillet.runtime import BundleError, StateError, load
 from rillet.runtime.bundle import checksum
+from rillet.runtime.golden import verify_golden
 from rillet.runtime.state_table import FORMAT_VERSION
-from rillet.runtime.verify import verify_golden
 
 DATA = Path(__file__).parents[1] / "data"
 KEPT = sorted(DATA.glob("format-*"))

@@ -26,7 +26,7 @@ from rillet.export.quantization.static_int8 import matmul_inputs, to_static_int8
 from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
-from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
+from rillet.runtime.golden import SELF_TOLERANCE, verify_golden
 from support.operators import complaints
 
 SHIPPED = Path(__file__).parents[2] / "models" / "shakespeare-nano"

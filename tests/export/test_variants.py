@@ -19,7 +19,7 @@ from rillet.runtime import Bundle, load
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import parse
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
 from support.operators import complaints
 from support.streams import assert_same, real_tokens, run_engine, run_torch

@@ -10,7 +10,7 @@ import pytest
 from rillet.export import verify
 from rillet.export.bundle.training_command import command_of_run
 from rillet.runtime import load
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 from rillet.train import PRESETS
 
 MODELS = Path(__file__).parents[2] / "models"

@@ -120,7 +120,7 @@ def sign_state(path: Path, header: Any, tensors: dict[str, np.ndarray]) -> bool:
     """Write a state with a checksum that fits; whether it can be written at all."""
     try:
         if isinstance(header, dict) and "checksum" in header:
-            header["checksum"] = saved_state_module._checksum(header, tensors)
+            header["checksum"] = saved_state_module.checksum(header, tensors)
         path.write_bytes(save(tensors, {"rillet": json.dumps(header)}))
     except (RecursionError, ValueError, TypeError, UnicodeEncodeError):
         return False

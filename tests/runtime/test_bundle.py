@@ -15,7 +15,7 @@ from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Bundle, BundleError, ParityError, UsageError, load
 from rillet.runtime.bundle import checksum
 from rillet.runtime.files import sha256_file
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint
 
 FILES = [

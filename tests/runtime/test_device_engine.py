@@ -18,7 +18,7 @@ from rillet.runtime.engines.cuda import driver as cuda_driver
 from rillet.runtime.engines.device_state import power_of_two
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 
 on_a_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
 

@@ -174,7 +174,7 @@ def test_the_next_engine_goes_on(
     stream = session.stream(**OPTIONS)
     text = [next(stream) for _ in range(50)]
     if lost:
-        lose(session._state.inner)
+        lose(session._stream.state.inner)
     with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream goes on with"):
         text += list(stream)
     assert "".join(text) == wanted

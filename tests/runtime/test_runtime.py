@@ -117,7 +117,7 @@ def test_a_failed_step_leaves_the_stream_where_it_was(small_model: Model) -> Non
         session.feed_tokens([3, small_model.vocab_size])
     # The engine has a check of its own.
     with pytest.raises(EngineError, match="the stream is where it was"):
-        small_model.engine.step(np.asarray([10_000]), session._state)
+        small_model.engine.step(np.asarray([10_000]), session._stream.state)
     for name, value in session.state.items():
         np.testing.assert_array_equal(before[name], value, err_msg=name)
     np.testing.assert_array_equal(logits, session.logits)
@@ -131,7 +131,7 @@ def test_a_failed_prefill_leaves_the_stream_where_it_was(small_model: Model) -> 
     tokens = np.zeros((1, 700), np.int64)
     tokens[0, -1] = 10_000
     with pytest.raises(EngineError, match="the stream is where it was"):
-        small_model.engine.prefill(tokens, session._state)
+        small_model.engine.prefill(tokens, session._stream.state)
     for name, value in session.state.items():
         np.testing.assert_array_equal(before[name], value, err_msg=name)
 
@@ -139,12 +139,12 @@ def test_a_failed_prefill_leaves_the_stream_where_it_was(small_model: Model) -> 
 def test_writing_a_state_moves_the_stream(small_model: Model) -> None:
     first, second = small_model.session(), small_model.session()
     first.feed("The statement")
-    second._state.write(first.state)
+    second._stream.state.write(first.state)
     for session in (first, second):
         session.feed(" is")
     np.testing.assert_array_equal(first.logits, second.logits)
     with pytest.raises(EngineError, match="'reservoir' must be float32"):
-        second._state.write({**first.state, "reservoir": np.zeros((1, 3), np.float32)})
+        second._stream.state.write({**first.state, "reservoir": np.zeros((1, 3), np.float32)})
 
 
 @pytest.mark.parametrize(

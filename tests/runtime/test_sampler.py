@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import Model, Sampler, SamplingParams, Tokenizer, UsageError
-from rillet.runtime.sampling.sampler import draw_rows
+from rillet.runtime.sampling.sampler import choose_rows
 from rillet.train import make_tokenizer
 
 LETTERS = make_tokenizer("abcdefgh", "char")
@@ -157,7 +157,9 @@ def test_drawing_together_is_drawing_alone(data: st.DataObject, count: int, **op
     together = [Sampler(params, LETTERS) for params in kinds]
     alone = [Sampler(params, LETTERS) for params in kinds]
     for _ in range(3):
-        drawn = draw_rows(together, rows)
+        drawn = choose_rows(together, rows)
+        for sampler, token in zip(together, drawn, strict=True):
+            sampler.accept(token)
         assert drawn == [sampler.draw(row) for sampler, row in zip(alone, rows, strict=True)]
 
 

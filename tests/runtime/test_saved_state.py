@@ -55,7 +55,7 @@ def parts(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def rewrite(path: Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     """What one would do who knows the format: with a checksum that fits."""
-    header["checksum"] = module._checksum(header, tensors)
+    header["checksum"] = module.checksum(header, tensors)
     path.write_bytes(save(tensors, {"rillet": json.dumps(header, sort_keys=True)}))
 
 

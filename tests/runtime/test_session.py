@@ -287,11 +287,11 @@ def test_rows_come_and_go(small_model: Model) -> None:
     for index, stream in enumerate(streams):
         stream.feed("The statement"[: index + 3])
         state.resize(index + 1)
-        state.copy_row(index, stream._state, 0)
+        state.copy_row(index, stream._stream.state, 0)
     tokens = np.arange(5)
     together = engine.step(tokens, state, np.asarray([1, 0, 1, 0, 1], np.float32)).copy()
     for index, stream in enumerate(streams):
-        alone = engine.step(tokens[index : index + 1], stream._state, float(index % 2 == 0))
+        alone = engine.step(tokens[index : index + 1], stream._stream.state, float(index % 2 == 0))
         np.testing.assert_allclose(alone[0], together[index], atol=1e-5)
     state.resize(2)
     state.resize(3)

@@ -81,7 +81,7 @@ def test_a_piece_is_whole_characters(byte_model: Model, seed: int, temperature: 
     data = b"".join(byte_model.tokenizer.token_bytes[token.token] for token in made)
     # All but what is incomplete at the end; what can be no character is U+FFFD.
     shown = "".join(token.text for token in made)
-    pending = session._decoder.pending
+    pending = session._stream.pending
     assert shown == data[: len(data) - len(pending)].decode("utf-8", "replace")
     assert len(pending) < 4
 

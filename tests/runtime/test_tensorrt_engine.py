@@ -26,7 +26,7 @@ from rillet.runtime.engines.tensorrt.api import LIBRARIES
 from rillet.runtime.engines.tensorrt.build import BuildOptions
 from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
 from rillet.runtime.engines.tensorrt.records import find_records, save_engine
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
-from rillet.runtime.streams.thread_guard import OneThread, alone
+from rillet.runtime.streams.thread_guard import ThreadGuard, exclusive
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
@@ -153,9 +153,9 @@ class Guarded:
     """Nothing but the guard of a session."""
 
     def __init__(self) -> None:
-        self._alone = OneThread("session")
+        self.guard = ThreadGuard("session")
 
-    @alone
+    @exclusive
     def work(self) -> None:
         """Takes no time, so that an interrupt meets the guard."""
 
