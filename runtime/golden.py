@@ -19,7 +19,14 @@ from .errors import BundleError, EngineError, ParityError
 from .files import sha256_bytes
 from .loaded import LoadedModel
 
-__all__ = ["SELF_TOLERANCE", "GoldenReport", "self_test", "verify_golden"]
+__all__ = [
+    "SELF_TOLERANCE",
+    "GoldenRecord",
+    "GoldenReport",
+    "GoldenStep",
+    "self_test",
+    "verify_golden",
+]
 
 SELF_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1.0, "int4": 4.0}
 """Largest |difference| from PyTorch's record, by precision. Processors round differently, so
@@ -56,33 +63,45 @@ Values = list[tuple[int, float, float]]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """What was recorded after a step of the prompt."""
+class GoldenStep:
+    """What was recorded after a step of the prompt.
+
+    Attributes:
+        step: The step, from 0.
+        logits: Logits of the likeliest tokens.
+        state: Values of each float state tensor, and the SHA-256 of each integer one.
+    """
 
     step: int
     logits: Values
     state: dict[str, Values | str]
-    """Values of each state tensor, or the SHA-256 of an integer tensor."""
 
     @classmethod
-    def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> _Step:
+    def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
+        """Read one entry of ``golden.steps``; any error of its form escapes."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
         state = {name: _saved(entry["state"][name], size) for name, size in sizes.items()}
         return cls(int(entry["step"]), _values(logits, vocab_size), state)
 
 
 @dataclass(frozen=True)
-class _Record:
-    """A bundle's golden record."""
+class GoldenRecord:
+    """A bundle's golden record.
+
+    Attributes:
+        tolerance: Largest |difference| from PyTorch that an engine may show.
+        prompt: Tokens of the prompt, ``[T]``.
+        greedy: PyTorch's greedy continuation.
+        steps: What was recorded, in order of the steps.
+    """
 
     tolerance: float
     prompt: npt.NDArray[np.int64]
-    """``[T]``."""
     greedy: list[int]
-    steps: list[_Step]
+    steps: list[GoldenStep]
 
     @classmethod
-    def of(cls, bundle: Bundle) -> _Record:
+    def of(cls, bundle: Bundle) -> GoldenRecord:
         """Read a record, and check all of it.
 
         Raises:
@@ -96,13 +115,13 @@ class _Record:
             ) from None
 
     @classmethod
-    def _parse(cls, bundle: Bundle) -> _Record:
+    def _parse(cls, bundle: Bundle) -> GoldenRecord:
         manifest: Any = bundle.manifest
         golden = manifest["golden"]
         prompt = np.asarray([int(token) for token in golden["prompt"]], np.int64)
         greedy = [int(token) for token in golden["greedy"]]
         sizes = {row.name: math.prod(row.shape) for row in bundle.state}
-        steps = [_Step.parse(entry, bundle.vocab_size, sizes) for entry in golden["steps"]]
+        steps = [GoldenStep.parse(entry, bundle.vocab_size, sizes) for entry in golden["steps"]]
         order = [entry.step for entry in steps]
         if not order or order != sorted(set(order)) or order[0] < 0 or order[-1] >= prompt.size:
             raise ValueError
@@ -139,7 +158,7 @@ def self_test(model: LoadedModel) -> float | None:
         EngineError: The engine computes something else.
     """
     try:
-        record = _Record.of(model.bundle)
+        record = GoldenRecord.of(model.bundle)
     except BundleError:
         return None
     expected = {entry.step: entry.logits for entry in record.steps if entry.step < _SELF_TEST_STEPS}
@@ -178,7 +197,7 @@ def verify_golden(model: LoadedModel) -> dict[str, GoldenReport]:
         BundleError: The bundle has no golden record.
         ParityError: The engine computes something else; names the graph, the output and the step.
     """
-    record = _Record.of(model.bundle)
+    record = GoldenRecord.of(model.bundle)
     return {
         "prefill": _Check(model, record, "prefill").run(),
         "decode": _Check(model, record, "decode").run(),
@@ -189,7 +208,7 @@ class _Check:
     """One reading of the record's prompt, by one graph."""
 
     def __init__(
-        self, model: LoadedModel, record: _Record, graph: Literal["prefill", "decode"]
+        self, model: LoadedModel, record: GoldenRecord, graph: Literal["prefill", "decode"]
     ) -> None:
         self._engine, self._record, self._graph = model.engine, record, graph
         self._state: EngineState = model.engine.zero_state()
@@ -220,14 +239,14 @@ class _Check:
             logits = self._engine.step(token[None], self._state)[0]
         return logits
 
-    def _compare_state(self, entry: _Step) -> None:
+    def _compare_state(self, entry: GoldenStep) -> None:
         values = self._state.read()
         for name, saved in entry.state.items():
             difference = _state_difference(values[name], saved)
             self._check(f"state tensor {name}", entry.step, difference)
             self._apart[name] = max(self._apart[name], difference)
 
-    def _compare_logits(self, entry: _Step, logits: npt.NDArray[Any]) -> None:
+    def _compare_logits(self, entry: GoldenStep, logits: npt.NDArray[Any]) -> None:
         for token, wide, narrow in entry.logits:
             difference = abs(float(logits[token]) - wide)
             self._check(f"logit {token}", entry.step, difference)

@@ -12,7 +12,8 @@ import onnx
 
 from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.providers import create_session
-from ...runtime.errors import BundleError, UsageError
+from ...runtime.errors import UsageError
+from ...runtime.golden import GoldenRecord
 from ...runtime.tokenizer import Tokenizer
 
 __all__ = ["Inside", "look_inside"]
@@ -63,7 +64,10 @@ def look_inside(path: str | Path, text: str | None = None) -> Inside:
     """
     bundle = Bundle.open(path)
     tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
-    tokens = _prompt(bundle) if text is None else tokenizer.encode(text)
+    if text is None:
+        tokens = GoldenRecord.of(bundle).prompt.tolist()
+    else:
+        tokens = tokenizer.encode(text)
     tokens = tokens[:_MOST]
     if len(tokens) < 2:
         raise UsageError(f"the text has {len(tokens)} tokens; give a text of at least 2 tokens")
@@ -95,19 +99,6 @@ def look_inside(path: str | Path, text: str | None = None) -> Inside:
     waves, reservoir, attention = (_stacked(steps) for steps in rows.values())
     pieces = _pieces(tokenizer, tokens)
     return Inside(pieces, np.asarray(nats, np.float32), waves, reservoir, attention)
-
-
-def _prompt(bundle: Bundle) -> list[int]:
-    golden = bundle.manifest.get("golden")
-    try:
-        assert isinstance(golden, dict)
-        found = [int(token) for token in golden["prompt"]]
-        assert all(0 <= token < bundle.vocab_size for token in found)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{bundle.path} has no golden record that can be read; give a text, or export it again"
-        ) from error
-    return found
 
 
 def _pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
