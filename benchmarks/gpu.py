@@ -133,8 +133,8 @@ def _native(bundle: Bundle, library: str, batches: tuple[int, ...]) -> TensorrtE
     return TensorrtEngine(bundle, library)
 
 
-def _engine(bundle: Bundle, open_engine: Callable[[], Engine[Any]]) -> Maker:
-    opened: list[Engine[Any]] = []
+def _engine(bundle: Bundle, open_engine: Callable[[], Engine]) -> Maker:
+    opened: list[Engine] = []
 
     def make(batch: int) -> Step:
         if not opened:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.bundle import Bundle
+from ..runtime.engines.base import Provider
 from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
@@ -105,7 +106,7 @@ def verify(
     bundle: Bundle | str | Path,
     checkpoint: Checkpoint | str | Path,
     *,
-    engines: Sequence[str] = ("cpu",),
+    engines: Sequence[Provider] = ("cpu",),
     steps: int = STEPS,
     long: bool = False,
     progress: Callable[[int], object] | None = None,
@@ -150,7 +151,9 @@ def verify(
     return report
 
 
-def verify_work(bundle: Bundle | str | Path, engines: Sequence[str], steps: int, long: bool) -> int:
+def verify_work(
+    bundle: Bundle | str | Path, engines: Sequence[Provider], steps: int, long: bool
+) -> int:
     """Tokens that :func:`verify` reads, for a progress bar."""
     generate = GraphGenerator.exists(_open(bundle))
     return sum(gate_work(steps, generate and engine == "cpu", long) for engine in engines)

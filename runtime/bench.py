@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .engines.base import ProviderChoice
 from .model import Model, load
 
 __all__ = ["COLUMNS", "bench"]
@@ -35,7 +36,7 @@ COLUMNS = {
 
 def bench(
     path: Path,
-    provider: str = "auto",
+    provider: ProviderChoice = "auto",
     threads: int = 1,
     *,
     prompt: int = 512,

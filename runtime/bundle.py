@@ -117,6 +117,16 @@ class Bundle:
         """Whether the prefill graph predicts after the last token of a call only."""
         return bool(self.manifest["graphs"]["prefill"].get("logits") == "last")
 
+    @property
+    def independent_rows(self) -> bool:
+        """Whether the graphs compute each row of a batch from nothing but that row.
+
+        Dynamic int8 does not: it takes one scale for all rows of a call.
+        """
+        quantization = self.manifest.get("quantization")
+        method = quantization.get("method") if isinstance(quantization, dict) else None
+        return method != "dynamic"
+
     def generation_defaults(self) -> dict[str, Any]:
         """The default sampling, by Hugging Face's names."""
         return read_json_object(self.file("generation_config.json"))

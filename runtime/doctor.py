@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .engines.base import PROVIDERS, Provider
 from .engines.cuda.driver import driver_obstacle, find_gpu
 from .engines.ort.providers import (
-    PROVIDERS,
     create_session,
     installed_engines,
     mixed_up_engines,
@@ -81,7 +81,7 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _try(provider: str, bundle: Path | None) -> dict[str, Any]:
+def _try(provider: Provider, bundle: Path | None) -> dict[str, Any]:
     try:
         if bundle is None:
             session = create_session(_LEAST_GRAPH, provider, 1)

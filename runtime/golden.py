@@ -78,7 +78,7 @@ class GoldenStep:
 
     @classmethod
     def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
-        """Read one entry of ``golden.steps``; any error of its form escapes."""
+        """Read one entry of ``golden.steps``; a malformed one raises."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
         state = {name: _saved(entry["state"][name], size) for name, size in sizes.items()}
         return cls(int(entry["step"]), _values(logits, vocab_size), state)

@@ -6,17 +6,14 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .bundle import Bundle
-from .engines.base import Engine
+from .engines.base import Engine, TokenGenerator
 from .errors import BundleError, UsageError
 from .sampling.params import SamplingParams
 from .sampling.stats import GenerationStats
 from .tokenizer import Tokenizer
-
-if TYPE_CHECKING:
-    from .engines.ort.generate_graph import GraphGenerator
 
 __all__ = ["LoadedModel", "load_tokenizer"]
 
@@ -40,9 +37,7 @@ class LoadedModel:
         BundleError: The tokenizer or the start token does not fit the model.
     """
 
-    def __init__(
-        self, bundle: Bundle, engine: Engine[Any], tokenizer: Tokenizer | None = None
-    ) -> None:
+    def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer | None = None) -> None:
         self.bundle = bundle
         self.engine = engine
         self.tokenizer = tokenizer or load_tokenizer(bundle)
@@ -81,22 +76,20 @@ class LoadedModel:
         return dataclasses.replace(base, **changes)
 
     @functools.cached_property
-    def graph_generator(self) -> GraphGenerator:
+    def graph_generator(self) -> TokenGenerator:
         """The bundle's generating graph, loaded on first use.
 
         Raises:
             BundleError: The bundle has none.
-            UsageError: The engine is not ONNX Runtime on the processor.
+            UsageError: The engine cannot run one.
         """
-        from .engines.ort.generate_graph import GraphGenerator
-        from .engines.ort.host_engine import OnnxEngine
-
-        if not isinstance(self.engine, OnnxEngine):
+        generator = self.engine.generator()
+        if generator is None:
             raise UsageError(
                 "generating in the graph needs ONNX Runtime on the processor, and this model runs "
                 f"on {self.engine.provider}; load it with provider='cpu', or step it"
             )
-        return GraphGenerator(self.engine, self.engine.threads)
+        return generator
 
     def report(self, stats: GenerationStats) -> None:
         """Log the figures of a generation that has ended, and pass them to :attr:`on_finish`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .engines.base import ProviderChoice
 from .errors import UsageError
 from .info import ModelInfo
 from .loaded import LoadedModel, load_tokenizer
@@ -24,7 +25,7 @@ log = logging.getLogger("rillet")
 
 def load(
     path: str | Path,
-    provider: str = "auto",
+    provider: ProviderChoice = "auto",
     threads: int = 1,
     *,
     allow_fallback: bool = False,

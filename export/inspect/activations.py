@@ -64,10 +64,7 @@ def look_inside(path: str | Path, text: str | None = None) -> Inside:
     """
     bundle = Bundle.open(path)
     tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
-    if text is None:
-        tokens = GoldenRecord.of(bundle).prompt.tolist()
-    else:
-        tokens = tokenizer.encode(text)
+    tokens = GoldenRecord.of(bundle).prompt.tolist() if text is None else tokenizer.encode(text)
     tokens = tokens[:_MOST]
     if len(tokens) < 2:
         raise UsageError(f"the text has {len(tokens)} tokens; give a text of at least 2 tokens")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ _LONG = 100_000
 def run_gate(
     model: DualCNN,
     tokenizer: Tokenizer,
-    engine: Engine[Any],
+    engine: Engine,
     precision: str = "fp32",
     steps: int = STEPS,
     progress: Callable[[int], object] | None = None,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...runtime.engines.base import Engine
+from ...runtime.engines.base import Engine, EngineState
 from ...train.model.state import State
 from .comparison import Comparison
 
@@ -35,7 +35,7 @@ class ReferenceModel(Protocol):
 @torch.no_grad()
 def compare_graph(
     model: ReferenceModel,
-    engine: Engine[Any],
+    engine: Engine,
     graph: str,
     tokens: npt.NDArray[Any],
     text: str,
@@ -83,8 +83,8 @@ def compare_graph(
 
 
 def _read(
-    engine: Engine[Any],
-    state: Any,
+    engine: Engine,
+    state: EngineState,
     graph: str,
     span: npt.NDArray[Any],
     random: np.random.Generator,

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from ..bench import COLUMNS, bench
-from ..engines.ort.providers import PROVIDERS
+from ..engines.base import PROVIDER_CHOICES, PROVIDERS
 from ..errors import EngineError, UsageError
-from .options import progress_bar
+from .options import parse_choices, progress_bar
 
 __all__ = ["bench_command"]
 
@@ -45,14 +45,8 @@ def bench_command(
     as_json: bool,
 ) -> None:
     """Measure how fast BUNDLE runs: loading, reading, writing, many streams at once."""
-    names = [name.strip() for name in provider.split(",")]
+    names = parse_choices("--provider", provider, PROVIDER_CHOICES)
     numbers = [_number(value) for value in threads.split(",")]
-    unknown = [name for name in names if name not in ("auto", *PROVIDERS)]
-    if unknown:
-        raise UsageError(
-            f"--provider has {', '.join(map(repr, unknown))}; there are auto, "
-            + ", ".join(PROVIDERS)
-        )
     rows = []
     with progress_bar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as update:
         for name in names:

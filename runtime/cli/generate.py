@@ -10,17 +10,19 @@ from typing import Any
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..errors import UsageError
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
-from ..sampling.params import SamplingParams
 from ..streams.encoding import unknown_text
+from ..streams.generation import GeneratedToken
 from ..streams.session import Session
 from ..streams.stream import LEARN_MODES, LearnMode
 from ..streams.text_stream import TextStream
 from .interactive import converse
 from .options import engine_options
 from .sampling_options import sampling_options
+from .stopping import stopped
 from .text_files import read_pieces
 
 __all__ = ["generate"]
@@ -80,7 +82,16 @@ _BITE = 2_048
 @click.option(
     "--interactive", "-i", is_flag=True, help="Read lines and answer each, all in one stream."
 )
+@click.option(
+    "--echo/--no-echo", default=True, show_default=True, help="Write the prompt before the text."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each text.")
+@click.option(
+    "--logprobs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --json: add each token's log-probability, and the N likeliest tokens'.",
+)
 @click.option(
     "--stream/--no-stream",
     "streaming",
@@ -88,7 +99,7 @@ _BITE = 2_048
     show_default=True,
     help="Write the text as it comes, or all at once.",
 )
-@click.option("--stats", is_flag=True, help="Report the speed, on stderr.")
+@click.option("--stats", is_flag=True, help="Report the speed and the seed, on stderr.")
 @engine_options
 def generate(
     bundle: Path,
@@ -101,11 +112,13 @@ def generate(
     load_state: Path | None,
     save_state: Path | None,
     interactive: bool,
+    echo: bool,
     as_json: bool,
+    logprobs: int | None,
     streaming: bool,
     stats: bool,
     grammar_file: Path | None,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
     **sampling: Any,
@@ -117,49 +130,55 @@ def generate(
         raise UsageError("--interactive reads lines and writes text; leave out --json, --n and -")
     if save_state is not None and count > 1:
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs adds to what --json writes; give both")
     changes = {name: v for name, v in sampling.items() if v is not None and v != ()}
     if grammar_file is not None:
         changes["grammar"] = "".join(read_pieces(grammar_file))
+    if logprobs:
+        changes["top_logprobs"] = logprobs
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
-    params = model.sampling(**changes)
+    model.sampling(**changes)  # refused before anything is read
     session = model.session(learn, memory) if load_state is None else model.restore(load_state)
     if learn_from is not None:
         session.learn(read_pieces(learn_from))
-    where = Path("-") if prompt == "-" else file
-    pieces = [prompt] if where is None else read_pieces(where)
+    source = Path("-") if prompt == "-" else file
+    pieces = [prompt] if source is None else read_pieces(source)
     with interruptible() as interrupt:
-        # A stream that is interrupted is whole: it ends between two tokens, and all that was
-        # written has been read back.
+        # An interrupted stream is whole: it ends between two tokens, and all that was written has
+        # been read back.
         try:
             read = _read(session, pieces, interrupt)
+            # Of a saved stream's options, only those that are given change.
+            params = model.sampling(session.last_sampling, **changes)
             if interactive:
                 converse(session, params, _write, interrupt)
                 return
-            interrupted = load_state is not None and not read and session.can_resume
-            resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
             for index in range(count):
-                seed = None if params.seed is None else params.seed + index
-                stream = (
-                    session.resume(changes.get("max_new_tokens"))
-                    if resume_only
-                    else _begin(session, params, seed, last=index == count - 1)
-                )
+                if load_state is not None and not read and session.can_resume and count == 1:
+                    stream = session.resume(**changes)
+                else:
+                    seed = None if params.seed is None else params.seed + index
+                    writer = session if index == count - 1 else session.fork()
+                    stream = writer.stream(params, seed=seed)
                 interrupt.then = stream.cancel
                 if interrupt.asked:
                     break
-                shown = stream if streaming or as_json else _at_its_end(stream)
-                _show(model, stream, shown, read if not as_json else "", as_json, count > 1)
+                if as_json:
+                    _write_json(model, stream, logprobs is not None)
+                else:
+                    _write_text(stream, read if echo else "", streaming, several=count > 1)
                 if stats:
-                    _say_how_fast(model, stream)
+                    _report(model, stream)
         finally:
             if save_state is not None:
                 session.save(save_state)
     if interrupt.asked:
-        raise click.Abort
+        raise stopped(interrupt)
 
 
 def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
-    """Feed a prompt; return it, to be shown."""
+    """Feed a prompt, and return it to be shown."""
     kept: list[str] = []
 
     def keeping() -> Iterator[str]:
@@ -177,7 +196,7 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
         for start in range(0, len(tokens), _BITE):
             session.feed_tokens(tokens[start : start + _BITE])
             if interrupt.asked:
-                raise click.Abort
+                raise stopped(interrupt)
     prompt = "".join(kept)
     unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
     if unknown:
@@ -185,47 +204,42 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     return prompt
 
 
-def _begin(session: Session, params: SamplingParams, seed: int | None, last: bool) -> TextStream:
-    writer = session if last else session.fork()
-    return writer.stream(params, seed=seed)
+def _write_text(stream: TextStream, prompt: str, streaming: bool, several: bool) -> None:
+    _write(prompt)
+    for piece in stream if streaming else ["".join(stream)]:
+        _write(piece)
+    _write("\n\n" if several else "\n")
 
 
-def _at_its_end(stream: TextStream) -> Iterator[str]:
-    yield "".join(stream)
+def _write_json(model: Model, stream: TextStream, logprobs: bool) -> None:
+    tokens = list(stream.tokens)
+    line: dict[str, Any] = {
+        "text": "".join(token.text for token in tokens),
+        "finish_reason": stream.finish_reason,
+        "stop_string": stream.stop_string,
+        "tokens": stream.stats.tokens,
+        "seconds": round(stream.stats.seconds, 6),
+        "seed": stream.seed,
+        "provider": model.engine.provider,
+    }
+    if logprobs:
+        line["logprobs"] = [_logprob(model, token) for token in tokens]
+    click.echo(json.dumps(line))
 
 
-def _show(
-    model: Model,
-    stream: TextStream,
-    pieces: Iterable[str],
-    prompt: str,
-    as_json: bool,
-    several: bool,
-) -> None:
-    if as_json:
-        text = "".join(pieces)
-        figures = {
-            "text": text,
-            "finish_reason": stream.finish_reason,
-            "tokens": stream.stats.tokens,
-            "seconds": round(stream.stats.seconds, 6),
-            "provider": model.engine.provider,
-        }
-        click.echo(json.dumps(figures))
-    else:
-        _write(prompt)
-        for piece in pieces:
-            _write(piece)
-        _write("\n\n" if several else "\n")
+def _logprob(model: Model, token: GeneratedToken) -> dict[str, Any]:
+    decode = model.tokenizer.decode
+    top = [{"token": decode([number]), "logprob": logprob} for number, logprob in token.top]
+    return {"token": decode([token.token]), "logprob": token.logprob, "top": top}
 
 
-def _say_how_fast(model: Model, stream: TextStream) -> None:
-    taken = stream.stats
-    rate = taken.tokens / taken.seconds if taken.seconds else 0.0
-    first = 0.0 if taken.first_token_seconds is None else taken.first_token_seconds
+def _report(model: Model, stream: TextStream) -> None:
+    stats = stream.stats
+    rate = stats.tokens / stats.seconds if stats.seconds else 0.0
+    first = 0.0 if stats.first_token_seconds is None else stats.first_token_seconds
     click.echo(
-        f"{taken.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
-        f"on {model.engine.provider}; ended by {taken.finish_reason}",
+        f"{stats.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
+        f"on {model.engine.provider}, seed {stream.seed}; ended by {stats.finish_reason}",
         err=True,
     )
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from ..engines.ort.providers import PROVIDERS
+from ..engines.base import PROVIDER_CHOICES
+from ..errors import UsageError
 
-__all__ = ["engine_options", "progress_bar", "progress_phases"]
+__all__ = ["engine_options", "parse_choices", "progress_bar", "progress_phases"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=str)
 
 
 def engine_options(command: F) -> F:
@@ -22,7 +24,7 @@ def engine_options(command: F) -> F:
     for option in (
         click.option(
             "--provider",
-            type=click.Choice(["auto", *PROVIDERS]),
+            type=click.Choice(PROVIDER_CHOICES),
             default="auto",
             show_default=True,
             help="The execution provider.",
@@ -34,6 +36,28 @@ def engine_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") -> list[C]:
+    """Read names with commas between them.
+
+    Args:
+        option: The option's name, such as ``--provider``.
+        text: Its value.
+        choices: The names that it may hold.
+        more: A name that is handled elsewhere, for the message.
+
+    Raises:
+        UsageError: A name is not among them.
+    """
+    known: dict[str, C] = {choice: choice for choice in choices}
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            f"{option} has {', '.join(map(repr, unknown))}; choose from "
+            f"{', '.join(filter(None, (*choices, more)))}"
+        )
+    return [known[name] for name in names]
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..model import load
 from .options import engine_options, progress_bar
 from .text_files import read_pieces
@@ -37,7 +38,7 @@ def score_command(
     memory: bool,
     learn_from: Path | None,
     as_json: bool,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
 ) -> None:

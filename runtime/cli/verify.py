@@ -8,14 +8,14 @@ from typing import Any
 
 import click
 
+from ..engines.base import PROVIDERS, Provider
 from ..errors import UsageError
 from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
 from .entry import optional_part
+from .options import parse_choices
 
 __all__ = ["verify"]
-
-_ENGINES = ("cpu", "cuda", "tensorrt")
 
 
 @click.command()
@@ -26,7 +26,7 @@ _ENGINES = ("cpu", "cuda", "tensorrt")
 )  # fmt: skip
 @click.option(
     "--engine", default="cpu", show_default=True, metavar="NAMES",
-    help=f"Execution providers to check, with commas between: {', '.join(_ENGINES)}; or all "
+    help=f"Execution providers to check, with commas between: {', '.join(PROVIDERS)}; or all "
     "that run here.",
 )  # fmt: skip
 @click.option(
@@ -76,11 +76,11 @@ def _silent(_: str) -> None:
     """Say nothing: a program reads the output."""
 
 
-def _models(bundle: Path, engine: str) -> dict[str, Model]:
+def _models(bundle: Path, engine: str) -> dict[Provider, Model]:
     """The bundle on each engine that was asked for."""
     if engine == "all":
         found = {}
-        for name in _ENGINES:
+        for name in PROVIDERS:
             try:
                 model = load(bundle, name, self_test=False)
                 _ = model.engine.provider
@@ -91,12 +91,7 @@ def _models(bundle: Path, engine: str) -> dict[str, Model]:
             else:
                 found[name] = model
         return found
-    names = [name.strip() for name in engine.split(",")]
-    unknown = [name for name in names if name not in _ENGINES]
-    if unknown:
-        raise UsageError(
-            f"--engine has {', '.join(map(repr, unknown))}; there are {', '.join(_ENGINES)} and all"
-        )
+    names = parse_choices("--engine", engine, PROVIDERS, "all")
     return {name: load(bundle, name, self_test=False) for name in names}
 
 
@@ -110,7 +105,7 @@ def _sentence(name: str, report: GoldenReport) -> str:
 
 
 def _compare(
-    bundle: Path, checkpoint: Path, engines: list[str], steps: int, long: bool, quiet: bool
+    bundle: Path, checkpoint: Path, engines: list[Provider], steps: int, long: bool, quiet: bool
 ) -> Any:
     """Parity with the PyTorch model; needs the exporter's part of the installation."""
     api = optional_part("rillet.export.api", "rillet verify --checkpoint", "export")

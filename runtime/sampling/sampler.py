@@ -170,11 +170,22 @@ class Sampler:
             )
         return changed
 
+    @property
+    def random_state(self) -> dict[str, str]:
+        """What the next random numbers depend on, as JSON values."""
+        state: Any = self._bits.state
+        return {key: str(value) for key, value in state["state"].items()}
+
+    @random_state.setter
+    def random_state(self, value: dict[str, str]) -> None:
+        state: Any = self._bits.state
+        state["state"] = {key: int(value[key]) for key in ("state", "inc")}
+        self._bits.state = state
+
     def snapshot(self) -> dict[str, Any]:
         """What the next draws depend on, beside the parameters, as a JSON value."""
-        state: Any = self._bits.state
         return {
-            "random": {key: str(value) for key, value in state["state"].items()},
+            "random": self.random_state,
             "processors": [processor.snapshot() for processor in self._processors],
         }
 
@@ -186,9 +197,7 @@ class Sampler:
             KeyError: It did not.
             TypeError: It did not.
         """
-        state: Any = self._bits.state
-        state["state"] = {key: int(value["random"][key]) for key in ("state", "inc")}
-        self._bits.state = state
+        self.random_state = value["random"]
         for processor, its in zip(self._processors, value["processors"], strict=True):
             processor.restore(its)
 

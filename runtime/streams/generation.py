@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -56,10 +58,17 @@ class Generation:
     constraints and random numbers are where they were before the draw.
 
     Args:
-        params: How to sample.
+        params: How to sample; without a seed, one is drawn.
         tokenizer: The model's tokenizer.
         seen: Which tokens the stream has read, ``[V]``; the stream updates it.
         before: The last bytes that the stream has read.
+
+    Attributes:
+        params: How it samples; the seed is the one in use.
+        limit: Tokens to generate at most.
+        count: Tokens generated.
+        finish_reason: Why it ended; ``None`` before the end.
+        stop_string: The stop string that ended it.
     """
 
     def __init__(
@@ -69,6 +78,8 @@ class Generation:
         seen: npt.NDArray[np.bool_],
         before: bytes = b"",
     ) -> None:
+        if params.seed is None:
+            params = dataclasses.replace(params, seed=secrets.randbits(32))
         self.params = params
         self.sampler = Sampler(params, tokenizer, seen, before)
         self.stops = StopStrings(params.stop)
@@ -76,6 +87,7 @@ class Generation:
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         self.stop_string: str | None = None
+        self._backlog = ""
         self.owed: Draw | None = None
         """A token that an earlier version drew, accepted and could not read back: it comes next."""
 
@@ -111,6 +123,7 @@ class Generation:
         self.count += 1
         if self.params.stop:
             text, self.stop_string = self.stops.push(text)
+        text, self._backlog = self._backlog + text, ""
         if self.stop_string is not None:
             self.finish_reason = "stop"
         elif (constraint := self.sampler.constraint) is not None and constraint.done:
@@ -133,6 +146,21 @@ class Generation:
         """Forget a token that is owed: the stream has read something else."""
         self.owed = None
 
+    @property
+    def held(self) -> str:
+        """Text that was generated and not shown yet."""
+        return self._backlog + self.stops.held
+
+    def continue_from(self, earlier: Generation) -> None:
+        """Continue the text of another generation, and its random numbers if the seed is the same.
+
+        Args:
+            earlier: The other generation, with other options.
+        """
+        if self.params.seed == earlier.params.seed:
+            self.sampler.random_state = earlier.sampler.random_state
+        self._backlog, _ = self.stops.push(earlier.held)
+
     def extend(self, max_new_tokens: int | None) -> None:
         """Continue: up to the old limit, or for so many tokens more."""
         if self.sampler.constraint is not None and self.sampler.constraint.done:
@@ -153,6 +181,7 @@ class Generation:
             "limit": self.limit,
             "count": self.count,
             "finish_reason": self.finish_reason,
+            **({"backlog": self._backlog} if self._backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
         }
 
@@ -176,6 +205,7 @@ class Generation:
         if generation.stops.push(str(value["held"])) != ("", None):
             raise ValueError("the text that was held back begins no stop string")
         generation.limit, generation.count = int(value["limit"]), int(value["count"])
+        generation._backlog = str(value.get("backlog", ""))
         reason = value["finish_reason"]
         generation.finish_reason = None if reason is None else str(reason)
         if (drawn := value.get("drawn")) is not None:

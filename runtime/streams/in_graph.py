@@ -103,7 +103,7 @@ class _GraphCalls:
         """A copy of the state, if the text may end before its limit: at a stop string."""
         if not self._generation.params.stop:
             return None
-        copy: EngineState = self._stream.model.engine.zero_state()
+        copy = self._stream.model.engine.zero_state()
         copy.copy_row(0, self._stream.state, 0)
         return copy
 
@@ -112,9 +112,8 @@ class _GraphCalls:
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Tokens ``[K]``, and the logits ``[V]`` after the last."""
         params = self._generation.params
-        state: Any = self._stream.state  # made by the generator's own engine
         tokens, last = self._generator.generate(
-            state,
+            self._stream.state,
             logits,
             uniforms,
             temperature=params.temperature,

@@ -82,6 +82,11 @@ class Session:
         return self._generation is not None
 
     @property
+    def last_sampling(self) -> SamplingParams | None:
+        """How the last generation samples, its seed included; ``None`` before the first."""
+        return None if self._generation is None else self._generation.params
+
+    @property
     def finish_reason(self) -> str | None:
         """Why the last generation ended, as in :class:`GenerationStats`; ``None`` if it has not."""
         return None if self._generation is None else self._generation.finish_reason
@@ -313,6 +318,7 @@ class Session:
         max_new_tokens: int | None = None,
         *,
         on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
     ) -> TextStream:
         """Continue the last generation: the same options, random numbers and held-back text.
 
@@ -320,6 +326,8 @@ class Session:
             max_new_tokens: Tokens to generate from here; what was left of the first limit when
                 absent.
             on_text: Called with each piece.
+            **sampling: Fields of :class:`SamplingParams` to change from here on; constraints
+                and penalties then begin anew.
 
         Returns:
             An iterator over pieces of text: what would have come without the interruption.
@@ -332,6 +340,14 @@ class Session:
             raise UsageError("the session has no generation to resume; begin one with stream()")
         if max_new_tokens is not None:
             self.model.sampling(max_new_tokens=max_new_tokens)
+        if sampling:
+            left = self._generation.limit - self._generation.count
+            params = self.model.sampling(
+                self._generation.params, **{"max_new_tokens": max(left, 0), **sampling}
+            )
+            successor = self._stream.begin(params)
+            successor.continue_from(self._generation)
+            self._generation = successor
         self._generation.extend(max_new_tokens)
         return TextStream(self._token_stream(self._generation), on_text)
 

@@ -59,6 +59,11 @@ class TokenStream(Iterator[GeneratedToken]):
         self._cancelled = True
 
     @property
+    def seed(self) -> int | None:
+        """The seed in use, drawn if none was given: the same seed gives the same text."""
+        return self._generation.params.seed
+
+    @property
     def finish_reason(self) -> str | None:
         """Why it ended, as in :class:`GenerationStats`; ``None`` before the end."""
         return self._generation.finish_reason or ("cancelled" if self._cancelled else None)
@@ -86,7 +91,8 @@ class TextStream(Iterator[str]):
     """
 
     def __init__(self, tokens: TokenStream, on_text: Callable[[str], object] | None = None) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
+        """The tokens behind the text; take from one or the other."""
         self._on_text = on_text
 
     def __iter__(self) -> TextStream:
@@ -94,7 +100,7 @@ class TextStream(Iterator[str]):
 
     def __next__(self) -> str:
         while True:
-            text = next(self._tokens).text
+            text = next(self.tokens).text
             if text:
                 if self._on_text is not None:
                     self._on_text(text)
@@ -111,19 +117,24 @@ class TextStream(Iterator[str]):
 
     def cancel(self) -> None:
         """End after the token that is under way; see :meth:`TokenStream.cancel`."""
-        self._tokens.cancel()
+        self.tokens.cancel()
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in use, drawn if none was given: the same seed gives the same text."""
+        return self.tokens.seed
 
     @property
     def finish_reason(self) -> str | None:
         """Why it ended, as in :class:`GenerationStats`; ``None`` before the end."""
-        return self._tokens.finish_reason
+        return self.tokens.finish_reason
 
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._tokens.stop_string
+        return self.tokens.stop_string
 
     @property
     def stats(self) -> GenerationStats:
         """The figures so far."""
-        return self._tokens.stats
+        return self.tokens.stats

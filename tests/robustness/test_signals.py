@@ -41,7 +41,7 @@ def test_a_signal_ends_the_text_and_saves_the_stream(
     time.sleep(0.3)
     process.send_signal(number)
     rest, errors = process.communicate()
-    assert process.returncode == 130, errors
+    assert process.returncode == 128 + number, errors
     assert errors.strip() == "Stopped."
     text = (begun + rest)[len(PROMPT) : -1]  # the command ends its output with a line end
     session = load(small_bundle).restore(state)

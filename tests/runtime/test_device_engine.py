@@ -96,7 +96,7 @@ def test_warming_up_changes_no_stream(device: OnnxDeviceEngine, host: OnnxEngine
     ours.write(theirs.read())
     lane, session = ours.lane, device._session("decode")
     assert lane.calls is None
-    before = lane.keep()
+    before = lane.save()
     device._prepare(session, lane)
     for side, kept in zip(lane.sides, before, strict=True):
         for name, value in kept.items():

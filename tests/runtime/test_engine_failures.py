@@ -175,7 +175,7 @@ def test_the_next_engine_goes_on(
     text = [next(stream) for _ in range(50)]
     if lost:
         lose(session._stream.state.inner)
-    with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream goes on with"):
+    with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream continues on"):
         text += list(stream)
     assert "".join(text) == wanted
     assert any(record.levelname == "ERROR" for record in caplog.records)
@@ -201,7 +201,7 @@ def test_a_long_stream_moves_with_its_copy(failing: Path, small_bundle: Path) ->
     twin = engine.zero_state(1)
     twin.copy_row(0, state, 1)
     lose(state.inner)
-    with pytest.warns(RuntimeWarning, match="goes on"):
+    with pytest.warns(RuntimeWarning, match="continues on"):
         found = engine.step(tokens[:, 650], state)
     logits = plain.step(tokens[:, 650], expected)
     np.testing.assert_allclose(found, logits, atol=1e-4)
@@ -215,6 +215,27 @@ def test_without_another_engine_the_error_stands(failing: Path) -> None:
     model = Model(Bundle.open(failing), engine)
     with pytest.raises(EngineError, match="the stream is where it was"):
         model.generate(PROMPT, **OPTIONS)
+
+
+def test_a_state_of_another_engine_is_refused(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    host, token = OnnxEngine(bundle, "cpu"), np.asarray([1])
+    devices = [OnnxDeviceEngine(bundle, "cpu") for _ in range(2)]
+    fallback = FallbackEngine(host, [])
+    engines = [host, *devices, fallback]
+    for engine in engines:
+        for other in engines:
+            state, foreign = engine.zero_state(), other.zero_state()
+            if engine is other:
+                engine.step(token, foreign)
+                continue
+            for refused in (
+                lambda engine=engine, foreign=foreign: engine.step(token, foreign),
+                lambda engine=engine, foreign=foreign: engine.prefill(token[None], foreign),
+                lambda state=state, foreign=foreign: state.copy_row(0, foreign, 0),
+            ):
+                with pytest.raises(EngineError, match="of another engine"):
+                    refused()
 
 
 def test_bad_tokens_are_no_reason_to_go_over(small_bundle: Path) -> None:

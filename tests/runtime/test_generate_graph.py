@@ -86,8 +86,8 @@ def test_a_failed_call_leaves_the_stream(engine: OnnxEngine) -> None:
 
 
 def test_a_bundle_without_it_says_so(engine: OnnxEngine) -> None:
-    bundle = Bundle(engine.bundle.path, {**engine.bundle.manifest, "graphs": {}}, engine.state)
-    bundle.manifest["graphs"]["prefill"] = {}
+    manifest = {**engine.bundle.manifest, "graphs": {"prefill": {}}}
+    bundle = Bundle(engine.bundle.path, manifest, engine.state_table)
     with pytest.raises(BundleError, match="no generate graph"):
         GraphGenerator(OnnxEngine(bundle, "cpu"))
 

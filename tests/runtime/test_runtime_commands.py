@@ -44,7 +44,7 @@ def test_options_are_those_of_the_library(small_bundle: Path, small_model: Model
     )  # fmt: skip
     assert result.stdout == f"The {wanted}\n"
     assert "60 tokens" in result.stderr
-    assert "on CPUExecutionProvider; ended by length" in result.stderr
+    assert "on CPUExecutionProvider, seed 3; ended by length" in result.stderr
 
 
 def test_a_stream_goes_on_in_the_next_command(

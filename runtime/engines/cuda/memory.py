@@ -229,14 +229,6 @@ class ExchangeBuffer:
         """Queue the copy from the GPU."""
         self._stream.copy(self._pinned, self.address, self._device.size, "DeviceToHost")
 
-    def copy_rows(self, row: int, source: Any, source_row: int, rows: int) -> None:
-        """Copy rows of what another's step gave."""
-        self._values[row : row + rows] = source._values[source_row : source_row + rows]
-
-    def zero_rows(self, row: int, rows: int) -> None:
-        """Set rows to zero."""
-        self._values[row : row + rows] = 0
-
 
 def _let_go(owner: object, cuda: Cuda, name: str, handle: Any) -> None:
     """Free something when its owner is gone; not at exit, when the driver may be gone itself."""

@@ -16,11 +16,11 @@ import onnxruntime as ort
 from ...bundle import Bundle
 from ...errors import EngineError
 from ...state_table import is_shared
-from ..base import Learn
+from ..base import EngineState, Learn, Provider, TokenGenerator
 from ..cache import cache_folder, provider_key
-from ..checks import check_finite
+from ..checks import check_finite, check_tokens
 from ..cuda.driver import copy_on_device, zero_on_device
-from ..device_state import DeviceState, Lane, LanePool, check_tokens, power_of_two
+from ..device_state import DeviceState, Lane, LanePool, power_of_two
 from .options import cuda_options, tensorrt_options
 from .providers import obstacle
 from .sessions import OnnxGraphs, run_bound
@@ -55,19 +55,19 @@ class OnnxDeviceEngine(OnnxGraphs):
     def __init__(
         self,
         bundle: Bundle,
-        provider: str = "cuda",
+        provider: Provider = "cuda",
         threads: int = 1,
         graphs: bool | None = None,
     ) -> None:
         super().__init__(bundle, provider, threads)
-        self._wish = graphs
+        self._graphs = graphs
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._captures = False
         self._numbers = itertools.count(1)
         self._running = threading.Lock()
         # TensorRT may read an input again after it has written an output.
-        names = (row.name for row in self.state if is_shared(row) and provider != "tensorrt")
-        self._shared = frozenset(names)
+        shared = () if provider == "tensorrt" else filter(is_shared, self.state_table)
+        self._shared = frozenset(row.name for row in shared)
         self._pool = LanePool(self._lane)
 
     @property
@@ -78,33 +78,35 @@ class OnnxDeviceEngine(OnnxGraphs):
     def zero_state(self, batch: int = 1) -> DeviceState:
         """The start of a stream: zeros, everywhere."""
         self._session("decode")  # a device without a working provider must not be touched
-        return DeviceState(self.state, batch, self._pool, self._capacity_for)
+        return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
-        """Read one token a row; see :meth:`.Engine.step`."""
+        """Read one token per row; see :meth:`.Engine.step`."""
         session = self._session("decode")
+        state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         lane = state.lane
         if lane.calls is None or lane.calls[0] is not session:
             self._prepare(session, lane)
-        lane.tell(tokens, learn, state.batch)
+        lane.send(tokens, learn, state.batch)
         self._run(session, lane.calls[1][state.side])
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         try:
             check_finite(logits)
         except EngineError:
-            state.mend(self._shared)
+            state.repair(self._shared)
             raise
         state.side ^= 1
         return logits
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]`` in chunks; see :meth:`.Engine.prefill`."""
         session = self._session("prefill")
+        state = self._pool.own_state(state)
         tokens = np.ascontiguousarray(tokens, np.int64)
         check_tokens(tokens, self.vocab_size)
         before = state.copy()
@@ -112,7 +114,7 @@ class OnnxDeviceEngine(OnnxGraphs):
             if self.last_logits and not last:
                 steps = [self.step(column, state, learn) for column in tokens.T]
                 return np.stack(steps, axis=1)
-            state.lane.tell(None, learn, state.batch)
+            state.lane.send(None, learn, state.batch)
             starts = range(0, tokens.shape[1], _CHUNK)
             parts = [self._chunk(session, tokens[:, at : at + _CHUNK], state) for at in starts]
         except EngineError:
@@ -120,14 +122,18 @@ class OnnxDeviceEngine(OnnxGraphs):
             raise
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)
 
+    def generator(self) -> TokenGenerator | None:
+        """Return ``None``: the generating graph samples on the host."""
+        return None
+
     def close(self) -> None:
-        """Let go of the graphs and of free buffers; a call after that loads them anew."""
+        """Release the graphs and free buffers; the next call reloads them."""
         super().close()
         self._pool.clear()
 
     def _capacity_for(self, batch: int) -> int:
         capacity = power_of_two(batch)
-        if self._named == "tensorrt" and capacity > LARGEST_BATCH:
+        if self._requested == "tensorrt" and capacity > LARGEST_BATCH:
             raise EngineError(
                 f"the TensorRT provider's engine steps {LARGEST_BATCH} streams at most, and this "
                 f"batch has {batch}; split it, or use provider='cuda'"
@@ -136,7 +142,7 @@ class OnnxDeviceEngine(OnnxGraphs):
 
     def _load(self, graph: str) -> Any:
         path = self.bundle.graph(graph)
-        if self._named == "tensorrt" and graph == "decode":
+        if self._requested == "tensorrt" and graph == "decode":
             reason = obstacle("tensorrt")
             if reason is not None:
                 raise EngineError(reason)
@@ -144,16 +150,16 @@ class OnnxDeviceEngine(OnnxGraphs):
             key = provider_key(path, precision)
             folder = cache_folder(self.bundle) / f"onnxruntime-{key.digest}"
             folder.mkdir(exist_ok=True)
-            trt = tensorrt_options(self.state, precision, folder, LARGEST_BATCH)
+            trt = tensorrt_options(self.state_table, precision, folder, LARGEST_BATCH)
             return self._create(path, "tensorrt", {"tensorrt": trt, "cuda": cuda_options(False)})
-        if self._named == "cpu":
+        if self._requested == "cpu":
             return self._create(path, "cpu")
-        if graph == "decode" and self._named == "cuda" and self._wish is not False:
+        if graph == "decode" and self._requested == "cuda" and self._graphs is not False:
             try:
                 return self._captured(path)
             except EngineError as error:
                 self._captures = False
-                if self._wish or obstacle("cuda") is not None:
+                if self._graphs or obstacle("cuda") is not None:
                     raise
                 log.info("steps are not captured as CUDA graphs: %s", error)
         return self._create(path, "cuda", {"cuda": cuda_options(False)})
@@ -171,7 +177,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         def allocate(shape: tuple[int, ...], dtype: str) -> OrtBuffer:
             return OrtBuffer(shape, dtype, self._device)
 
-        return Lane(self.state, self.vocab_size, capacity, allocate, self._shared)
+        return Lane(self.state_table, self.vocab_size, capacity, allocate, self._shared)
 
     def _prepare(self, session: Any, lane: Lane) -> None:
         """Bind both sides, and run each once: that allocates, and captures where it is to be.
@@ -180,23 +186,23 @@ class OnnxDeviceEngine(OnnxGraphs):
         that repeating it does no harm; the other side, and the slot that it wrote in a tensor
         whose sides are one, are put back.
         """
-        lane.tell(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
+        lane.send(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
         calls = [self._bind(session, lane, side) for side in range(2)]
-        kept = lane.keep()
+        saved = lane.save()
         try:
             for call in calls:
                 self._run(session, call)
         finally:
-            lane.put_back(kept)
+            lane.restore(saved)
         lane.calls = (session, calls)
 
     def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
         """A binding that reads one side of a lane and writes the other, and its run options."""
         binding = session.io_binding()
         given: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
-        given |= {row.past: lane.sides[side][row.name] for row in self.state}
+        given |= {row.past: lane.sides[side][row.name] for row in self.state_table}
         made: dict[str, Any] = {"logits": lane.logits}
-        made |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state}
+        made |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state_table}
         for name, buffer in given.items():
             binding.bind_ortvalue_input(name, buffer.value)
         for name, buffer in made.items():
@@ -226,7 +232,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
         binding.bind_ortvalue_input("input_ids", sent)
         binding.bind_ortvalue_input("learn", lane.learn.value)
-        for row in self.state:
+        for row in self.state_table:
             past, present = (lane.sides[at][row.name] for at in (state.side, state.side ^ 1))
             binding.bind_ortvalue_input(row.past, past.value)
             binding.bind_ortvalue_output(row.present, present.value)

@@ -7,24 +7,25 @@ import io
 from typing import Any
 
 from ...errors import EngineError
+from ..base import Provider
 from ..cuda.driver import driver_obstacle
 
 __all__ = [
-    "PROVIDERS",
-    "candidates",
+    "ORT_NAMES",
     "create_session",
+    "has_cuda",
     "installed_engines",
     "mixed_up_engines",
     "node_owner",
     "obstacle",
 ]
 
-PROVIDERS = {
+ORT_NAMES: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-"""What users call each provider, and what ONNX Runtime does."""
+"""What ONNX Runtime calls each provider."""
 
 _ENGINE_PACKAGES = (
     "onnxruntime",
@@ -34,29 +35,12 @@ _ENGINE_PACKAGES = (
 )
 
 
-def candidates(provider: str, allow_fallback: bool) -> list[str]:
-    """The providers to try, best first.
-
-    Args:
-        provider: One of :data:`PROVIDERS`, or ``auto``.
-        allow_fallback: Whether the CPU will do where the provider cannot run.
-
-    Raises:
-        EngineError: There is no such provider.
-    """
-    if provider == "auto":
-        # TensorRT is not tried unasked: it may build an engine for a minute.
-        found = "CUDAExecutionProvider" in _onnxruntime().get_available_providers()
-        return ["cuda", "cpu"] if found else ["cpu"]
-    if provider not in PROVIDERS:
-        raise EngineError(
-            f"provider {provider!r} is not one that this rillet can run; use "
-            f"{', '.join(map(repr, PROVIDERS))} or 'auto'"
-        )
-    return [provider, "cpu"] if allow_fallback and provider != "cpu" else [provider]
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime was built with CUDA; whether it works is not asked."""
+    return ORT_NAMES["cuda"] in _onnxruntime().get_available_providers()
 
 
-def obstacle(provider: str) -> str | None:
+def obstacle(provider: Provider) -> str | None:
     """Why a provider cannot run here, as far as that can be told before it is tried.
 
     ONNX Runtime's own list says what was compiled in, not what works; and a GPU provider whose
@@ -65,10 +49,10 @@ def obstacle(provider: str) -> str | None:
     if provider == "cpu":
         return None
     ort = _onnxruntime()
-    if PROVIDERS[provider] not in ort.get_available_providers():
+    if ORT_NAMES[provider] not in ort.get_available_providers():
         what = (
             f"the installed onnxruntime {ort.__version__} was built without "
-            f"{PROVIDERS[provider]}; replace it: pip uninstall onnxruntime, then "
+            f"{ORT_NAMES[provider]}; replace it: pip uninstall onnxruntime, then "
             "pip install 'rillet[gpu]'"
         )
         return mixed_up_engines() or what
@@ -101,15 +85,15 @@ def mixed_up_engines() -> str | None:
 
 def create_session(
     model: str | bytes,
-    provider: str,
+    provider: Provider,
     threads: int,
-    provider_options: dict[str, dict[str, str]] | None = None,
+    provider_options: dict[Provider, dict[str, str]] | None = None,
 ) -> Any:
     """Load a graph on one provider, and on no other.
 
     Args:
         model: The graph's path, or its content.
-        provider: One of :data:`PROVIDERS`.
+        provider: The provider.
         threads: Threads that one call may use.
         provider_options: Options of ONNX Runtime's providers, by what users call them.
 
@@ -124,11 +108,11 @@ def create_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    wanted = PROVIDERS[provider]
+    requested = ORT_NAMES[provider]
     if provider == "cpu":
         # An arena keeps the most that a call ever took: 6 MB of prefill, and no time is saved.
         options.enable_cpu_mem_arena = False
-        return ort.InferenceSession(model, options, providers=[wanted])
+        return ort.InferenceSession(model, options, providers=[requested])
     with contextlib.suppress(Exception):
         # Only newer versions know this entry; without it the order of providers must do.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
@@ -136,17 +120,18 @@ def create_session(
         # Finds CUDA libraries that pip installed. It prints what it does not find.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-    names = ["tensorrt", "cuda", "cpu"] if provider == "tensorrt" else [provider, "cpu"]
-    chain = [(PROVIDERS[name], (provider_options or {}).get(name, {})) for name in names]
+    names: list[Provider] = ["tensorrt", "cuda"] if provider == "tensorrt" else [provider]
+    names.append("cpu")
+    chain = [(ORT_NAMES[name], (provider_options or {}).get(name, {})) for name in names]
     session = ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
-    if session.get_providers()[0] != wanted:
+    if session.get_providers()[0] != requested:
         raise EngineError(
             f"onnxruntime went over to {session.get_providers()[0]} without an error, as it does "
-            f"where the libraries of {wanted} are missing or do not fit its version "
+            f"where the libraries of {requested} are missing or do not fit its version "
             f"({ort.__version__}); its messages on stderr name the library"
         )
     if node_owner(session) == "CPUExecutionProvider":
-        raise EngineError(f"{wanted} took none of the graph's nodes")
+        raise EngineError(f"{requested} took none of the graph's nodes")
     return session
 
 

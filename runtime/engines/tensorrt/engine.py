@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ...bundle import Bundle
 from ...errors import EngineError
-from ..base import Learn
-from ..checks import check_finite
+from ..base import EngineState, Learn, TokenGenerator
+from ..checks import check_finite, check_tokens
 from ..cuda.memory import Cuda, CudaBuffer, CudaStream, ExchangeBuffer
-from ..device_state import DeviceState, Lane, LanePool, check_tokens
+from ..device_state import DeviceState, Lane, LanePool
 from .api import find_tensorrt
 from .plan import Plan, StepCalls, enqueue, place
 from .records import EngineRecord, chosen_record, find_records
@@ -47,7 +47,6 @@ class TensorrtEngine:
     """
 
     threads = 1
-    last_logits = False
 
     def __init__(
         self,
@@ -57,8 +56,10 @@ class TensorrtEngine:
         untried: bool = False,
     ) -> None:
         self.bundle = bundle
-        self.state = bundle.state
+        self.state_table = bundle.state
         self.vocab_size = bundle.vocab_size
+        self.last_logits = bundle.last_logits
+        self.independent_rows = bundle.independent_rows
         self.api = find_tensorrt(library or _builder(bundle))
         self.cuda = Cuda()
         self._graphs, self._untried = graphs, untried
@@ -79,17 +80,18 @@ class TensorrtEngine:
 
     def zero_state(self, batch: int = 1) -> DeviceState:
         """The start of a stream: zeros, everywhere."""
-        return DeviceState(self.state, batch, self._pool, self._capacity_for)
+        return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
-        """Read one token a row; see :meth:`.Engine.step`."""
+        """Read one token per row; see :meth:`.Engine.step`."""
+        state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         plan, lane = self._decode(), state.lane
         if lane.calls is None or lane.calls.plan is not plan:
-            lane.calls = StepCalls(plan, self.state, lane, self._graphs)
-        lane.tell(tokens, learn, state.batch)
+            lane.calls = StepCalls(plan, self.state_table, lane, self._graphs)
+        lane.send(tokens, learn, state.batch)
         lane.calls.run(state.side)
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         check_finite(logits)
@@ -97,16 +99,17 @@ class TensorrtEngine:
         return logits
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]``; see :meth:`.Engine.prefill`."""
+        state = self._pool.own_state(state)
         tokens = np.ascontiguousarray(tokens, np.int64)
         check_tokens(tokens, self.vocab_size)
         before = state.copy()
         try:
             plan = self._plan("prefill")
             usable = plan is not None and state.lane.capacity in plan.batches
-            if plan is None or not usable or (self.bundle.last_logits and not last):
+            if plan is None or not usable or (self.last_logits and not last):
                 parts = [self.step(column, state, learn)[:, None] for column in tokens.T]
             else:
                 parts = self._chunks(plan, tokens, state, learn)
@@ -125,8 +128,12 @@ class TensorrtEngine:
         assert plan is not None
         return self.api.layers(plan.engine), self.api.device_memory(plan.engine)
 
+    def generator(self) -> TokenGenerator | None:
+        """Return ``None``: TensorRT runs no generating graph."""
+        return None
+
     def close(self) -> None:
-        """Let go of engines and free buffers; a call after that loads them anew."""
+        """Release the engines and free buffers; the next call reloads them."""
         with self._lock:
             self._plans.clear()
         self._pool.clear()
@@ -166,7 +173,7 @@ class TensorrtEngine:
     def _load(self, record: EngineRecord) -> Plan:
         plan = Plan(self.api, record)
         wanted = {"input_ids", "learn", "logits"}
-        wanted |= {name for row in self.state for name in (row.past, row.present)}
+        wanted |= {name for row in self.state_table for name in (row.past, row.present)}
         differing = sorted(wanted ^ set(plan.names))
         if differing:
             raise EngineError(
@@ -196,7 +203,7 @@ class TensorrtEngine:
         def exchange(shape: tuple[int, ...], dtype: str) -> ExchangeBuffer:
             return ExchangeBuffer(stream, shape, dtype)
 
-        lane = Lane(self.state, self.vocab_size, capacity, allocate, exchange=exchange)
+        lane = Lane(self.state_table, self.vocab_size, capacity, allocate, exchange=exchange)
         lane.stream = stream
         return lane
 
@@ -207,7 +214,7 @@ class TensorrtEngine:
         lane = state.lane
         row = lane.capacity * self.vocab_size * 4
         longest = max(1, min(plan.record.key.lengths[-1], _PREFILL_BYTES // row))
-        lane.tell(None, learn, state.batch)
+        lane.send(None, learn, state.batch)
         if lane.reading is None or lane.reading[0] is not plan:
             lane.reading = plan, plan.context(lane.capacity, lane.stream)
         context = lane.reading[1]
@@ -219,10 +226,10 @@ class TensorrtEngine:
             whole = np.zeros((lane.capacity, length), np.int64)
             whole[: state.batch] = chunk
             ids.write(whole)
-            given = 1 if self.bundle.last_logits else length
+            given = 1 if self.last_logits else length
             shape = (lane.capacity, given, self.vocab_size)
             logits = ExchangeBuffer(lane.stream, shape, "float32")
-            place(self.state, context, lane, state.side, ids, logits, length)
+            place(self.state_table, context, lane, state.side, ids, logits, length)
             for buffer in (ids, lane.learn):
                 buffer.send()
             enqueue(context, lane.stream, "the prefill graph")

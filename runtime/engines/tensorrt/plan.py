@@ -74,7 +74,7 @@ class StepCalls:
         self._captured: list[CudaGraph] = []
         # The first call of a context allocates, which cannot be captured. It changes nothing
         # but the side that it writes, and that is put back.
-        kept = lane.keep()
+        saved = lane.save()
         try:
             for side in range(2):
                 self._queue(side)
@@ -82,7 +82,7 @@ class StepCalls:
             if graphs:
                 self._captured = self._capture()
         finally:
-            lane.put_back(kept)
+            lane.restore(saved)
 
     def run(self, side: int) -> None:
         """Take a step that reads one side, and wait for it."""
