@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,6 @@ from .params import SamplingParams
 __all__ = ["Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
-
-SamplerMark = tuple[int, list[Any]]
-"""Tokens accepted, and what each processor has seen."""
 
 _ALL_KEPT = (0, 1.0, 0.0, 1.0)
 """The :attr:`SamplingParams.filters` that leave no token out."""
@@ -119,8 +116,8 @@ class Sampler:
     def choose(self, logits: npt.NDArray[Any]) -> int:
         """Choose a token from logits ``[V]``; only the random state advances.
 
-        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`rewind`
-        if it never will be.
+        Follow it with :meth:`accept` once the token is part of the text, or return to an
+        :meth:`undo_point` if it never will be.
 
         Raises:
             EngineError: A logit is not a finite number.
@@ -140,19 +137,21 @@ class Sampler:
         for processor in self._processors:
             processor.accept(token)
 
-    def mark(self) -> SamplerMark:
-        """Note this moment, for :meth:`rewind`."""
-        return self._accepted, [processor.snapshot() for processor in self._processors]
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the sampler back to this moment, whatever was drawn since."""
+        accepted = self._accepted
+        snapshots = [processor.snapshot() for processor in self._processors]
 
-    def rewind(self, mark: SamplerMark | None = None) -> None:
-        """Return to a moment that :meth:`mark` noted, or to the last token accepted.
-
-        Whatever was drawn since is drawn again.
-        """
-        if mark is not None:
-            self._accepted, snapshots = mark
+        def undo() -> None:
+            self._accepted = accepted
             for processor, snapshot in zip(self._processors, snapshots, strict=True):
                 processor.restore(snapshot)
+            self.rewind()
+
+        return undo
+
+    def rewind(self) -> None:
+        """Draw again whatever was drawn since the last token was accepted."""
         self._bits.state = self._start
         if self.params.temperature != 0:
             self._bits.advance(self._accepted)

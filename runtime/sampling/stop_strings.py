@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["StopStrings"]
 
@@ -46,14 +46,14 @@ class StopStrings:
         self.held = pending[keep:]
         return pending[:keep], None
 
-    def mark(self) -> tuple[str, list[int]]:
-        """Note this moment, for :meth:`rewind`."""
-        return self.held, self._matched.copy()
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the search back to this moment."""
+        held, matched = self.held, self._matched.copy()
 
-    def rewind(self, mark: tuple[str, list[int]]) -> None:
-        """Return to a moment that :meth:`mark` noted."""
-        self.held, matched = mark
-        self._matched = matched.copy()
+        def undo() -> None:
+            self.held, self._matched = held, matched.copy()
+
+        return undo
 
     def flush(self) -> str:
         """Release the text held back, at the end of the text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,16 +148,13 @@ class Batch:
         if self._rows:
             in_order = [tokens[row.session] for row in self._rows]
             checked_tokens(in_order, self.model.vocab_size)
-            marks = [row.stream.mark() for row in self._rows]
-            undo = self._state.undo_point()
+            undo = self._undo_point()
             try:
                 self._advance(in_order)
                 for row, token in zip(self._rows, in_order, strict=True):
                     row.stream.decode(token)
             except BaseException:
                 undo()
-                for row, mark in zip(self._rows, marks, strict=True):
-                    row.stream.rewind(mark)
                 raise
         return {row.session: _logits(row).copy() for row in self._rows}
 
@@ -183,15 +180,11 @@ class Batch:
         if not self._rows:
             return
         began = time.perf_counter()
-        marks = [(row.stream.mark(), row.generation.mark()) for row in self._rows]
-        undo = self._state.undo_point()
+        undo = self._undo_point()
         try:
             self._outbox = self._write_rows()
         except BaseException:
             undo()
-            for row, (stream, generation) in zip(self._rows, marks, strict=True):
-                row.stream.rewind(stream)
-                row.generation.rewind(generation)
             raise
         seconds = time.perf_counter() - began
         for row in self._rows:
@@ -214,6 +207,18 @@ class Batch:
         for row in [row for row in self._rows if row.generation.finish_reason is not None]:
             self.leave(row.session)
             self.model.report(row.stats)
+
+    def _undo_point(self) -> Callable[[], None]:
+        """Return what takes back the next step of all rows."""
+        undos = [self._state.undo_point()]
+        for row in self._rows:
+            undos += [row.stream.undo_point(), row.generation.undo_point()]
+
+        def undo() -> None:
+            for one in undos:
+                one()
+
+        return undo
 
     def _advance(self, tokens: list[int]) -> None:
         learn = np.asarray([row.stream.learn_written for row in self._rows], np.float32)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..sampling.params import SamplingParams
-from ..sampling.sampler import Sampler, SamplerMark, choose_rows
+from ..sampling.sampler import Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
 
@@ -50,24 +50,11 @@ class Draw(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Mark(NamedTuple):
-    """A moment of a generation."""
-
-    sampler: SamplerMark
-    stops: tuple[str, list[int]]
-    generated: int
-    finish_reason: str | None
-    stop_string: str | None
-    outbox: GeneratedToken | None
-    backlog: str
-    owed: Draw | None
-
-
 class Generation:
     """The sampler of one generation, its limit, and the text that it holds back.
 
     A token is drawn with :meth:`draw`, read back by the stream, and then accepted with
-    :meth:`accept`. If anything fails on the way, :meth:`rewind` returns to before the draw:
+    :meth:`accept`. If anything fails on the way, an undo point returns to before the draw:
     penalties, constraints, random numbers and held-back text are where they were.
 
     Args:
@@ -109,7 +96,7 @@ class Generation:
         """A token that an earlier version drew, accepted and could not read back: it comes next."""
 
     def draw(self, logits: npt.NDArray[Any]) -> Draw:
-        """Draw a token from logits ``[V]``; follow it with :meth:`accept` or :meth:`rewind`.
+        """Draw a token from logits ``[V]``; follow it with :meth:`accept`.
 
         Raises:
             EngineError: A logit is not a finite number.
@@ -119,26 +106,19 @@ class Generation:
             return self.owed
         return self.describe(self.sampler.choose(logits), logits)
 
-    def mark(self) -> Mark:
-        """Note this moment, for :meth:`rewind`."""
-        return Mark(
-            self.sampler.mark(),
-            self.stops.mark(),
-            self.count,
-            self.finish_reason,
-            self.stop_string,
-            self.outbox,
-            self.backlog,
-            self.owed,
-        )
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the generation back to this moment, whatever was drawn since."""
+        undo_sampler, undo_stops = self.sampler.undo_point(), self.stops.undo_point()
+        count, owed, outbox, backlog = self.count, self.owed, self.outbox, self.backlog
+        finish_reason, stop_string = self.finish_reason, self.stop_string
 
-    def rewind(self, mark: Mark) -> None:
-        """Return to a moment that :meth:`mark` noted."""
-        self.sampler.rewind(mark.sampler)
-        self.stops.rewind(mark.stops)
-        self.count = mark.generated
-        self.finish_reason, self.stop_string = mark.finish_reason, mark.stop_string
-        self.outbox, self.backlog, self.owed = mark.outbox, mark.backlog, mark.owed
+        def undo() -> None:
+            undo_sampler()
+            undo_stops()
+            self.count, self.owed, self.outbox, self.backlog = count, owed, outbox, backlog
+            self.finish_reason, self.stop_string = finish_reason, stop_string
+
+        return undo
 
     def accept(self, draw: Draw, text: str) -> GeneratedToken:
         """Make a drawn token part of the text, and see whether that ends the generation.

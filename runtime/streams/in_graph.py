@@ -79,12 +79,12 @@ class _GraphCalls:
         Raises:
             EngineError: The engine failed; nothing has changed.
         """
-        before, snapshot = self._generation.mark(), self._stream.snapshot()
+        undo, snapshot = self._generation.undo_point(), self._stream.snapshot()
         try:
             return self._call(snapshot.state)
         except BaseException:
             self._stream.restore(snapshot)
-            self._generation.rewind(before)
+            undo()
             raise
 
     def _call(self, before: EngineState) -> list[str]:

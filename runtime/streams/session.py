@@ -74,7 +74,7 @@ class Session:
     @property
     def position(self) -> int:
         """Number of tokens read and written so far; what :meth:`learn` reads is not counted."""
-        return self._stream.position
+        return self._stream.history.position
 
     @property
     def can_resume(self) -> bool:
@@ -412,7 +412,7 @@ class Session:
         generation = None
         if mark.generation is not None:
             generation = Generation.from_snapshot(
-                mark.generation, self.model.tokenizer, self._stream.seen
+                mark.generation, self.model.tokenizer, self._stream.history.seen
             )
         self._stream.restore(mark)
         self._generation = generation

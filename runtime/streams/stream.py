@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,10 @@ import numpy.typing as npt
 from ..engines.base import EngineState
 from ..errors import UsageError
 from ..loaded import LoadedModel
-from ..sampling.params import LONGEST_BAD_WORD, SamplingParams
+from ..sampling.params import SamplingParams
 from .encoding import encode_pieces
 from .generation import Generation
+from .history import TokenHistory
 from .snapshot import Snapshot
 
 __all__ = ["LEARN_MODES", "LearnMode", "Stream"]
@@ -22,20 +23,6 @@ LearnMode = Literal["read", "all", "none"]
 LEARN_MODES: tuple[LearnMode, ...] = get_args(LearnMode)
 
 _CLOSED = "is closed; open a new one with model.session()"
-
-_RECENT = LONGEST_BAD_WORD
-"""Tokens that a stream remembers, so that a bad word that begins in a prompt is seen."""
-
-
-_HISTORY = 2 * _RECENT
-
-
-class Mark(NamedTuple):
-    """A moment of a stream, but for the engine's state."""
-
-    logits: npt.NDArray[Any] | None
-    position: int
-    pending: bytes
 
 
 class Stream:
@@ -53,8 +40,7 @@ class Stream:
     Attributes:
         logits: Log-probabilities of the next token, ``[V]``; ``None`` before anything is read.
             The next step may overwrite them.
-        position: Tokens read and written; what :func:`learn_text` reads is not counted.
-        seen: Which tokens were read or written, ``[V]``.
+        history: Tokens read and written; what :func:`learn_text` reads is not among them.
 
     Raises:
         UsageError: ``learn`` is none of these.
@@ -67,12 +53,7 @@ class Stream:
         self.learn_mode = learn
         self.memory = memory
         self.logits: npt.NDArray[Any] | None = None
-        self.position = 0
-        self.seen = np.zeros(model.vocab_size, np.bool_)
-        # A ring twice as long as what is remembered: an entry is never visible while it is written.
-        self._history = np.zeros(_HISTORY, np.int64)
-        self._first = 0
-        self._newly_seen: int | None = None
+        self.history = TokenHistory(model.vocab_size)
         self._state: EngineState | None = model.engine.zero_state()
         self._whereabouts = _CLOSED
         self._decoder = model.tokenizer.decoder()
@@ -110,18 +91,6 @@ class Stream:
         """Bytes that wait for the rest of their character."""
         return self._decoder.pending
 
-    @property
-    def recent(self) -> tuple[int, ...]:
-        """The last tokens read or written, oldest first."""
-        places = np.arange(max(self._first, self.position - _RECENT), self.position)
-        return tuple(self._history[places % _HISTORY].tolist())
-
-    @property
-    def recent_bytes(self) -> bytes:
-        """The bytes of the last tokens."""
-        token_bytes = self.model.tokenizer.token_bytes
-        return b"".join(token_bytes[token] for token in self.recent)
-
     # Reading.
 
     def read(self, tokens: npt.NDArray[np.int64], learn: float | None = None) -> None:
@@ -133,25 +102,20 @@ class Stream:
         """
         learn = self._learn_read if learn is None else learn
         engine, state = self.model.engine, self.state
-        mark, seen = self.mark(), self.seen.copy()
         single = tokens.shape[1] == 1
-        undo = state.undo_point() if single else self._copied(state)
+        undo = self.undo_point()
+        undo_state = state.undo_point() if single else self._copied(state)
         try:
             if single:
                 self.logits = engine.step(tokens[:, 0], state, learn)[0]
             else:
                 self.logits = engine.prefill(tokens, state, learn, last=True)[0, 0]
-            newest = tokens[0, -_RECENT:]
-            place = self.position + tokens.shape[1] - newest.size
-            self._history[np.arange(place, place + newest.size) % _HISTORY] = newest
-            self.seen[tokens[0]] = True
+            self.history.extend(tokens[0])
             # Half a character that was written is never completed now.
             self._decoder.pending = b""
-            self.position += tokens.shape[1]
         except BaseException:
+            undo_state()
             undo()
-            self.rewind(mark)
-            self.seen[...] = seen
             raise
 
     def _copied(self, state: EngineState) -> Callable[[], None]:
@@ -199,13 +163,13 @@ class Stream:
         Returns:
             Log-probabilities of the next, ``[V]``; the next step overwrites them.
         """
-        mark, undo = self.mark(), self.state.undo_point()
+        undo, undo_state = self.undo_point(), self.state.undo_point()
         try:
             logits = self._write(token)
             self._decoder.push(token)
         except BaseException:
+            undo_state()
             undo()
-            self.rewind(mark)
             raise
         return logits
 
@@ -224,24 +188,23 @@ class Stream:
             token: The token.
             logits: The prediction after it, ``[V]``.
         """
-        self._history[self.position % _HISTORY] = token
-        if not self.seen[token]:
-            self._newly_seen = token
-            self.seen[token] = True
+        self.history.append(token)
         self.logits = logits
-        self.position += 1
 
-    def mark(self) -> Mark:
-        """Note this moment, for :meth:`rewind`; the engine's state is not part of it."""
-        self._newly_seen = None
-        return Mark(self.logits, self.position, self._decoder.pending)
+    def undo_point(self) -> Callable[[], None]:
+        """Return what takes back the next token that is read or written, or the next read.
 
-    def rewind(self, mark: Mark) -> None:
-        """Return to the moment of the last :meth:`mark`, after one written token at most."""
-        self.logits, self.position = mark.logits, mark.position
-        self._decoder.pending = mark.pending
-        if self._newly_seen is not None:
-            self.seen[self._newly_seen] = False
+        The engine's state has an undo point of its own.
+        """
+        logits, pending = self.logits, self._decoder.pending
+        undo_history = self.history.undo_point()
+
+        def undo() -> None:
+            self.logits = logits
+            self._decoder.pending = pending
+            undo_history()
+
+        return undo
 
     def decode(self, token: int) -> str:
         """The text that a written token completes; empty while a character is incomplete."""
@@ -250,8 +213,10 @@ class Stream:
     def begin(self, params: SamplingParams) -> Generation:
         """Begin a generation from here."""
         self.check_open()
-        before = self.recent_bytes if params.bad_words else b""
-        return Generation(params, self.model.tokenizer, self.seen, before)
+        tokenizer, before = self.model.tokenizer, b""
+        if params.bad_words:
+            before = b"".join(tokenizer.token_bytes[token] for token in self.history.recent)
+        return Generation(params, tokenizer, self.history.seen, before)
 
     def next_token(self, generation: Generation) -> None:
         """Draw a token, read it back, and leave it in the outbox: all of it happens, or nothing.
@@ -260,15 +225,16 @@ class Stream:
         """
         self.start()
         assert self.logits is not None
-        before, mark, undo = generation.mark(), self.mark(), self.state.undo_point()
+        undo, undo_state = self.undo_point(), self.state.undo_point()
+        undo_generation = generation.undo_point()
         try:
             draw = generation.draw(self.logits)
             self._write(draw.token)
             generation.outbox = generation.accept(draw, self.decode(draw.token))
         except BaseException:
+            undo_state()
             undo()
-            self.rewind(mark)
-            generation.rewind(before)
+            undo_generation()
             raise
 
     # Copies, and the end.
@@ -281,10 +247,10 @@ class Stream:
             self.model,
             state,
             None if self.logits is None else self.logits.copy(),
-            self.position,
+            self.history.position,
             self._decoder.pending,
-            self.seen.copy(),
-            self.recent,
+            self.history.seen.copy(),
+            self.history.recent,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -310,12 +276,8 @@ class Stream:
         else:
             self.state.write(snapshot.state.read())
         self.logits = None if snapshot.logits is None else snapshot.logits.copy()
-        self.position = snapshot.position
         self._decoder.pending = snapshot.pending
-        self.seen[...] = snapshot.seen
-        recent = snapshot.recent[-_RECENT:]
-        self._first = snapshot.position - len(recent)
-        self._history[np.arange(self._first, snapshot.position) % _HISTORY] = recent
+        self.history.restore(snapshot.position, snapshot.seen, snapshot.recent)
 
     def fork(self) -> Stream:
         """A twin that continues from here on its own."""
