@@ -234,7 +234,7 @@ def test_a_state_of_another_engine_is_refused(small_bundle: Path) -> None:
                 lambda engine=engine, foreign=foreign: engine.prefill(token[None], foreign),
                 lambda state=state, foreign=foreign: state.copy_row(0, foreign, 0),
             ):
-                with pytest.raises(EngineError, match="of another engine"):
+                with pytest.raises(EngineError, match="belongs to another engine"):
                     refused()
 
 
