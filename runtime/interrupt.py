@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Handle Ctrl-C between two steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Interrupt:
     """Whether the user has asked to stop.
 
     Args:
-        then: Called when that happens, in the signal's handler.
+        then: Called at the first signal, inside the signal handler.
     """
 
     def __init__(self, then: Callable[[], object] | None = None) -> None:
@@ -23,11 +23,11 @@ class Interrupt:
         self.by = 0
         """The signal's number."""
         self.then = then
-        """To be replaced when something else is to be told."""
+        """Called at the first signal; replace it when something else should be stopped."""
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let the signal raise ``KeyboardInterrupt``: for waiting, with nothing half done."""
+        """Raise ``KeyboardInterrupt`` at the signal, as is safe while waiting for input."""
         before, self.then = self.then, _raise
         try:
             yield
@@ -37,30 +37,30 @@ class Interrupt:
 
 @contextmanager
 def interruptible(then: Callable[[], object] | None = None) -> Iterator[Interrupt]:
-    """Note the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
+    """Record the first Ctrl-C or SIGTERM instead of raising; a second one raises.
 
-    A step that is half done cannot be resumed, so whoever runs steps looks at the
-    :class:`Interrupt` between two of them. Outside the main thread signals are left alone.
+    A step that is interrupted half-way cannot be resumed, so a loop of steps checks the
+    :class:`Interrupt` between two of them. Outside the main thread, signals are left alone.
 
     Args:
-        then: Called at the first signal, to end what runs.
+        then: Called at the first signal, to end what is running.
 
     Yields:
-        The note.
+        The record.
     """
     interrupt = Interrupt(then)
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         if interrupt.asked:
             raise KeyboardInterrupt
         interrupt.asked, interrupt.by = True, number
         if interrupt.then is not None:
             interrupt.then()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:

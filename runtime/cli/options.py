@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -13,14 +10,14 @@ import click
 from ..engines.base import PROVIDER_CHOICES
 from ..errors import UsageError
 
-__all__ = ["engine_options", "parse_choices", "progress_bar", "progress_phases"]
+__all__ = ["engine_options", "parse_choices", "parse_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=str)
 
 
 def engine_options(command: F) -> F:
-    """Which provider runs the model, and on how many threads."""
+    """Add the options for the provider that runs the model, and its threads."""
     for option in (
         click.option(
             "--provider",
@@ -30,7 +27,7 @@ def engine_options(command: F) -> F:
             help="The execution provider.",
         ),
         click.option(
-            "--allow-fallback", is_flag=True, help="Run on the CPU where the provider cannot."
+            "--allow-fallback", is_flag=True, help="Run on the CPU if the provider cannot."
         ),
         click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
     ):
@@ -39,16 +36,16 @@ def engine_options(command: F) -> F:
 
 
 def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") -> list[C]:
-    """Read names with commas between them.
+    """Parse names separated by commas.
 
     Args:
         option: The option's name, such as ``--provider``.
         text: Its value.
-        choices: The names that it may hold.
-        more: A name that is handled elsewhere, for the message.
+        choices: The names that it accepts.
+        more: A name that the caller handles, to list in the message.
 
     Raises:
-        UsageError: A name is not among them.
+        UsageError: A name is not among the choices.
     """
     known: dict[str, C] = {choice: choice for choice in choices}
     names = [name.strip() for name in text.split(",")]
@@ -60,50 +57,21 @@ def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") 
     return [known[name] for name in names]
 
 
-@contextlib.contextmanager
-def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal and the length is known.
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Parse whole numbers from 1, separated by commas.
 
     Args:
-        label: What is going on.
-        length: How much there is to do.
+        option: The option's name, such as ``--threads``.
+        text: Its value.
 
-    Yields:
-        What to call with how much more is done.
+    Raises:
+        UsageError: A number is missing, or below 1.
     """
-    if length is None or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-
-        def update(count: int) -> None:
-            bar.update(count)
-
-        yield update
-
-
-@contextlib.contextmanager
-def progress_phases(label: str) -> Iterator[Callable[[str, int, int], None]]:
-    """One line on stderr that says which of many phases is under way, where that is a terminal.
-
-    Args:
-        label: What is going on.
-
-    Yields:
-        What to call with a phase's name, how much of it is done, and how much there is.
-    """
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    width = shutil.get_terminal_size().columns - 1
-
-    def update(phase: str, done: int, total: int) -> None:
-        line = f"{label}: {phase} {done}/{total}"
-        sys.stderr.write("\r" + line[:width].ljust(width))
-        sys.stderr.flush()
-
-    try:
-        yield update
-    finally:
-        sys.stderr.write("\r" + " " * width + "\r")
-        sys.stderr.flush()
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise UsageError(
+                f"{option} has {part!r}; give whole numbers from 1, separated by commas, such as "
+                "1,8"
+            )
+    return [int(part) for part in parts]

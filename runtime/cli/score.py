@@ -9,7 +9,8 @@ import click
 
 from ..engines.base import ProviderChoice
 from ..model import load
-from .options import engine_options, progress_bar
+from .options import engine_options
+from .progress import progress_bar
 from .text_files import read_pieces
 
 __all__ = ["score_command"]

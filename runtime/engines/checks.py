@@ -71,6 +71,6 @@ def check_finite(logits: npt.NDArray[Any]) -> None:
         rows = np.unique(np.nonzero(~np.isfinite(logits[..., 0]))[0]) if logits.ndim > 1 else [0]
         where = f" in row {', '.join(map(str, rows))} of the batch" if len(logits) > 1 else ""
         raise EngineError(
-            f"a step gave numbers that are not finite{where}; the stream is where it was before "
-            "it: go on from an earlier moment (rollback, restore) or reset it"
+            f"a step computed values that are not finite{where}; the stream is where it was before "
+            "it: roll back to a checkpoint, restore a saved stream, or reset it"
         )

@@ -134,7 +134,7 @@ def test_a_graph_of_another_kind_is_refused(bundle: Path) -> None:
         ("[" * 100_000, "state table is not JSON"),
         ("[]", "state table is empty"),
         ('[{"name": 1}]', "state table cannot be read"),
-        ("\xf6" * 3, "properties that are no text"),
+        ("\xf6" * 3, "are not valid text"),
     ],
     ids=["deep", "empty", "other", "no text"],
 )

@@ -58,7 +58,7 @@ def test_auto_says_nothing_where_there_is_no_choice(
 
 
 def test_no_such_provider(small_bundle: Path) -> None:
-    with pytest.raises(EngineError, match="provider 'tpu' is not one"):
+    with pytest.raises(EngineError, match="provider 'tpu' is unknown"):
         load(small_bundle, "tpu")
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.engines.cache import (
-    EngineKey,
-    cache_folder,
-    engine_folders,
-    provider_key,
-)
+from rillet.runtime.engines.cache import cache_folder, engine_folders
 from rillet.runtime.engines.cuda.driver import Gpu
-from rillet.runtime.engines.ort.options import cuda_options, profile_shapes, tensorrt_options
+from rillet.runtime.engines.engine_key import EngineKey
+from rillet.runtime.engines.ort.options import (
+    cuda_options,
+    profile_shapes,
+    provider_key,
+    tensorrt_options,
+)
 from rillet.runtime.engines.tensorrt.api import how_to_install, is_jetson, parse_layers
 from rillet.runtime.engines.tensorrt.records import find_records, save_engine
 from rillet.runtime.state_table import StateTensor
@@ -159,7 +160,7 @@ def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
     file = record.path.with_suffix(".json")
     value = json.loads(file.read_text())
     for change, said in (
-        ({"format": "other"}, "is no record of an engine"),
+        ({"format": "other"}, "is not the record of an engine"),
         ({"format_version": "2.0"}, "install a newer rillet"),
         ({"key": {}}, "does not have the fields"),
         ({"size": "large"}, "cannot be read"),

@@ -86,7 +86,8 @@ def test_doctor_tells_what_was_compiled_in_from_what_works(package: Path) -> Non
 
 SILENT = """
 import json, sys
-from rillet.runtime import EngineError, load, providers
+from rillet.runtime import EngineError
+from rillet.runtime.engines.ort import providers
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.bundle import Bundle
 providers.driver_obstacle = lambda: None  # as where there is a driver, and no CUDA libraries
@@ -105,7 +106,7 @@ def test_its_silent_fallback_is_found_out(package: Path, small_bundle: Path) -> 
     result = python(package, "-c", SILENT, small_bundle)
     assert result.returncode == 0, result.stderr
     said = json.loads(result.stdout.splitlines()[-1])
-    assert "went over to CPUExecutionProvider without an error" in said
+    assert "fell back to CPUExecutionProvider without an error" in said
 
 
 @pytest.mark.parametrize("library", ["cuda", "tensorrt"])

@@ -12,7 +12,7 @@ import pytest
 
 from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.cli.engine import _TAKEN
+from rillet.runtime.cli.engine import TENSORRT_METHODS
 from rillet.runtime.engines.cuda import driver as cuda_driver
 from rillet.runtime.engines.tensorrt.api import TensorrtApi, installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import (
@@ -40,7 +40,7 @@ def api(request: pytest.FixtureRequest) -> TensorrtApi:
 def test_the_precisions_that_are_offered_are_those_that_are_portable() -> None:
     assert {"fp32": ()} | {
         name: entry.portable for name, entry in PRECISIONS.items() if entry.portable
-    } == _TAKEN
+    } == TENSORRT_METHODS
 
 
 @pytest.mark.tensorrt
@@ -79,7 +79,7 @@ def test_progress_and_timings(small_bundle: Path, tmp_path: Path, api: TensorrtA
     timings.write_bytes(b"no timings")
     assert build_graph(api, model, BuildOptions(), timings=timings)
     # An engine is not lost for timings that cannot be written.
-    with pytest.warns(UserWarning, match="timings of this build are not kept"):
+    with pytest.warns(UserWarning, match="timings of this build were not saved"):
         assert build_graph(api, model, BuildOptions(), timings=tmp_path / "missing" / "timings")
 
 

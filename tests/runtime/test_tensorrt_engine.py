@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rillet.runtime import Bundle, EngineError, Model, UsageError, load
-from rillet.runtime.cli.engine import engine
-from rillet.runtime.cli.verify import verify
-from rillet.runtime.engines.cache import EngineKey, cache_folder
+from rillet.runtime.cli.engine import engine_group
+from rillet.runtime.cli.verify import verify_command
+from rillet.runtime.engines.cache import cache_folder
 from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.engine_key import EngineKey
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.select import open_engine
 from rillet.runtime.engines.tensorrt.api import LIBRARIES
@@ -50,7 +51,7 @@ JETSON = EngineKey(
 
 
 def command(*arguments: object) -> Result:
-    return CliRunner().invoke(engine, [str(argument) for argument in arguments])
+    return CliRunner().invoke(engine_group, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_build_list_inspect(bundle: Path) -> None:
 def test_nothing_was_built(bundle: Path) -> None:
     result = command("list", bundle)
     assert result.exit_code == 0
-    assert f"No engine was built of {bundle}: rillet engine build {bundle}" in result.stdout
+    assert f"No engine was built from {bundle}: rillet engine build {bundle}" in result.stdout
     assert json.loads(command("list", bundle, "--json").stdout) == []
 
 
@@ -117,7 +118,7 @@ def test_what_cannot_be_lowered_again_is_not_advised() -> None:
 @pytest.mark.parametrize("batch", ["x", "0", "1,,2", ""])
 def test_batches_that_can_never_work(bundle: Path, batch: str) -> None:
     assert isinstance(command("build", bundle, "--batch", batch).exception, UsageError)
-    with pytest.raises(UsageError, match="each once, in order"):
+    with pytest.raises(UsageError, match="in ascending order, each once"):
         BuildOptions((8, 1))
 
 
@@ -210,7 +211,7 @@ def test_everything_above_the_engine(native: TensorrtEngine, small_model: Model)
         prompts = ["The ", "A ", "In this "]
         alone = [model.generate(prompt, **sampling) for prompt in prompts]
         assert batch.generate(prompts, **sampling) == alone
-    with pytest.raises(EngineError, match="steps 8 streams at most"):
+    with pytest.raises(EngineError, match="steps at most 8 streams"):
         native.zero_state(9)
 
 
@@ -219,7 +220,7 @@ def test_everything_above_the_engine(native: TensorrtEngine, small_model: Model)
 def test_the_gate_of_verify(native: TensorrtEngine, bundle: Path, small_run: Path) -> None:
     """On TensorRT, and on CUDA where that is to be had."""
     options = ["--checkpoint", str(small_run), "--steps", "600", "--json"]
-    result = CliRunner().invoke(verify, [str(bundle), "--engine", "tensorrt", *options])
+    result = CliRunner().invoke(verify_command, [str(bundle), "--engine", "tensorrt", *options])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["parity"]
     assert {row["graph"] for row in rows} == {"decode", "prefill"}
