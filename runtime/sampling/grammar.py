@@ -43,7 +43,10 @@ class Grammar:
             raise UsageError(f"the pattern {pattern!r} has half a character; write it out")
         matcher = library.LLMatcher
         make = matcher.grammar_from_regex if is_regex else matcher.grammar_from_lark
-        self._matcher = matcher(_tokens(tokenizer), make(pattern), log_level=0)
+        self._new_matcher = functools.partial(
+            matcher, _tokens(tokenizer), make(pattern), log_level=0
+        )
+        self._matcher = self._new_matcher()
         self._written: list[int] = []
         self._vocab_size = tokenizer.vocab_size
         if self._matcher.is_error():
@@ -86,7 +89,8 @@ class Grammar:
         written = [int(token) for token in value]
         if not all(0 <= token < self._vocab_size for token in written):
             raise ValueError("a token that does not exist was written")
-        self._matcher.reset()
+        # A new one: a matcher that has met a dead end stays in its error.
+        self._matcher = self._new_matcher()
         if written and not self._matcher.consume_tokens(written):
             raise ValueError("what was written is not what the pattern allows")
         self._written = written

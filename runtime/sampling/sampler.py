@@ -19,6 +19,9 @@ __all__ = ["Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
+SamplerMark = tuple[int, list[Any]]
+"""Tokens accepted, and what each processor has seen."""
+
 _ALL_KEPT = (0, 1.0, 0.0, 1.0)
 """The filters of :attr:`SamplingParams.filters` that leave no token out."""
 
@@ -50,6 +53,9 @@ class Sampler:
         self.params = params
         self._bits = np.random.PCG64(params.seed)
         self._random = np.random.Generator(self._bits)
+        # Where the random numbers are follows from these two, however a draw was cut off.
+        self._start: Any = self._bits.state
+        self._accepted = 0
         self.constraint: Choices | Grammar | None = None
         self._processors = self._make_processors(tokenizer, seen, before)
         all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _COLDEST
@@ -113,8 +119,8 @@ class Sampler:
     def choose(self, logits: npt.NDArray[Any]) -> int:
         """Choose a token from logits ``[V]``; only the random numbers move on.
 
-        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`undo`
-        if it never will be. A call that raises has changed nothing.
+        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`rewind`
+        if it never will be.
 
         Raises:
             EngineError: A logit is not a finite number.
@@ -129,14 +135,27 @@ class Sampler:
         return _invert(_weights(logits[None], self.params)[0], self._random.random())
 
     def accept(self, token: int) -> None:
-        """Count a chosen token: penalties, bad words and constraints move on by it."""
+        """Count a chosen token: random numbers, penalties and constraints move on by it."""
+        self._accepted += 1
         for processor in self._processors:
             processor.accept(token)
 
-    def undo(self, draws: int = 1) -> None:
-        """Return to before the last draws, none of whose tokens was accepted."""
+    def mark(self) -> SamplerMark:
+        """Note this moment, for :meth:`rewind`."""
+        return self._accepted, [processor.snapshot() for processor in self._processors]
+
+    def rewind(self, mark: SamplerMark | None = None) -> None:
+        """Return to a moment that :meth:`mark` noted, or to the last token accepted.
+
+        Whatever was drawn since is drawn again.
+        """
+        if mark is not None:
+            self._accepted, snapshots = mark
+            for processor, snapshot in zip(self._processors, snapshots, strict=True):
+                processor.restore(snapshot)
+        self._bits.state = self._start
         if self.params.temperature != 0:
-            self._bits.advance(-draws)
+            self._bits.advance(self._accepted)
 
     def _choose_quickly(self, logits: npt.NDArray[Any]) -> int:
         """Draw where nothing is left out: the same numbers in fewer calls, each some 2 µs."""
@@ -181,6 +200,7 @@ class Sampler:
         state: Any = self._bits.state
         state["state"] = {key: int(value[key]) for key in ("state", "inc")}
         self._bits.state = state
+        self._start, self._accepted = state, 0
 
     def snapshot(self) -> dict[str, Any]:
         """What the next draws depend on, beside the parameters, as a JSON value."""
@@ -213,24 +233,20 @@ def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[i
         The tokens that :meth:`Sampler.choose` returns for each.
 
     Raises:
-        EngineError: A logit is not a finite number; no sampler has moved on.
-        UsageError: The constraints of a stream leave no token; no sampler has moved on.
+        EngineError: A logit is not a finite number.
+        UsageError: The constraints of a stream leave no token.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
         alike = (params.temperature, params.filters) if sampler.is_plain else row
         groups.setdefault(alike, []).append(row)
-    tokens: dict[int, int] = {}
-    try:
-        for rows in groups.values():
-            chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
-            tokens.update(zip(rows, chosen, strict=True))
-    except BaseException:
-        for row in tokens:
-            samplers[row].undo()
-        raise
-    return [tokens[row] for row in range(len(samplers))]
+    tokens = [0] * len(samplers)
+    for rows in groups.values():
+        chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
+            tokens[row] = token
+    return tokens
 
 
 def _choose_alike(samplers: list[Sampler], logits: npt.NDArray[Any], rows: list[int]) -> list[int]:

@@ -46,6 +46,15 @@ class StopStrings:
         self.held = pending[keep:]
         return pending[:keep], None
 
+    def mark(self) -> tuple[str, list[int]]:
+        """Note this moment, for :meth:`rewind`."""
+        return self.held, self._matched.copy()
+
+    def rewind(self, mark: tuple[str, list[int]]) -> None:
+        """Return to a moment that :meth:`mark` noted."""
+        self.held, matched = mark
+        self._matched = matched.copy()
+
     def flush(self) -> str:
         """What was held back, since no more text comes."""
         held = self.held
