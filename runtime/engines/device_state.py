@@ -234,7 +234,7 @@ class DeviceState:
             buffer.copy_rows(row, buffers[name], source_row, 1)
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
         side = self.side
 
         def undo() -> None:

@@ -246,9 +246,13 @@ def test_a_state_of_another_engine_is_refused(small_bundle: Path) -> None:
 
 def test_unknown_tokens_do_not_switch_engines(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
-    engine = FallbackEngine(OnnxEngine(bundle, "cpu"), [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
+    plain = OnnxEngine(bundle, "cpu")
+    engine = FallbackEngine(plain, [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
     with pytest.raises(EngineError, match="tokens must lie between"):
         engine.step(np.asarray([engine.vocab_size]), engine.zero_state())
+    for wrong in (-1, plain.vocab_size):
+        with pytest.raises(EngineError, match="tokens must lie between"):
+            plain.prefill(np.asarray([[0, wrong]]), plain.zero_state())
     assert len(engine._engines) == 1
 
 
