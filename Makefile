@@ -107,12 +107,12 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_architecture.py
 
-# mypy reads the packages under their real names through a link to this folder.
+# The link lets mypy find the packages under their real names.
 types: .venv/ready
 	mkdir -p build/types
 	ln -sfn ../.. build/types/rillet
 	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export
-	$(BIN)/mypy examples/*.py
+	$(BIN)/mypy benchmarks/*.py benchmarks/lib/*.py scripts/*.py tests/support/*.py examples/*.py
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

@@ -12,7 +12,7 @@ from ..bench import COLUMNS, measure_bundle
 from ..engines.base import PROVIDER_CHOICES, PROVIDERS
 from ..errors import EngineError
 from .options import parse_choices, parse_numbers
-from .progress import progress_bar
+from .progress import ProgressBar
 
 __all__ = ["bench_command"]
 
@@ -89,7 +89,7 @@ def bench_command(
     names = parse_choices("--provider", provider, PROVIDER_CHOICES)
     numbers = parse_numbers("--threads", threads)
     rows = []
-    with progress_bar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as update:
+    with ProgressBar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as bar:
         for name in names:
             for number in numbers:
                 try:
@@ -101,11 +101,12 @@ def bench_command(
                         tokens=tokens,
                         streams=streams,
                         repetitions=repetitions,
-                        progress=update,
+                        progress=bar.update,
                     )
                 except EngineError as error:
                     if len(names) == 1:
                         raise
+                    bar.clear()
                     click.echo(f"Note: {error}", err=True)
                 else:
                     rows.append(row)

@@ -12,12 +12,18 @@ import click
 
 from ..bundle import Bundle
 from ..engines.cuda.driver import driver_obstacle, find_gpu
-from ..engines.tensorrt.api import LIBRARIES, TensorrtApi, find_tensorrt, installed_tensorrt
+from ..engines.tensorrt.api import (
+    LIBRARIES,
+    Progress,
+    TensorrtApi,
+    find_tensorrt,
+    installed_tensorrt,
+)
 from ..engines.tensorrt.build import BuildOptions, build_engine
 from ..engines.tensorrt.records import EngineRecord, find_records, key_for
 from ..errors import EngineError, ParityError, UsageError
 from .options import parse_numbers
-from .progress import progress_phases
+from .progress import ProgressBar
 
 __all__ = ["TENSORRT_METHODS", "engine_group"]
 
@@ -94,9 +100,14 @@ def build(
     say(f"{api.library} on {_machine()}")
     records = []
     for name in ("decode", "prefill") if graph == "all" else (graph,):
-        with progress_phases(name) as progress:
+        with ProgressBar(name) as bar:
             record, built = build_engine(
-                opened, name, api, options, rebuild=rebuild, progress=progress
+                opened,
+                name,
+                api,
+                options,
+                rebuild=rebuild,
+                progress=_phases(bar),
             )
         if not built:
             say(f"{record.path.name} was built before; --rebuild builds it again.")
@@ -152,6 +163,13 @@ def inspect(bundle: Path, name: str | None, layers: bool, as_json: bool) -> None
         return
     for record in records:
         click.echo("\n".join(_lines(record, layers)))
+
+
+def _phases(bar: ProgressBar) -> Progress:
+    def show(phase: str, done: int, total: int) -> None:
+        bar.show(done, total, note=phase)
+
+    return show
 
 
 def _check_precision(bundle: Bundle, precision: str | None) -> None:

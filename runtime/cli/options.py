@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options and progress bars that several commands share."""
 
 from __future__ import annotations
 
@@ -17,35 +17,43 @@ C = TypeVar("C", bound=str)
 
 
 def engine_options(command: F) -> F:
-    """Add the options for the provider that runs the model, and its threads."""
+    """Add the options that choose the provider and the number of threads."""
     for option in (
         click.option(
             "--provider",
             type=click.Choice(PROVIDER_CHOICES),
             default="auto",
             show_default=True,
-            help="The execution provider.",
+            help="Execution provider that runs the model.",
         ),
         click.option(
-            "--allow-fallback", is_flag=True, help="Run on the CPU if the provider cannot."
+            "--allow-fallback",
+            is_flag=True,
+            help="Use the CPU if the provider cannot run.",
         ),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Threads that one step may use.",
+        ),
     ):
         command = option(command)
     return command
 
 
 def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") -> list[C]:
-    """Parse names separated by commas.
+    """Parse a comma-separated list of names.
 
     Args:
         option: The option's name, such as ``--provider``.
-        text: Its value.
-        choices: The names that it accepts.
-        more: A name that the caller handles, to list in the message.
+        text: The option's value.
+        choices: The valid names.
+        more: Another valid name, handled by the caller, to list in the error message.
 
     Raises:
-        UsageError: A name is not among the choices.
+        UsageError: A name is not among ``choices``.
     """
     known: dict[str, C] = {choice: choice for choice in choices}
     names = [name.strip() for name in text.split(",")]
@@ -58,11 +66,11 @@ def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") 
 
 
 def parse_numbers(option: str, text: str) -> list[int]:
-    """Parse whole numbers from 1, separated by commas.
+    """Parse a comma-separated list of whole numbers from 1.
 
     Args:
         option: The option's name, such as ``--threads``.
-        text: Its value.
+        text: The option's value.
 
     Raises:
         UsageError: A number is missing, or below 1.

@@ -15,7 +15,7 @@ from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
 from .entry import optional_part
 from .options import parse_choices
-from .progress import progress_bar
+from .progress import ProgressBar
 
 __all__ = ["verify_command"]
 
@@ -119,8 +119,8 @@ def _compare(
 ) -> Any:
     """Measure parity with the PyTorch model, which needs the exporter's extra."""
     api = optional_part("rillet.export.api", "rillet verify --checkpoint", "export")
-    total = api.verify_total(bundle, engines, steps, long)
-    with progress_bar("parity", total) as update:
+    total = api.verify_work(bundle, engines, steps, long)
+    with ProgressBar("parity", total) as bar:
         return api.verify(
-            bundle, checkpoint, engines=engines, steps=steps, long=long, progress=update
+            bundle, checkpoint, engines=engines, steps=steps, long=long, progress=bar.update
         )
