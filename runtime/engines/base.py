@@ -4,17 +4,17 @@ An engine computes one function, ``(tokens, state) -> (logits, state')``, and ho
 streams where it computes. Everything above this folder knows an engine by :class:`Engine` and
 :class:`EngineState` alone.
 
-To add an engine, write one folder beside ``ort`` and ``tensorrt`` and one line in
-``select.py``. The folder holds a class that satisfies :class:`Engine`, by structure and not by
-inheritance. It must keep these promises:
+To add an engine, write a folder beside ``ort`` and ``tensorrt``, add its name to
+:data:`Provider`, and an entry to the table of openers in ``select.py``. The folder holds a class
+that satisfies :class:`Engine`, by structure and not by inheritance. It must keep these promises:
 
-- A step that fails leaves the stream where it was, so that it can be repeated, also elsewhere.
-- Tokens and logits pass ``checks.py``: a token that does not exist, logits that are not finite
-  and a state of another engine are refused with an :class:`.EngineError`.
+- A step that fails leaves the stream where it was, so it can be repeated, here or elsewhere.
+- A token that does not exist, logits that are not finite, and a state of another engine are
+  refused with an :class:`.EngineError`; ``checks.py`` does this.
 - Any way of cutting a text into calls gives the same logits and state, to 1e-5 in float32.
 - Threads may share an engine; one thread at a time uses a state.
 
-:class:`.DeviceState` helps an engine that computes in a device's memory.
+An engine that computes in a device's memory can use :class:`.DeviceState` for its states.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class EngineState(Protocol):
         ...
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what brings the state back to this moment after one step at most; cheap.
+        """Return a function that undoes at most one step after this moment; cheap.
 
-        A step that an interrupt cuts off, wherever it strikes, is undone so. The memory entry
-        that such a step stored stays until the next step overwrites it, before anything reads it.
+        It undoes a step that an interrupt cuts off, wherever that strikes. The memory entry that
+        such a step stored stays until the next step overwrites it, before anything reads it.
         """
         ...
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..errors import EngineError
 from .base import EngineState
 
-__all__ = ["check_finite", "check_tokens", "own_state"]
+__all__ = ["check_finite", "check_tokens", "foreign_state", "own_state"]
 
 S = TypeVar("S")
 
@@ -24,9 +24,14 @@ def own_state(state: EngineState, kind: type[S]) -> S:
     """
     if isinstance(state, kind):
         return state
-    raise EngineError(
-        f"the state is a {type(state).__name__} of another engine, and this one steps "
-        f"{kind.__name__}; make it with zero_state() of the same engine, then write() the values"
+    raise foreign_state()
+
+
+def foreign_state() -> EngineError:
+    """Return the error for a state that another engine made."""
+    return EngineError(
+        "the state belongs to another engine; make one with zero_state() of this engine, then "
+        "write() the values that read() returns there"
     )
 
 
@@ -66,6 +71,6 @@ def check_finite(logits: npt.NDArray[Any]) -> None:
         rows = np.unique(np.nonzero(~np.isfinite(logits[..., 0]))[0]) if logits.ndim > 1 else [0]
         where = f" in row {', '.join(map(str, rows))} of the batch" if len(logits) > 1 else ""
         raise EngineError(
-            f"a step gave numbers that are not finite{where}; the stream is where it was before "
-            "it: go on from an earlier moment (rollback, restore) or reset it"
+            f"a step computed values that are not finite{where}; the stream is where it was before "
+            "it: roll back to a checkpoint, restore a saved stream, or reset it"
         )

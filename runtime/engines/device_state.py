@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
 from ..state_table import StateTensor, check_state
 from .base import EngineState, Learn, Values
-from .checks import own_state
+from .checks import foreign_state, own_state
 
 __all__ = ["Buffer", "DeviceState", "Lane", "LanePool", "power_of_two"]
 
@@ -169,10 +168,7 @@ class LanePool:
         """
         own = own_state(state, DeviceState)
         if own.pool is not self:
-            raise EngineError(
-                "the state lies in the memory of another engine; make one with zero_state() of "
-                "this engine, then write() the values"
-            )
+            raise foreign_state()
         return own
 
 
@@ -238,7 +234,7 @@ class DeviceState:
             buffer.copy_rows(row, buffers[name], source_row, 1)
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
         side = self.side
 
         def undo() -> None:

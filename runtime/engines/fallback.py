@@ -173,7 +173,7 @@ class FallbackState:
         self._renew(values)
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
         inner, undo_inner = self.inner, self.inner.undo_point()
         lengths = [len(journal.tokens) for journal in self.journals]
 

@@ -67,8 +67,7 @@ def _candidates(bundle: Bundle, provider: ProviderChoice, allow_fallback: bool) 
         return _automatic(bundle)
     if provider not in PROVIDERS:
         raise EngineError(
-            f"provider {provider!r} is not one that this rillet can run; use "
-            f"{', '.join(map(repr, PROVIDERS))} or 'auto'"
+            f"provider {provider!r} is unknown; use {', '.join(map(repr, PROVIDERS))} or 'auto'"
         )
     return [provider, "cpu"] if allow_fallback and provider != "cpu" else [provider]
 

@@ -142,7 +142,7 @@ def test_a_graph_that_does_not_match_the_state_table_is_refused(bundle: Path) ->
         ("[" * 100_000, "state table is not JSON"),
         ("[]", "state table is empty"),
         ('[{"name": 1}]', "state table is invalid"),
-        ("\xf6" * 3, "properties that are no text"),
+        ("\xf6" * 3, "are not valid text"),
     ],
     ids=["deep", "empty", "other", "not UTF-8"],
 )

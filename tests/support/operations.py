@@ -113,7 +113,8 @@ def engine(folder: Path) -> None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
     from rillet.runtime.bundle import Bundle
-    from rillet.runtime.engines.cache import EngineKey, cache_folder
+    from rillet.runtime.engines.cache import cache_folder
+    from rillet.runtime.engines.engine_key import EngineKey
     from rillet.runtime.engines.tensorrt.records import save_engine
 
     key = EngineKey("decode", "a" * 64, "fp32", "tensorrt 10.3.0", "Orin", "8.7", "12.6", "linux")

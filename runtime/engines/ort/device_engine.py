@@ -11,44 +11,44 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from ...bundle import Bundle
 from ...errors import EngineError
 from ...state_table import is_shared
 from ..base import EngineState, Learn, Provider, TokenGenerator
-from ..cache import cache_folder, provider_key
+from ..cache import cache_folder
 from ..checks import check_finite, check_tokens
 from ..cuda.driver import copy_on_device, zero_on_device
 from ..device_state import DeviceState, Lane, LanePool, power_of_two
-from .options import cuda_options, tensorrt_options
-from .providers import obstacle
+from .options import cuda_options, provider_key, tensorrt_options
+from .providers import import_onnxruntime, obstacle
 from .sessions import OnnxGraphs, run_bound
 
 __all__ = ["LARGEST_BATCH", "OnnxDeviceEngine"]
 
 log = logging.getLogger("rillet")
+ort = import_onnxruntime()
 
 LARGEST_BATCH = 512
-"""Rows of a step that the TensorRT provider's engine is built for."""
+"""Most rows of a step on the TensorRT provider."""
 
 _CHUNK = 256
-"""Tokens fed to the prefill graph at a time: its attention grows with the square."""
+"""Tokens per call of the prefill graph: its attention grows with their square."""
 
 
 class OnnxDeviceEngine(OnnxGraphs):
     """Runs a bundle's graphs on the CUDA or TensorRT provider; the state never leaves the GPU.
 
     A step sends the tokens and fetches the logits. On the CUDA provider it is captured as a CUDA
-    graph where ONNX Runtime allows it. Not on the TensorRT provider: numbered graphs, one for
-    each pair of buffers, are the CUDA provider's alone. The TensorRT provider reads prompts with
-    the CUDA provider: a `Scan` in TensorRT is not relied on.
+    graph if ONNX Runtime allows it. On the TensorRT provider it is not: only the CUDA provider
+    has numbered graphs, one for each pair of buffers. The TensorRT provider leaves prompts to
+    the CUDA provider, since a ``Scan`` in TensorRT is not trusted unchecked.
 
     Args:
         bundle: The bundle.
         provider: ``cuda`` or ``tensorrt``; ``cpu`` runs the same calls with the processor's
             memory as the device.
-        graphs: Whether to capture steps as CUDA graphs; ``None`` where that works.
+        graphs: Whether to capture steps as CUDA graphs; ``None`` to do so if it works.
         threads: Threads that one call may use.
     """
 
@@ -72,12 +72,12 @@ class OnnxDeviceEngine(OnnxGraphs):
 
     @property
     def version(self) -> str:
-        """The engine's name and version, and whether it replays CUDA graphs."""
+        """Name and version of the library that computes, and whether it replays CUDA graphs."""
         return super().version + (", CUDA graphs" if self._captures else "")
 
     def zero_state(self, batch: int = 1) -> DeviceState:
-        """The start of a stream: zeros, everywhere."""
-        self._session("decode")  # a device without a working provider must not be touched
+        """Return the state at the start of a stream: zeros."""
+        self._session("decode")  # fails before a device without a working provider is touched
         return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
@@ -135,7 +135,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         capacity = power_of_two(batch)
         if self._requested == "tensorrt" and capacity > LARGEST_BATCH:
             raise EngineError(
-                f"the TensorRT provider's engine steps {LARGEST_BATCH} streams at most, and this "
+                f"the TensorRT provider's engine steps at most {LARGEST_BATCH} streams, and this "
                 f"batch has {batch}; split it, or use provider='cuda'"
             )
         return capacity
@@ -165,7 +165,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         return self._create(path, "cuda", {"cuda": cuda_options(False)})
 
     def _captured(self, path: Path) -> Any:
-        """The decoding graph in a session that captures, tried: some graphs fail only then."""
+        """Load the decoding graph to capture it, and try: some graphs fail only when they run."""
         session = self._create(path, "cuda", {"cuda": cuda_options(True)})
         self._captures = True
         lane = self._lane(1)
@@ -180,11 +180,11 @@ class OnnxDeviceEngine(OnnxGraphs):
         return Lane(self.state_table, self.vocab_size, capacity, allocate, self._shared)
 
     def _prepare(self, session: Any, lane: Lane) -> None:
-        """Bind both sides, and run each once: that allocates, and captures where it is to be.
+        """Bind both sides and run each once, which allocates memory and captures the graphs.
 
-        Capturing runs the graph more than once. A step leaves the side that it reads alone, so
-        that repeating it does no harm; the other side, and the slot that it wrote in a tensor
-        whose sides are one, are put back.
+        Capturing runs the graph more than once. A step does not change the side that it reads,
+        so repeating it does no harm; the other side, and the slot that it writes in a tensor
+        whose sides are one buffer, are restored.
         """
         lane.send(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
         calls = [self._bind(session, lane, side) for side in range(2)]
@@ -197,19 +197,19 @@ class OnnxDeviceEngine(OnnxGraphs):
         lane.calls = (session, calls)
 
     def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
-        """A binding that reads one side of a lane and writes the other, and its run options."""
+        """Bind a call that reads one side of a lane and writes the other; with its run options."""
         binding = session.io_binding()
-        given: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
-        given |= {row.past: lane.sides[side][row.name] for row in self.state_table}
-        made: dict[str, Any] = {"logits": lane.logits}
-        made |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state_table}
-        for name, buffer in given.items():
+        inputs: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
+        inputs |= {row.past: lane.sides[side][row.name] for row in self.state_table}
+        outputs: dict[str, Any] = {"logits": lane.logits}
+        outputs |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state_table}
+        for name, buffer in inputs.items():
             binding.bind_ortvalue_input(name, buffer.value)
-        for name, buffer in made.items():
+        for name, buffer in outputs.items():
             binding.bind_ortvalue_output(name, buffer.value)
         options = ort.RunOptions()
         if self._captures:
-            # A number for each pair of buffers: 1 and 2 for the first lane's sides.
+            # One number per pair of buffers: 1 and 2 for the first lane's sides.
             options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         return binding, options
 
@@ -223,7 +223,7 @@ class OnnxDeviceEngine(OnnxGraphs):
     def _chunk(
         self, session: Any, tokens: npt.NDArray[Any], state: DeviceState
     ) -> npt.NDArray[Any]:
-        """Read a chunk with the prefill graph: its logits, ``[B, T, V]`` or ``[B, 1, V]``."""
+        """Read a chunk with the prefill graph; return logits ``[B, T, V]`` or ``[B, 1, V]``."""
         lane = state.lane
         ids = np.zeros((lane.capacity, tokens.shape[1]), np.int64)
         ids[: state.batch] = tokens
@@ -244,7 +244,7 @@ class OnnxDeviceEngine(OnnxGraphs):
 
 
 class OrtBuffer:
-    """A tensor that ONNX Runtime has allocated on a device.
+    """A tensor that ONNX Runtime allocates on a device.
 
     Args:
         shape: Rows first.
@@ -258,15 +258,15 @@ class OrtBuffer:
         self.value = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device, 0)
 
     def read(self) -> npt.NDArray[Any]:
-        """A copy of all rows."""
+        """Copy all rows to the host."""
         return np.array(self.value.numpy())
 
     def write(self, values: npt.NDArray[Any]) -> None:
-        """Replace all rows, in place: a captured graph reads this address."""
+        """Replace all rows in place: a captured graph reads this address."""
         self.value.update_inplace(np.ascontiguousarray(values))
 
     def copy_rows(self, row: int, source: OrtBuffer, source_row: int, rows: int) -> None:
-        """Copy rows of another buffer over this one's; neither leaves the device."""
+        """Replace rows by rows of another buffer; nothing leaves the device."""
         target = self.value.data_ptr() + row * self._row
         origin = source.value.data_ptr() + source_row * self._row
         if not rows or target == origin:

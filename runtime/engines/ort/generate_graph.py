@@ -43,7 +43,8 @@ class GraphGenerator:
     def __init__(self, engine: OnnxGraphs, threads: int = 1) -> None:
         if not self.exists(engine.bundle):
             raise BundleError(
-                f"{engine.bundle.path} has no generate graph; export the model again, or step it"
+                f"{engine.bundle.path} has no generate graph; export the model again, or "
+                "generate token by token"
             )
         self.engine, self._threads = engine, threads
         self._session: Any = None

@@ -44,6 +44,7 @@ class OnnxEngine(OnnxGraphs):
         session = self._session("prefill")
         state = own_state(state, OnnxState)
         tokens = np.ascontiguousarray(tokens, np.int64)
+        check_tokens(tokens, self.vocab_size)
         batch, length = tokens.shape
         state.learn[...] = learn
         logits = np.empty((batch, 1 if last else length, self.vocab_size), np.float32)

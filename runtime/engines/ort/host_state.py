@@ -77,7 +77,7 @@ class OnnxState:
         self.logits = [a[:batch] for a in self._logits]
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
         side = self.side
 
         def undo() -> None:

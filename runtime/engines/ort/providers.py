@@ -1,4 +1,4 @@
-"""Execution providers: which one runs a model here, and why another one cannot."""
+"""ONNX Runtime's execution providers: what is installed, what works, and sessions on them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "ORT_NAMES",
     "create_session",
     "has_cuda",
+    "import_onnxruntime",
     "installed_engines",
     "mixed_up_engines",
     "node_owner",
@@ -35,27 +36,42 @@ _ENGINE_PACKAGES = (
 )
 
 
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        EngineError: It is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(
+            "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
+        ) from error
+    return onnxruntime
+
+
 def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime was built with CUDA; whether it works is not asked."""
-    return ORT_NAMES["cuda"] in _onnxruntime().get_available_providers()
+    """Whether the installed ONNX Runtime was built with CUDA; it may still not work."""
+    return ORT_NAMES["cuda"] in import_onnxruntime().get_available_providers()
 
 
 def obstacle(provider: Provider) -> str | None:
-    """Why a provider cannot run here, as far as that can be told before it is tried.
+    """Say why a provider cannot run here, as far as can be known before trying; else ``None``.
 
-    ONNX Runtime's own list says what was compiled in, not what works; and a GPU provider whose
-    libraries or driver are missing goes over to the CPU with no exception.
+    ONNX Runtime's own list says what was compiled in, not what works, and a GPU provider whose
+    libraries or driver are missing falls back to the CPU without an exception.
     """
     if provider == "cpu":
         return None
-    ort = _onnxruntime()
+    ort = import_onnxruntime()
     if ORT_NAMES[provider] not in ort.get_available_providers():
-        what = (
+        reason = (
             f"the installed onnxruntime {ort.__version__} was built without "
             f"{ORT_NAMES[provider]}; replace it: pip uninstall onnxruntime, then "
             "pip install 'rillet[gpu]'"
         )
-        return mixed_up_engines() or what
+        return mixed_up_engines() or reason
     return driver_obstacle()
 
 
@@ -63,23 +79,22 @@ def installed_engines() -> dict[str, str]:
     """Installed packages that bring ONNX Runtime, with their versions."""
     from importlib import metadata  # takes as long as half of our other imports
 
-    found = {}
+    versions = {}
     for package in _ENGINE_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def mixed_up_engines() -> str | None:
-    """A sentence where several packages share ONNX Runtime's folder; ``None`` where all is well."""
-    found = installed_engines()
-    if len(found) < 2:
+    """Say which packages share ONNX Runtime's folder; ``None`` if there is just one."""
+    packages = installed_engines()
+    if len(packages) < 2:
         return None
-    names = " and ".join(found)
     return (
-        f"{names} are both installed, and they share one folder, so that the last one wins and "
-        f"removing either breaks the other; uninstall both, then install one: pip uninstall "
-        f"{' '.join(found)}"
+        f"{' and '.join(packages)} are both installed in one folder, so the last one wins and "
+        "removing either breaks the other; uninstall both, then install one: pip uninstall "
+        f"{' '.join(packages)}"
     )
 
 
@@ -95,7 +110,7 @@ def create_session(
         model: The graph's path, or its content.
         provider: The provider.
         threads: Threads that one call may use.
-        provider_options: Options of ONNX Runtime's providers, by what users call them.
+        provider_options: Options for this provider and those that it works with.
 
     Raises:
         EngineError: The provider cannot run here.
@@ -103,18 +118,18 @@ def create_session(
     reason = obstacle(provider)
     if reason is not None:
         raise EngineError(reason)
-    ort = _onnxruntime()
+    ort = import_onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     requested = ORT_NAMES[provider]
     if provider == "cpu":
-        # An arena keeps the most that a call ever took: 6 MB of prefill, and no time is saved.
+        # An arena keeps the most that any call took: 6 MB of prefill, with no gain in speed.
         options.enable_cpu_mem_arena = False
         return ort.InferenceSession(model, options, providers=[requested])
     with contextlib.suppress(Exception):
-        # Only newer versions know this entry; without it the order of providers must do.
+        # Only newer versions know this entry; without it, the order of providers must do.
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if hasattr(ort, "preload_dlls"):
         # Finds CUDA libraries that pip installed. It prints what it does not find.
@@ -126,30 +141,25 @@ def create_session(
     session = ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
     if session.get_providers()[0] != requested:
         raise EngineError(
-            f"onnxruntime went over to {session.get_providers()[0]} without an error, as it does "
-            f"where the libraries of {requested} are missing or do not fit its version "
+            f"onnxruntime fell back to {session.get_providers()[0]} without an error, as it does "
+            f"if the libraries of {requested} are missing or do not fit its version "
             f"({ort.__version__}); its messages on stderr name the library"
         )
     if node_owner(session) == "CPUExecutionProvider":
-        raise EngineError(f"{requested} took none of the graph's nodes")
+        raise EngineError(
+            f"onnxruntime assigned none of the graph's nodes to {requested}; use another provider"
+        )
     return session
 
 
 def node_owner(session: Any) -> str:
     """The provider that owns most of a graph's nodes."""
     try:
-        owners = [part.ep_name for part in session.get_provider_graph_assignment_info()
-                  for _ in part.get_nodes()]  # fmt: skip
-    except Exception:  # absent from older versions, and an error where nothing was recorded
+        owners = [
+            part.ep_name
+            for part in session.get_provider_graph_assignment_info()
+            for _ in part.get_nodes()
+        ]
+    except Exception:  # absent from older versions, and an error if nothing was recorded
         owners = []
     return max(set(owners), key=owners.count) if owners else str(session.get_providers()[0])
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise EngineError(
-            "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
-        ) from error
-    return onnxruntime

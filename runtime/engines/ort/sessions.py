@@ -1,4 +1,4 @@
-"""A bundle's graphs on ONNX Runtime: each loaded when it is first needed."""
+"""A bundle's graphs on ONNX Runtime, each loaded on first use."""
 
 from __future__ import annotations
 
@@ -10,14 +10,7 @@ from ...bundle import Bundle
 from ...errors import BundleError, EngineError
 from ...state_table import StateTensor, parse_state_table
 from ..base import Provider
-from .providers import create_session, node_owner
-
-try:
-    import onnxruntime as ort
-except ImportError as missing:  # pragma: no cover - the extra is not installed
-    raise EngineError(
-        "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
-    ) from missing
+from .providers import create_session, import_onnxruntime, node_owner
 
 __all__ = ["OnnxGraphs", "check_contract", "run_bound"]
 
@@ -58,7 +51,7 @@ class OnnxGraphs:
     @property
     def version(self) -> str:
         """Name and version of the library that computes."""
-        return f"onnxruntime {ort.__version__}"
+        return f"onnxruntime {import_onnxruntime().__version__}"
 
     def close(self) -> None:
         """Release the graphs; the next call reloads them."""
@@ -129,13 +122,15 @@ def check_contract(
     if differing:
         raise BundleError(
             f"{path} does not fit the state table of its bundle: {', '.join(sorted(differing))} "
-            "stand in one of them only; export the bundle again"
+            "appear in only one of them; export the bundle again"
         )
     try:
         own_table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
     except UnicodeDecodeError as error:
         raise BundleError(
-            f"{path} has properties that are no text; export the bundle again"
+            f"the properties of {path} are not valid text; export the bundle again"
         ) from error
     if own_table is not None and parse_state_table(own_table) != table:
-        raise BundleError(f"{path} carries another state table than its bundle; export again")
+        raise BundleError(
+            f"the state table in {path} differs from its bundle's; export the bundle again"
+        )

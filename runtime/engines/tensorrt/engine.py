@@ -1,4 +1,4 @@
-"""The engine on TensorRT itself: no ONNX Runtime, the state on the GPU, a step one CUDA graph."""
+"""The engine on TensorRT itself: no ONNX Runtime, state on the GPU, each step one CUDA graph."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _PREFILL_BYTES = 64 << 20
 
 
 class TensorrtEngine:
-    """Runs the engines that ``rillet engine build`` made of a bundle's graphs.
+    """Runs the engines that ``rillet engine build`` built from a bundle's graphs.
 
-    Prompts are read with the prefill engine where one was built and agreed with PyTorch's record
-    on the GPU that it was built on; step by step otherwise.
+    Prompts are read with the prefill engine if one was built and agreed with PyTorch's record on
+    its GPU; otherwise token by token.
 
     Args:
         bundle: The bundle.
-        library: ``tensorrt`` or ``tensorrt_rtx``; the one that built the newest engine when
-            absent.
+        library: ``tensorrt`` or ``tensorrt_rtx``; by default the one that built the newest
+            engine.
         graphs: Whether to capture each step as a CUDA graph.
-        untried: Read prompts with a prefill engine that was not tried on a GPU too.
+        unverified: Whether to read prompts even with a prefill engine that was not compared.
 
     Raises:
         EngineError: TensorRT or a GPU is missing, or no engine was built for this machine.
@@ -53,7 +53,7 @@ class TensorrtEngine:
         bundle: Bundle,
         library: str | None = None,
         graphs: bool = True,
-        untried: bool = False,
+        unverified: bool = False,
     ) -> None:
         self.bundle = bundle
         self.state_table = bundle.state
@@ -62,7 +62,7 @@ class TensorrtEngine:
         self.independent_rows = bundle.independent_rows
         self.api = find_tensorrt(library or _builder(bundle))
         self.cuda = Cuda()
-        self._graphs, self._untried = graphs, untried
+        self._graphs, self._unverified = graphs, unverified
         self._lock = threading.Lock()
         self._plans: dict[str, Plan | None] = {}
         self._pool = LanePool(self._lane)
@@ -70,16 +70,16 @@ class TensorrtEngine:
 
     @property
     def provider(self) -> str:
-        """What owns the nodes: TensorRT, all of them."""
+        """What owns the graphs' nodes: TensorRT owns all of them."""
         return "TensorRT"
 
     @property
     def version(self) -> str:
-        """The engine's name and version, and whether it replays CUDA graphs."""
+        """Name and version of the library that computes, and whether it replays CUDA graphs."""
         return self.api.library + (", CUDA graphs" if self._graphs else "")
 
     def zero_state(self, batch: int = 1) -> DeviceState:
-        """The start of a stream: zeros, everywhere."""
+        """Return the state at the start of a stream: zeros."""
         return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
@@ -119,10 +119,10 @@ class TensorrtEngine:
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)
 
     def describe(self, graph: str) -> tuple[list[dict[str, str]], int]:
-        """The layers of a graph's engine, and the bytes of the GPU's memory that a context takes.
+        """Return the layers of a graph's engine, and the GPU memory of a context in bytes.
 
         Args:
-            graph: ``decode``, or ``prefill`` where that can be relied on.
+            graph: ``decode``; or ``prefill``, if this engine reads prompts with it.
         """
         plan = self._plan(graph)
         assert plan is not None
@@ -144,7 +144,7 @@ class TensorrtEngine:
         return plan
 
     def _plan(self, graph: str) -> Plan | None:
-        """A graph's engine, loaded; ``None`` for a prefill engine that cannot be relied on."""
+        """Load a graph's engine on first use; ``None`` for a prefill engine that cannot be used."""
         with self._lock:
             if graph not in self._plans:
                 self._plans[graph] = self._open(graph)
@@ -156,29 +156,28 @@ class TensorrtEngine:
         except EngineError as error:
             if graph == "decode":
                 raise
-            warnings.warn(f"{error}; prompts are read by steps", stacklevel=4)
+            warnings.warn(f"{error}; prompts are read token by token", stacklevel=4)
             return None
         if record is None and graph == "decode":
             raise EngineError(
-                f"no TensorRT engine was built of {self.bundle.path}; build one: rillet "
+                f"no TensorRT engine was built from {self.bundle.path}; build one: rillet "
                 f"engine build {self.bundle.path}"
             )
         if record is None:
             return None
-        if graph == "prefill" and record.verified is None and not self._untried:
-            log.info("%s was not tried on a GPU: prompts are read by steps", record.path)
+        if graph == "prefill" and record.verified is None and not self._unverified:
+            log.info("%s was never compared: prompts are read token by token", record.path)
             return None
         return self._load(record)
 
     def _load(self, record: EngineRecord) -> Plan:
         plan = Plan(self.api, record)
-        wanted = {"input_ids", "learn", "logits"}
-        wanted |= {name for row in self.state_table for name in (row.past, row.present)}
-        differing = sorted(wanted ^ set(plan.names))
-        if differing:
+        expected = {"input_ids", "learn", "logits"}
+        expected |= {name for row in self.state_table for name in (row.past, row.present)}
+        if differing := sorted(expected ^ set(plan.names)):
             raise EngineError(
                 f"{record.path} does not fit the state table of its bundle: "
-                f"{', '.join(differing)} stand in one of them only; build it again: rillet engine "
+                f"{', '.join(differing)} appear in only one of them; build it again: rillet engine "
                 f"build {self.bundle.path} --rebuild"
             )
         return plan
@@ -189,8 +188,8 @@ class TensorrtEngine:
             if capacity >= batch:
                 return capacity
         raise EngineError(
-            f"the engine steps {batches[-1]} streams at most, and this batch has {batch}; build "
-            f"one for more: rillet engine build {self.bundle.path} --batch "
+            f"the engine steps at most {batches[-1]} streams, and this batch has {batch}; build "
+            f"a larger one: rillet engine build {self.bundle.path} --batch "
             f"{','.join(map(str, (*batches, batch)))}"
         )
 
@@ -210,7 +209,7 @@ class TensorrtEngine:
     def _chunks(
         self, plan: Plan, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn
     ) -> list[npt.NDArray[Any]]:
-        """Read tokens with the prefill engine: logits of each chunk."""
+        """Read tokens with the prefill engine; return the logits of each chunk."""
         lane = state.lane
         row = lane.capacity * self.vocab_size * 4
         longest = max(1, min(plan.record.key.lengths[-1], _PREFILL_BYTES // row))
@@ -226,8 +225,7 @@ class TensorrtEngine:
             whole = np.zeros((lane.capacity, length), np.int64)
             whole[: state.batch] = chunk
             ids.write(whole)
-            given = 1 if self.last_logits else length
-            shape = (lane.capacity, given, self.vocab_size)
+            shape = (lane.capacity, 1 if self.last_logits else length, self.vocab_size)
             logits = ExchangeBuffer(lane.stream, shape, "float32")
             place(self.state_table, context, lane, state.side, ids, logits, length)
             for buffer in (ids, lane.learn):
@@ -242,6 +240,6 @@ class TensorrtEngine:
 
 
 def _builder(bundle: Bundle) -> str | None:
-    """The library that built the newest engine of a bundle, if it is installed here."""
+    """The library that built the newest engine of a bundle, if it is installed."""
     names = [record.key.library.split(" ")[0] for record in find_records(bundle, "decode")]
     return names[0] if names and find_spec(names[0]) is not None else None
