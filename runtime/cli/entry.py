@@ -17,8 +17,12 @@ __all__ = ["main", "optional_part"]
 # Where each subcommand lives, what its part of the installation is called, and its
 # line of help: `rillet --help` must not import torch to print one.
 COMMANDS = {
-    "train": ("rillet.train.cli.train:train", "train", "Train a model on a text."),
-    "export": ("rillet.export.cli.export:export", "export", "Export a checkpoint to a bundle."),
+    "train": ("rillet.train.cli.train:train_command", "train", "Train a model on a text."),
+    "export": (
+        "rillet.export.cli.export:export_command",
+        "export",
+        "Export a checkpoint to a bundle.",
+    ),
     "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
     "quantize": (
         "rillet.export.cli.quantize:quantize_command",
