@@ -20,7 +20,7 @@ __all__ = ["Sampler", "SamplingParams", "choose_rows"]
 Array = npt.NDArray[np.float64]
 
 SamplerMark = tuple[int, list[Any]]
-"""Tokens accepted, and what each processor has seen."""
+"""The number of tokens accepted, and a snapshot of each processor."""
 
 _ALL_KEPT = (0, 1.0, 0.0, 1.0)
 """The :attr:`SamplingParams.filters` that leave no token out."""
@@ -53,7 +53,7 @@ class Sampler:
         self.params = params
         self._bits = np.random.PCG64(params.seed)
         self._random = np.random.Generator(self._bits)
-        # Where the random numbers are follows from these two, however a draw was cut off.
+        # These two determine the random state, even if an interrupt cuts a draw off.
         self._start: Any = self._bits.state
         self._accepted = 0
         self.constraint: Choices | Grammar | None = None
@@ -119,8 +119,8 @@ class Sampler:
     def choose(self, logits: npt.NDArray[Any]) -> int:
         """Choose a token from logits ``[V]``; only the random state advances.
 
-        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`rewind`
-        if it never will be.
+        Call :meth:`accept` once the token is part of the text, or :meth:`rewind` if it never will
+        be.
 
         Raises:
             EngineError: A logit is not a finite number.
@@ -135,19 +135,19 @@ class Sampler:
         return _invert(_weights(logits[None], self.params)[0], self.uniform())
 
     def accept(self, token: int) -> None:
-        """Count a chosen token: random numbers, penalties and constraints move on by it."""
+        """Make a chosen token part of the text: update penalties, bad words and constraints."""
         self._accepted += 1
         for processor in self._processors:
             processor.accept(token)
 
     def mark(self) -> SamplerMark:
-        """Note this moment, for :meth:`rewind`."""
+        """Record the current position for :meth:`rewind`."""
         return self._accepted, [processor.snapshot() for processor in self._processors]
 
     def rewind(self, mark: SamplerMark | None = None) -> None:
-        """Return to a moment that :meth:`mark` noted, or to the last token accepted.
+        """Return to a position recorded by :meth:`mark`, or to the last token accepted.
 
-        Whatever was drawn since is drawn again.
+        Later draws are repeated: the same random numbers come again.
         """
         if mark is not None:
             self._accepted, snapshots = mark
@@ -234,13 +234,13 @@ def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[i
 
     Raises:
         EngineError: A logit is not a finite number.
-        UsageError: The constraints of a stream leave no token.
+        UsageError: The constraints of a stream allow no token.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
-        alike = (params.temperature, params.filters) if sampler.is_plain else row
-        groups.setdefault(alike, []).append(row)
+        key = (params.temperature, params.filters) if sampler.is_plain else row
+        groups.setdefault(key, []).append(row)
     tokens = [0] * len(samplers)
     for rows in groups.values():
         chosen = _choose_alike([samplers[row] for row in rows], logits, rows)

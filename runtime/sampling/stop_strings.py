@@ -47,11 +47,11 @@ class StopStrings:
         return pending[:keep], None
 
     def mark(self) -> tuple[str, list[int]]:
-        """Note this moment, for :meth:`rewind`."""
+        """Record the current position for :meth:`rewind`."""
         return self.held, self._matched.copy()
 
     def rewind(self, mark: tuple[str, list[int]]) -> None:
-        """Return to a moment that :meth:`mark` noted."""
+        """Return to a position recorded by :meth:`mark`."""
         self.held, matched = mark
         self._matched = matched.copy()
 
