@@ -66,12 +66,12 @@ Values = list[tuple[int, float, float]]
 
 @dataclass(frozen=True)
 class GoldenStep:
-    """What was recorded after a step of the prompt.
+    """The record after one step of the prompt.
 
     Attributes:
         step: The step, from 0.
-        logits: Logits of the likeliest tokens.
-        state: Values of each float state tensor, and the SHA-256 of each integer one.
+        logits: Recorded logits, by token.
+        state: Recorded values of each float state tensor; the SHA-256 of each integer one.
     """
 
     step: int
@@ -80,7 +80,7 @@ class GoldenStep:
 
     @classmethod
     def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
-        """Read one entry of ``golden.steps``; a malformed one raises."""
+        """Parse an entry of ``golden.steps``; raises if it is malformed."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
         state = {name: _parse_state(entry["state"][name], size) for name, size in sizes.items()}
         return cls(int(entry["step"]), _parse_values(logits, vocab_size), state)
@@ -91,10 +91,10 @@ class GoldenRecord:
     """A bundle's golden record.
 
     Attributes:
-        tolerance: Largest |difference| from PyTorch that an engine may show.
+        tolerance: Largest |difference| allowed between an engine and PyTorch.
         prompt: Tokens of the prompt, ``[T]``.
-        greedy: PyTorch's greedy continuation.
-        steps: What was recorded, in order of the steps.
+        greedy: Tokens of PyTorch's greedy continuation.
+        steps: The recorded steps, in order.
     """
 
     tolerance: float
@@ -104,7 +104,7 @@ class GoldenRecord:
 
     @classmethod
     def of(cls, bundle: Bundle) -> GoldenRecord:
-        """Read a record, and check all of it.
+        """Parse and validate a bundle's record.
 
         Raises:
             BundleError: The bundle has no valid record.

@@ -91,7 +91,7 @@ class Grammar:
         written = [int(token) for token in value]
         if not all(0 <= token < self._vocab_size for token in written):
             raise ValueError("the text contains a token that does not exist")
-        # A new one: a matcher that has met a dead end stays in its error.
+        # Not reset(): a matcher that has hit a dead end keeps its error.
         self._matcher = self._new_matcher()
         if written and not self._matcher.consume_tokens(written):
             raise ValueError("the pattern does not allow the text")

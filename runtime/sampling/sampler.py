@@ -50,7 +50,7 @@ class Sampler:
         self.params = params
         self._bits = np.random.PCG64(params.seed)
         self._random = np.random.Generator(self._bits)
-        # Where the random numbers are follows from these two, however a draw was cut off.
+        # These two determine the random state, even if an interrupt cuts a draw off.
         self._start: Any = self._bits.state
         self._accepted = 0
         self.constraint: Choices | Grammar | None = None
@@ -132,7 +132,7 @@ class Sampler:
         return _invert(_weights(logits[None], self.params)[0], self.uniform())
 
     def accept(self, token: int) -> None:
-        """Count a chosen token: random numbers, penalties and constraints move on by it."""
+        """Make a chosen token part of the text: update penalties, bad words and constraints."""
         self._accepted += 1
         for processor in self._processors:
             processor.accept(token)
@@ -233,13 +233,13 @@ def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[i
 
     Raises:
         EngineError: A logit is not a finite number.
-        UsageError: The constraints of a stream leave no token.
+        UsageError: The constraints of a stream allow no token.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
-        alike = (params.temperature, params.filters) if sampler.is_plain else row
-        groups.setdefault(alike, []).append(row)
+        key = (params.temperature, params.filters) if sampler.is_plain else row
+        groups.setdefault(key, []).append(row)
     tokens = [0] * len(samplers)
     for rows in groups.values():
         chosen = _choose_alike([samplers[row] for row in rows], logits, rows)

@@ -37,11 +37,12 @@ def test_a_signal_ends_the_text_and_saves_the_stream(
     arguments += ["--save-state", state, *(["--no-stream"] if how == "at its end" else [])]
     process = start(*arguments)
     assert process.stdout is not None
+    assert process.stderr is not None
     begun = process.stdout.read(len(PROMPT) + 20 if how == "streaming" else len(PROMPT))
     time.sleep(0.3)
     process.send_signal(number)
-    rest, errors = process.communicate()
-    assert process.returncode == 128 + number, errors
+    rest, errors = process.stdout.read(), process.stderr.read()  # communicate() drops read-ahead
+    assert process.wait() == 128 + number, errors
     assert errors.strip() == "Stopped."
     text = (begun + rest)[len(PROMPT) : -1]  # the command ends its output with a line end
     session = load(small_bundle).restore(state)
