@@ -13,7 +13,7 @@ from ...train.model.recall import least_weight
 from ...train.model.state import State
 from ...train.model.stream_memory import FLOOR, SUREST, StreamMemory
 
-__all__ = ["DecodeMemory"]
+__all__ = ["DecodeMemory", "Followed"]
 
 _WIDEST = 128
 """Vocabularies up to this size are read one-hot; larger ones as two digits (88.6 µs a step against
@@ -52,7 +52,7 @@ class DecodeMemory(nn.Module):
         self.register_buffer("least", least_weight(beta))
         self.side_by_side = next(count for count in (16, 8, 4, 2, 1) if self.capacity % count == 0)
         self.register_buffer("columns", torch.zeros(1, 1, inner.key_width).long())
-        self.followed = _Followed(inner.vocab_size)
+        self.followed = Followed(inner.vocab_size)
         self.suffix = None
         if isinstance(inner.key, ReservoirKey):
             # The key of the state before and of the state after, side by side.
@@ -149,7 +149,7 @@ class DecodeMemory(nn.Module):
         return torch.log((mixed / (network + z)).clamp_min(FLOOR))
 
 
-class _Followed(nn.Module):
+class Followed(nn.Module):
     """Weights by the token that followed.
 
     One-hot, which is exact and fast, for vocabularies of characters and bytes. A larger
@@ -158,16 +158,17 @@ class _Followed(nn.Module):
 
     Args:
         vocab_size: Number of tokens V.
+        digits: Whether to use two digits; by default, the faster of the two forms.
     """
 
     one_hot: Tensor
     high: Tensor
     low: Tensor
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, digits: bool | None = None) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.digits = vocab_size > _WIDEST
+        self.digits = vocab_size > _WIDEST if digits is None else digits
         if not self.digits:
             self.register_buffer("one_hot", torch.eye(vocab_size))
             return
