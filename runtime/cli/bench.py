@@ -11,7 +11,8 @@ import click
 from ..bench import COLUMNS, bench
 from ..engines.base import PROVIDER_CHOICES, PROVIDERS
 from ..errors import EngineError, UsageError
-from .options import parse_choices, progress_bar
+from .options import parse_choices
+from .progress import ProgressBar
 
 __all__ = ["bench_command"]
 
@@ -48,16 +49,17 @@ def bench_command(
     names = parse_choices("--provider", provider, PROVIDER_CHOICES)
     numbers = [_number(value) for value in threads.split(",")]
     rows = []
-    with progress_bar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as update:
+    with ProgressBar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as bar:
         for name in names:
             for number in numbers:
                 try:
                     rows.append(bench(bundle, name, number, prompt=prompt, tokens=tokens,
                                       streams=streams, repetitions=repetitions,
-                                      progress=update))  # fmt: skip
+                                      progress=bar.update))  # fmt: skip
                 except EngineError as error:
                     if len(names) == 1:
                         raise
+                    bar.clear()
                     click.echo(f"Note: {error}", err=True)
     if as_json or form == "json":
         click.echo(json.dumps(rows, indent=2))

@@ -16,7 +16,7 @@ from ..engines.tensorrt.api import LIBRARIES, TensorrtApi, find_tensorrt, instal
 from ..engines.tensorrt.build import BuildOptions, build_engine
 from ..engines.tensorrt.records import EngineRecord, find_records, key_for
 from ..errors import EngineError, ParityError, UsageError
-from .options import progress_phases
+from .progress import ProgressBar
 
 __all__ = ["engine"]
 
@@ -71,9 +71,9 @@ def build(
     say(f"{api.library} on {_machine()}")
     made = []
     for name in ("decode", "prefill") if graph == "all" else (graph,):
-        with progress_phases(name) as progress:
+        with ProgressBar(name) as bar:
             record, new = build_engine(
-                opened, name, api, options, rebuild=rebuild, progress=progress
+                opened, name, api, options, rebuild=rebuild, progress=bar.phase
             )
         if not new:
             say(f"{record.path.name} was built before; --rebuild builds it anew.")

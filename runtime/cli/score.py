@@ -9,7 +9,8 @@ import click
 
 from ..engines.base import ProviderChoice
 from ..model import load
-from .options import engine_options, progress_bar
+from .options import engine_options
+from .progress import ProgressBar
 from .text_files import read_pieces
 
 __all__ = ["score_command"]
@@ -48,8 +49,8 @@ def score_command(
     if learn_from is not None:
         session.learn(read_pieces(learn_from))
     size = file.stat().st_size if file.is_file() else None
-    with progress_bar("score", size) as update:
-        result = session.score(read_pieces(file, update))
+    with ProgressBar("score", size) as bar:
+        result = session.score(read_pieces(file, bar.update))
     if as_json:
         click.echo(
             json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})

@@ -14,6 +14,7 @@ from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
 from .entry import optional_part
 from .options import parse_choices
+from .progress import ProgressBar
 
 __all__ = ["verify"]
 
@@ -112,7 +113,7 @@ def _compare(
     total = api.verify_total(bundle, engines, steps, long)
     if quiet:
         return api.verify(bundle, checkpoint, engines=engines, steps=steps, long=long)
-    with click.progressbar(length=total, label="parity") as bar:
+    with ProgressBar("parity", total) as bar:
         return api.verify(
             bundle, checkpoint, engines=engines, steps=steps, long=long, progress=bar.update
         )
