@@ -19,7 +19,14 @@ from .errors import BundleError, EngineError, ParityError
 from .files import sha256_bytes
 from .loaded import LoadedModel
 
-__all__ = ["SELF_TOLERANCE", "GoldenReport", "self_test", "verify_golden"]
+__all__ = [
+    "SELF_TOLERANCE",
+    "GoldenRecord",
+    "GoldenReport",
+    "GoldenStep",
+    "self_test",
+    "verify_golden",
+]
 
 SELF_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1.0, "int4": 4.0}
 """Largest |difference| allowed from PyTorch's record, by precision.
@@ -58,34 +65,46 @@ Values = list[tuple[int, float, float]]
 
 
 @dataclass(frozen=True)
-class _Step:
-    """The record after one step of the prompt."""
+class GoldenStep:
+    """What was recorded after a step of the prompt.
+
+    Attributes:
+        step: The step, from 0.
+        logits: Logits of the likeliest tokens.
+        state: Values of each float state tensor, and the SHA-256 of each integer one.
+    """
 
     step: int
     logits: Values
     state: dict[str, Values | str]
-    """Recorded values of each state tensor, or the SHA-256 of an integer tensor."""
 
     @classmethod
-    def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> _Step:
+    def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
+        """Read one entry of ``golden.steps``; a malformed one raises."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
         state = {name: _parse_state(entry["state"][name], size) for name, size in sizes.items()}
         return cls(int(entry["step"]), _parse_values(logits, vocab_size), state)
 
 
 @dataclass(frozen=True)
-class _Record:
-    """A bundle's golden record."""
+class GoldenRecord:
+    """A bundle's golden record.
+
+    Attributes:
+        tolerance: Largest |difference| from PyTorch that an engine may show.
+        prompt: Tokens of the prompt, ``[T]``.
+        greedy: PyTorch's greedy continuation.
+        steps: What was recorded, in order of the steps.
+    """
 
     tolerance: float
     prompt: npt.NDArray[np.int64]
-    """``[T]``."""
     greedy: list[int]
-    steps: list[_Step]
+    steps: list[GoldenStep]
 
     @classmethod
-    def of(cls, bundle: Bundle) -> _Record:
-        """Parse and validate a bundle's record.
+    def of(cls, bundle: Bundle) -> GoldenRecord:
+        """Read a record, and check all of it.
 
         Raises:
             BundleError: The bundle has no valid record.
@@ -98,13 +117,13 @@ class _Record:
             ) from None
 
     @classmethod
-    def _parse(cls, bundle: Bundle) -> _Record:
+    def _parse(cls, bundle: Bundle) -> GoldenRecord:
         manifest: Any = bundle.manifest
         golden = manifest["golden"]
         prompt = np.asarray([int(token) for token in golden["prompt"]], np.int64)
         greedy = [int(token) for token in golden["greedy"]]
         sizes = {row.name: math.prod(row.shape) for row in bundle.state}
-        steps = [_Step.parse(entry, bundle.vocab_size, sizes) for entry in golden["steps"]]
+        steps = [GoldenStep.parse(entry, bundle.vocab_size, sizes) for entry in golden["steps"]]
         order = [entry.step for entry in steps]
         if not order or order != sorted(set(order)) or order[0] < 0 or order[-1] >= prompt.size:
             raise ValueError
@@ -141,7 +160,7 @@ def self_test(model: LoadedModel) -> float | None:
         EngineError: The engine's results differ from PyTorch's.
     """
     try:
-        record = _Record.of(model.bundle)
+        record = GoldenRecord.of(model.bundle)
     except BundleError:
         return None
     expected = {entry.step: entry.logits for entry in record.steps if entry.step < _SELF_TEST_STEPS}
@@ -181,7 +200,7 @@ def verify_golden(model: LoadedModel) -> dict[str, GoldenReport]:
         ParityError: The engine's results differ; the message names the graph, the output and the
             step.
     """
-    record = _Record.of(model.bundle)
+    record = GoldenRecord.of(model.bundle)
     return {
         "prefill": _Check(model, record, "prefill").run(),
         "decode": _Check(model, record, "decode").run(),
@@ -192,7 +211,7 @@ class _Check:
     """One pass over the record's prompt, with one graph."""
 
     def __init__(
-        self, model: LoadedModel, record: _Record, graph: Literal["prefill", "decode"]
+        self, model: LoadedModel, record: GoldenRecord, graph: Literal["prefill", "decode"]
     ) -> None:
         self._engine, self._record, self._graph = model.engine, record, graph
         self._state: EngineState = model.engine.zero_state()
@@ -223,14 +242,14 @@ class _Check:
             logits = self._engine.step(token[None], self._state)[0]
         return logits
 
-    def _compare_state(self, entry: _Step) -> None:
+    def _compare_state(self, entry: GoldenStep) -> None:
         values = self._state.read()
         for name, expected in entry.state.items():
             difference = _state_difference(values[name], expected)
             self._check(f"state tensor {name}", entry.step, difference)
             self._state_differences[name] = max(self._state_differences[name], difference)
 
-    def _compare_logits(self, entry: _Step, logits: npt.NDArray[Any]) -> None:
+    def _compare_logits(self, entry: GoldenStep, logits: npt.NDArray[Any]) -> None:
         for token, wide, narrow in entry.logits:
             difference = abs(float(logits[token]) - wide)
             self._check(f"logit {token}", entry.step, difference)

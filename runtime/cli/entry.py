@@ -18,7 +18,11 @@ __all__ = ["main", "optional_part"]
 # line of help: `rillet --help` must not import torch to print one.
 COMMANDS = {
     "train": ("rillet.train.cli.train:train_command", "train", "Train a model on a text."),
-    "export": ("rillet.export.cli.export:export", "export", "Export a checkpoint to a bundle."),
+    "export": (
+        "rillet.export.cli.export:export_command",
+        "export",
+        "Export a checkpoint to a bundle.",
+    ),
     "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
     "quantize": (
         "rillet.export.cli.quantize:quantize_command",

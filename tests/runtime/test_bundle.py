@@ -253,11 +253,11 @@ def test_loading_with_no_threads_is_refused(small_bundle: Path) -> None:
 
 def test_export_replaces_only_a_bundle(small: Checkpoint, bundle: Path) -> None:
     (bundle / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match=r"other files in it \(notes.txt\)"):
+    with pytest.raises(UsageError, match=r"contains other files \(notes.txt\)"):
         write_bundle(small, bundle, steps=10)
     (bundle / "notes.txt").unlink()
     (bundle / "bundle.json").unlink()
-    with pytest.raises(UsageError, match="is no bundle"):
+    with pytest.raises(UsageError, match="is not a bundle"):
         write_bundle(small, bundle, steps=10)
     file = bundle.parent / "file"
     file.write_text("mine")
