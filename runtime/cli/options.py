@@ -1,4 +1,4 @@
-"""Options and progress bars that several commands share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 

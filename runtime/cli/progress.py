@@ -79,6 +79,10 @@ class ProgressBar:
                 seconds_left = (now - self._start) / done * (self._total - done)
             self._write(self._line(round(seconds_left or 0)))
 
+    def phase(self, name: str, done: int, total: int) -> None:
+        """Report the work done in one phase of the task, of which each starts from zero."""
+        self.show(done, total, name)
+
     def clear(self) -> None:
         """Erase the line, so that something else can be printed."""
         if self._visible and self._drawn > float("-inf"):

@@ -11,7 +11,7 @@ from torch import nn
 
 from conftest import SMALL
 from rillet.runtime import ConfigError, UsageError
-from rillet.runtime.streams.session import LEARN_MODES
+from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
     Checkpoint,

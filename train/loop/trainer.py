@@ -177,13 +177,13 @@ class DualCNNTrainer:
 
         Args:
             batch: The streams; their state advances.
-            step: The number of the step, from 0.
+            step: Number of the step, from 0.
 
         Returns:
-            The losses, and the norm of the gradient before clipping.
+            The losses, and the gradient norm before clipping.
 
         Raises:
-            TrainingError: The loss or the gradient is not finite.
+            TrainingError: The loss or a gradient is not finite.
         """
         config = self.config
         for group in self.optimizer.param_groups:

@@ -94,7 +94,7 @@ def closeness(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def split_key(key: Tensor) -> tuple[Tensor, Tensor]:
-    """Split keys ``[..., n]`` into a coarse part, whose products are exact, and the rest."""
+    """Split keys ``[..., n]`` into a coarse part, whose products are exact, and a remainder."""
     coarse = torch.round(key * _GRID) * (1 / _GRID)
     return coarse, key - coarse
 
