@@ -256,8 +256,7 @@ def check_private(module: Module) -> Iterator[str]:
     """No use of another object's underscore member, whichever way it is spelled."""
     for node in ast.walk(module.tree):
         for name in private_uses(node):
-            if not any(name == allowed or name.startswith(allowed + ".")
-                       for allowed in ALLOWED_PRIVATE):  # fmt: skip
+            if not any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED_PRIVATE):
                 line = getattr(node, "lineno", 1)
                 yield f"{module.path}:{line}: uses the private name {name} of another object"
 
@@ -283,7 +282,8 @@ def private_uses(node: ast.AST) -> Iterator[str]:
         if (
             name.strip("_") in ("getattr", "setattr", "delattr", "hasattr", "getattribute")
             and isinstance(member, ast.Constant)
-            and is_private(str(member.value))
+            and isinstance(member.value, str)
+            and is_private(member.value)
             and not is_own(owner)
         ):
             yield f"{ast.unparse(owner)}.{member.value}"
