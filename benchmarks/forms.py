@@ -30,8 +30,8 @@ from lib.step_variants import (
 )
 from lib.stepping import Steps
 from lib.torch_check import torch_difference
-from rillet.export.graphs.decode_graph import DecodeStep
-from rillet.export.graphs.decode_memory import Followed
+from rillet.export.graphs.decode_memory import WeightsByToken
+from rillet.export.graphs.decode_step import DecodeStep
 from rillet.train import DualCNN
 from rillet.train.config.presets import PRESETS
 
@@ -152,8 +152,8 @@ def _add_reads(forms: Forms, model: DualCNN, size: int) -> None:
         model = fresh_model(model.config.replace(vocab_size=size))
     reads: dict[str, nn.Module] = {
         "scatter with addition": ScatterAdd(size),
-        "one-hot": Followed(size, digits=False),
-        "two digits": Followed(size, digits=True),
+        "one-hot": WeightsByToken(size, largest_one_hot=size),
+        "two digits": WeightsByToken(size, largest_one_hot=0),
     }
     for name, read in reads.items():
         forms.add(f"read, V = {size:,}: {name}", model, {"memory.followed": read})

@@ -28,9 +28,9 @@ from lib.samples import fresh_model, sample_tokens
 from lib.stepping import Steps
 from lib.torch_check import Forward, check_against_torch
 from rillet.export.graphs.build import decode_graph, prefill_graph
-from rillet.export.graphs.decode_graph import DecodeStep
-from rillet.export.graphs.generate_graph import generate_graph
-from rillet.export.graphs.scatter_read import scatter_read
+from rillet.export.graphs.decode_step import DecodeStep
+from rillet.export.graphs.generate import generate_graph
+from rillet.export.graphs.scatter_read import read_by_scatter
 from rillet.runtime import SamplingParams
 from rillet.train import DualCNN, load_checkpoint
 from rillet.train.config.presets import PRESETS
@@ -100,7 +100,7 @@ def measure(
         graph = decode if size == capacity else decode_graph(other)
         _add_checked(rows, notes, f"decode.onnx, memory {size:,}", other, graph, tokens)
     if capacity:
-        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", scatter_read(decode)
+        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", read_by_scatter(decode)
         _add_checked(rows, notes, name, model, fast, tokens)
     for last in (False, True):
         graph = prefill_graph(model, last_logits=last)
@@ -154,7 +154,7 @@ def _add_generation(
     rows: dict[str, Burst], model: DualCNN, decode: onnx.ModelProto, tokens: TokenArray
 ) -> None:
     """Add rows for K tokens per call, and for the same tokens drawn by the host's sampler."""
-    graph = generate_graph(scatter_read(decode))
+    graph = generate_graph(read_by_scatter(decode))
     for name, params in SAMPLING.items():
         check_same_tokens(graph, decode, params, int(tokens[0]), GENERATED)
         inside = InGraphGeneration(graph, params, GENERATED, calls=STEPS // GENERATED)

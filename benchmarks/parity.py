@@ -17,7 +17,8 @@ import torch
 
 from lib.arrays import Array, TokenArray
 from lib.results import write_results
-from rillet.export.parity.gate import TOLERANCE, compare, table
+from rillet.export.parity.graph_parity import compare_graph
+from rillet.export.parity.report import TOLERANCE, ParityReport
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN, load_checkpoint
@@ -39,10 +40,10 @@ def main() -> None:
     tokens = checkpoint.tokenizer.encode(arguments.text.read_text(encoding="utf-8"))
     stream = np.asarray([tokens[-arguments.tokens :]], np.int64)
     rows = [
-        compare(checkpoint.model, engine, graph, stream, "the text", TOLERANCE["fp32"])
+        compare_graph(checkpoint.model, engine, graph, stream, "the text", TOLERANCE["fp32"])
         for graph in ("decode", "prefill")
     ]
-    print(table(rows))
+    print(ParityReport(tuple(rows)).table())
     cuts = {
         "PyTorch": _chunking_differences(
             lambda chunks: _torch_logits(checkpoint.model, stream, chunks)

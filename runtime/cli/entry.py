@@ -17,15 +17,19 @@ __all__ = ["main", "optional_part"]
 # Where each subcommand lives, what its part of the installation is called, and its
 # line of help: `rillet --help` must not import torch to print one.
 COMMANDS = {
-    "train": ("rillet.train.cli.train:train", "train", "Train a model on a text."),
-    "export": ("rillet.export.cli.export:export", "export", "Export a checkpoint to a bundle."),
+    "train": ("rillet.train.cli.train:train_command", "train", "Train a model on a text."),
+    "export": (
+        "rillet.export.cli.export:export_command",
+        "export",
+        "Export a checkpoint to a bundle.",
+    ),
     "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
     "quantize": (
         "rillet.export.cli.quantize:quantize_command",
         "export",
         "Lower a bundle's precision, and measure what that costs.",
     ),
-    "inspect": ("rillet.runtime.cli.inspect:inspect", "cpu", "Show what a bundle is."),
+    "inspect": ("rillet.runtime.cli.inspect:inspect_command", "cpu", "Show what a bundle is."),
     "generate": ("rillet.runtime.cli.generate:generate", "cpu", "Stream text from a bundle."),
     "score": (
         "rillet.runtime.cli.score:score_command",

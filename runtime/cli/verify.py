@@ -109,7 +109,7 @@ def _compare(
 ) -> Any:
     """Parity with the PyTorch model; needs the exporter's part of the installation."""
     api = optional_part("rillet.export.api", "rillet verify --checkpoint", "export")
-    total = api.verify_total(bundle, engines, steps, long)
+    total = api.verify_work(bundle, engines, steps, long)
     if quiet:
         return api.verify(bundle, checkpoint, engines=engines, steps=steps, long=long)
     with click.progressbar(length=total, label="parity") as bar:

@@ -1,4 +1,4 @@
-"""Generating inside the graph: a loop over the decoding step, with sampling in it."""
+"""The generating graph: a loop over the decoding step with sampling inside."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _SAMPLING: dict[str, tuple[int, list[str | int]]] = {
     "top_p": (TensorProto.DOUBLE, [1]),
     "end_token": (TensorProto.INT64, [1]),
 }
-"""Inputs beside those of the step: type and sizes; 0 stands for the vocabulary."""
+"""Inputs in addition to the step's: type and sizes, where 0 stands for the vocabulary size."""
 
 
 def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
-    """Wrap the decoding step in a loop that draws tokens and reads them back.
+    """Wrap the decoding step in a loop that draws tokens and feeds them back.
 
-    Each turn draws a token from the last logits by the rule of the runtime's sampler, in
-    double precision as there, and steps the model with it. The uniform numbers come in, one
-    for each token, so that the host's seed decides. The loop ends with them, or after the
-    turn in which any row draws ``end_token`` (-1: none); every row's state is then that of
-    the tokens that came out.
+    Each turn draws a token from the last logits by the rule of the runtime's sampler, in double
+    precision as there, and steps the model with it. The host supplies one uniform number per
+    token, so its seed decides the text. The loop ends when the numbers run out, or after the turn
+    in which any row draws ``end_token`` (-1: none). Every row's state then matches the tokens
+    that were returned.
 
-    Inputs are ``last_logits [B, V]`` (those after what was read so far), ``uniforms [B, K]``,
+    Inputs: ``last_logits [B, V]`` (the logits after the text read so far), ``uniforms [B, K]``,
     ``temperature``, ``top_k``, ``top_p`` and ``end_token``, each ``[1]``, ``learn [B]`` and
-    ``past.*``; outputs ``tokens [B, k]``, ``logits [B, 1, V]`` after the last of them, and
-    ``present.*``. The weights stand inside the loop's body: outside they cost a tenth of a
-    token's time.
+    ``past.*``. Outputs: ``tokens [B, k]``, ``logits [B, 1, V]`` after the last token, and
+    ``present.*``. The weights are constants of the loop's body: outside the body they would add a
+    tenth to the time per token.
 
     Args:
-        decode: The decoding graph, with dynamic batch.
+        decode: The step graph, with dynamic batch.
 
     Returns:
         The graph, without metadata properties.
@@ -52,7 +52,7 @@ def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
     nodes = [
         node("Shape", ["uniforms"], ["sizes"], name="uniforms/shape"),
         node("Gather", ["sizes", "one"], ["count"], name="uniforms/count"),
-        # What every turn needs, computed once: numbers by turn, and what is cut off.
+        # Loop invariants: the numbers by turn, and which cuts apply.
         node("Transpose", ["uniforms"], ["by_turn"], name="uniforms/by_turn", perm=[1, 0]),
         node("Unsqueeze", ["by_turn", "third"], ["numbers"], name="uniforms/numbers"),
         node("Unsqueeze", ["last_logits", "second"], ["first_logits"], name="first_logits"),
@@ -82,9 +82,13 @@ def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
         *(copy.deepcopy(outputs[f"present.{name}"]) for name in states),
     ]
     constants = _tensors(
-        one=np.asarray(1), second=np.asarray([1]), third=np.asarray([2]), no_k=np.asarray([0]),
-        no_p=np.asarray([1.0]), cold=np.asarray([0.0]),
-    )  # fmt: skip
+        one=np.asarray(1),
+        second=np.asarray([1]),
+        third=np.asarray([2]),
+        no_k=np.asarray([0]),
+        no_p=np.asarray([1.0]),
+        cold=np.asarray([0.0]),
+    )
     graph = helper.make_graph(nodes, "generate", graph_inputs, graph_outputs, constants)
     model = helper.make_model(
         graph, opset_imports=decode.opset_import, ir_version=decode.ir_version
@@ -95,21 +99,25 @@ def generate_graph(decode: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _body(step: onnx.GraphProto, states: Sequence[str], vocab_size: int) -> onnx.GraphProto:
-    """The loop's body: draw, step, and say whether to go on."""
+    """Build the loop's body: draw, step, and decide whether to continue."""
     node = helper.make_node
     draw = [
         node("Gather", ["numbers", "turn"], ["number"], name="number"),
         node(
-            "If", ["warm"], ["input_ids"], name="sampling",
-            then_branch=_warm(vocab_size), else_branch=_greedy(),
+            "If",
+            ["warm"],
+            ["input_ids"],
+            name="sampling",
+            then_branch=_warm(vocab_size),
+            else_branch=_greedy(),
         ),
-    ]  # fmt: skip
+    ]
     end = [
         node("Sub", ["input_ids", "end_token"], ["from_end"], name="end/sub"),
         node("Abs", ["from_end"], ["far"], name="end/abs"),
         node("ReduceMin", ["far"], ["nearest"], name="end/nearest", keepdims=0),
         node("Cast", ["nearest"], ["go_on"], name="end/go_on", to=TensorProto.BOOL),
-        # A loop may not give out the same tensor that its step reads under one name.
+        # A loop may not return, under the same name, a tensor that its body reads.
         node("Identity", ["input_ids"], ["drawn"], name="drawn"),
     ]
     nodes = []
@@ -138,7 +146,7 @@ def _body(step: onnx.GraphProto, states: Sequence[str], vocab_size: int) -> onnx
 
 
 def _inside(name: str) -> str:
-    """A name of the step as it is inside the loop; the outer graph has the same ones."""
+    """Rename a tensor of the step for the loop's body, where the outer graph's names are taken."""
     if name == "logits":
         return "step_logits"
     return f"turn.{name}" if name.startswith(("past.", "present.")) else name
@@ -155,7 +163,7 @@ def _tensors(**values: np.ndarray) -> list[onnx.TensorProto]:
 
 
 def _greedy() -> onnx.GraphProto:
-    """The likeliest token."""
+    """Take the likeliest token."""
     nodes = [
         helper.make_node(
             "ArgMax", ["body_logits"], ["likeliest"], name="sampling/greedy", axis=2, keepdims=0
@@ -166,7 +174,7 @@ def _greedy() -> onnx.GraphProto:
 
 
 def _warm(vocab_size: int) -> onnx.GraphProto:
-    """Draw by inverse distribution: the token whose share of [0, 1) holds the number."""
+    """Draw by inverse transform: the token whose share of [0, 1) contains the number."""
     node = helper.make_node
     nodes = [
         node("Cast", ["body_logits"], ["wide"], to=TensorProto.DOUBLE),
@@ -179,7 +187,7 @@ def _warm(vocab_size: int) -> onnx.GraphProto:
         node("Gather", ["ends", "last"], ["total"], axis=2),
         node("Mul", ["number", "total"], ["place"]),
         node("Unsqueeze", ["place", "across"], ["place_column"]),
-        # The first end that lies beyond the number. A number is below 1, so there is one.
+        # The first cumulative weight above the number; the number is below 1, so one exists.
         node("Greater", ["ends", "place_column"], ["beyond"]),
         node("Cast", ["beyond"], ["beyond_number"], to=TensorProto.INT32),
         node("ArgMax", ["beyond_number"], ["token"], axis=2, keepdims=0),
@@ -194,19 +202,19 @@ def _warm(vocab_size: int) -> onnx.GraphProto:
 
 
 def _whole() -> onnx.GraphProto:
-    """All tokens."""
+    """Keep all tokens."""
     node = helper.make_node("Identity", ["weights"], ["all_weights"], name="sampling/all")
     output = helper.make_tensor_value_info("all_weights", TensorProto.DOUBLE, None)
     return helper.make_graph([node], "whole", [], [output])
 
 
 def _cut(vocab_size: int) -> onnx.GraphProto:
-    """The tokens that top-k and then top-p keep; the others weigh nothing."""
+    """Apply top-k, then top-p; dropped tokens get weight 0."""
     node = helper.make_node
     nodes = [
-        # Sorted, the likeliest first; of equal ones the lower token, as the host sorts.
+        # Likeliest first; the lower token first among equals, as the host sorts.
         node("TopK", ["weights", "all"], ["sorted", "order"], axis=2),
-        # The k-th likeliest is the least that is kept, and its equals with it; 0 keeps all.
+        # The k-th likeliest sets the threshold, ties included; 0 keeps all.
         node("Where", ["cut_k", "top_k", "all"], ["asked"]),
         node("Min", ["asked", "all"], ["k"]),
         node("Sub", ["k", "unit"], ["kth"]),
@@ -221,7 +229,7 @@ def _cut(vocab_size: int) -> onnx.GraphProto:
         node("Not", ["cut_p"], ["any_p"]),
         node("Or", ["inside", "any_p"], ["stays"]),
         node("Where", ["stays", "share", "nothing"], ["nucleus"]),
-        # Back in the tokens' order.
+        # Restore the order of the vocabulary.
         node("ScatterElements", ["share", "order", "nucleus"], ["kept_weights"], axis=2),
     ]
     for entry in nodes:

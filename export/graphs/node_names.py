@@ -1,4 +1,4 @@
-"""Names for nodes and tensors that follow the module tree, so that a viewer shows the model."""
+"""Names for nodes and tensors that follow the module tree, so that a graph viewer is readable."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def name_after_modules(graph: onnx.GraphProto) -> None:
-    """Name each node for the module that it comes from, and each tensor for its node.
+    """Name each node after its module, and each tensor after its node.
 
-    A node of the module ``wave_cnn.blocks.0`` becomes ``wave_cnn/blocks/0/MatMul``, the
-    second one ``wave_cnn/blocks/0/MatMul_1``. Inputs and outputs of the graph keep their
-    names, and so do trained tensors. What the exporter folded or split off on its own is
-    counted to the module that uses it, or that it is used by.
+    The first ``MatMul`` of the module ``wave_cnn.blocks.0`` becomes ``wave_cnn/blocks/0/MatMul``,
+    the second ``wave_cnn/blocks/0/MatMul_1``. Inputs and outputs of the graph and trained tensors
+    keep their names. A node that the exporter folded or split off on its own belongs to the module
+    that reads its output, or else to the module that writes its input.
 
     Args:
-        graph: A graph as the exporter wrote it, metadata included; changed in place.
+        graph: A graph as the exporter wrote it, metadata included; modified in place.
     """
     kept = {entry.name for entry in (*graph.input, *graph.output)}
     _rename(graph, "", kept, {}, {})
@@ -64,7 +64,7 @@ def _rename(
 
 
 def _scopes(graph: onnx.GraphProto) -> list[str]:
-    """The module that each node belongs to, with ``/`` between its parts."""
+    """The module that each node belongs to, as a path with ``/``."""
     scopes: list[str | None] = [_scope(node) for node in graph.node]
     writer = {name: place for place, node in enumerate(graph.node) for name in node.output}
     readers: dict[int, list[int]] = {}
@@ -72,20 +72,20 @@ def _scopes(graph: onnx.GraphProto) -> list[str]:
         for name in node.input:
             if name in writer:
                 readers.setdefault(writer[name], []).append(place)
-    # What has no module of its own takes its reader's; what has no such reader, its writer's.
+    # A node without a module takes its reader's module, or else its writer's.
     for place in reversed(range(len(scopes))):
         if scopes[place] is None:
-            found = (scopes[reader] for reader in readers.get(place, []))
-            scopes[place] = next((scope for scope in found if scope), None)
+            candidates = (scopes[reader] for reader in readers.get(place, []))
+            scopes[place] = next((scope for scope in candidates if scope), None)
     for place, node in enumerate(graph.node):
         if scopes[place] is None:
-            found = (scopes[writer[name]] for name in node.input if name in writer)
-            scopes[place] = next((scope for scope in found if scope), "")
+            candidates = (scopes[writer[name]] for name in node.input if name in writer)
+            scopes[place] = next((scope for scope in candidates if scope), "")
     return [scope or "" for scope in scopes]
 
 
 def _scope(node: onnx.NodeProto) -> str | None:
-    """The module path that the exporter noted; ``None`` where it noted none."""
+    """The module path that the exporter recorded, or ``None``."""
     for entry in node.metadata_props:
         if entry.key == _SCOPES:
             parts = ast.literal_eval(entry.value)
@@ -105,7 +105,7 @@ def _join(scope: str, name: str) -> str:
 
 
 def _count(name: str, counts: dict[str, int]) -> str:
-    """The name, with a number where it was given before."""
+    """Number a name that was used before."""
     number = counts.get(name, 0)
     counts[name] = number + 1
     return f"{name}_{number}" if number else name

@@ -1,4 +1,4 @@
-"""The model as it reads a prompt: any length, parallel over time but for the recurrence."""
+"""The model as it reads a prompt: any length, parallel over time except for the recurrence."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from ...train.model.state import State, in_table_order
 from ...train.model.stream_memory import StreamMemory
 from ...train.model.wave_cnn import WaveCNN
 
-__all__ = ["PrefillForm"]
+__all__ = ["PrefillChunk"]
 
 
-class PrefillForm(nn.Module):
-    """What :meth:`rillet.train.DualCNN.compute` computes, each part a module of its own.
+class PrefillChunk(nn.Module):
+    """Computes :meth:`rillet.train.DualCNN.compute` with one module per part.
 
-    The graph's nodes are then named for the part that they belong to.
+    The modules give the graph's nodes their names.
 
     Args:
-        model: The trained model; its tensors are shared, never changed.
-        last_logits: Predict after the last token only. Everything that just the prediction
-            needs is left out for the others, the reading of the memory above all.
+        model: The trained model. Its tensors are shared, never modified.
+        last_logits: Predict only after the last token. The other tokens skip everything that only
+            the prediction needs, above all the memory lookup.
     """
 
     def __init__(self, model: DualCNN, last_logits: bool = False) -> None:
@@ -73,7 +73,7 @@ class PrefillForm(nn.Module):
 
 
 class _Run(nn.Module):
-    """The recurrence over a chunk: states before the first token and after each."""
+    """The recurrence over a chunk: the states before the first token and after each token."""
 
     drive: Tensor
 
@@ -84,8 +84,8 @@ class _Run(nn.Module):
 
     def forward(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         states = self.inner.run(state, F.embedding(tokens, self.drive))
-        # Each past tensor is read once, and what is present is made from that: a graph
-        # may then write the present over the past.
+        # The past is read once and the present is sliced from that copy, so a graph may write
+        # the present over the past.
         before = torch.cat([state.unsqueeze(1), states], dim=1)
         return before, before[:, -1]
 
@@ -115,7 +115,7 @@ class _Waves(nn.Module):
 
 
 class _Remember(nn.Module):
-    """Store an entry for each token, read for each prediction, and combine."""
+    """Stores an entry per token, recalls for each prediction, and combines the two."""
 
     def __init__(self, inner: StreamMemory) -> None:
         super().__init__()
@@ -133,6 +133,6 @@ class _Remember(nn.Module):
         last: bool,
     ) -> Tensor:
         keys = self.inner.keys(tokens, before, past, present)
-        found = self.inner.remember(tokens, keys, learn, past, present, last=last)
-        final: Tensor = self.inner(logits, features, found)
+        recalled = self.inner.remember(tokens, keys, learn, past, present, last=last)
+        final: Tensor = self.inner(logits, features, recalled)
         return final

@@ -1,12 +1,11 @@
-"""One graph in the form that onnxruntime-genai drives: both graphs under an ``If``, state packed.
+"""The graph that onnxruntime-genai drives: both graphs under an ``If``, with packed state.
 
-onnxruntime-genai feeds every recurrent layer two state tensors, all "conv" tensors of one
-shape and all "recurrent" ones of another, and a prompt and its continuation to one graph.
-So the model is a single layer. Its recurrent tensor is the largest state tensor as it
-stands, since to pack that would be to copy it at every step; its conv tensor is all the
-others, flattened side by side as float32. Token numbers stay below 2**24 and are exact in
-float32; ``position`` would not stay there, and is kept modulo the memory's capacity, which
-is all that is ever asked of it.
+onnxruntime-genai runs prompts and continuations through one graph, and feeds every recurrent layer
+two state tensors, "conv" and "recurrent", each of one shape across layers. The model is therefore
+presented as a single layer. Its recurrent tensor is the largest state tensor, unchanged, because
+packing it would copy it at every step. Its conv tensor holds all the others, flattened and
+concatenated as float32. Token numbers stay below 2**24 and are exact in float32. ``position`` would
+not, so it is kept modulo the memory's capacity, which is all that the model reads of it.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ CONV, RECURRENT = "0.conv", "0.recurrent"
 """The two state tensors, without ``past.`` or ``present.``."""
 
 IMPOSSIBLE = -1e30
-"""The logit of the end token: finite, so that no difference or product of it is NaN."""
+"""The logit of the end token; finite, so that no difference or product with it is NaN."""
 
 _NUMBERS = 1 << 31
-"""What token numbers are taken modulo: nothing changes but those below zero."""
+"""Modulus of token numbers: large enough to change negative ones only."""
 
 Learn = Literal["read", "all", "none"]
 
 
 @dataclass(frozen=True)
 class StateLayout:
-    """Which state tensor stands where in the two that are passed.
+    """Where each state tensor lies in the two packed tensors.
 
     Attributes:
         shapes: Sizes after the batch axis of each state tensor, by name, in order.
-        types: ONNX element type of each.
-        recurrent: The one that is passed as it is.
+        types: ONNX element type of each state tensor.
+        recurrent: Name of the tensor that is passed unpacked.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -54,7 +53,7 @@ class StateLayout:
 
     @classmethod
     def of(cls, graph: onnx.GraphProto) -> StateLayout:
-        """Lay out the state of a graph of the step contract."""
+        """Derive the layout from a graph that follows the step contract."""
         shapes, types = {}, {}
         for entry in graph.input:
             name = entry.name.removeprefix("past.")
@@ -67,11 +66,11 @@ class StateLayout:
 
     @property
     def packed(self) -> dict[str, int]:
-        """How many numbers of the conv tensor each other state tensor takes, in order."""
+        """Size of each packed tensor within the conv tensor, in order."""
         return {name: prod(shape) for name, shape in self.shapes.items() if name != self.recurrent}
 
     def to_json(self) -> str:
-        """What the conv tensor holds, and which state tensor the recurrent one is."""
+        """Describe the contents of both packed tensors as JSON."""
         held = [{"name": name, "shape": list(self.shapes[name])} for name in self.packed]
         return json.dumps({"recurrent": self.recurrent, "conv": held})
 
@@ -79,24 +78,22 @@ class StateLayout:
 def genai_graph(
     decode: onnx.ModelProto, prefill: onnx.ModelProto, capacity: int, learn: Learn = "read"
 ) -> onnx.ModelProto:
-    """Make one graph of the two, ``input_ids [B, T]`` to ``logits [B, T, V + 1]``.
+    """Merge the two graphs into one: ``input_ids [B, T]`` to ``logits [B, T, V + 1]``.
 
-    One token goes through the decoding graph, more through the prefill graph. The last
-    logit is that of an end token, which onnxruntime-genai must have and which is never
-    likely. A number that is no token, such as the -1 that onnxruntime-genai's tokenizer gives a
-    character that it does not know, is an error: without the ``Mod`` it would be
-    read as the last token, counted from the end.
+    A single token runs through the step graph, more than one through the prefill graph. The last
+    logit belongs to an end token, which onnxruntime-genai requires and which is never likely. A
+    number outside the vocabulary is an error, such as the -1 that onnxruntime-genai's tokenizer
+    returns for an unknown character. Without the ``Mod``, -1 would index the last token.
 
     Args:
         decode: The step graph, with the inputs and outputs of the step contract.
         prefill: The graph for prompts.
-        capacity: Entries of the stream's memory; 0 without one.
-        learn: ``read`` stores what comes in more than one token at a time, prompts,
-            and not what comes one at a time, the text that is being written; ``all``
-            stores everything, ``none`` nothing.
+        capacity: Entries of the stream's memory; 0 without a memory.
+        learn: ``read`` stores prompts, which arrive several tokens at a time, and not the generated
+            text, which arrives one token at a time; ``all`` stores everything, ``none`` nothing.
 
     Returns:
-        The graph; past and present may share buffers.
+        The merged graph; past and present may share buffers.
 
     Raises:
         ParityError: Past and present cannot share a buffer.
@@ -144,7 +141,7 @@ def genai_graph(
     opsets = {entry.domain: entry for entry in (*decode.opset_import, *prefill.opset_import)}
     model = helper.make_model(graph, opset_imports=opsets.values())
     model.ir_version = decode.ir_version
-    # A branch reads the past and writes the present as the graph that it was does.
+    # Each branch reads the past and writes the present exactly as its source graph does.
     unsafe = unsafe_state(graph) + unsafe_state(decode.graph) + unsafe_state(prefill.graph)
     if unsafe:
         raise ParityError(f"past and present cannot share a buffer: {', '.join(unsafe)}")
@@ -153,16 +150,16 @@ def genai_graph(
 
 
 def _unpack(layout: StateLayout, constants: dict[str, npt.NDArray[Any]]) -> list[onnx.NodeProto]:
-    """From the conv tensor to the tensors that the branches read."""
+    """Nodes that split the conv tensor into the tensors that the branches read."""
     flat = [f"past_flat.{name}" for name in layout.packed]
     nodes = [helper.make_node("Split", [f"past.{CONV}", "sizes"], flat, "unpack", axis=1)]
     for name in layout.packed:
         constants[f"shape.{name}"] = np.array([0, *layout.shapes[name]], np.int64)
-        whole = layout.types[name] != TensorProto.FLOAT
-        shaped = f"past_real.{name}" if whole else f"past.{name}"
+        integer = layout.types[name] != TensorProto.FLOAT
+        shaped = f"past_real.{name}" if integer else f"past.{name}"
         inputs = [f"past_flat.{name}", f"shape.{name}"]
         nodes.append(helper.make_node("Reshape", inputs, [shaped], f"unpack.{name}"))
-        if whole:
+        if integer:
             to = layout.types[name]
             nodes.append(
                 helper.make_node("Cast", [shaped], [f"past.{name}"], f"unpack.{name}.cast", to=to)
@@ -171,7 +168,7 @@ def _unpack(layout: StateLayout, constants: dict[str, npt.NDArray[Any]]) -> list
 
 
 def _pack(layout: StateLayout) -> list[onnx.NodeProto]:
-    """From the tensors that the branches write to the conv tensor."""
+    """Nodes that join the tensors that the branches write into the conv tensor."""
     nodes = [
         helper.make_node("Mod", ["present.position", "capacity"], ["slot"], "position_in_memory")
     ]
@@ -191,7 +188,7 @@ def _pack(layout: StateLayout) -> list[onnx.NodeProto]:
 
 
 def _branch(graph: onnx.GraphProto, prefix: str, stored: bool) -> onnx.GraphProto:
-    """A graph as a branch: its inputs are names of the graph around it, ``learn`` a constant."""
+    """Turn a graph into a branch: its inputs are outer names, and ``learn`` is constant."""
     layout = StateLayout.of(graph)
     outer = {"input_ids": "tokens"} | {f"past.{name}": f"past.{name}" for name in layout.shapes}
     outer[f"past.{layout.recurrent}"] = f"past.{RECURRENT}"
@@ -211,7 +208,7 @@ def _branch(graph: onnx.GraphProto, prefix: str, stored: bool) -> onnx.GraphProt
 
 
 def _rename(graph: onnx.GraphProto, prefix: str, outer: dict[str, str]) -> None:
-    """Prefix every name but those of the graph around: no name may be made twice."""
+    """Prefix every name except the outer graph's, so that no name is defined twice."""
 
     def new(name: str) -> str:
         return outer.get(name, prefix + name if name else "")

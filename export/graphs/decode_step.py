@@ -1,9 +1,9 @@
-"""The model, written for decoding: one step, no control flow, weights folded.
+"""The model as a single decoding step: no control flow, weights folded.
 
-It computes what :class:`rillet.train.DualCNN` computes at T = 1, in fewer and cheaper
-nodes, since on a small model dispatch costs more than arithmetic. The parity gate is
-the proof that it does. Each ``past`` tensor has readers that all come before the writer
-of its ``present``, so that both may share a buffer (checked by :mod:`.buffer_safety`).
+It computes what :class:`rillet.train.DualCNN` computes at T = 1, in fewer and cheaper nodes,
+because dispatch costs a small model more than arithmetic. The parity gate proves that the two
+agree. Every ``past`` tensor is read before its ``present`` is written, so the two may share a
+buffer; :mod:`.buffer_safety` checks this.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from ...train.model.state import State, in_table_order
 from .decode_cnns import DecodeReadout, DecodeWaves
 from .decode_memory import DecodeMemory
 
-__all__ = ["DecodeStep"]
+__all__ = ["DecodeReservoir", "DecodeStep"]
 
 
 class DecodeStep(nn.Module):
-    """One step of a trained model, ``input_ids [B, 1]`` to ``logits [B, 1, V]``.
+    """One step of a trained model: ``input_ids [B, 1]`` to ``logits [B, 1, V]``.
 
-    Parts that the model's configuration leaves out are ``None``.
+    Parts that the model's configuration omits are ``None``.
 
     Args:
-        model: The trained model; its tensors are copied or shared, never changed.
+        model: The trained model. Its tensors are copied or shared, never modified.
     """
 
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
         self.config = model.config
         reservoir, embedding = model.reservoir, model.embedder.embedding.weight.detach()
-        self.reservoir = None if reservoir is None else _Reservoir(reservoir, model.embedder.codes)
+        codes = model.embedder.codes
+        self.reservoir = None if reservoir is None else DecodeReservoir(reservoir, codes)
         self.attention = self.read = None
         if isinstance(reservoir, AttentiveReservoir):
             self.attention = _Attention(reservoir)
@@ -43,26 +44,26 @@ class DecodeStep(nn.Module):
         elif model.read is not None:
             self.read = _Read(model.read)
         if self.read is not None:
-            # The bias of reading the reservoir joins the embedding.
+            # Fold the bias of the reservoir's readout into the embedding.
             embedding = embedding + self.read.bias
         rows, width = embedding.shape
         self.embedding = nn.Embedding(rows, width, _weight=embedding)
         self.wave_cnn = DecodeWaves(model.wave_cnn)
-        # Without a second CNN the first one's own prediction is the final one.
+        # Without a second CNN, the first CNN's prediction is the final one.
         last = model.readout_cnn
         self.readout_cnn = None if last is None else DecodeReadout(last)
         head = model.wave_cnn.head if last is None else last.head
-        # With a memory, the head is computed together with the gate.
+        # With a memory, the head and the gate share one matrix product.
         self.head = head if model.memory is None else None
         self.memory = None if model.memory is None else DecodeMemory(model.memory, head)
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
-        """One step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
+        """Run one step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
         present: State = {}
         token = input_ids.squeeze(1)  # [B]
         x, both = self.embedding(token), None
         if self.reservoir is not None:
-            both = self.reservoir(token, past["reservoir"])  # [B, 2 N]: before and after
+            both = self.reservoir(token, past["reservoir"])  # [B, 2 N]: before and after the token
             present["reservoir"] = both[:, self.config.reservoir_size :]
         if self.read is not None:
             x = self.read(present["reservoir"], x)
@@ -81,7 +82,7 @@ class DecodeStep(nn.Module):
 
 
 class _Read(nn.Module):
-    """The reservoir's state read into the model width; the bias is left to the caller."""
+    """Projects the reservoir's state to the model width; the caller folds in the bias."""
 
     weight: Tensor
 
@@ -94,8 +95,13 @@ class _Read(nn.Module):
         return torch.addmm(x, state, self.weight)
 
 
-class _Reservoir(nn.Module):
-    """The reservoir's step, with the input drive of each token looked up."""
+class DecodeReservoir(nn.Module):
+    """One step of the reservoir; the input drive of each token is a table lookup.
+
+    Args:
+        inner: The trained reservoir.
+        codes: The fixed token codes, ``[V, code width]``.
+    """
 
     drive: Tensor
     recurrent: Tensor
@@ -111,21 +117,21 @@ class _Reservoir(nn.Module):
         self.decay, self.frequency = inner.decay, inner.frequency
 
     def forward(self, token: Tensor, state: Tensor) -> Tensor:
+        """Map ``token [B]`` and ``state [B, N]`` to the states before and after, ``[B, 2 N]``."""
         z = torch.addmm(F.embedding(token, self.drive), state, self.recurrent)
         wave = torch.sin(z if self.frequency == 1 else z * self.frequency)
         if self.decay:
             wave = torch.exp(z.abs() * -self.decay) * wave
         after = state * self.kept + wave * self.gain
-        # What is present is made from what was read: the two may then share a buffer.
+        # The present is sliced from this copy of the past, so the two may share a buffer.
         return torch.cat([state, after], dim=1)
 
 
 class _Attention(nn.Module):
-    """Windowed attention without splitting heads, keys or values.
+    """Windowed attention that never splits heads, keys or values.
 
-    A query is spread over the whole key-value width with zeros outside its head's
-    keys, and the output projection picks each head's values, so that one product with
-    the window as it is stored serves all heads.
+    Each query spans the whole key-value width, with zeros outside its head's keys, and the output
+    projection picks each head's values. One product with the stored window serves all heads.
     """
 
     projection: Tensor
@@ -148,7 +154,7 @@ class _Attention(nn.Module):
         projection = torch.cat([query.flatten(0, 1), inner.key_value.weight.detach()])
         self.register_buffer("projection", projection.T.contiguous())  # [d, (H + 1) 2d]
         self.register_buffer("output", output.flatten(0, 1).contiguous())  # [H 2d, d]
-        # The window is in order of time: the newest, distance 0, stands last.
+        # The window is in time order: the newest entry, distance 0, is last.
         self.register_buffer("bias", inner.distance_bias.detach().flip(1).contiguous())
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
