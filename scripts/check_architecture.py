@@ -256,8 +256,7 @@ def check_private(module: Module) -> Iterator[str]:
     """No use of another object's underscore member, whichever way it is spelled."""
     for node in ast.walk(module.tree):
         for name in private_uses(node):
-            if not any(name == allowed or name.startswith(allowed + ".")
-                       for allowed in ALLOWED_PRIVATE):  # fmt: skip
+            if not any(f"{name}.".startswith(f"{allowed}.") for allowed in ALLOWED_PRIVATE):
                 line = getattr(node, "lineno", 1)
                 yield f"{module.path}:{line}: uses the private name {name} of another object"
 

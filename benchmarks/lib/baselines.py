@@ -5,12 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GPT", "GRU", "Baseline", "matched_gpt", "matched_gru", "nearest_width"]
+__all__ = ["GPT", "GRU", "Baseline", "match_width", "matched_gpt", "matched_gru"]
 
 _TOLERANCE = 0.03
 """How far a matched model's parameter count may be from the target, relatively."""
@@ -24,6 +25,9 @@ class Baseline(nn.Module):
     def parameter_count(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
+
+
+B = TypeVar("B", bound=Baseline)
 
 
 class _Block(nn.Module):
@@ -139,7 +143,7 @@ def matched_gpt(parameters: int, vocab: int, context: int, dropout: float = 0.1)
     widths: dict[int, int] = {}
     for layers in range(1, 13):
         # Even widths only: an odd one slows the matrix products.
-        width = nearest_width(range(8, 1025, 2), parameters, partial(build, layers=layers))
+        width = _nearest_width(range(8, 1025, 2), parameters, partial(build, layers=layers))
         if width is not None:
             widths[layers] = width
     if not widths:
@@ -154,13 +158,22 @@ def matched_gru(parameters: int, vocab: int, dropout: float = 0.1) -> GRU:
     Raises:
         ValueError: No width comes that close.
     """
-    width = nearest_width(range(4, 2049), parameters, lambda d: GRU(vocab, d, 2, dropout))
+    return match_width("GRU", parameters, vocab, lambda width: GRU(vocab, width, 2, dropout))
+
+
+def match_width(kind: str, parameters: int, vocab: int, build: Callable[[int], B]) -> B:
+    """Build the model of the width that gives a number of parameters, within 3 %.
+
+    Raises:
+        ValueError: No width comes that close.
+    """
+    width = _nearest_width(range(4, 2049), parameters, build)
     if width is None:
-        raise ValueError(f"no GRU with {vocab} tokens has about {parameters:,} parameters")
-    return GRU(vocab, width, 2, dropout)
+        raise ValueError(f"no {kind} with {vocab} tokens has about {parameters:,} parameters")
+    return build(width)
 
 
-def nearest_width(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
+def _nearest_width(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
     """The width that gives the nearest number of parameters; ``None`` if that is not within 3 %."""
 
     def count(width: int) -> int:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .baselines import Baseline, nearest_width
+from .baselines import Baseline, match_width
 
 __all__ = ["MinGRU", "matched_min_gru"]
 
@@ -91,7 +91,4 @@ def matched_min_gru(parameters: int, vocab: int, dropout: float = 0.1) -> MinGRU
     Raises:
         ValueError: No width comes that close.
     """
-    width = nearest_width(range(4, 2049), parameters, lambda d: MinGRU(vocab, d, 3, dropout))
-    if width is None:
-        raise ValueError(f"no minGRU with {vocab} tokens has about {parameters:,} parameters")
-    return MinGRU(vocab, width, 3, dropout)
+    return match_width("minGRU", parameters, vocab, lambda width: MinGRU(vocab, width, 3, dropout))

@@ -256,8 +256,8 @@ def test_a_missing_or_wrong_pin_is_found(tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 1
     first, second = result.stdout.splitlines()
-    assert re.fullmatch(r"click \S+ is installed, and constraints.txt has click==0.1", first)
-    assert re.fullmatch(r"huggingface-hub \S+ is installed, .* no pin of it", second)
+    assert re.fullmatch(r"click \S+ is installed, but constraints.txt has click==0.1", first)
+    assert re.fullmatch(r"huggingface-hub \S+ is installed, .* no pin for it", second)
 
 
 def test_pins_are_exact_and_in_order() -> None:
