@@ -1,7 +1,7 @@
 """The golden record: what PyTorch computed, so that a device can check itself without PyTorch.
 
-The exporter writes it into the bundle's manifest. :func:`self_test` looks at some of it whenever a
-model is loaded, :func:`verify_golden` at all of it.
+The exporter writes it into the bundle's manifest. :func:`self_test` checks part of it whenever a
+model is loaded; :func:`verify_golden` checks all of it.
 """
 
 from __future__ import annotations
@@ -29,26 +29,28 @@ __all__ = [
 ]
 
 SELF_TOLERANCE = {"fp32": 1e-3, "fp16": 1e-2, "int8": 1.0, "int4": 4.0}
-"""Largest |difference| from PyTorch's record, by precision. Processors round differently, so
-this is wider than the exporter's gate. For int8 and int4 it leaves room above what a shipped
-model shows (static int8 0.39, int4 0.98, of a logit): it finds damage; what these precisions cost
-is the held-out loss in the manifest."""
+"""Largest |difference| allowed from PyTorch's record, by precision.
+
+Processors round differently, so this is wider than the exporter's gate. For int8 and int4 it leaves
+room above what the shipped models show (a logit differs by up to 0.39 in static int8 and 0.98 in
+int4): it detects damage. What these precisions cost is the held-out loss in the manifest.
+"""
 
 _SELF_TEST_STEPS = 64
 
 
 @dataclass(frozen=True)
 class GoldenReport:
-    """How far an engine is from the golden record.
+    """How far an engine's results are from the golden record.
 
     Attributes:
-        graph: ``prefill`` or ``decode``, whichever read the prompt.
-        logits: Largest |difference| of a logit from PyTorch's in float64.
-        state: Largest |difference| of a recorded value of each state tensor; 0 where the
-            record is a hash, and it matches.
-        pytorch: Largest |difference| between PyTorch's own float32 and float64, which no engine
-            can be blamed for.
-        greedy: Number of tokens that greedy decoding had in common, from the first on.
+        graph: The graph that read the prompt, ``prefill`` or ``decode``.
+        logits: Largest |difference| between a logit and PyTorch's float64 value.
+        state: Largest |difference| of the recorded values of each state tensor; 0 where the record
+            is a hash and it matches.
+        pytorch: Largest |difference| between PyTorch's own float32 and float64 logits, for which
+            no engine is to blame.
+        greedy: Number of leading tokens of greedy decoding that agree.
     """
 
     graph: str
@@ -59,17 +61,17 @@ class GoldenReport:
 
 
 Values = list[tuple[int, float, float]]
-"""Recorded values: an index, and PyTorch's number there in float64 and in float32."""
+"""Recorded values: an index, and PyTorch's value there in float64 and in float32."""
 
 
 @dataclass(frozen=True)
 class GoldenStep:
-    """What was recorded after a step of the prompt.
+    """The record after one step of the prompt.
 
     Attributes:
         step: The step, from 0.
-        logits: Logits of the likeliest tokens.
-        state: Values of each float state tensor, and the SHA-256 of each integer one.
+        logits: Recorded logits.
+        state: Recorded values of each state tensor, or the SHA-256 of an integer tensor.
     """
 
     step: int
@@ -78,10 +80,10 @@ class GoldenStep:
 
     @classmethod
     def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
-        """Read one entry of ``golden.steps``; a malformed one raises."""
+        """Parse an entry of ``golden.steps``; a malformed one raises."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
-        state = {name: _saved(entry["state"][name], size) for name, size in sizes.items()}
-        return cls(int(entry["step"]), _values(logits, vocab_size), state)
+        state = {name: _parse_state(entry["state"][name], size) for name, size in sizes.items()}
+        return cls(int(entry["step"]), _parse_values(logits, vocab_size), state)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class GoldenRecord:
         tolerance: Largest |difference| from PyTorch that an engine may show.
         prompt: Tokens of the prompt, ``[T]``.
         greedy: PyTorch's greedy continuation.
-        steps: What was recorded, in order of the steps.
+        steps: The recorded steps, in order.
     """
 
     tolerance: float
@@ -102,16 +104,16 @@ class GoldenRecord:
 
     @classmethod
     def of(cls, bundle: Bundle) -> GoldenRecord:
-        """Read a record, and check all of it.
+        """Parse and validate a bundle's record.
 
         Raises:
-            BundleError: The bundle has no record that can be read.
+            BundleError: The bundle has no valid record.
         """
         try:
             return cls._parse(bundle)
         except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError):
             raise BundleError(
-                f"{bundle.path} has no golden record that can be read; export it again"
+                f"{bundle.path} has no valid golden record; export the model again"
             ) from None
 
     @classmethod
@@ -130,32 +132,32 @@ class GoldenRecord:
         return cls(SELF_TOLERANCE[str(manifest["precision"])], prompt, greedy, steps)
 
 
-def _values(entries: Any, size: int) -> Values:
+def _parse_values(entries: Any, size: int) -> Values:
     values = [(int(index), float(wide), float(narrow)) for index, wide, narrow in entries]
     if not all(0 <= index < size for index, _, _ in values):
         raise ValueError
     return values
 
 
-def _saved(entry: Any, size: int) -> Values | str:
-    return str(entry["sha256"]) if "sha256" in entry else _values(entry["values"], size)
+def _parse_state(entry: Any, size: int) -> Values | str:
+    return str(entry["sha256"]) if "sha256" in entry else _parse_values(entry["values"], size)
 
 
 def self_test(model: LoadedModel) -> float | None:
-    """Read the golden record's prompt step by step, and compare the predictions on the way.
+    """Read the start of the golden record's prompt step by step, and compare the logits.
 
-    This finds an engine that computes something else, and a state that is not carried from step
-    to step. It takes some sixty steps; :func:`verify_golden` checks everything.
+    This detects an engine with wrong results, and a state that is not carried from step to step. It
+    takes about sixty steps; :func:`verify_golden` checks everything.
 
     Args:
-        model: A loaded bundle.
+        model: A loaded model.
 
     Returns:
-        The largest |difference| of a log-probability from PyTorch's; ``None`` if the bundle has
+        The largest |difference| between a log-probability and PyTorch's; ``None`` if the bundle has
         no record to compare with.
 
     Raises:
-        EngineError: The engine computes something else.
+        EngineError: The engine's results differ from PyTorch's.
     """
     try:
         record = GoldenRecord.of(model.bundle)
@@ -171,31 +173,32 @@ def self_test(model: LoadedModel) -> float | None:
             difference = abs(float(logits[number]) - value)
             if not difference <= record.tolerance:
                 raise EngineError(
-                    f"{model.engine.provider} does not compute what {model.bundle.path} should: "
-                    f"after {step + 1} tokens a log-probability is off by {difference:.1e}, and "
-                    f"{record.tolerance:.0e} is allowed; use another provider, and see "
-                    "`rillet verify`"
+                    f"{model.engine.provider} gives wrong results for {model.bundle.path}: after "
+                    f"{step + 1} tokens a log-probability is off by {difference:.1e}, and at most "
+                    f"{record.tolerance:.0e} is allowed; use another provider, or run "
+                    "`rillet verify` for details"
                 )
             worst = max(worst, difference)
     return worst
 
 
 def verify_golden(model: LoadedModel) -> dict[str, GoldenReport]:
-    """Repeat what PyTorch computed when the bundle was made.
+    """Repeat what PyTorch computed when the bundle was exported.
 
-    The prompt is read twice, by the prefill graph and step by step. Both must give the recorded
-    logits and state at each recorded step, and after both, greedy decoding must give the recorded
-    tokens.
+    The prompt is read twice: by the prefill graph, and step by step by the decode graph. Each time,
+    the logits and the state must match at every recorded step, and greedy decoding must then give
+    the recorded tokens.
 
     Args:
-        model: A loaded bundle.
+        model: A loaded model.
 
     Returns:
-        The figures of each graph.
+        A report for each graph.
 
     Raises:
-        BundleError: The bundle has no golden record.
-        ParityError: The engine computes something else; names the graph, the output and the step.
+        BundleError: The bundle has no valid golden record.
+        ParityError: The engine's results differ; the message names the graph, the output and the
+            step.
     """
     record = GoldenRecord.of(model.bundle)
     return {
@@ -205,14 +208,14 @@ def verify_golden(model: LoadedModel) -> dict[str, GoldenReport]:
 
 
 class _Check:
-    """One reading of the record's prompt, by one graph."""
+    """One pass over the record's prompt, with one graph."""
 
     def __init__(
         self, model: LoadedModel, record: GoldenRecord, graph: Literal["prefill", "decode"]
     ) -> None:
         self._engine, self._record, self._graph = model.engine, record, graph
         self._state: EngineState = model.engine.zero_state()
-        self._apart = dict.fromkeys((row.name for row in model.bundle.state), 0.0)
+        self._state_differences = dict.fromkeys((row.name for row in model.bundle.state), 0.0)
         self._worst = self._pytorch = 0.0
 
     def run(self) -> GoldenReport:
@@ -226,11 +229,11 @@ class _Check:
             logits = self._read(record.prompt[start:])
         self._compare_greedy(logits)
         return GoldenReport(
-            self._graph, self._worst, self._apart, self._pytorch, len(record.greedy)
+            self._graph, self._worst, self._state_differences, self._pytorch, len(record.greedy)
         )
 
     def _read(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Read tokens ``[T]``; the logits ``[V]`` after the last."""
+        """Read tokens ``[T]`` and return the logits ``[V]`` after the last."""
         logits: npt.NDArray[Any]
         if self._graph == "prefill":
             logits = self._engine.prefill(tokens[None], self._state)[0, -1]
@@ -241,10 +244,10 @@ class _Check:
 
     def _compare_state(self, entry: GoldenStep) -> None:
         values = self._state.read()
-        for name, saved in entry.state.items():
-            difference = _state_difference(values[name], saved)
+        for name, expected in entry.state.items():
+            difference = _state_difference(values[name], expected)
             self._check(f"state tensor {name}", entry.step, difference)
-            self._apart[name] = max(self._apart[name], difference)
+            self._state_differences[name] = max(self._state_differences[name], difference)
 
     def _compare_logits(self, entry: GoldenStep, logits: npt.NDArray[Any]) -> None:
         for token, wide, narrow in entry.logits:
@@ -256,27 +259,28 @@ class _Check:
     def _compare_greedy(self, logits: npt.NDArray[Any]) -> None:
         greedy = self._record.greedy
         for step, token in enumerate(greedy, start=1):
-            # If the two likeliest lie closer than the tolerance, either counts.
+            # If the two likeliest tokens lie closer than the tolerance, either counts.
             if not logits.max() - logits[token] <= self._record.tolerance:
                 raise ParityError(
-                    f"after the {self._graph} graph read the prompt, greedy decoding gives another "
-                    f"token than PyTorch at step {step} of {len(greedy)}"
+                    f"after the {self._graph} graph read the prompt, greedy decoding differs from "
+                    f"PyTorch's at step {step} of {len(greedy)}; the bundle was damaged or "
+                    "changed, or the engine's results are wrong"
                 )
             logits = self._engine.step(np.asarray([token]), self._state, 0.0)[0]
 
     def _check(self, output: str, step: int, difference: float) -> None:
         if not difference <= self._record.tolerance:
             raise ParityError(
-                f"the {self._graph} graph gives another {output} than PyTorch's record at step "
-                f"{step}: it differs by {difference:.1e}; the bundle was damaged or changed, or "
-                "the engine computes it wrongly"
+                f"the {self._graph} graph's {output} at step {step} differs from PyTorch's record "
+                f"by {difference:.1e}; the bundle was damaged or changed, or the engine's results "
+                "are wrong"
             )
 
 
-def _state_difference(value: npt.NDArray[Any], saved: Values | str) -> float:
-    """Largest |difference| of the recorded values; infinite if a hash does not match."""
-    if isinstance(saved, str):
+def _state_difference(value: npt.NDArray[Any], expected: Values | str) -> float:
+    """Largest |difference| from the recorded values; infinite if a hash does not match."""
+    if isinstance(expected, str):
         content = np.ascontiguousarray(value[0]).astype("<i8").tobytes()
-        return 0.0 if sha256_bytes(content) == saved else math.inf
+        return 0.0 if sha256_bytes(content) == expected else math.inf
     flat = value[0].reshape(-1)
-    return max((abs(float(flat[index]) - wide) for index, wide, _ in saved), default=0.0)
+    return max((abs(float(flat[index]) - wide) for index, wide, _ in expected), default=0.0)

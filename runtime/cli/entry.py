@@ -29,7 +29,7 @@ COMMANDS = {
         "export",
         "Lower a bundle's precision, and measure what that costs.",
     ),
-    "inspect": ("rillet.runtime.cli.inspect:inspect", "cpu", "Show what a bundle is."),
+    "inspect": ("rillet.runtime.cli.inspect:inspect_command", "cpu", "Show what a bundle is."),
     "generate": ("rillet.runtime.cli.generate:generate", "cpu", "Stream text from a bundle."),
     "score": (
         "rillet.runtime.cli.score:score_command",

@@ -161,8 +161,8 @@ def generate(
                     seed = None if params.seed is None else params.seed + index
                     writer = session if index == count - 1 else session.fork()
                     stream = writer.stream(params, seed=seed)
-                interrupt.then = stream.cancel
-                if interrupt.asked:
+                interrupt.callback = stream.cancel
+                if interrupt.requested:
                     break
                 if as_json:
                     _write_json(model, stream, logprobs is not None)
@@ -173,7 +173,7 @@ def generate(
         finally:
             if save_state is not None:
                 session.save(save_state)
-    if interrupt.asked:
+    if interrupt.requested:
         raise stopped(interrupt)
 
 
@@ -184,7 +184,7 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     def keeping() -> Iterator[str]:
         waiting = iter(pieces)
         while True:
-            with interrupt.at_once():  # standard input may keep us waiting
+            with interrupt.raise_at_once():  # standard input may keep us waiting
                 piece = next(waiting, None)
             if piece is None:
                 return
@@ -195,7 +195,7 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     for tokens in session.model.tokenizer.encode_stream(keeping()):
         for start in range(0, len(tokens), _BITE):
             session.feed_tokens(tokens[start : start + _BITE])
-            if interrupt.asked:
+            if interrupt.requested:
                 raise stopped(interrupt)
     prompt = "".join(kept)
     unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))

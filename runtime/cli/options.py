@@ -1,4 +1,4 @@
-"""Options that several commands have in common."""
+"""Options and progress bars that several commands share."""
 
 from __future__ import annotations
 
@@ -20,35 +20,43 @@ C = TypeVar("C", bound=str)
 
 
 def engine_options(command: F) -> F:
-    """Which provider runs the model, and on how many threads."""
+    """Add the options that choose the provider and the number of threads."""
     for option in (
         click.option(
             "--provider",
             type=click.Choice(PROVIDER_CHOICES),
             default="auto",
             show_default=True,
-            help="The execution provider.",
+            help="Execution provider that runs the model.",
         ),
         click.option(
-            "--allow-fallback", is_flag=True, help="Run on the CPU where the provider cannot."
+            "--allow-fallback",
+            is_flag=True,
+            help="Use the CPU if the provider cannot run.",
         ),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Threads that one step may use.",
+        ),
     ):
         command = option(command)
     return command
 
 
 def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") -> list[C]:
-    """Read names with commas between them.
+    """Parse a comma-separated list of names.
 
     Args:
         option: The option's name, such as ``--provider``.
-        text: Its value.
-        choices: The names that it may hold.
-        more: A name that is handled elsewhere, for the message.
+        text: The option's value.
+        choices: The valid names.
+        more: Another valid name, handled by the caller, to list in the error message.
 
     Raises:
-        UsageError: A name is not among them.
+        UsageError: A name is not among ``choices``.
     """
     known: dict[str, C] = {choice: choice for choice in choices}
     names = [name.strip() for name in text.split(",")]
@@ -62,14 +70,14 @@ def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") 
 
 @contextlib.contextmanager
 def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal and the length is known.
+    """Show a progress bar on stderr if it is a terminal and the length is known.
 
     Args:
-        label: What is going on.
-        length: How much there is to do.
+        label: What is being done.
+        length: Total amount of work; ``None`` if unknown.
 
     Yields:
-        What to call with how much more is done.
+        A function to call with the amount of work done since the last call.
     """
     if length is None or not sys.stderr.isatty():
         yield lambda _: None
@@ -84,13 +92,13 @@ def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], Non
 
 @contextlib.contextmanager
 def progress_phases(label: str) -> Iterator[Callable[[str, int, int], None]]:
-    """One line on stderr that says which of many phases is under way, where that is a terminal.
+    """Show the current phase of a long task in one line on stderr, if it is a terminal.
 
     Args:
-        label: What is going on.
+        label: What is being done.
 
     Yields:
-        What to call with a phase's name, how much of it is done, and how much there is.
+        A function to call with a phase's name, the amount done, and the total.
     """
     if not sys.stderr.isatty():
         yield lambda *_: None

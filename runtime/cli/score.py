@@ -1,4 +1,4 @@
-"""``rillet score``: how well a model predicts a text."""
+"""``rillet score``: measure how well a model predicts a text."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ __all__ = ["score_command"]
     "--memory/--no-memory",
     default=True,
     show_default=True,
-    help="Let the stream learn from what it has read of FILE.",
+    help="Let the memory learn from FILE as it is read.",
 )
 @click.option(
     "--learn-from",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="TEXT",
-    help="Let the memory learn this file first, to see what it is worth.",
+    help="Teach the memory this file first, to measure what that is worth.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Write the results as JSON.")
 @engine_options
 def score_command(
     bundle: Path,
@@ -42,7 +42,7 @@ def score_command(
     threads: int,
     allow_fallback: bool,
 ) -> None:
-    """Score FILE (UTF-8 text, or - for standard input) with the model in BUNDLE."""
+    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input)."""
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     session = model.session(memory=memory)
     if learn_from is not None:

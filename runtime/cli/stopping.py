@@ -13,7 +13,7 @@ __all__ = ["stopped"]
 
 def stopped(interrupt: Interrupt) -> Exception:
     """What to raise: it makes the exit status 130, or 143 after SIGTERM, as shells expect."""
-    if interrupt.by == signal.SIGTERM:
+    if interrupt.signal_number == signal.SIGTERM:
         click.echo("\nStopped.", err=True)
         return click.exceptions.Exit(128 + signal.SIGTERM)
     return click.Abort()

@@ -19,6 +19,7 @@ inheritance. It must keep these promises:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol, get_args
 
 import numpy.typing as npt
@@ -71,6 +72,14 @@ class EngineState(Protocol):
 
         Raises:
             EngineError: A tensor is missing or has another shape or type.
+        """
+        ...
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the state back to this moment after one step at most; cheap.
+
+        A step that an interrupt cuts off, wherever it strikes, is undone so. The memory entry
+        that such a step stored stays until the next step overwrites it, before anything reads it.
         """
         ...
 

@@ -237,6 +237,15 @@ class DeviceState:
         for name, buffer in self.lane.sides[self.side].items():
             buffer.copy_rows(row, buffers[name], source_row, 1)
 
+    def undo_point(self) -> Callable[[], None]:
+        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        side = self.side
+
+        def undo() -> None:
+            self.side = side
+
+        return undo
+
     def repair(self, shared: frozenset[str]) -> None:
         """Clear what a failed step wrote into tensors that have one side.
 

@@ -155,6 +155,7 @@ class FallbackState:
     def __init__(self, engine: Engine, batch: int) -> None:
         self.engine = engine
         self.inner = engine.zero_state(batch)
+        self._undo_moved = self.inner.undo_point()
         self.journals = [Journal() for _ in range(batch)]
 
     @property
@@ -170,6 +171,20 @@ class FallbackState:
         """Replace every state tensor."""
         self.inner.write(values)
         self._renew(values)
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        inner, undo_inner = self.inner, self.inner.undo_point()
+        lengths = [len(journal.tokens) for journal in self.journals]
+
+        def undo() -> None:
+            (undo_inner if self.inner is inner else self._undo_moved)()
+            if any(len(one.tokens) < old for one, old in zip(self.journals, lengths, strict=True)):
+                self._renew(self.inner.read())  # a copy was taken after the step
+            for journal, length in zip(self.journals, lengths, strict=True):
+                del journal.tokens[length:]
+
+        return undo
 
     def resize(self, batch: int) -> None:
         """Change the number of rows; new rows start at zeros."""
@@ -209,6 +224,7 @@ class FallbackState:
             values = self._rebuild(engine)
         inner = engine.zero_state(self.batch)
         inner.write(values)
+        self._undo_moved = inner.undo_point()
         self.engine, self.inner = engine, inner
 
     def _rebuild(self, engine: Engine) -> Values:

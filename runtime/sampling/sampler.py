@@ -19,25 +19,28 @@ __all__ = ["Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
-_ALL_KEPT = (0, 1.0, 0.0, 1.0)
-"""The filters of :attr:`SamplingParams.filters` that leave no token out."""
+SamplerMark = tuple[int, list[Any]]
+"""Tokens accepted, and what each processor has seen."""
 
-_COLDEST = 1e-300
-"""A quotient by a lower temperature may overflow, of which numpy would warn."""
+_ALL_KEPT = (0, 1.0, 0.0, 1.0)
+"""The :attr:`SamplingParams.filters` that leave no token out."""
+
+_MIN_TEMPERATURE = 1e-300
+"""Below this, dividing by the temperature may overflow, and numpy would warn."""
 
 
 class Sampler:
-    """Draws tokens; one for each stream, since it holds the random numbers' state.
+    """Draws tokens from logits. Each stream needs its own, since it holds the random state.
 
     Args:
         params: How to sample.
-        tokenizer: The tokenizer, where ``params`` name tokens by their text.
-        seen: Which tokens the stream has read, ``[V]``, for the repetition penalty; kept by
-            the stream.
+        tokenizer: The model's tokenizer, required where ``params`` refer to tokens or texts.
+        seen: Which tokens the stream has read, ``[V]``, for the repetition penalty; owned by the
+            stream.
         before: The last bytes that the stream has read, for bad words.
 
     Raises:
-        UsageError: ``params`` name a token or a text that the model does not have.
+        UsageError: ``params`` refer to a token or a text that the model does not have.
     """
 
     def __init__(
@@ -50,49 +53,52 @@ class Sampler:
         self.params = params
         self._bits = np.random.PCG64(params.seed)
         self._random = np.random.Generator(self._bits)
+        # Where the random numbers are follows from these two, however a draw was cut off.
+        self._start: Any = self._bits.state
+        self._accepted = 0
         self.constraint: Choices | Grammar | None = None
-        self._processors = self._make_processors(tokenizer, seen, before)
-        all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _COLDEST
-        self._is_quick = all_kept and not self._processors
+        self._processors = self._build_processors(tokenizer, seen, before)
+        all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _MIN_TEMPERATURE
+        self._is_unfiltered = all_kept and not self._processors
 
-    def _make_processors(
+    def _build_processors(
         self, tokenizer: Tokenizer | None, seen: npt.NDArray[np.bool_] | None, before: bytes
     ) -> list[LogitProcessor]:
         params = self.params
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        penalised = penalties != (1.0, 0.0, 0.0)
-        constrained = params.choices or params.regex or params.grammar
-        if not (params.logit_bias or penalised or params.bad_words or constrained):
+        has_penalties = penalties != (1.0, 0.0, 0.0)
+        has_constraint = params.choices or params.regex or params.grammar
+        if not (params.logit_bias or has_penalties or params.bad_words or has_constraint):
             return []
         if tokenizer is None:
             raise UsageError(
-                "logit_bias, bad_words, choices, regex, grammar and penalties need to know the "
-                "tokens; give the Sampler a tokenizer"
+                "logit_bias, bad_words, choices, regex, grammar and penalties require a tokenizer; "
+                "pass one to Sampler"
             )
-        made: list[LogitProcessor] = []
+        processors: list[LogitProcessor] = []
         if params.logit_bias:
-            made.append(LogitBias(params.logit_bias, tokenizer))
-        if penalised:
-            none = np.zeros(tokenizer.vocab_size, np.bool_)
-            made.append(Penalties(*penalties, none if seen is None else seen))
+            processors.append(LogitBias(params.logit_bias, tokenizer))
+        if has_penalties:
+            seen = np.zeros(tokenizer.vocab_size, np.bool_) if seen is None else seen
+            processors.append(Penalties(*penalties, seen))
         if params.bad_words:
-            made.append(BadWords(params.bad_words, tokenizer, before))
+            processors.append(BadWords(params.bad_words, tokenizer, before))
         if params.choices:
             self.constraint = Choices(params.choices, tokenizer)
         elif params.regex or params.grammar:
             pattern = params.regex or params.grammar or ""
             self.constraint = Grammar(pattern, bool(params.regex), tokenizer)
         if self.constraint is not None:
-            made.append(self.constraint)
-        return made
+            processors.append(self.constraint)
+        return processors
 
     @property
     def is_plain(self) -> bool:
-        """Whether a draw depends on nothing but the logits and a random number."""
+        """Whether a draw depends only on the logits and a random number."""
         return not self._processors
 
     def probabilities(self, logits: npt.NDArray[Any]) -> Array:
-        """The distribution that a token is drawn from, ``[V]`` to ``[V]``."""
+        """The distribution that tokens are drawn from: logits ``[V]`` to probabilities ``[V]``."""
         logits = self._process(logits)
         if self.params.temperature == 0:
             return np.asarray(np.arange(logits.size) == np.argmax(logits), np.float64)
@@ -100,49 +106,62 @@ class Sampler:
         return np.asarray(weights / weights.sum())
 
     def draw(self, logits: npt.NDArray[Any]) -> int:
-        """Choose a token from logits ``[V]``, and accept it.
+        """Choose a token from logits ``[V]`` and accept it.
 
         Raises:
             EngineError: A logit is not a finite number.
-            UsageError: The constraints leave no token.
+            UsageError: The constraints allow no token.
         """
         token = self.choose(logits)
         self.accept(token)
         return token
 
     def choose(self, logits: npt.NDArray[Any]) -> int:
-        """Choose a token from logits ``[V]``; only the random numbers move on.
+        """Choose a token from logits ``[V]``; only the random state advances.
 
-        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`undo`
-        if it never will be. A call that raises has changed nothing.
+        Follow it with :meth:`accept` once the token is part of the text, or with :meth:`rewind`
+        if it never will be.
 
         Raises:
             EngineError: A logit is not a finite number.
-            UsageError: The constraints leave no token.
+            UsageError: The constraints allow no token.
         """
-        if self._is_quick:
-            return self._choose_quickly(logits)
+        if self._is_unfiltered:
+            return self._choose_unfiltered(logits)
         _check_finite(logits)
         logits = self._process(logits)
         if self.params.temperature == 0:
             return int(logits.argmax())
-        return _invert(_weights(logits[None], self.params)[0], self._random.random())
+        return _invert(_weights(logits[None], self.params)[0], self.uniform())
 
     def accept(self, token: int) -> None:
-        """Count a chosen token: penalties, bad words and constraints move on by it."""
+        """Count a chosen token: random numbers, penalties and constraints move on by it."""
+        self._accepted += 1
         for processor in self._processors:
             processor.accept(token)
 
-    def undo(self, draws: int = 1) -> None:
-        """Return to before the last draws, none of whose tokens was accepted."""
-        if self.params.temperature != 0:
-            self._bits.advance(-draws)
+    def mark(self) -> SamplerMark:
+        """Note this moment, for :meth:`rewind`."""
+        return self._accepted, [processor.snapshot() for processor in self._processors]
 
-    def _choose_quickly(self, logits: npt.NDArray[Any]) -> int:
-        """Draw where nothing is left out: the same numbers in fewer calls, each some 2 µs."""
+    def rewind(self, mark: SamplerMark | None = None) -> None:
+        """Return to a moment that :meth:`mark` noted, or to the last token accepted.
+
+        Whatever was drawn since is drawn again.
+        """
+        if mark is not None:
+            self._accepted, snapshots = mark
+            for processor, snapshot in zip(self._processors, snapshots, strict=True):
+                processor.restore(snapshot)
+        self._bits.state = self._start
+        if self.params.temperature != 0:
+            self._bits.advance(self._accepted)
+
+    def _choose_unfiltered(self, logits: npt.NDArray[Any]) -> int:
+        """Choose where every token is kept: the same result in fewer numpy calls of 2 µs each."""
         temperature = self.params.temperature
         if temperature == 0:
-            token = int(logits.argmax())  # of what is not a number, if there is any
+            token = int(logits.argmax())  # the position of a NaN, if there is one
             if not math.isfinite(logits[token]):
                 _check_finite(logits)
             return token
@@ -154,7 +173,7 @@ class Sampler:
         return _invert(np.exp(weights, out=weights), self._random.random())
 
     def uniform(self) -> float:
-        """The next random number, for a draw that is made elsewhere."""
+        """The next uniform random number in [0, 1)."""
         return self._random.random()
 
     def _process(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -165,14 +184,14 @@ class Sampler:
             processor.apply(changed)
         if changed.max() == -math.inf:
             raise UsageError(
-                "logit_bias, bad_words, choices, regex or grammar forbid every token that could "
-                "come next; allow one"
+                "logit_bias, bad_words, choices, regex or grammar forbid every possible next "
+                "token; allow at least one"
             )
         return changed
 
     @property
     def random_state(self) -> dict[str, str]:
-        """What the next random numbers depend on, as JSON values."""
+        """The state of the random number generator, as JSON values."""
         state: Any = self._bits.state
         return {key: str(value) for key, value in state["state"].items()}
 
@@ -181,68 +200,65 @@ class Sampler:
         state: Any = self._bits.state
         state["state"] = {key: int(value[key]) for key in ("state", "inc")}
         self._bits.state = state
+        self._start, self._accepted = state, 0
 
     def snapshot(self) -> dict[str, Any]:
-        """What the next draws depend on, beside the parameters, as a JSON value."""
+        """Everything that the next draws depend on, besides the parameters, as a JSON value."""
         return {
             "random": self.random_state,
             "processors": [processor.snapshot() for processor in self._processors],
         }
 
     def restore(self, value: dict[str, Any]) -> None:
-        """Go back to what :meth:`snapshot` returned.
+        """Return to what :meth:`snapshot` returned.
 
         Raises:
-            ValueError: It did not.
-            KeyError: It did not.
-            TypeError: It did not.
+            ValueError: ``value`` is not such a snapshot.
+            KeyError: ``value`` is not such a snapshot.
+            TypeError: ``value`` is not such a snapshot.
         """
         self.random_state = value["random"]
-        for processor, its in zip(self._processors, value["processors"], strict=True):
-            processor.restore(its)
+        for processor, saved in zip(self._processors, value["processors"], strict=True):
+            processor.restore(saved)
 
 
 def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
-    """Choose a token for each of several streams, together where their parameters allow it.
+    """Choose a token for each of several streams, in one call where their parameters are alike.
 
     Args:
-        samplers: The streams' samplers.
-        logits: A row for each, ``[rows, V]``.
+        samplers: The sampler of each stream.
+        logits: Logits ``[rows, V]``, a row for each stream.
 
     Returns:
-        The tokens that :meth:`Sampler.choose` returns for each.
+        The token of each stream, equal to the result of :meth:`Sampler.choose`.
 
     Raises:
-        EngineError: A logit is not a finite number; no sampler has moved on.
-        UsageError: The constraints of a stream leave no token; no sampler has moved on.
+        EngineError: A logit is not a finite number.
+        UsageError: The constraints of a stream leave no token.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
         alike = (params.temperature, params.filters) if sampler.is_plain else row
         groups.setdefault(alike, []).append(row)
-    tokens: dict[int, int] = {}
-    try:
-        for rows in groups.values():
-            chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
-            tokens.update(zip(rows, chosen, strict=True))
-    except BaseException:
-        for row in tokens:
-            samplers[row].undo()
-        raise
-    return [tokens[row] for row in range(len(samplers))]
+    tokens = [0] * len(samplers)
+    for rows in groups.values():
+        chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
+            tokens[row] = token
+    return tokens
 
 
 def _choose_alike(samplers: list[Sampler], logits: npt.NDArray[Any], rows: list[int]) -> list[int]:
-    """Choose a token for each of some rows, whose samplers draw alike."""
+    """Choose a token for each of the given rows, whose samplers have the same parameters."""
     first = samplers[0]
     if len(rows) == 1:
         return [first.choose(logits[rows[0]])]
-    some = logits if len(rows) == len(logits) else logits[rows]
-    _check_finite(some)
+    selected = logits if len(rows) == len(logits) else logits[rows]
+    _check_finite(selected)
     if first.params.temperature == 0:
-        return list(map(int, some.argmax(axis=1)))
-    weights = _weights(some, first.params)
+        return list(map(int, selected.argmax(axis=1)))
+    weights = _weights(selected, first.params)
     uniforms = np.asarray([sampler.uniform() for sampler in samplers])
     return list(map(int, _invert_rows(weights, uniforms)))
 
@@ -251,14 +267,14 @@ def _check_finite(logits: npt.NDArray[Any]) -> None:
     if not np.isfinite(logits).all():
         raise EngineError(
             "the model returned logits that are not finite numbers; the stream's state is "
-            "damaged, start a new session"
+            "damaged: start a new session"
         )
 
 
 def _weights(logits: npt.NDArray[Any], params: SamplingParams) -> Array:
-    """What each token weighs in the draw, ``[rows, V]`` to ``[rows, V]``."""
+    """Unnormalised probabilities: logits ``[rows, V]`` to weights ``[rows, V]``."""
     scaled = logits.astype(np.float64)
-    # Subtract first: however small the temperature, the likeliest stays at 0.
+    # Subtract first: however low the temperature, the likeliest token stays at 0.
     scaled -= scaled.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         scaled /= params.temperature
@@ -285,7 +301,7 @@ def _keep_nucleus(weights: Array, mass: float) -> None:
 
 def _keep_typical(weights: Array, mass: float) -> None:
     total = weights.sum(axis=1, keepdims=True)
-    # What is left out already has a surprise beyond any, but still a finite one.
+    # Tokens already left out get a surprise larger than any other, yet finite.
     surprise = np.log(total) - np.log(np.maximum(weights, np.finfo(np.float64).tiny))
     expected = (weights * surprise).sum(axis=1, keepdims=True) / total
     order = np.argsort(np.abs(surprise - expected), axis=1, kind="stable")
@@ -296,13 +312,13 @@ def _keep_typical(weights: Array, mass: float) -> None:
 
 
 def _invert(weights: Array, uniform: float) -> int:
-    """The token whose share of the unit interval holds the uniform number.
+    """The token whose share of the unit interval contains the uniform number.
 
-    The same rule inside a graph or out of it gives the same token.
+    The generate graph follows the same rule, and so draws the same token.
     """
     ends = weights.cumsum()
     token = int(ends.searchsorted(uniform * ends[-1], side="right"))
-    # Rounding may lead past the end, though hardly ever: then it is the last that has a share.
+    # In rare cases rounding leads past the end: take the last token that has a share.
     return token if token < ends.size else int(np.flatnonzero(weights)[-1])
 
 

@@ -1,4 +1,4 @@
-"""Figures of a generation."""
+"""Statistics of a generation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["GenerationStats"]
 
 @dataclass(frozen=True)
 class GenerationStats:
-    """What a generation took.
+    """Statistics of a generation.
 
     Attributes:
-        tokens: Tokens generated.
-        first_token_seconds: From the first request to the first token; ``None`` without one.
-        seconds: Spent generating, without the time that the reader took.
+        tokens: Number of tokens generated.
+        first_token_seconds: Time from the first request to the first token; ``None`` before it.
+        seconds: Time spent generating, excluding the time that the caller took between tokens.
         finish_reason: ``length``, ``stop``, ``choice``, ``grammar``, ``cancelled``, or ``None``
             before the end.
     """

@@ -58,6 +58,7 @@ class Batch:
         self.guard = ThreadGuard("batch")
         self._state = model.engine.zero_state(0)
         self._rows: list[_Row] = []
+        self._outbox: dict[Session, GeneratedToken] | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -88,19 +89,35 @@ class Batch:
         place = len(self._rows)
         self._state.resize(place + 1)
         self._state.copy_row(place, stream.state, 0)
-        stream.lend("is in a batch; take it out with batch.leave(session)")
-        self._rows.append(_Row(session, stream, generation))
+        try:
+            stream.lend("is in a batch; take it out with batch.leave(session)")
+            self._rows.append(_Row(session, stream, generation))
+        except BaseException:
+            if stream.is_lent and len(self._rows) == place:
+                stream.take_back(self._state, place)
+            raise
 
     @exclusive
     def leave(self, session: Session) -> None:
         """Return a session's state; it continues alone from where it stands."""
         place, last = self._place(session), len(self._rows) - 1
-        self._rows[place].stream.take_back(self._state, place)
+        row, rows = self._rows[place], self._rows[:last]
         if place != last:
-            self._state.copy_row(place, self._state, last)
-            self._rows[place] = self._rows[last]
-        self._rows.pop()
-        self._state.resize(last)
+            rows[place] = self._rows[last]
+
+        def release() -> None:
+            if row.stream.is_lent:
+                row.stream.take_back(self._state, place)
+            if place != last:
+                self._state.copy_row(place, self._state, last)
+            self._rows = rows
+            self._state.resize(last)
+
+        try:
+            release()
+        except BaseException:
+            release()  # half of it would be worse than all of it
+            raise
 
     def _place(self, session: Session) -> int:
         for place, row in enumerate(self._rows):
@@ -131,12 +148,19 @@ class Batch:
         if self._rows:
             in_order = [tokens[row.session] for row in self._rows]
             checked_tokens(in_order, self.model.vocab_size)
-            self._advance(in_order)
-            for row, token in zip(self._rows, in_order, strict=True):
-                row.stream.decode(token)
+            marks = [row.stream.mark() for row in self._rows]
+            undo = self._state.undo_point()
+            try:
+                self._advance(in_order)
+                for row, token in zip(self._rows, in_order, strict=True):
+                    row.stream.decode(token)
+            except BaseException:
+                undo()
+                for row, mark in zip(self._rows, marks, strict=True):
+                    row.stream.rewind(mark)
+                raise
         return {row.session: _logits(row).copy() for row in self._rows}
 
-    @exclusive
     def write(self) -> dict[Session, GeneratedToken]:
         """Let every session write one token. Those that have finished leave.
 
@@ -147,31 +171,44 @@ class Batch:
             EngineError: The step failed; every session is where it was.
             UsageError: The constraints of a session leave no token; every session is where it was.
         """
+        if self._outbox is None:
+            self._write()
+        # Nothing is called from here on, so no interrupt loses what was written.
+        written, self._outbox = self._outbox, None
+        return written or {}
+
+    @exclusive
+    def _write(self) -> None:
         self._release_finished()  # those that had nothing to write
-        rows = list(self._rows)
-        if not rows:
-            return {}
+        if not self._rows:
+            return
         began = time.perf_counter()
-        generations = [row.generation for row in rows]
-        draws = draw_rows(generations, np.stack([_logits(row) for row in rows]))
+        marks = [(row.stream.mark(), row.generation.mark()) for row in self._rows]
+        undo = self._state.undo_point()
         try:
-            self._advance([draw.token for draw in draws])
+            self._outbox = self._write_rows()
         except BaseException:
-            for generation in generations:
-                generation.undo()
+            undo()
+            for row, (stream, generation) in zip(self._rows, marks, strict=True):
+                row.stream.rewind(stream)
+                row.generation.rewind(generation)
             raise
-        written = {}
-        for row, draw in zip(rows, draws, strict=True):
-            text = row.stream.decode(draw.token)
-            written[row.session] = row.generation.accept(draw, text)
         seconds = time.perf_counter() - began
-        for row in rows:
+        for row in self._rows:
             row.tokens += 1
             row.seconds += seconds
             if row.first_token_seconds is None:
                 row.first_token_seconds = row.seconds
         self._release_finished()
-        return written
+
+    def _write_rows(self) -> dict[Session, GeneratedToken]:
+        logits = np.stack([_logits(row) for row in self._rows])
+        draws = draw_rows([row.generation for row in self._rows], logits)
+        self._advance([draw.token for draw in draws])
+        return {
+            row.session: row.generation.accept(draw, row.stream.decode(draw.token))
+            for row, draw in zip(self._rows, draws, strict=True)
+        }
 
     def _release_finished(self) -> None:
         for row in [row for row in self._rows if row.generation.finish_reason is not None]:

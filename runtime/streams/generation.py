@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..sampling.params import SamplingParams
-from ..sampling.sampler import Sampler, choose_rows
+from ..sampling.sampler import Sampler, SamplerMark, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
 
@@ -50,12 +50,25 @@ class Draw(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
+class Mark(NamedTuple):
+    """A moment of a generation."""
+
+    sampler: SamplerMark
+    stops: tuple[str, list[int]]
+    generated: int
+    finish_reason: str | None
+    stop_string: str | None
+    outbox: GeneratedToken | None
+    backlog: str
+    owed: Draw | None
+
+
 class Generation:
     """The sampler of one generation, its limit, and the text that it holds back.
 
     A token is drawn with :meth:`draw`, read back by the stream, and then accepted with
-    :meth:`accept`. If the stream cannot read it, :meth:`undo` puts the sampler back: penalties,
-    constraints and random numbers are where they were before the draw.
+    :meth:`accept`. If anything fails on the way, :meth:`rewind` returns to before the draw:
+    penalties, constraints, random numbers and held-back text are where they were.
 
     Args:
         params: How to sample; without a seed, one is drawn.
@@ -69,6 +82,9 @@ class Generation:
         count: Tokens generated.
         finish_reason: Why it ended; ``None`` before the end.
         stop_string: The stop string that ended it.
+        outbox: A token that was accepted and that the reader has not had yet: an interrupt came
+            between.
+        backlog: Text of an earlier generation that this one continues, to be shown first.
     """
 
     def __init__(
@@ -87,12 +103,13 @@ class Generation:
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         self.stop_string: str | None = None
-        self._backlog = ""
+        self.outbox: GeneratedToken | None = None
+        self.backlog = ""
         self.owed: Draw | None = None
         """A token that an earlier version drew, accepted and could not read back: it comes next."""
 
     def draw(self, logits: npt.NDArray[Any]) -> Draw:
-        """Draw a token from logits ``[V]``; follow it with :meth:`accept` or :meth:`undo`.
+        """Draw a token from logits ``[V]``; follow it with :meth:`accept` or :meth:`rewind`.
 
         Raises:
             EngineError: A logit is not a finite number.
@@ -102,10 +119,26 @@ class Generation:
             return self.owed
         return self.describe(self.sampler.choose(logits), logits)
 
-    def undo(self) -> None:
-        """Take the last draw back."""
-        if self.owed is None:
-            self.sampler.undo()
+    def mark(self) -> Mark:
+        """Note this moment, for :meth:`rewind`."""
+        return Mark(
+            self.sampler.mark(),
+            self.stops.mark(),
+            self.count,
+            self.finish_reason,
+            self.stop_string,
+            self.outbox,
+            self.backlog,
+            self.owed,
+        )
+
+    def rewind(self, mark: Mark) -> None:
+        """Return to a moment that :meth:`mark` noted."""
+        self.sampler.rewind(mark.sampler)
+        self.stops.rewind(mark.stops)
+        self.count = mark.generated
+        self.finish_reason, self.stop_string = mark.finish_reason, mark.stop_string
+        self.outbox, self.backlog, self.owed = mark.outbox, mark.backlog, mark.owed
 
     def accept(self, draw: Draw, text: str) -> GeneratedToken:
         """Make a drawn token part of the text, and see whether that ends the generation.
@@ -123,7 +156,7 @@ class Generation:
         self.count += 1
         if self.params.stop:
             text, self.stop_string = self.stops.push(text)
-        text, self._backlog = self._backlog + text, ""
+        text, self.backlog = self.backlog + text, ""
         if self.stop_string is not None:
             self.finish_reason = "stop"
         elif (constraint := self.sampler.constraint) is not None and constraint.done:
@@ -149,7 +182,8 @@ class Generation:
     @property
     def held(self) -> str:
         """Text that was generated and not shown yet."""
-        return self._backlog + self.stops.held
+        waiting = "" if self.outbox is None else self.outbox.text
+        return self.backlog + waiting + self.stops.held
 
     def continue_from(self, earlier: Generation) -> None:
         """Continue the text of another generation, and its random numbers if the seed is the same.
@@ -159,7 +193,7 @@ class Generation:
         """
         if self.params.seed == earlier.params.seed:
             self.sampler.random_state = earlier.sampler.random_state
-        self._backlog, _ = self.stops.push(earlier.held)
+        self.backlog, _ = self.stops.push(earlier.held)
 
     def extend(self, max_new_tokens: int | None) -> None:
         """Continue: up to the old limit, or for so many tokens more."""
@@ -181,7 +215,8 @@ class Generation:
             "limit": self.limit,
             "count": self.count,
             "finish_reason": self.finish_reason,
-            **({"backlog": self._backlog} if self._backlog else {}),
+            **({} if self.outbox is None else {"outbox": self.outbox}),
+            **({"backlog": self.backlog} if self.backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
         }
 
@@ -205,15 +240,19 @@ class Generation:
         if generation.stops.push(str(value["held"])) != ("", None):
             raise ValueError("the text that was held back begins no stop string")
         generation.limit, generation.count = int(value["limit"]), int(value["count"])
-        generation._backlog = str(value.get("backlog", ""))
+        generation.backlog = str(value.get("backlog", ""))
+        if (waiting := value.get("outbox")) is not None:
+            token, text, logprob, top = waiting
+            draw = _draw([token, logprob, top], tokenizer.vocab_size)
+            generation.outbox = GeneratedToken(draw.token, str(text), draw.logprob, draw.top)
         reason = value["finish_reason"]
         generation.finish_reason = None if reason is None else str(reason)
         if (drawn := value.get("drawn")) is not None:
-            generation.owed = _owed(drawn, tokenizer.vocab_size)
+            generation.owed = _draw(drawn, tokenizer.vocab_size)
         return generation
 
 
-def _owed(value: Any, vocab_size: int) -> Draw:
+def _draw(value: Any, vocab_size: int) -> Draw:
     token, logprob, top = value
     if type(token) is not int or not 0 <= token < vocab_size:
         raise ValueError("the token that was drawn does not exist")
@@ -221,7 +260,7 @@ def _owed(value: Any, vocab_size: int) -> Draw:
 
 
 def draw_rows(generations: Sequence[Generation], logits: npt.NDArray[Any]) -> list[Draw]:
-    """Draw a token for each of several generations, in few calls; all draws succeed, or none.
+    """Draw a token for each of several generations, in few calls.
 
     Args:
         generations: The generations.
@@ -231,8 +270,8 @@ def draw_rows(generations: Sequence[Generation], logits: npt.NDArray[Any]) -> li
         What :meth:`Generation.draw` returns for each.
 
     Raises:
-        EngineError: A logit is not a finite number; no generation has moved on.
-        UsageError: The constraints of one leave no token; no generation has moved on.
+        EngineError: A logit is not a finite number.
+        UsageError: The constraints of one leave no token.
     """
     rows = [row for row, generation in enumerate(generations) if generation.owed is None]
     draws = [generation.owed for generation in generations]

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.base import EngineState
-from ..errors import EngineError, UsageError
+from ..errors import UsageError
 from ..sampling.stats import GenerationStats
 from .generation import Draw, Generation
 from .stream import Stream
@@ -50,7 +50,8 @@ def generate_in_graph(
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
         if generation.owed is not None:
-            texts = [stream.next_token(generation).text]
+            stream.next_token(generation)
+            texts, generation.outbox = [generation.outbox.text if generation.outbox else ""], None
         else:
             texts = graph.call()
         first = first or time.perf_counter() - began
@@ -73,39 +74,37 @@ class _GraphCalls:
         self._generator = stream.model.graph_generator
 
     def call(self) -> list[str]:
-        """Draw and read tokens with one call; return what can be shown after each."""
+        """Draw and read tokens with one call: what can be shown after each; all of it, or nothing.
+
+        Raises:
+            EngineError: The engine failed; nothing has changed.
+        """
+        before, snapshot = self._generation.mark(), self._stream.snapshot()
+        try:
+            return self._call(snapshot.state)
+        except BaseException:
+            self._stream.restore(snapshot)
+            self._generation.rewind(before)
+            raise
+
+    def _call(self, before: EngineState) -> list[str]:
         stream, generation = self._stream, self._generation
         count = min(_TOKENS, generation.limit - generation.count)
         assert stream.logits is not None
-        logits = stream.logits[None].copy()
-        before = self._state_before()
-        uniforms = self._uniforms(count)
-        try:
-            tokens, last = self._run(logits, uniforms)
-        except EngineError:
-            generation.sampler.undo(count)
-            raise
+        logits, uniforms = stream.logits[None].copy(), self._uniforms(count)
+        tokens, last = self._run(logits, uniforms)
         texts = []
         for place, token in enumerate(tokens.tolist(), start=1):
             shown = generation.accept(Draw(token, float("nan")), stream.decode(token))
             stream.advance(token, last)
             texts.append(shown.text)
             if generation.finish_reason is not None and place < len(tokens):
-                assert before is not None
                 # Only the engine's state and the random numbers have gone too far.
                 stream.state.copy_row(0, before, 0)
-                generation.sampler.undo(count - place)
+                generation.sampler.rewind()
                 _, stream.logits = self._run(logits, uniforms[:, :place])
                 break
         return texts
-
-    def _state_before(self) -> EngineState | None:
-        """A copy of the state, if the text may end before its limit: at a stop string."""
-        if not self._generation.params.stop:
-            return None
-        copy = self._stream.model.engine.zero_state()
-        copy.copy_row(0, self._stream.state, 0)
-        return copy
 
     def _run(
         self, logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]

@@ -146,6 +146,9 @@ def _parse(
         raise ValueError("it has other tensors")
     seen = seen.astype(np.bool_)
     recent = tuple(_typed(token, int) for token in header["recent"])
+    written = _typed(header["position"], int)
+    if not 0 <= written < _LARGEST_POSITION:
+        raise ValueError("its position is out of range")
     if not all(0 <= token < model.vocab_size for token in recent):
         raise ValueError("it has read tokens that do not exist")
     learn = header["learn"]
@@ -158,7 +161,7 @@ def _parse(
         model,
         state,
         logits,
-        _typed(header["position"], int),
+        written,
         bytes.fromhex(header["pending"])[:4],
         seen,
         recent,

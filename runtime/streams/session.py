@@ -14,7 +14,7 @@ from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from .beam_search import BeamText, beam_search
 from .encoding import checked_tokens, encode_pieces
-from .generation import GeneratedToken, Generation
+from .generation import Generation
 from .memory import forget_all, learn_text
 from .score import Score, score_stream
 from .snapshot import Snapshot
@@ -150,7 +150,6 @@ class Session:
         checked_tokens([token], self.model.vocab_size)
         logits: npt.NDArray[Any] = self._stream.write(token).copy()
         self._drop_owed()
-        self._stream.decode(token)
         return logits
 
     @exclusive
@@ -359,8 +358,8 @@ class Session:
         return TokenStream(generation, self._next_token, self.model.report)
 
     @exclusive
-    def _next_token(self, generation: Generation) -> GeneratedToken:
-        return self._stream.next_token(generation)
+    def _next_token(self, generation: Generation) -> None:
+        self._stream.next_token(generation)
 
     # The memory.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import LONGEST_BAD_WORD, SamplingParams
 from .encoding import encode_pieces
-from .generation import GeneratedToken, Generation
+from .generation import Generation
 from .snapshot import Snapshot
 
 __all__ = ["LEARN_MODES", "LearnMode", "Stream"]
@@ -26,6 +25,17 @@ _CLOSED = "is closed; open a new one with model.session()"
 
 _RECENT = LONGEST_BAD_WORD
 """Tokens that a stream remembers, so that a bad word that begins in a prompt is seen."""
+
+
+_HISTORY = 2 * _RECENT
+
+
+class Mark(NamedTuple):
+    """A moment of a stream, but for the engine's state."""
+
+    logits: npt.NDArray[Any] | None
+    position: int
+    pending: bytes
 
 
 class Stream:
@@ -45,7 +55,6 @@ class Stream:
             The next step may overwrite them.
         position: Tokens read and written; what :func:`learn_text` reads is not counted.
         seen: Which tokens were read or written, ``[V]``.
-        recent: The last tokens read or written.
 
     Raises:
         UsageError: ``learn`` is none of these.
@@ -60,7 +69,10 @@ class Stream:
         self.logits: npt.NDArray[Any] | None = None
         self.position = 0
         self.seen = np.zeros(model.vocab_size, np.bool_)
-        self.recent: deque[int] = deque(maxlen=_RECENT)
+        # A ring twice as long as what is remembered: an entry is never visible while it is written.
+        self._history = np.zeros(_HISTORY, np.int64)
+        self._first = 0
+        self._newly_seen: int | None = None
         self._state: EngineState | None = model.engine.zero_state()
         self._whereabouts = _CLOSED
         self._decoder = model.tokenizer.decoder()
@@ -99,6 +111,12 @@ class Stream:
         return self._decoder.pending
 
     @property
+    def recent(self) -> tuple[int, ...]:
+        """The last tokens read or written, oldest first."""
+        places = np.arange(max(self._first, self.position - _RECENT), self.position)
+        return tuple(self._history[places % _HISTORY].tolist())
+
+    @property
     def recent_bytes(self) -> bytes:
         """The bytes of the last tokens."""
         token_bytes = self.model.tokenizer.token_bytes
@@ -107,24 +125,40 @@ class Stream:
     # Reading.
 
     def read(self, tokens: npt.NDArray[np.int64], learn: float | None = None) -> None:
-        """Read tokens ``[1, T]``, T at least 1; if the engine fails, nothing has changed.
+        """Read tokens ``[1, T]``, T at least 1; if that fails, nothing has changed.
 
         Args:
             tokens: Tokens of this model.
             learn: 1 to store them in the memory, 0 not to; as the stream's mode says when absent.
         """
         learn = self._learn_read if learn is None else learn
-        engine = self.model.engine
-        if tokens.shape[1] == 1:
-            logits = engine.step(tokens[:, 0], self.state, learn)[0]
-        else:
-            logits = engine.prefill(tokens, self.state, learn, last=True)[0, 0]
-        self.logits = logits
-        self.position += tokens.shape[1]
-        self.seen[tokens[0]] = True
-        self.recent.extend(tokens[0, -_RECENT:].tolist())
-        # Half a character that was written is never completed now.
-        self._decoder.pending = b""
+        engine, state = self.model.engine, self.state
+        mark, seen = self.mark(), self.seen.copy()
+        single = tokens.shape[1] == 1
+        undo = state.undo_point() if single else self._copied(state)
+        try:
+            if single:
+                self.logits = engine.step(tokens[:, 0], state, learn)[0]
+            else:
+                self.logits = engine.prefill(tokens, state, learn, last=True)[0, 0]
+            newest = tokens[0, -_RECENT:]
+            place = self.position + tokens.shape[1] - newest.size
+            self._history[np.arange(place, place + newest.size) % _HISTORY] = newest
+            self.seen[tokens[0]] = True
+            # Half a character that was written is never completed now.
+            self._decoder.pending = b""
+            self.position += tokens.shape[1]
+        except BaseException:
+            undo()
+            self.rewind(mark)
+            self.seen[...] = seen
+            raise
+
+    def _copied(self, state: EngineState) -> Callable[[], None]:
+        """Copy a state; return what brings the copy back."""
+        copy = self.model.engine.zero_state()
+        copy.copy_row(0, state, 0)
+        return lambda: state.copy_row(0, copy, 0)
 
     def read_text(self, pieces: Iterable[str], learn: float | None = None) -> int:
         """Read a text; warn of characters that the tokenizer has never seen.
@@ -160,11 +194,22 @@ class Stream:
     # Writing.
 
     def write(self, token: int) -> npt.NDArray[Any]:
-        """Read back a token that the stream writes.
+        """Read back a token that was chosen elsewhere; if that fails, nothing has changed.
 
         Returns:
             Log-probabilities of the next, ``[V]``; the next step overwrites them.
         """
+        mark, undo = self.mark(), self.state.undo_point()
+        try:
+            logits = self._write(token)
+            self._decoder.push(token)
+        except BaseException:
+            undo()
+            self.rewind(mark)
+            raise
+        return logits
+
+    def _write(self, token: int) -> npt.NDArray[Any]:
         self._token[0] = token
         logits: npt.NDArray[Any] = self.model.engine.step(
             self._token, self.state, self._learn_written
@@ -179,10 +224,24 @@ class Stream:
             token: The token.
             logits: The prediction after it, ``[V]``.
         """
+        self._history[self.position % _HISTORY] = token
+        if not self.seen[token]:
+            self._newly_seen = token
+            self.seen[token] = True
         self.logits = logits
         self.position += 1
-        self.seen[token] = True
-        self.recent.append(token)
+
+    def mark(self) -> Mark:
+        """Note this moment, for :meth:`rewind`; the engine's state is not part of it."""
+        self._newly_seen = None
+        return Mark(self.logits, self.position, self._decoder.pending)
+
+    def rewind(self, mark: Mark) -> None:
+        """Return to the moment of the last :meth:`mark`, after one written token at most."""
+        self.logits, self.position = mark.logits, mark.position
+        self._decoder.pending = mark.pending
+        if self._newly_seen is not None:
+            self.seen[self._newly_seen] = False
 
     def decode(self, token: int) -> str:
         """The text that a written token completes; empty while a character is incomplete."""
@@ -194,17 +253,23 @@ class Stream:
         before = self.recent_bytes if params.bad_words else b""
         return Generation(params, self.model.tokenizer, self.seen, before)
 
-    def next_token(self, generation: Generation) -> GeneratedToken:
-        """Draw a token, read it back, and return what can be shown: all of it happens, or none."""
+    def next_token(self, generation: Generation) -> None:
+        """Draw a token, read it back, and leave it in the outbox: all of it happens, or nothing.
+
+        Whatever interrupts it, wherever: the stream is before the token or after it.
+        """
         self.start()
         assert self.logits is not None
-        draw = generation.draw(self.logits)
+        before, mark, undo = generation.mark(), self.mark(), self.state.undo_point()
         try:
-            self.write(draw.token)
+            draw = generation.draw(self.logits)
+            self._write(draw.token)
+            generation.outbox = generation.accept(draw, self.decode(draw.token))
         except BaseException:
-            generation.undo()
+            undo()
+            self.rewind(mark)
+            generation.rewind(before)
             raise
-        return generation.accept(draw, self.decode(draw.token))
 
     # Copies, and the end.
 
@@ -219,7 +284,7 @@ class Stream:
             self.position,
             self._decoder.pending,
             self.seen.copy(),
-            tuple(self.recent),
+            self.recent,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -228,21 +293,29 @@ class Stream:
         Raises:
             UsageError: The snapshot is of another model.
         """
-        if snapshot.model is self.model:
-            self.state.copy_row(0, snapshot.state, 0)
-        elif snapshot.model.identity == self.model.identity:
-            self.state.write(snapshot.state.read())
-        else:
+        if snapshot.model.identity != self.model.identity:
             raise UsageError(
                 f"the snapshot is of another model, {snapshot.model.bundle.path}, than the "
                 f"session, {self.model.bundle.path}; return to one of the same bundle"
             )
+        try:
+            self._restore(snapshot)
+        except BaseException:
+            self._restore(snapshot)  # half a return would be worse than a whole one
+            raise
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        if snapshot.model is self.model:
+            self.state.copy_row(0, snapshot.state, 0)
+        else:
+            self.state.write(snapshot.state.read())
         self.logits = None if snapshot.logits is None else snapshot.logits.copy()
         self.position = snapshot.position
         self._decoder.pending = snapshot.pending
         self.seen[...] = snapshot.seen
-        self.recent.clear()
-        self.recent.extend(snapshot.recent)
+        recent = snapshot.recent[-_RECENT:]
+        self._first = snapshot.position - len(recent)
+        self._history[np.arange(self._first, snapshot.position) % _HISTORY] = recent
 
     def fork(self) -> Stream:
         """A twin that continues from here on its own."""
@@ -266,8 +339,14 @@ class Stream:
         state = self.state
         if self.logits is not None:
             self.logits = self.logits.copy()  # their buffer goes with the state
-        self._state, self._whereabouts = None, whereabouts
+        self._whereabouts = whereabouts
+        self._state = None
         return state
+
+    @property
+    def is_lent(self) -> bool:
+        """Whether the state is lent."""
+        return self._whereabouts != _CLOSED
 
     def take_back(self, state: EngineState, row: int) -> None:
         """Continue alone from a row of a state that other streams share."""
@@ -281,7 +360,7 @@ class Stream:
         Raises:
             UsageError: It is lent.
         """
-        if self._whereabouts != _CLOSED:
+        if self.is_lent:
             raise UsageError(f"the session {self._whereabouts}, and close it then")
         self._state = None
         self.logits = None

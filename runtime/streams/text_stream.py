@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
@@ -16,17 +17,17 @@ class TokenStream(Iterator[GeneratedToken]):
 
     Args:
         generation: The generation.
-        next_token: Generates its next token.
+        next_token: Generates its next token, into its outbox.
         report: Called with the figures at the end.
     """
 
     def __init__(
         self,
         generation: Generation,
-        next_token: Callable[[Generation], GeneratedToken],
+        next_token: Callable[[Generation], object],
         report: Callable[[GenerationStats], object],
     ) -> None:
-        self._generation = generation
+        self.generation = generation
         self._next_token, self._report = next_token, report
         self._cancelled = self._reported = False
         self._tokens = 0
@@ -37,18 +38,30 @@ class TokenStream(Iterator[GeneratedToken]):
         return self
 
     def __next__(self) -> GeneratedToken:
-        if self._cancelled or self._generation.finish_reason is not None:
+        token = self.peek()
+        if token is None:
+            raise StopIteration
+        # Nothing is called from here on, so no interrupt loses the token.
+        self.generation.outbox = None
+        return token
+
+    def peek(self) -> GeneratedToken | None:
+        """Generate the next token and leave it in the generation's outbox; ``None`` at the end."""
+        generation = self.generation
+        if generation.outbox is not None:
+            return generation.outbox
+        if self._cancelled or generation.finish_reason is not None:
             if not self._reported:
                 self._reported = True
                 self._report(self.stats)
-            raise StopIteration
+            return None
         began = time.perf_counter()
-        token = self._next_token(self._generation)
+        self._next_token(generation)
         self._seconds += time.perf_counter() - began
         self._tokens += 1
         if self._first is None:
             self._first = self._seconds
-        return token
+        return generation.outbox
 
     def cancel(self) -> None:
         """End after the token that is under way; any thread may call this.
@@ -61,17 +74,17 @@ class TokenStream(Iterator[GeneratedToken]):
     @property
     def seed(self) -> int | None:
         """The seed in use, drawn if none was given: the same seed gives the same text."""
-        return self._generation.params.seed
+        return self.generation.params.seed
 
     @property
     def finish_reason(self) -> str | None:
         """Why it ended, as in :class:`GenerationStats`; ``None`` before the end."""
-        return self._generation.finish_reason or ("cancelled" if self._cancelled else None)
+        return self.generation.finish_reason or ("cancelled" if self._cancelled else None)
 
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._generation.stop_string
+        return self.generation.stop_string
 
     @property
     def stats(self) -> GenerationStats:
@@ -99,12 +112,24 @@ class TextStream(Iterator[str]):
         return self
 
     def __next__(self) -> str:
-        while True:
-            text = next(self.tokens).text
-            if text:
-                if self._on_text is not None:
-                    self._on_text(text)
-                return text
+        text = self._peek()
+        if text is None:
+            raise StopIteration
+        generation = self.tokens.generation
+        if self._on_text is not None:
+            generation.outbox = None
+            self._on_text(text)
+        # Nothing is called from here on, so no interrupt loses the text.
+        generation.outbox = None
+        return text
+
+    def _peek(self) -> str | None:
+        """Generate until there is text, and leave it in the outbox; ``None`` at the end."""
+        while (token := self.tokens.peek()) is not None:
+            if token.text:
+                return token.text
+            self.tokens.generation.outbox = None
+        return None
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces()
@@ -112,8 +137,19 @@ class TextStream(Iterator[str]):
     async def _pieces(self) -> AsyncIterator[str]:
         import asyncio  # slow to import, and few need it
 
-        while (piece := await asyncio.to_thread(next, self, None)) is not None:
-            yield piece
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(self._peek))
+            try:
+                text = await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # The thread ends its step; what it generates stays in the outbox.
+                while not step.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([step])
+                raise
+            if text is None:
+                return
+            yield next(self)
 
     def cancel(self) -> None:
         """End after the token that is under way; see :meth:`TokenStream.cancel`."""

@@ -25,7 +25,8 @@ from safetensors.numpy import save
 
 from rillet.runtime import Model, SamplingParams, load
 from rillet.runtime.streams import saved_state as saved_state_module
-from support.mutations import EVIL, sign, spoil_bundle, spoil_bytes, spoil_json, spoil_tensor
+from support.bundle_mutations import corrupt_bundle, sign
+from support.mutations import EVIL, corrupt_bytes, corrupt_json, corrupt_tensor
 from support.sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))
@@ -61,7 +62,7 @@ def test_spoilt_bundles(small_bundle: Path, tmp_path: Path) -> None:
     for number in range(FROM, FROM + CASES):
         chance = random.Random(number)  # noqa: S311 - it is to be repeatable
         shutil.copytree(small_bundle, folder)
-        what = f"case {number}: {spoil_bundle(folder, chance)}"
+        what = f"case {number}: {corrupt_bundle(folder, chance)}"
         call = functools.partial(use, folder, place / "state", chance.random() < 0.5)
         failure = attempt(what, call, place)
         if failure is not None:
@@ -93,13 +94,13 @@ def test_spoilt_states(small_model: Model, tmp_path: Path) -> None:
         kind = chance.randrange(3)
         header, changed = json.loads(header_text), dict(tensors)
         if kind == 0:
-            path.write_bytes(spoil_bytes(content, chance))
+            path.write_bytes(corrupt_bytes(content, chance))
         else:
             if kind == 1:
-                spoil_json(header, chance)
+                corrupt_json(header, chance)
             else:
                 name = chance.choice(sorted(changed))
-                changed[name] = spoil_tensor(changed[name], chance)
+                changed[name] = corrupt_tensor(changed[name], chance)
             if not sign_state(path, header, changed):
                 continue
         call = functools.partial(go_on, small_model, path)

@@ -36,7 +36,13 @@ from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.data.token_file import open_tokens, write_tokens
 from rillet.train.data.tokenizers import encode_blocks, prepare
 from rillet.train.loop.resume import STATE_FILE
-from support.mutations import spoil_bytes, spoil_json, spoil_tensor, spoil_text, spoil_tree
+from support.mutations import (
+    corrupt_bytes,
+    corrupt_json,
+    corrupt_tensor,
+    corrupt_text,
+    corrupt_tree,
+)
 from support.sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))
@@ -75,13 +81,13 @@ def spoil_safetensors(
     """Write a spoilt twin of a file with a header of JSON; whether that can be written."""
     kind = chance.randrange(3)
     if kind == 0:
-        path.write_bytes(spoil_bytes(good.read_bytes(), chance))
+        path.write_bytes(corrupt_bytes(good.read_bytes(), chance))
         return True
     with safe_open(good, framework="numpy") as file:
         header = json.loads(file.metadata()["rillet"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if kind == 1:
-        header = spoil_json(header, chance)
+        header = corrupt_json(header, chance)
     else:
         for _ in range(chance.choice([1, 1, 3])):
             name = chance.choice(sorted(tensors))
@@ -90,7 +96,7 @@ def spoil_safetensors(
             elif chance.random() < 0.1:
                 tensors[name], tensors["more"] = tensors[chance.choice(sorted(tensors))], np.ones(3)
             else:
-                tensors[name] = spoil_tensor(tensors[name], chance)
+                tensors[name] = corrupt_tensor(tensors[name], chance)
     try:
         plain = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         path.write_bytes(save(plain, {"rillet": json.dumps(header)}))
@@ -163,7 +169,7 @@ def test_tokenizers(text: str, tmp_path: Path, kind: str) -> None:
             pass
 
     def make(number: int, chance: random.Random) -> Callable[[], Any]:
-        path.write_bytes(spoil_text(good, chance))
+        path.write_bytes(corrupt_text(good, chance))
         return use
 
     each(CASES, make, tmp_path)
@@ -179,9 +185,9 @@ def test_token_files(tmp_path: Path) -> None:
         shutil.copyfile(good, path)
         content = good.with_name(header.name).read_text()
         if chance.random() < 0.3:
-            path.write_bytes(spoil_bytes(path.read_bytes(), chance))
+            path.write_bytes(corrupt_bytes(path.read_bytes(), chance))
         else:
-            header.write_bytes(spoil_text(content, chance))
+            header.write_bytes(corrupt_text(content, chance))
         return lambda: open_tokens(path, chance.random() < 0.5).tensor()
 
     each(CASES, make, tmp_path)
@@ -203,7 +209,7 @@ def test_corpora(text: str, tmp_path: Path) -> None:
     def make(number: int, chance: random.Random) -> Callable[[], Any]:
         shutil.rmtree(place, ignore_errors=True)
         (place / "corpus").mkdir(parents=True)
-        spoil_tree(place / "corpus", text[:6000], secret, chance)
+        corrupt_tree(place / "corpus", text[:6000], secret, chance)
         return use
 
     each(CASES, make, place)

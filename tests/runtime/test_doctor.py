@@ -124,7 +124,7 @@ def test_a_broken_engine_is_found_at_load(small_bundle: Path) -> None:
         return whole(tokens, model.engine.zero_state(), learn)
 
     model.engine.step = forgetful  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match=r"does not compute what .* should: after \d+ tokens"):
+    with pytest.raises(EngineError, match=r"gives wrong results for .*: after \d+ tokens"):
         self_test(model)
     assert load(small_bundle, self_test=False).generate("The", max_new_tokens=3, seed=0)
 

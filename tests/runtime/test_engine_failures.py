@@ -22,7 +22,7 @@ from rillet.runtime.engines.device_state import DeviceState
 from rillet.runtime.engines.fallback import FallbackEngine
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
-from support.mutations import sign
+from support.bundle_mutations import sign
 
 LAST = 120
 """The position at which a step fails: later than the memory of the small model is full."""

@@ -224,7 +224,7 @@ def test_a_bad_word_begun_long_ago_is_seen(shakespeare: Model) -> None:
 
 
 def test_half_a_character_in_stop_is_refused(shakespeare: Model) -> None:
-    with pytest.raises(UsageError, match="half a character"):
+    with pytest.raises(UsageError, match="half a surrogate pair"):
         fed(shakespeare).generate(stop=["\ud800"], max_new_tokens=3)
 
 

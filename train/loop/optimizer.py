@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
 from ..config.training_config import TrainingConfig
 from ..model.dual_cnn import DualCNN
@@ -13,7 +15,10 @@ from ..model.dual_cnn import DualCNN
 __all__ = ["WeightAverage", "learning_rate", "make_optimizer"]
 
 
-def make_optimizer(model: DualCNN, config: TrainingConfig) -> torch.optim.AdamW:
+M = TypeVar("M", bound=nn.Module)
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
     """AdamW with decay for matrices and filters, and none for biases and norms."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
@@ -30,7 +35,7 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.learning_rate * decay * min(1.0, (step + 1) / max(1, config.warmup))
 
 
-class WeightAverage:
+class WeightAverage(Generic[M]):
     """An exponential moving average of a model's trained weights.
 
     The average of the last steps of stochastic optimisation lies nearer the middle of the
@@ -46,11 +51,12 @@ class WeightAverage:
             of the one that is trained.
     """
 
-    def __init__(self, model: DualCNN, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
-        self.model.autocast = None
+        if isinstance(self.model, DualCNN):
+            self.model.autocast = None
         self._pairs = [
             (own.data, other)
             for own, other in zip(self.model.parameters(), model.parameters(), strict=True)

@@ -49,7 +49,7 @@ def save_run_state(
     folder: Path,
     run: RunState,
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
 ) -> None:
@@ -89,7 +89,7 @@ def save_run_state(
 def load_run_state(
     folder: Path,
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
 ) -> RunState:
@@ -142,7 +142,7 @@ def _fill(
     header: dict[str, Any],
     tensors: dict[str, Tensor],
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
     parts: dict[str, dict[str, Tensor]] = {}

@@ -128,11 +128,11 @@ class DualCNNTrainer:
         model.train()
         with interruptible() as interrupt:
             while run.step < last:
-                losses, norm = self._step(batch, run.step)
+                losses, norm = self.step(batch, run.step)
                 run.step, run.seconds = run.step + 1, clock.seconds()
                 look = self._look(validation)
                 improved = look is not None and self._improves(look)
-                ending = interrupt.asked or run.step == last
+                ending = interrupt.requested or run.step == last
                 if look is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
                 if on_progress and (look is not None or run.step % config.report_every == 0):
@@ -157,7 +157,7 @@ class DualCNNTrainer:
                             best=improved,
                         )
                     )
-                if interrupt.asked:
+                if interrupt.requested:
                     raise KeyboardInterrupt
                 waited = (run.step - run.best_step) // config.validate_every
                 if config.patience and run.best is not None and waited >= config.patience:
@@ -172,8 +172,19 @@ class DualCNNTrainer:
             raise TrainingError("there is no folder to resume from; give the trainer one")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
 
-    def _step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
-        """One step of the optimiser."""
+    def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
+        """Take one optimiser step.
+
+        Args:
+            batch: The streams; their state advances.
+            step: The number of the step, from 0.
+
+        Returns:
+            The losses, and the norm of the gradient before clipping.
+
+        Raises:
+            TrainingError: The loss or the gradient is not finite.
+        """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)

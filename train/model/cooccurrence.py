@@ -84,9 +84,9 @@ def count_pairs(tokens: Tokens, vocab_size: int) -> tuple[Tensor, Tensor]:
         return pairs, table[pairs]
     pairs = counts = torch.zeros(0, dtype=torch.int64)
     for block in _pairs(tokens, vocab_size, 4 * _BLOCK):
-        new, times = block.unique(return_counts=True)  # type: ignore[no-untyped-call]
+        new, times = block.unique(return_counts=True)
         every = torch.cat([pairs, new])
-        pairs, place = every.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        pairs, place = every.unique(return_inverse=True)
         counts = torch.zeros_like(pairs).scatter_add_(0, place, torch.cat([counts, times]))
     return pairs, counts
 

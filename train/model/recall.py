@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["closeness", "least_weight", "recall"]
+__all__ = ["closeness", "least_weight", "recall", "split_key"]
 
 _GRID = 2048.0
 """Keys are cut at 2**-11: a product of two such numbers is a multiple of 2**-22, and a sum
@@ -79,8 +79,8 @@ def closeness(query: Tensor, keys: Tensor) -> Tensor:
     Returns:
         ``[B, T, S]``.
     """
-    coarse_query, rest_query = _split(query)
-    coarse_keys, rest_keys = _split(keys)
+    coarse_query, rest_query = split_key(query)
+    coarse_keys, rest_keys = split_key(keys)
     exact = coarse_query @ coarse_keys.transpose(1, 2)
     exact = exact - _half_square(coarse_query)
     exact = exact - _half_square(coarse_keys).transpose(1, 2)
@@ -93,7 +93,8 @@ def closeness(query: Tensor, keys: Tensor) -> Tensor:
     return exact + small
 
 
-def _split(key: Tensor) -> tuple[Tensor, Tensor]:
+def split_key(key: Tensor) -> tuple[Tensor, Tensor]:
+    """Split keys ``[..., n]`` into a coarse part, whose products are exact, and the rest."""
     coarse = torch.round(key * _GRID) * (1 / _GRID)
     return coarse, key - coarse
 

@@ -117,7 +117,7 @@ class OnnxDeviceEngine(OnnxGraphs):
             state.lane.send(None, learn, state.batch)
             starts = range(0, tokens.shape[1], _CHUNK)
             parts = [self._chunk(session, tokens[:, at : at + _CHUNK], state) for at in starts]
-        except EngineError:
+        except BaseException:
             state.copy_from(before)
             raise
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)

@@ -54,7 +54,7 @@ class OnnxEngine(OnnxGraphs):
                     logits[:, at] = self.step(tokens[:, at], state, learn)
             else:
                 self._prefill_chunks(session, tokens, state, logits)
-        except EngineError:
+        except BaseException:
             state.write(before)
             raise
         return logits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +75,15 @@ class OnnxState:
         self.sides = [{name: a[:batch] for name, a in side.items()} for side in self._sides]
         self.ids, self.learn = self._ids[:batch], self._learn[:batch]
         self.logits = [a[:batch] for a in self._logits]
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return what undoes the next step; see :meth:`.EngineState.undo_point`."""
+        side = self.side
+
+        def undo() -> None:
+            self.side = side
+
+        return undo
 
     def read(self) -> Values:
         """Copy every state tensor."""

@@ -113,7 +113,7 @@ class TensorrtEngine:
                 parts = [self.step(column, state, learn)[:, None] for column in tokens.T]
             else:
                 parts = self._chunks(plan, tokens, state, learn)
-        except EngineError:
+        except BaseException:
             state.copy_from(before)
             raise
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)

@@ -1,89 +1,87 @@
-"""Exporting a step the ordinary way: a module's own forward, traced for one token.
+"""The ordinary export of a step: a module's own forward, traced for one token.
 
-What :mod:`graphs` compares with, and how :mod:`forms` exports its variants.
+``graphs.py`` compares with it, and ``forms.py`` exports its variants through it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import logging
 import warnings
 from typing import Any
+from unittest import mock
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from baselines import GRU
-from min_gru import MinGRU
 from rillet.train import DualCNN
-from rillet.train.model.reservoir import SparseReservoir
 from rillet.train.model.state import State
+
+from .baselines import GRU
+from .min_gru import MinGRU
 
 __all__ = ["export_recurrent", "export_step", "plain_graph"]
 
-OPSET, IR_VERSION = 18, 10
-"""Those of the project's own graphs."""
+_OPSET, _IR_VERSION = 18, 10
+"""The versions of the project's own graphs."""
 
 
 def plain_graph(model: DualCNN) -> onnx.ModelProto:
-    """The model's own forward at T = 1, as ``torch.onnx.export`` writes it."""
-    return export_step(_PlainStep(model).eval(), model.zero_state(3))
+    """Export the model's own forward at T = 1 with ``torch.onnx.export``."""
+    reservoir, state = model.reservoir, model.zero_state(3)
+    if reservoir is None:
+        return export_step(_PlainStep(model).eval(), state)
+
+    def run(state: Tensor, drive: Tensor) -> Tensor:
+        return reservoir.step(state, drive.squeeze(1)).unsqueeze(1)
+
+    # One step instead of the Scan, which the exporter keeps even at T = 1.
+    with mock.patch.object(reservoir, "run", run):
+        return export_step(_PlainStep(model).eval(), state)
 
 
 class _PlainStep(nn.Module):
-    """The model as it is, but for the recurrence: at T = 1 its Scan would stay a Scan."""
+    """The model with the arguments in the order that :func:`export_step` passes them."""
 
     def __init__(self, model: DualCNN) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model)
-        reservoir = self.model.reservoir
-        if reservoir is not None:
-            self.model.reservoir = _single_step(reservoir)
+        self.model = model
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
         output: tuple[Tensor, State] = self.model(input_ids, past, learn)
         return output
 
 
-def _single_step(reservoir: SparseReservoir) -> SparseReservoir:
-    def run(state: Tensor, drive: Tensor) -> Tensor:
-        return reservoir.step(state, drive.squeeze(1)).unsqueeze(1)
-
-    reservoir.run = run  # type: ignore[method-assign]
-    return reservoir
-
-
 def export_step(module: nn.Module, past: dict[str, Any]) -> onnx.ModelProto:
-    """Export ``module(input_ids [B, 1], learn [B], past)``, B free.
+    """Export ``module(input_ids [B, 1], learn [B], past)`` with a dynamic batch B.
 
     Args:
-        module: Returns logits, and the present in the order of the past.
-        past: State tensors of a batch above 1, by name; a tuple of tensors is numbered.
+        module: Returns the logits, and the present in the order of the past.
+        past: State tensors of a batch above 1, by name; the tensors of a tuple are numbered.
     """
     batch = torch.export.Dim("batch", min=1)
     names = [
-        f"{name}.{place}" if isinstance(value, tuple) else name
+        f"{name}.{index}" if isinstance(value, tuple) else name
         for name, value in past.items()
-        for place in range(len(value) if isinstance(value, tuple) else 1)
+        for index in range(len(value) if isinstance(value, tuple) else 1)
     ]
     rows = len(next(iter(past.values())))
-    free = {
+    dynamic = {
         name: tuple({0: batch} for _ in value) if isinstance(value, tuple) else {0: batch}
         for name, value in past.items()
     }
     return _export(
         module,
         {"input_ids": torch.arange(rows).view(rows, 1), "learn": torch.ones(rows), "past": past},
-        {"input_ids": {0: batch}, "learn": {0: batch}, "past": free},
+        {"input_ids": {0: batch}, "learn": {0: batch}, "past": dynamic},
         names,
     )
 
 
 def export_recurrent(model: GRU | MinGRU) -> onnx.ModelProto:
-    """A baseline's T = 1, ``input_ids [B, 1]`` and ``past.state [layers, B, d]``, B free."""
+    """Export a baseline's step, ``input_ids [B, 1]`` and ``past.state [layers, B, d]``."""
     batch = torch.export.Dim("batch", min=1)
     return _export(
         model,
@@ -94,7 +92,7 @@ def export_recurrent(model: GRU | MinGRU) -> onnx.ModelProto:
 
 
 def _export(
-    module: nn.Module, example: dict[str, Any], free: dict[str, Any], states: list[str]
+    module: nn.Module, example: dict[str, Any], dynamic: dict[str, Any], states: list[str]
 ) -> onnx.ModelProto:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -107,15 +105,15 @@ def _export(
                 module,
                 kwargs=example,
                 dynamo=True,
-                opset_version=OPSET,
+                opset_version=_OPSET,
                 input_names=["input_ids", *learn, *(f"past.{name}" for name in states)],
                 output_names=["logits", *(f"present.{name}" for name in states)],
-                dynamic_shapes=free,
+                dynamic_shapes=dynamic,
                 verbose=False,
             )
     finally:
         logger.setLevel(level)
     assert program is not None
     graph: onnx.ModelProto = program.model_proto
-    graph.ir_version = IR_VERSION
+    graph.ir_version = _IR_VERSION
     return graph

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from baselines import Baseline, nearest_width
+from .baselines import Baseline, nearest_width
 
 __all__ = ["MinGRU", "matched_min_gru"]
 
 
 class _Block(nn.Module):
-    """Pre-norm minGRU and a GELU layer of four times the width, each with a residual."""
+    """A pre-norm minGRU and a GELU MLP of four times the width, each with a residual."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -22,10 +22,10 @@ class _Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-        """``[B, T, d]`` and the state ``[B, d]`` to the same, T steps later."""
+        """Features ``[B, T, d]`` and state ``[B, d]`` to the same, T steps later."""
         gate, candidate = self.gate_and_candidate(self.recurrent_norm(x)).chunk(2, dim=-1)
         gate = torch.sigmoid(gate)
-        # In float32: a product of many factors below one.
+        # In float32: the scan multiplies many factors below one.
         states = scan((1 - gate).float(), (gate * candidate).float(), before)
         x = x + F.dropout(states.to(x.dtype), self.dropout, self.training)
         y = self.down(F.gelu(self.up(self.mlp_norm(x))))
@@ -33,7 +33,7 @@ class _Block(nn.Module):
 
 
 def scan(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-    """``h_t = kept_t h_{t-1} + added_t`` for all T at once, by doubling, ``[B, T, d]``.
+    """Compute ``h_t = kept_t h_{t-1} + added_t`` for all T by doubling, ``[B, T, d]``.
 
     Args:
         kept: Factors between 0 and 1, ``[B, T, d]``.
@@ -43,7 +43,7 @@ def scan(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
     added = torch.cat([added[:, :1] + kept[:, :1] * before.unsqueeze(1), added[:, 1:]], dim=1)
     length, reach = kept.shape[1], 1
     while reach < length:
-        # A step that covers `reach` steps takes in the one that covers those before them.
+        # Each entry covers `reach` steps; combine it with the entry just before those.
         more = kept[:, reach:] * added[:, :-reach]
         added = torch.cat([added[:, :reach], added[:, reach:] + more], dim=1)
         kept = torch.cat([kept[:, :reach], kept[:, reach:] * kept[:, :-reach]], dim=1)
@@ -52,13 +52,13 @@ def scan(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
 
 
 class MinGRU(Baseline):
-    """Embedding, blocks of a minGRU and an MLP, and a head that is the embedding.
+    """An embedding, blocks of a minGRU and an MLP, and a head tied to the embedding.
 
     Args:
         vocab: Number of tokens V.
         width: Width d.
         layers: Number of blocks.
-        dropout: Dropout of the embedding and of every residual branch.
+        dropout: Dropout of the embedding and of each residual branch.
     """
 
     def __init__(self, vocab: int, width: int, layers: int = 3, dropout: float = 0.1) -> None:
@@ -70,11 +70,11 @@ class MinGRU(Baseline):
         self.norm = nn.LayerNorm(width)
 
     def zero_state(self, batch: int = 1) -> Tensor:
-        """The state of streams that have read nothing, ``[layers, B, d]``."""
+        """The initial state, ``[layers, B, d]``."""
         return torch.zeros(len(self.blocks), batch, self.width)
 
     def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, T, V]`` of a chunk ``[B, T]``; the state after it, ``[layers, B, d]``."""
+        """Logits ``[B, T, V]`` of a chunk ``[B, T]``, and the next state ``[layers, B, d]``."""
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
         if state is None:
             state = self.zero_state(tokens.shape[0]).to(x.device)
@@ -86,10 +86,10 @@ class MinGRU(Baseline):
 
 
 def matched_min_gru(parameters: int, vocab: int, dropout: float = 0.1) -> MinGRU:
-    """A :class:`MinGRU` of three layers with as many trained parameters as asked for, to 3 %.
+    """Build a :class:`MinGRU` of three layers with a given number of parameters, within 3 %.
 
     Raises:
-        ValueError: No width is that near.
+        ValueError: No width comes that close.
     """
     width = nearest_width(range(4, 2049), parameters, lambda d: MinGRU(vocab, d, 3, dropout))
     if width is None:

@@ -1,36 +1,52 @@
-"""A transformer of nanoGPT's shape, one step with a cache of keys and values, as an ONNX graph.
+"""One step of a transformer with a cache of keys and values, as an ONNX graph.
 
-No biases, the head tied to the embedding. Unless another shape is given, six blocks of width 384
-with six heads: 10.65 million parameters, the model of nanoGPT's character-level recipe. The cache
-has a fixed size and is written in place (one slot a step, the oldest first), which is the cheapest
-that ONNX Runtime can do; a step attends to all of it, unmasked. Weights are random: the time does
+It has no biases, and its head is tied to the embedding. The default shape is that of nanoGPT's
+character-level recipe: six blocks of width 384 with six heads, 10.65 million parameters. The cache
+has a fixed size and each step overwrites its oldest slot in place, the cheapest update that ONNX
+Runtime offers; a step attends to the whole cache, unmasked. Weights are random, since the time does
 not depend on them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import erf
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["NANOGPT", "Shape", "Weights", "kv_step", "make_weights", "reference_step"]
+from .arrays import Array, FloatArray, TokenArray
+from .stepping import Steps
 
-Weights = dict[str, npt.NDArray[np.float32]]
+__all__ = [
+    "NANOGPT",
+    "Shape",
+    "Weights",
+    "kv_step",
+    "make_weights",
+    "reference_step",
+    "steps_with_full_cache",
+]
+
+Weights = dict[str, FloatArray]
+
+_CHECKED = 1024
+"""Longest context whose step is compared with numpy's."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How large a transformer is; the heads divide the width.
+    """The size of a transformer.
 
     Attributes:
         blocks: Number of blocks L.
-        heads: Attention heads H of each.
+        heads: Attention heads H of each block; the width is a multiple of their number.
         width: Width d.
         vocabulary: Number of tokens V.
-        positions: Rows of the table of positions, which begins again after the last.
+        positions: Rows of the position embedding; positions wrap around after the last.
     """
 
     blocks: int = 6
@@ -41,20 +57,20 @@ class Shape:
 
     @property
     def size(self) -> int:
-        """Numbers of a head."""
+        """Width of a head."""
         return self.width // self.heads
 
 
 NANOGPT = Shape()
-"""Of nanoGPT's character-level recipe."""
+"""The shape of nanoGPT's character-level recipe."""
 
 
 def make_weights(shape: Shape = NANOGPT, seed: int = 0) -> Weights:
-    """Random weights at the scale of GPT-2's start."""
+    """Random weights on the scale of GPT-2's initialisation."""
     random = np.random.default_rng(seed)
 
-    def normal(*shape: int) -> npt.NDArray[np.float32]:
-        return (random.standard_normal(shape) * 0.05).astype(np.float32)
+    def normal(*sizes: int) -> FloatArray:
+        return (random.standard_normal(sizes) * 0.05).astype(np.float32)
 
     width = shape.width
     weights = {
@@ -74,15 +90,15 @@ def make_weights(shape: Shape = NANOGPT, seed: int = 0) -> Weights:
 
 
 def kv_step(context: int, weights: Weights, shape: Shape = NANOGPT) -> onnx.ModelProto:
-    """The step's graph, in the form of a step of ours: ``past.*`` in and ``present.*`` out.
+    """Build the step's graph, with ``past.*`` inputs and ``present.*`` outputs like ours.
 
     Args:
         context: Entries of the cache, C.
-        weights: What :func:`make_weights` returned.
-        shape: That of the weights.
+        weights: The result of :func:`make_weights`.
+        shape: The shape of the weights.
     """
     node = helper.make_node
-    constants: dict[str, npt.NDArray[np.generic]] = {
+    constants: dict[str, Array] = {
         **weights,
         "head": np.ascontiguousarray(weights["embedding"].T),
         "last_slot": np.asarray([context]),
@@ -96,8 +112,8 @@ def kv_step(context: int, weights: Weights, shape: Shape = NANOGPT) -> onnx.Mode
     nodes = [
         node("Reshape", ["input_ids", "one"], ["token"]),
         node("Gather", ["embedding", "token"], ["embedded"]),
-        node("Mod", ["past.position", "last_position"], ["place"]),
-        node("Gather", ["positions", "place"], ["placed"]),
+        node("Mod", ["past.position", "last_position"], ["row_of_position"]),
+        node("Gather", ["positions", "row_of_position"], ["placed"]),
         node("Add", ["embedded", "placed"], ["x0"]),
         node("Mod", ["past.position", "last_slot"], ["slot"]),
         node("Add", ["slot", "columns"], ["slots"]),
@@ -138,9 +154,7 @@ def _block(block: int) -> list[onnx.NodeProto]:
     def at(*names: str) -> list[str]:
         return [f"{block}.{name}" for name in names]
 
-    def node(
-        kind: str, inputs: list[str], outputs: list[str], **attributes: object
-    ) -> onnx.NodeProto:
+    def node(kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> onnx.NodeProto:
         return helper.make_node(kind, inputs, outputs, **attributes)
 
     x, after = f"x{block}", f"x{block + 1}"
@@ -171,21 +185,20 @@ def _block(block: int) -> list[onnx.NodeProto]:
 def reference_step(
     token: int,
     position: int,
-    caches: dict[str, npt.NDArray[np.float32]],
+    caches: dict[str, FloatArray],
     weights: Weights,
     shape: Shape = NANOGPT,
 ) -> npt.NDArray[np.float64]:
-    """The same in numpy and float64, to check the graph; changes the caches."""
+    """The same step in numpy and float64, to check the graph; updates the caches in place."""
 
     def norm(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         centred = x - x.mean()
-        found: npt.NDArray[np.float64] = centred / np.sqrt((centred**2).mean() + 1e-5)
-        return found
+        normed: npt.NDArray[np.float64] = centred / np.sqrt((centred**2).mean() + 1e-5)
+        return normed
 
     def gelu(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        from math import erf
-
-        return x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+        activated: npt.NDArray[np.float64] = x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))
+        return activated
 
     x = (
         weights["embedding"][token].astype(np.float64)
@@ -199,11 +212,38 @@ def reference_step(
         scores = np.einsum("hd,hcd->hc", q, keys.astype(np.float64)) * shape.size**-0.5
         share = np.exp(scores - scores.max(axis=1, keepdims=True))
         share /= share.sum(axis=1, keepdims=True)
-        x = (
-            x
-            + np.einsum("hc,hcd->hd", share, values.astype(np.float64)).ravel()
-            @ weights[f"{block}.out"]
-        )
+        attended = np.einsum("hc,hcd->hd", share, values.astype(np.float64)).ravel()
+        x = x + attended @ weights[f"{block}.out"]
         x = x + gelu(norm(x) @ weights[f"{block}.up"]) @ weights[f"{block}.down"]
-    found: npt.NDArray[np.float64] = norm(x) @ weights["embedding"].T
-    return found
+    logits: npt.NDArray[np.float64] = norm(x) @ weights["embedding"].T
+    return logits
+
+
+def steps_with_full_cache(
+    context: int, weights: Weights, tokens: TokenArray, shape: Shape = NANOGPT
+) -> Steps:
+    """A burst of steps over a cache that is full.
+
+    Args:
+        context: Entries of the cache, C.
+        weights: The result of :func:`make_weights`.
+        tokens: The tokens to read from; a burst has one to four.
+        shape: The shape of the weights.
+
+    Raises:
+        SystemExit: The graph differs from :func:`reference_step`; checked up to 1,024 entries.
+    """
+    steps = Steps(kv_step(context, weights, shape), tokens[: 4 if context < 10_000 else 1])
+    random = np.random.default_rng(0)
+    caches = {}
+    for name, value in steps.sides[0].items():
+        if name.startswith("cache_"):
+            value[...] = random.standard_normal(value.shape, np.float32)
+            caches[name] = value.copy()
+    if context <= _CHECKED:
+        actual = steps.run_all(tokens[:1])[0]
+        expected = reference_step(int(tokens[0]), 0, caches, weights, shape)
+        difference = np.abs(actual - expected).max()
+        if not difference < 1e-3:
+            raise SystemExit(f"the transformer differs from its reference by {difference:.1e}")
+    return steps

@@ -1,8 +1,9 @@
-"""What a step would take, were there nothing but its arithmetic."""
+"""Lower bounds on the time of a step: its arithmetic and its memory traffic alone."""
 
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,24 +14,25 @@ from onnx import numpy_helper, shape_inference
 
 from rillet.export.graphs.build import fix_batch
 
-__all__ = ["Work", "arithmetic_limit", "work_of"]
+__all__ = ["StepWork", "arithmetic_limit", "count_work"]
 
 
 @dataclass(frozen=True)
-class Work:
-    """What one step of one stream must do.
+class StepWork:
+    """The work of one step of one stream.
 
     Attributes:
-        bytes: Of weights and of state that are read.
-        operations: Multiplications and additions of products, and one for each other number.
+        bytes: Bytes of weights and state read.
+        operations: Multiplications and additions of matrix products, plus one operation for each
+            element that other nodes compute.
     """
 
     bytes: int
     operations: int
 
 
-def work_of(graph: onnx.ModelProto) -> Work:
-    """Count what a decoding graph does in a step of one stream."""
+def count_work(graph: onnx.ModelProto) -> StepWork:
+    """Count the work of a decoding graph in one step of one stream."""
     single = copy.deepcopy(graph)
     fix_batch(single, 1)
     inferred = shape_inference.infer_shapes(single).graph
@@ -39,31 +41,32 @@ def work_of(graph: onnx.ModelProto) -> Work:
         for entry in (*inferred.value_info, *inferred.input, *inferred.output)
     }
     shapes |= {tensor.name: list(tensor.dims) for tensor in inferred.initializer}
-    # Of a table only one row is read.
+    # A lookup reads only one row of its table.
     tables = {node.input[0] for node in inferred.node if node.op_type == "Gather"}
     read = sum(
         numpy_helper.to_array(tensor).nbytes
         for tensor in inferred.initializer
         if tensor.name not in tables
     )
-    read += sum(4 * _count(shapes[e.name]) for e in inferred.input if e.name.startswith("past."))
+    read += sum(4 * math.prod(shapes[e.name]) for e in inferred.input if e.name.startswith("past."))
     operations = 0
     for node in inferred.node:
-        made = _count(shapes.get(node.output[0], []))
+        outputs = math.prod(shapes.get(node.output[0], []))
         if node.op_type in ("MatMul", "Gemm"):
             left = shapes[node.input[0]]
-            operations += 2 * made * left[-1]
+            operations += 2 * outputs * left[-1]
         else:
-            operations += made
-    return Work(read, operations)
+            operations += outputs
+    return StepWork(read, operations)
 
 
-def arithmetic_limit(work: Work, repetitions: int = 30) -> dict[str, float]:
-    """Microseconds that the work takes at the speeds measured here, on one thread.
+def arithmetic_limit(work: StepWork, repetitions: int = 30) -> dict[str, float]:
+    """Microseconds that the work takes at this machine's speed, on one thread.
 
     Returns:
-        ``memory``: its bytes at the rate at which as many are read from cache, again and again;
-        ``arithmetic``: its operations at the rate of a matrix product; and the rates.
+        ``memory``: the time to read its bytes, at the rate of repeated reads of as many bytes;
+        ``arithmetic``: the time of its operations, at the rate of a matrix product;
+        ``GB/s`` and ``GFLOP/s``: the two rates.
     """
     values = torch.rand(max(1, work.bytes // 4))
     seconds = _least(lambda: torch.dot(values, values), repetitions)
@@ -87,10 +90,3 @@ def _least(call: Callable[[], object], repetitions: int) -> float:
             call()
         best = min(best, (time.thread_time() - start) / 10)
     return best
-
-
-def _count(shape: list[int]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total
