@@ -152,8 +152,8 @@ def _add_reads(forms: Forms, model: DualCNN, size: int) -> None:
         model = fresh_model(model.config.replace(vocab_size=size))
     reads: dict[str, nn.Module] = {
         "scatter with addition": ScatterAdd(size),
-        "one-hot": WeightsByToken(size, digits=False),
-        "two digits": WeightsByToken(size, digits=True),
+        "one-hot": WeightsByToken(size, largest_one_hot=size),
+        "two digits": WeightsByToken(size, largest_one_hot=0),
     }
     for name, read in reads.items():
         forms.add(f"read, V = {size:,}: {name}", model, {"memory.followed": read})

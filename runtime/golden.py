@@ -66,12 +66,12 @@ Values = list[tuple[int, float, float]]
 
 @dataclass(frozen=True)
 class GoldenStep:
-    """The record after one step of the prompt.
+    """What was recorded after a step of the prompt.
 
     Attributes:
         step: The step, from 0.
-        logits: Recorded logits.
-        state: Recorded values of each state tensor, or the SHA-256 of an integer tensor.
+        logits: Logits of the likeliest tokens.
+        state: Values of each float state tensor, and the SHA-256 of each integer one.
     """
 
     step: int
@@ -80,7 +80,7 @@ class GoldenStep:
 
     @classmethod
     def parse(cls, entry: Any, vocab_size: int, sizes: dict[str, int]) -> GoldenStep:
-        """Parse an entry of ``golden.steps``; a malformed one raises."""
+        """Read one entry of ``golden.steps``; a malformed one raises."""
         logits = [(token, *pair) for token, pair in entry["logits"].items()]
         state = {name: _parse_state(entry["state"][name], size) for name, size in sizes.items()}
         return cls(int(entry["step"]), _parse_values(logits, vocab_size), state)
@@ -94,7 +94,7 @@ class GoldenRecord:
         tolerance: Largest |difference| from PyTorch that an engine may show.
         prompt: Tokens of the prompt, ``[T]``.
         greedy: PyTorch's greedy continuation.
-        steps: The recorded steps, in order.
+        steps: What was recorded, in order of the steps.
     """
 
     tolerance: float
@@ -104,7 +104,7 @@ class GoldenRecord:
 
     @classmethod
     def of(cls, bundle: Bundle) -> GoldenRecord:
-        """Parse and validate a bundle's record.
+        """Read a record, and check all of it.
 
         Raises:
             BundleError: The bundle has no valid record.

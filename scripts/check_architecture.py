@@ -283,7 +283,8 @@ def private_uses(node: ast.AST) -> Iterator[str]:
         if (
             name.strip("_") in ("getattr", "setattr", "delattr", "hasattr", "getattribute")
             and isinstance(member, ast.Constant)
-            and is_private(str(member.value))
+            and isinstance(member.value, str)
+            and is_private(member.value)
             and not is_own(owner)
         ):
             yield f"{ast.unparse(owner)}.{member.value}"

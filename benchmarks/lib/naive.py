@@ -28,7 +28,7 @@ def naive_forms() -> Iterator[None]:
     """
     with ExitStack() as stack:
         for owner, name, form in (
-            (stream_memory, "recall", _recall),
+            (stream_memory, "recall_tokens", _recall),
             (wave_cnn.Dropout, "forward", _dropout),
             (SparseReservoir, "run", _run_reservoir),
             (readout_cnn, "causal_filters", _causal_filters),

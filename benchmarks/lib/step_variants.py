@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rillet.export.graphs.decode_cnns import DecodeReadout, DecodeWaves
+from rillet.export.graphs.decode_cnns import DecodeReadout, DecodeWaves, GatedLayer
 from rillet.export.graphs.decode_memory import DecodeMemory
 from rillet.export.graphs.decode_step import DecodeStep
 from rillet.train import DualCNN
@@ -34,8 +34,7 @@ class FilterVariant(DecodeReadout):
         if form == "conv":
             # A grouped convolution keeps the outputs of a feature together, as in training.
             self.filters = inner.filters.detach().reshape(self.width, 1, -1)
-            order = torch.arange(self.width).view(self.features, self.multiplier).T.reshape(-1)
-            self.mix.up = self.mix.up[order.argsort()].contiguous()
+            self.mix = GatedLayer(inner.mix)
 
     def forward(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step, as :meth:`.DecodeReadout.forward` does."""

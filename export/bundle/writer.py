@@ -28,7 +28,7 @@ from .folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from .genai import write_genai
 from .json_file import write_json
 
-__all__ = ["write_bundle"]
+__all__ = ["build_graphs", "write_bundle"]
 
 
 def write_bundle(
@@ -84,7 +84,7 @@ def _write_files(
     weights = weights_sha256(model)
     tokenizer_hash = sha256_bytes(tokenizer.source.encode())
     files = ["tokenizer.json", "generation_config.json"]
-    graphs = _build_graphs(checkpoint, options, note)
+    graphs = build_graphs(checkpoint, options, note)
     if options.genai:
         note("genai")
         both = (read_by_scatter(graphs["decode"]), graphs["prefill"])
@@ -119,7 +119,7 @@ def _write_files(
     }
 
 
-def _build_graphs(
+def build_graphs(
     checkpoint: Checkpoint, options: ExportOptions, note: Callable[[str], object]
 ) -> dict[str, onnx.ModelProto]:
     """Build every graph that the options ask for, by kind."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..api import export_with_report
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
@@ -107,14 +107,13 @@ def export_command(
         genai=genai,
         parity_steps=parity_steps,
     )
-    with progress_bar(gate_work(parity_steps, generate), "token", "parity") as bar:
+    with ProgressBar("parity", gate_work(parity_steps, generate)) as bar:
 
         def note(phase: str) -> None:
-            bar.set_description(f"building {phase}" if phase.endswith(".onnx") else phase)
+            bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)
 
         def advance(tokens: int) -> None:
-            bar.set_description("parity", refresh=False)
-            bar.update(tokens)
+            bar.update(tokens, "")
 
         bundle, report = export_with_report(
             run, out, options, precision, text, max_loss_rise, advance, note

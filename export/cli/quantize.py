@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ...runtime.bundle import Bundle
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..quantization.conversions import METHODS, PRECISIONS
 from ..quantization.held_out import FEWEST_TOKENS, TOKENS
 from ..quantization.lower_precision import quantize
@@ -84,7 +84,7 @@ def quantize_command(
     """Lower the precision of BUNDLE, unless its loss rises by more than is allowed."""
     source = Bundle.open(bundle)
     # The length of a whole text is not known yet; the bar then assumes the default.
-    with progress_bar(quantize_work(tokens), "token", "measuring") as bar:
+    with ProgressBar("measuring", quantize_work(tokens)) as bar:
         lowered = quantize(
             source,
             out,

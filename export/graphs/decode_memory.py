@@ -163,17 +163,17 @@ class WeightsByToken(nn.Module):
 
     Args:
         vocab_size: Number of tokens V.
-        digits: Whether to use two digits; by default, the faster of the two forms.
+        largest_one_hot: Largest vocabulary to read one-hot.
     """
 
     one_hot: Tensor
     high: Tensor
     low: Tensor
 
-    def __init__(self, vocab_size: int, digits: bool | None = None) -> None:
+    def __init__(self, vocab_size: int, largest_one_hot: int = _LARGEST_ONE_HOT) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.digits = vocab_size > _LARGEST_ONE_HOT if digits is None else digits
+        self.digits = vocab_size > largest_one_hot
         if not self.digits:
             self.register_buffer("one_hot", torch.eye(vocab_size))
             return

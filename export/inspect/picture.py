@@ -40,7 +40,7 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise RilletError(
-            "drawing needs matplotlib; install it with: pip install matplotlib"
+            "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
     inside = look_inside(bundle, text)
     figure = figures.Figure(figsize=(13, 10), layout="constrained")

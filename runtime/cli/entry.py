@@ -17,7 +17,7 @@ __all__ = ["main", "optional_part"]
 # Where each subcommand lives, what its part of the installation is called, and its
 # line of help: `rillet --help` must not import torch to print one.
 COMMANDS = {
-    "train": ("rillet.train.cli.train:train", "train", "Train a model on a text."),
+    "train": ("rillet.train.cli.train:train_command", "train", "Train a model on a text."),
     "export": (
         "rillet.export.cli.export:export_command",
         "export",

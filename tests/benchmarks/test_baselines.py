@@ -134,7 +134,7 @@ def test_naive_forms_compute_the_same(tokens: torch.Tensor) -> None:
 
 
 def test_naive_forms_end_with_their_context() -> None:
-    before = stream_memory.recall
+    before = stream_memory.recall_tokens
     with naive_forms():
-        assert stream_memory.recall is not before
-    assert stream_memory.recall is before
+        assert stream_memory.recall_tokens is not before
+    assert stream_memory.recall_tokens is before

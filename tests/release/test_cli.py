@@ -92,17 +92,17 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
         errors = process.stderr.read()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "The run is kept in" in errors
+    assert "The run is saved in" in errors
     assert load_checkpoint(tmp_path).training["steps"] >= 3
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY)
     fails(result, 2, "already holds a checkpoint", "--resume")
     # Another number of steps is another run: its learning rate would have been different.
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY, "--resume")
-    fails(result, 1, "is the state of another run: config")
+    fails(result, 1, "belongs to another run: config")
 
 
 def test_a_run_is_resumed_from_the_command_line(tmp_path: Path) -> None:
-    """Killed at any moment, gone on with: the model of a run that was never disturbed."""
+    """A run that is killed and resumed gives the model of an undisturbed run."""
     from rillet.train.checkpoint import CHECKPOINT_FILE
 
     corpus = tmp_path / "corpus.txt"

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +53,10 @@ def export(folder: Path) -> None:
 
     from rillet.export.bundle import writer
 
-    def load(kind: str) -> Callable[..., onnx.ModelProto]:
-        return lambda *_: onnx.load(NANO / f"{kind}.onnx")
-
-    builders: dict[str, Any] = {
-        f"{kind}_graph": load(kind) for kind in ("decode", "prefill", "generate")
-    }
+    kinds = ("decode", "prefill", "generate")
+    graphs = {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
     run = ROOT / "models" / "checkpoints" / NANO.name
-    with mock.patch.multiple(writer, **builders):
+    with mock.patch.object(writer, "build_graphs", return_value=graphs):
         _rillet("export", run, "--out", folder / "bundle", "--parity-steps", 50)
 
 

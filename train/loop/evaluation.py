@@ -1,4 +1,4 @@
-"""Held-out loss, measured the way the model is used: one long stream."""
+"""Held-out loss, measured the way the model is used: on one long stream."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Evaluation:
     """Mean cross-entropy in nats per token.
 
     Attributes:
-        loss: Of the final prediction, memory included: what a stream delivers.
-        without_memory: Of the second CNN without the memory: what compares with
-            models that see a window only.
-        first: Of the first CNN.
+        loss: Loss of the final prediction, memory included: what a stream delivers.
+        without_memory: Loss of the last CNN without the memory, for comparison with models
+            that see only a window.
+        first: Loss of the first CNN.
         tokens: Number of predictions measured.
     """
 
@@ -44,11 +44,11 @@ def evaluate(
 
     Args:
         model: The model.
-        tokens: The text, ``[length]``, at least 2 tokens for each row.
-        rows: Equal parts read side by side, each a stream from zeros; with one row
-            the whole text is one stream.
+        tokens: The text, ``[length]``, with at least 2 tokens per row.
+        rows: Number of equal parts, each read as a stream from zeros; with one row, the whole
+            text is one stream.
         chunk: Tokens read at a time.
-        progress: Called with the number of tokens read, after each chunk.
+        progress: Called after each chunk with the number of tokens in it.
 
     Returns:
         The losses.
@@ -67,11 +67,11 @@ def evaluate_rows(model: DualCNN, rows: Tensor, chunk: int = 512) -> Evaluation:
 
     Args:
         model: The model.
-        rows: The pieces, ``[pieces, length]``, or one of them, ``[length]``.
+        rows: The pieces, ``[pieces, length]``, or a single piece, ``[length]``.
         chunk: Tokens read at a time.
 
     Returns:
-        The losses, mean over all pieces.
+        The losses, averaged over all pieces.
     """
     rows = rows.view(-1, rows.shape[-1])
     length = rows.shape[1] - 1
@@ -87,7 +87,7 @@ def _measure(
     chunk: int,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Losses over ``length`` predictions of each row; ``window`` gives tokens from a place on."""
+    """Measure ``length`` predictions per row; ``window(start, size)`` reads the rows' tokens."""
     training = model.training
     model.eval()
     try:
