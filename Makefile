@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-ci load test-gpu fuzz kill javascript docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-ci coverage load test-gpu fuzz kill javascript docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,18 @@ test-all: .venv/ready
 # The long tests alone, as far as CI has time for them, after `make test`.
 test-ci: .venv/ready
 	$(PYTEST) $(PARALLEL) -m "slow and not hours"
+
+# Which lines and branches the tests reach, those in other processes included: build/coverage/html.
+# TESTS=tests/runtime measures one folder's.
+coverage: export OMP_NUM_THREADS = 1
+coverage: .venv/ready
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not slow" $(TESTS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage xml --quiet
+	$(BIN)/python -m coverage report
 
 # A thousand sessions in eight threads for minutes; `make test` has dozens.
 load: export RILLET_LOAD_SESSIONS = $(or $(SESSIONS),1000)
@@ -103,13 +115,14 @@ bench: .venv/ready
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python scripts/check_architecture.py
 
-# mypy reads the packages under their real names through a link to this folder.
+# The link lets mypy find the packages under their real names.
 types: .venv/ready
 	mkdir -p build/types
 	ln -sfn ../.. build/types/rillet
 	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export
-	$(BIN)/mypy examples/*.py
+	$(BIN)/mypy benchmarks/*.py benchmarks/lib/*.py scripts/*.py tests/support/*.py examples/*.py
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .

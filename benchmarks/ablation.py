@@ -1,34 +1,31 @@
-"""What each part is worth: held-out loss, size and speed of variants of the default preset.
+"""The worth of each part: held-out loss, size and speed of variants of the default preset.
 
     python benchmarks/ablation.py CORPUS --json FILE [--steps N] [--only NAME,...]
         [--threads N] [--no-decode]
     python benchmarks/ablation.py --json FILE --markdown
 
-Trains one model for each variant with the same steps, batches and seed, and measures it on
-the last tenth of CORPUS as one stream. A variant is named by what it changes, such as
-``memory=256`` or ``reservoir=none+memory=0``. Each result is written at once, and a variant
-that FILE already has is not trained again, so that the whole can be run in pieces. The time
-of a decode step does not depend on the weights: once no variant is left to train, graphs of
-all that FILE has take turns in short bursts, and the least time of each counts.
-``--markdown`` prints the tables of FILE.
+Trains one model per variant with the same steps, batches and seed, and evaluates it on the last
+tenth of CORPUS as one stream. A variant is named by its changes, such as ``memory=256`` or
+``reservoir=none+memory=0``. Each result is saved at once and variants in FILE are not trained
+again, so the run can be split. The time of a decode step does not depend on the weights: when all
+variants are trained, fresh graphs of all variants in FILE take turns in short bursts, and the
+fastest burst of each counts. ``--markdown`` prints the tables of FILE.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import machine
+from lib.bursts import least_times
+from lib.results import describe_machine
 from rillet.runtime.files import sha256_bytes, write_atomic
-from rillet.runtime.state_table import StateTensor
 from rillet.train import (
     PRESETS,
     DualCNN,
@@ -49,7 +46,7 @@ GROUPS = {
     "Reservoir": [
         "reservoir=standard",
         "reservoir=none+memory_key=suffix",
-        # Without the memory, which it is the key of, the reservoir is a mere input.
+        # Without the memory, whose key it is, the reservoir is a mere input.
         "memory=0",
         "reservoir=standard+memory=0",
         "reservoir=none+memory=0",
@@ -74,11 +71,12 @@ GROUPS = {
     "Attention window": ["attention_window=16", "attention_window=64"],
     "Share of the loss without the memory": ["network_share=0"],
 }
-"""Tables of variants; each begins with the default. One may stand in several."""
+"""Tables of variants, each below the default; a variant may be in several tables."""
 
 NAMES = list(dict.fromkeys([DEFAULT, *(name for names in GROUPS.values() for name in names)]))
 
-_BURSTS, _BURST_STEPS = 30, 300
+_BURSTS, _STEPS = 30, 300
+"""Bursts of each variant, and steps per burst."""
 
 Figures = dict[str, Any]
 
@@ -88,9 +86,9 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--only", help=f"of {' '.join(NAMES)}")
+    parser.add_argument("--only", help=f"comma-separated, from {' '.join(NAMES)}")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--no-decode", action="store_true", help="leave the decode times out")
+    parser.add_argument("--no-decode", action="store_true", help="do not time decoding")
     parser.add_argument("--markdown", action="store_true")
     arguments = parser.parse_args()
     if arguments.markdown:
@@ -99,17 +97,17 @@ def main() -> None:
     names = arguments.only.split(",") if arguments.only else NAMES
     unknown = sorted(set(names) - set(NAMES))
     if unknown or arguments.corpus is None:
-        parser.error(f"no such variant: {', '.join(unknown)}" if unknown else "give a CORPUS")
+        parser.error(f"unknown variant: {', '.join(unknown)}" if unknown else "CORPUS is required")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     text = read_corpus(arguments.corpus)
     tokenizer = make_tokenizer(text)
     base = PRESETS["nano"].replace(vocab_size=tokenizer.vocab_size, steps=arguments.steps)
-    about = {"config": base.to_dict(), "corpus_sha256": sha256_bytes(text.encode())}
-    figures: Figures = {**about, "variants": {}}
+    settings = {"config": base.to_dict(), "corpus_sha256": sha256_bytes(text.encode())}
+    figures: Figures = {**settings, "variants": {}}
     if arguments.json.exists():
         figures = json.loads(arguments.json.read_text(encoding="utf-8"))["figures"]
-        if json.loads(json.dumps(about)) != {name: figures[name] for name in about}:
+        if json.loads(json.dumps(settings)) != {name: figures[name] for name in settings}:
             parser.error(f"{arguments.json} has results of another corpus, preset or --steps")
     texts = split(Tokens.of(tokenizer.encode(text)), base.training)
     variants = figures["variants"]
@@ -120,8 +118,8 @@ def main() -> None:
             print(f"{name}: {_row(variants[name])}", flush=True)
     if arguments.no_decode:
         return
-    # All of them anew, since only times that took turns compare.
-    if any("decode_us" not in found for found in variants.values()):
+    # Time all of them again, since only times of the same run compare.
+    if any("decode_us" not in row for row in variants.values()):
         configs = {name: configure(base, name) for name in variants}
         for name, micros in _time_decoding(configs, texts.trained.tokens).items():
             variants[name]["decode_us"] = micros
@@ -131,7 +129,7 @@ def main() -> None:
 
 
 def configure(base: DualCNNConfig, name: str) -> DualCNNConfig:
-    """The configuration of a variant."""
+    """The configuration of a variant, by its name."""
     if name == DEFAULT:
         return base
     changes = (change.partition("=") for change in name.split("+"))
@@ -139,16 +137,16 @@ def configure(base: DualCNNConfig, name: str) -> DualCNNConfig:
 
 
 def _train(config: DualCNNConfig, texts: Split) -> Figures:
-    """Train a variant and measure it; the seconds include looks at the validation text."""
+    """Train and evaluate a variant; the seconds include evaluations on the validation text."""
     model = DualCNN(config).fit(texts.trained.tokens)
     start, start_cpu = time.perf_counter(), time.process_time()
     result = DualCNNTrainer(model).train(texts.trained, texts.validation)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-    found = evaluate(model, texts.held_out)
+    evaluation = evaluate(model, texts.held_out)
     return {
-        "loss": found.loss,
-        "without_memory": found.without_memory,
-        "first": found.first,
+        "loss": evaluation.loss,
+        "without_memory": evaluation.without_memory,
+        "first": evaluation.first,
         "validation": result.validation_loss,
         "parameters": model.parameter_count(),
         "state_bytes": state_bytes(config),
@@ -158,69 +156,41 @@ def _train(config: DualCNNConfig, texts: Split) -> Figures:
     }
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """As much of a bundle as an engine needs to step: no gate, no second graph."""
-
-    path: Path
-    state: list[StateTensor]
-    vocab_size: int
-
-    def graph(self, kind: str) -> Path:
-        return self.path
-
-
 def _time_decoding(configs: dict[str, DualCNNConfig], tokens: Tokens) -> dict[str, float]:
-    """Microseconds of a decode step in ONNX Runtime on one thread, greedy choice included."""
-    # Training needs no exporter.
-    import onnx
-
-    import decode
+    """Microseconds of a decode step on ONNX Runtime, one thread, the greedy choice included."""
+    from lib.stepping import Steps  # training needs neither onnx nor an engine
     from rillet.export.graphs.build import decode_graph
-    from rillet.export.graphs.metadata import state_table
-    from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
-    sample = tokens[:_BURST_STEPS].tensor().numpy().astype(np.int64)
-    bursts = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for index, (name, config) in enumerate(configs.items()):
-            path = Path(folder) / f"{index}.onnx"
-            model = DualCNN(config).fit(tokens[:100_000]).eval()
-            onnx.save(decode_graph(model), path)
-            graph = _Graph(path, state_table(config), config.vocab_size)
-            bursts[name] = decode._step_burst(OnnxEngine(graph, "cpu", threads=1), sample)
-            bursts[name]()  # loads the graph while the file is there, and fills the memory
-    best = dict.fromkeys(bursts, float("inf"))
-    for _ in range(_BURSTS):
-        for name, burst in bursts.items():
-            start = time.perf_counter()
-            count = burst()
-            best[name] = min(best[name], (time.perf_counter() - start) / count * 1e6)
-    return best
+    sample = tokens[:_STEPS].tensor().numpy().astype(np.int64)
+    bursts = {
+        name: Steps(decode_graph(DualCNN(config).fit(tokens[:100_000]).eval()), sample)
+        for name, config in configs.items()
+    }
+    return least_times(bursts, _BURSTS)
 
 
 def _save(path: Path, figures: Figures) -> None:
-    content = {"machine": machine.describe(), "figures": figures}
+    content = {"machine": describe_machine(), "figures": figures}
     write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def _row(found: Figures) -> str:
-    decode = f"{found['decode_us']:.1f} µs a token" if "decode_us" in found else "not timed"
+def _row(row: Figures) -> str:
+    decode = f"{row['decode_us']:.1f} µs a token" if "decode_us" in row else "not timed"
     return (
-        f"{found['loss']:.4f} with the memory, {found['without_memory']:.4f} without; "
-        f"{found['parameters']:,} trained parameters, {found['train_seconds']:.0f} s, {decode}"
+        f"{row['loss']:.4f} with the memory, {row['without_memory']:.4f} without; "
+        f"{row['parameters']:,} trained parameters, {row['train_seconds']:.0f} s, {decode}"
     )
 
 
 def markdown(content: Figures) -> str:
-    """The tables of a results file, for the documentation."""
-    figures, about = content["figures"], content["machine"]
+    """The tables of a results file as Markdown."""
+    figures, machine = content["figures"], content["machine"]
     variants, training = figures["variants"], figures["config"]["training"]
     lines = [
         f"Preset `nano`, {training['steps']:,} steps of {training['batch']} x {training['chunk']} "
         f"tokens, seed {figures['config']['seed']}; corpus sha256 "
-        f"`{figures['corpus_sha256'][:8]}…`. {about['processor']}, {about['cores']} cores, torch "
-        f"{about['torch']}, onnxruntime {about['onnxruntime']}."
+        f"`{figures['corpus_sha256'][:8]}…`. {machine['processor']}, {machine['cores']} cores, "
+        f"torch {machine['torch']}, onnxruntime {machine['onnxruntime']}."
     ]
     for group, names in GROUPS.items():
         lines += ["", f"### {group}", ""]
@@ -229,12 +199,12 @@ def markdown(content: Figures) -> str:
         )
         lines.append("| --- | --- | --- | --- | --- | --- | --- |")
         for name in (name for name in (DEFAULT, *names) if name in variants):
-            found = variants[name]
-            decode = f"{found['decode_us']:.1f}" if "decode_us" in found else "–"  # noqa: RUF001
+            row = variants[name]
+            decode = f"{row['decode_us']:.1f}" if "decode_us" in row else "–"  # noqa: RUF001
             lines.append(
-                f"| `{name}` | {found['loss']:.4f} | {found['without_memory']:.4f} "
-                f"| {found['parameters']:,} | {found['train_seconds']:.0f} "
-                f"| {found['state_bytes'] / 1e3:.1f} | {decode} |"
+                f"| `{name}` | {row['loss']:.4f} | {row['without_memory']:.4f} "
+                f"| {row['parameters']:,} | {row['train_seconds']:.0f} "
+                f"| {row['state_bytes'] / 1e3:.1f} | {decode} |"
             )
     return "\n".join(lines)
 

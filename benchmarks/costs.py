@@ -1,14 +1,14 @@
-"""What each model costs on ONNX Runtime: its file, its state, its memory and its time per token.
+"""The costs of each model on ONNX Runtime: file size, state, memory and time per token.
 
     python benchmarks/costs.py CORPUS [--presets nano,micro,small] [--bursts 30] [--tokens N]
         [--json FILE]
 
-Ours: every preset that was trained (``models/checkpoints``), in every precision, each by its
-default method, with the rise of its loss above fp32's on the part of CORPUS that training held out
-(the first N tokens of it, or all). The loss itself is PyTorch's, over all of that part, at the end
-of training. Beside them the step graphs of the baselines, which are as large as ``nano``, and of
-a transformer of nanoGPT's size. All are stepped by the same code on one thread, in one run; they
-take turns in short bursts, and the least of each, in the thread's own time, is the figure. Compare
+Our models are the trained presets of ``models/checkpoints`` in every precision, each quantized by
+its default method. Their losses are measured on the part of CORPUS that training held out: that of
+fp32 by PyTorch at the end of training, over all of it; the rise of the others above fp32 over its
+first N tokens, or all. The baselines are the step graphs of models as large as ``nano``, and of a
+transformer of nanoGPT's size. The same code steps all of them on one thread in one run; they take
+turns in short bursts, and each figure is the fastest burst in CPU time of the thread. Compare
 ratios.
 """
 
@@ -24,27 +24,28 @@ from typing import Any
 import onnx
 import torch
 
-import kv_transformer
-import machine
-from baselines import matched_gpt, matched_gru
-from decode import transformer
-from footprint import footprint
-from graphs import check, some_tokens
-from min_gru import matched_min_gru
-from plain_export import export_recurrent
+from lib.baselines import matched_gru
+from lib.bursts import least_times
+from lib.kv_transformer import NANOGPT, make_weights, steps_with_full_cache
+from lib.min_gru import matched_min_gru
+from lib.nano import MODELS, matched_transformer, nano_size, training_summary
+from lib.plain_export import export_recurrent
+from lib.process import measure_fresh_process
+from lib.results import write_results
+from lib.samples import sample_tokens
+from lib.stepping import Steps
+from lib.torch_check import check_against_torch
 from rillet.export import ExportOptions, quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime.bundle import Bundle
 from rillet.train import load_checkpoint
-from stepping import Steps, least_times
 
-MODELS = Path(__file__).parents[1] / "models"
 STEPS, FILLED = 64, 2048
-"""Tokens of a burst, and tokens that were read before: the memory of 1,024 is full."""
+"""Tokens per burst, and tokens read before the first one: a memory of 1,024 is full."""
 
 CONTEXTS = {"gpt": (64, 256, 1024), "nanogpt": (256, 1024)}
-"""Tokens in the transformers' caches."""
+"""Tokens in the caches of the transformers."""
 
 Row = dict[str, Any]
 
@@ -65,15 +66,15 @@ def main() -> None:
             add_ours(rows, bursts, preset, arguments.corpus, arguments.tokens, Path(folder))
     add_recurrent(rows, bursts)
     add_transformers(rows, bursts)
-    # What PyTorch and onnx have loaded is not to be collected within a burst.
+    # Keep the garbage collector from scanning what PyTorch and onnx loaded during a burst.
     gc.collect()
     gc.freeze()
-    times = least_times({**bursts}, arguments.bursts)
+    times = least_times(bursts, arguments.bursts)
     fastest = times[next(iter(times))]
     for name, row in rows.items():
         row["us"], row["ratio"] = times[name], times[name] / fastest
         print(name, json.dumps(row), flush=True)
-    machine.write(arguments.json, {"bursts": arguments.bursts, "rows": rows})
+    write_results(arguments.json, {"bursts": arguments.bursts, "rows": rows})
 
 
 def add_ours(
@@ -84,108 +85,96 @@ def add_ours(
     tokens: int | None,
     folder: Path,
 ) -> None:
-    """A preset in every precision, with what text costs it."""
+    """Add a preset in every precision, with its loss."""
     checkpoint = MODELS / "checkpoints" / f"shakespeare-{preset}"
-    summary = json.loads((checkpoint / "summary.json").read_text())
-    source = MODELS / own_name(preset, "fp32")
+    summary = training_summary(preset)
+    source = MODELS / model_name(preset, "fp32")
     if not source.exists():
         source = folder / preset
         write_bundle(load_checkpoint(checkpoint), source, options=ExportOptions(parity_steps=300))
-    made = {"fp32": Bundle.open(source)}
+    bundles = {"fp32": Bundle.open(source)}
     for precision in PRECISIONS:
         print(f"{preset}, {precision}", flush=True)
-        made[precision] = quantize(
+        bundles[precision] = quantize(
             source, folder / f"{preset}-{precision}", precision, text=corpus, tokens=tokens
         )
-    for precision, bundle in made.items():
+    for precision, bundle in bundles.items():
         name = f"{preset}, {precision}"
-        measured = bundle.manifest.get("quantization")
-        rise = measured["loss"] - measured["loss_fp32"] if measured else 0.0
+        quantization = bundle.manifest.get("quantization")
+        rise = quantization["loss"] - quantization["loss_fp32"] if quantization else 0.0
         burst = filled(onnx.load(bundle.graph("decode")), bundle.vocab_size)
         files = {path.name: path.stat().st_size for path in sorted(bundle.path.iterdir())}
-        rows[name], bursts[name] = {
+        bursts[name] = burst
+        rows[name] = {
             "kind": "ours",
             "preset": preset,
             "precision": precision,
             "parameters": summary["parameters"],
-            "shipped": (MODELS / own_name(preset, precision)).exists(),
+            "shipped": (MODELS / model_name(preset, precision)).exists(),
             "loss": summary["held_out"]["loss"] + rise,
             "rise": rise,
-            "rise_tokens": measured["tokens"] if measured else None,
-            "method": measured["method"] if measured else None,
+            "rise_tokens": quantization["tokens"] if quantization else None,
+            "method": quantization["method"] if quantization else None,
             "bytes": files["decode.onnx"],
             "prefill_bytes": files["prefill.onnx"],
-            "state_bytes": state_bytes(burst),
-            "process": footprint(bundle.path, 2) if precision in ("fp32", "int8") else None,
-        }, burst  # fmt: skip
-    # Measured by training itself, at its end.
+            "state_bytes": burst.state_bytes,
+            "process": measure_fresh_process(bundle.path, 2)
+            if precision in ("fp32", "int8")
+            else None,
+        }
+    # Training measures this at its end.
     rows[f"{preset}, fp32"]["without_memory"] = summary["held_out"]["without_memory"]
 
 
-def own_name(preset: str, precision: str) -> str:
-    """The folder of a model in :data:`MODELS`, were it shipped."""
+def model_name(preset: str, precision: str) -> str:
+    """The name of a model's folder in :data:`.MODELS`, whether or not it is shipped."""
     return f"shakespeare-{preset}" + ("" if precision == "fp32" else f"-{precision}")
 
 
 def filled(graph: onnx.ModelProto, vocab_size: int) -> Steps:
-    """A burst after so many tokens that a memory is full."""
-    tokens = some_tokens(vocab_size)
+    """A burst over a full memory."""
+    tokens = sample_tokens(vocab_size)
     burst = Steps(graph, tokens[:STEPS])
     burst.run_all(tokens[:FILLED])
     return burst
 
 
 def add_recurrent(rows: dict[str, Row], bursts: dict[str, Steps]) -> None:
-    """GRU and minGRU of as many parameters as ``nano``, each against PyTorch first."""
+    """Add a GRU and a minGRU of ``nano``'s size, each checked against PyTorch."""
     size, vocab = nano_size()
-    for name, make in (("gru", matched_gru), ("mingru", matched_min_gru)):
-        model = make(size, vocab).eval()
+    for name, model in (
+        ("gru", matched_gru(size, vocab).eval()),
+        ("mingru", matched_min_gru(size, vocab).eval()),
+    ):
         graph = export_recurrent(model)
-        check(Steps(graph, some_tokens(vocab)[:STEPS]), model, some_tokens(vocab), name)
+        tokens = sample_tokens(vocab)
+        check_against_torch(name, Steps(graph, tokens[:STEPS]), model, tokens)
         burst = filled(graph, vocab)
-        rows[name], bursts[name] = {
+        bursts[name] = burst
+        rows[name] = {
             "kind": name,
             "parameters": model.parameter_count(),
             "bytes": len(graph.SerializeToString()),
-            "state_bytes": state_bytes(burst),
-        }, burst  # fmt: skip
+            "state_bytes": burst.state_bytes,
+        }
 
 
 def add_transformers(rows: dict[str, Row], bursts: dict[str, Steps]) -> None:
-    """Transformers of ``nano``'s parameters and of nanoGPT's, with caches of several sizes."""
-    for kind, shape in (("gpt", matched_shape()), ("nanogpt", kv_transformer.NANOGPT)):
-        weights = kv_transformer.make_weights(shape)
+    """Add transformers of ``nano``'s and nanoGPT's size, with caches of several lengths."""
+    for kind, shape in (("gpt", matched_transformer()), ("nanogpt", NANOGPT)):
+        weights = make_weights(shape)
         for context in CONTEXTS[kind]:
             name = f"{kind}, {context:,} tokens"
-            burst = transformer(context, weights, some_tokens(shape.vocabulary), shape)
-            rows[name], bursts[name] = {
+            burst = steps_with_full_cache(context, weights, sample_tokens(shape.vocabulary), shape)
+            bursts[name] = burst
+            rows[name] = {
                 "kind": kind,
                 "context": context,
                 "parameters": sum(value.size for value in weights.values()),
                 # The head is the embedding transposed: the graph holds it twice, a device once.
                 "bytes": 4 * sum(value.size for value in weights.values()),
-                "state_bytes": state_bytes(burst),
-            }, burst  # fmt: skip
-
-
-def nano_size() -> tuple[int, int]:
-    """Trained parameters and vocabulary of the shipped ``nano``."""
-    summary = json.loads((MODELS / "checkpoints/shakespeare-nano/summary.json").read_text())
-    return summary["parameters"], Bundle.open(MODELS / "shakespeare-nano").vocab_size
-
-
-def matched_shape() -> kv_transformer.Shape:
-    """That of the transformer which has as many parameters as ``nano``."""
-    size, vocab = nano_size()
-    gpt = matched_gpt(size, vocab, 256)
-    return kv_transformer.Shape(
-        len(gpt.blocks), gpt.blocks[0].heads, gpt.tokens.embedding_dim, vocab, gpt.context
-    )
-
-
-def state_bytes(burst: Steps) -> int:
-    """What a stream keeps between two tokens."""
-    return sum(value.nbytes for value in burst.sides[0].values())
+                "state_bytes": burst.state_bytes,
+            }
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""What a token costs: ours beside its limit, PyTorch, onnxruntime-genai and a transformer.
+"""The time per token of our model, beside its lower bound, PyTorch, genai and a transformer.
 
     python benchmarks/decode.py CHECKPOINT [--json FILE] [--bursts 30] [--tokens 1000000]
                                 [--contexts 64,1024,8192,65536]
 
-One thread, one run: everything takes turns in short bursts, and the least of each, in the
-thread's own time, is the figure. Compare ratios. `--tokens` also streams so many tokens, and
-measures time and memory on the way.
+One thread, one run: all contenders take turns in short bursts, and each figure is the fastest burst
+in CPU time of the thread. Compare ratios. `--tokens` also streams that many tokens, and measures
+time and memory on the way.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,16 +24,17 @@ import numpy as np
 import onnx
 import torch
 
-import kv_transformer
-import machine
-from footprint import footprint
-from graphs import some_tokens
-from limits import arithmetic_limit, work_of
+from lib.arrays import TokenArray
+from lib.bursts import Burst, least_times, torch_burst
+from lib.kv_transformer import make_weights, steps_with_full_cache
+from lib.process import measure_fresh_process, resident_mb
+from lib.results import write_results
+from lib.samples import sample_tokens
+from lib.step_limits import arithmetic_limit, count_work
 from rillet.export import ExportOptions
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, load
 from rillet.train import Checkpoint, load_checkpoint
-from stepping import Burst, Steps, least_times
 
 STEPS = 64
 ROWS = 64
@@ -40,7 +42,8 @@ TEMPERATURE = 0.8
 BARE = "a bare step, greedy"
 TEXT, IN_GRAPH = "text streamed, sampled", "text from generate.onnx, sampled"
 BATCH = f"a batch of {ROWS} streams, sampled"
-PARTS = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+MARKS = (100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+"""Positions at which a long stream is measured."""
 
 
 def main() -> None:
@@ -61,17 +64,17 @@ def main() -> None:
             model = load(Path(folder) / "portable", "cpu")
             figures["long"] = long_stream(model, arguments.tokens)
             show_long(figures["long"])
-    machine.write(arguments.json, figures)
+    write_results(arguments.json, figures)
 
 
 def measure(
     checkpoint: Checkpoint, folder: Path, bursts: int, contexts: list[int]
 ) -> dict[str, Any]:
-    """Time everything in turn; figures in microseconds a token."""
+    """Time all contenders in turn; figures are microseconds per token."""
     portable = _bundle(checkpoint, folder / "portable", ExportOptions(parity_steps=300, genai=True))
     only = ExportOptions(parity_steps=300, onnxruntime_only=True, generate=False)
     fast = _bundle(checkpoint, folder / "only", only)
-    tokens = some_tokens(portable.vocab_size)
+    tokens = sample_tokens(portable.vocab_size)
     notes: dict[str, str] = {}
     rows: dict[str, Burst] = {
         BARE: bare(portable, tokens),
@@ -80,22 +83,24 @@ def measure(
         IN_GRAPH: streamed(portable, tokens, in_graph=True),
         BATCH: batched(portable, tokens),
         f"{BATCH}, --onnxruntime-only": batched(fast, tokens),
-        "PyTorch, a step": torch_steps(checkpoint, tokens),
+        "PyTorch, a step": torch_burst(
+            checkpoint.model.eval(), checkpoint.model.zero_state(), torch.from_numpy(tokens[:4])
+        ),
     }
     genai = genai_steps(folder / "portable", tokens, notes)
     if genai is not None:
         rows["onnxruntime-genai, the same bundle, greedy"] = genai
-    weights = kv_transformer.make_weights()
+    weights = make_weights()
     count = sum(value.size for value in weights.values())
     for context in contexts:
         name = f"transformer of {count / 1e6:.2f} M, {context:,} tokens of context"
-        rows[name] = transformer(context, weights, tokens)
-    # What PyTorch and onnx have loaded is no part of a device's process: not to be collected.
+        rows[name] = steps_with_full_cache(context, weights, tokens)
+    # Exempt what PyTorch and onnx loaded from garbage collection: a device's process lacks it.
     gc.collect()
     gc.freeze()
     times = least_times(rows, bursts)
     graph = onnx.load(portable.bundle.graph("decode"))
-    work = work_of(graph)
+    work = count_work(graph)
     limit = arithmetic_limit(work)
     return {
         "microseconds": times,
@@ -105,7 +110,7 @@ def measure(
             "onnxruntime only": times[TEXT] / times[f"{BATCH}, --onnxruntime-only"],
         },
         "limit": {"bytes": work.bytes, "operations": work.operations, **limit},
-        "footprint": footprint(folder / "portable"),
+        "footprint": measure_fresh_process(folder / "portable"),
         "notes": notes,
         "bursts": bursts,
     }
@@ -116,8 +121,8 @@ def _bundle(checkpoint: Checkpoint, path: Path, options: ExportOptions) -> Model
     return load(path, "cpu")
 
 
-def bare(model: Model, tokens: np.ndarray) -> Burst:
-    """The engine's step and the greedy choice, nothing else; the memory is full."""
+def bare(model: Model, tokens: TokenArray) -> Burst:
+    """The engine's step and the greedy choice alone, over a full memory."""
     engine, state = model.engine, model.engine.zero_state()
     engine.prefill(tokens[None, :2048], state, last=True)
     ids = list(tokens[:STEPS].reshape(-1, 1))
@@ -130,28 +135,28 @@ def bare(model: Model, tokens: np.ndarray) -> Burst:
     return burst
 
 
-def streamed(model: Model, tokens: np.ndarray, in_graph: bool = False) -> Burst:
-    """Text from Python, sampling and detokenising included."""
+def streamed(model: Model, tokens: TokenArray, in_graph: bool = False) -> Burst:
+    """Text generated from Python, sampling and detokenising included."""
     session = model.session()
-    session.feed_tokens(tokens[:2048])
-    seeds = iter(range(1 << 30))
+    session.feed_tokens(tokens[:2048].tolist())
+    seeds = itertools.count()
+    options: dict[str, Any] = {"temperature": TEMPERATURE, "max_new_tokens": STEPS}
 
     def burst() -> int:
-        options = {"temperature": TEMPERATURE, "seed": next(seeds), "max_new_tokens": STEPS}
         if in_graph:
-            session.generate(in_graph=True, **options)
+            session.generate(in_graph=True, seed=next(seeds), **options)
         else:
-            for _ in session.stream(**options):
+            for _ in session.stream(seed=next(seeds), **options):
                 pass
         return STEPS
 
     return burst
 
 
-def batched(model: Model, tokens: np.ndarray) -> Burst:
-    """Many streams that are stepped together."""
+def batched(model: Model, tokens: TokenArray) -> Burst:
+    """Many streams stepped together."""
     first, batch = model.session(), model.batch()
-    first.feed_tokens(tokens[:2048])
+    first.feed_tokens(tokens[:2048].tolist())
     for seed in range(ROWS):
         batch.join(first.fork(), temperature=TEMPERATURE, seed=seed, max_new_tokens=1 << 30)
 
@@ -161,24 +166,8 @@ def batched(model: Model, tokens: np.ndarray) -> Burst:
     return burst
 
 
-def torch_steps(checkpoint: Checkpoint, tokens: np.ndarray) -> Burst:
-    """The model's own forward, a token at a time."""
-    model, state = checkpoint.model.eval(), checkpoint.model.zero_state()
-    inputs = torch.from_numpy(tokens[:4]).view(-1, 1, 1)
-
-    def burst() -> int:
-        nonlocal state
-        with torch.inference_mode():
-            for token in inputs:
-                logits, state = model(token, state)
-                logits.argmax()
-        return len(inputs)
-
-    return burst
-
-
-def genai_steps(folder: Path, tokens: np.ndarray, notes: dict[str, str]) -> Burst | None:
-    """onnxruntime-genai with its own loop: greedy, a token a call."""
+def genai_steps(folder: Path, tokens: TokenArray, notes: dict[str, str]) -> Burst | None:
+    """onnxruntime-genai with its own loop, greedy, one token per call."""
     try:
         import onnxruntime_genai as genai
 
@@ -202,42 +191,17 @@ def genai_steps(folder: Path, tokens: np.ndarray, notes: dict[str, str]) -> Burs
     return burst
 
 
-def transformer(
-    context: int,
-    weights: kv_transformer.Weights,
-    tokens: np.ndarray,
-    shape: kv_transformer.Shape = kv_transformer.NANOGPT,
-) -> Steps:
-    """A step with a full cache of so many tokens; checked against numpy first."""
-    graph = kv_transformer.kv_step(context, weights, shape)
-    steps = Steps(graph, tokens[: 4 if context < 10_000 else 1])
-    random = np.random.default_rng(0)
-    caches = {}
-    for name, value in steps.sides[0].items():
-        if name.startswith("cache_"):
-            value[...] = random.standard_normal(value.shape, np.float32)
-            caches[name] = value.copy()
-    if context <= 1024:
-        found = steps.run_all(tokens[:1])[0]
-        wanted = kv_transformer.reference_step(int(tokens[0]), 0, caches, weights, shape)
-        error = np.abs(found - wanted).max()
-        if not error < 1e-3:
-            raise SystemExit(f"the transformer differs from its reference by {error:.1e}")
-    return steps
-
-
 def long_stream(model: Model, count: int) -> dict[str, Any]:
-    """Stream tokens, and measure time and memory where the position is a power of ten.
+    """Stream tokens, and measure time and memory at each power of ten.
 
-    The time is measured beside that of a stream of 3,000 tokens, in bursts in turn: what else the
-    machine does meanwhile slows both.
+    Bursts alternate with those of a stream at position 3,000, so that a busy machine slows both.
     """
-    tokens = some_tokens(model.vocab_size)
+    tokens = sample_tokens(model.vocab_size)
     engine, state, young = model.engine, model.engine.zero_state(), model.engine.zero_state()
     ids = list(tokens.reshape(-1, 1))
     engine.prefill(tokens[None, :3000], young, last=True)
-    rows, position, began = [], 0, time.perf_counter()
-    marks = [mark for mark in PARTS if mark < count] + [count]
+    rows, position, start = [], 0, time.perf_counter()
+    marks = [mark for mark in MARKS if mark < count] + [count]
     for mark in marks:
         while position < mark:
             engine.step(ids[position % len(ids)], state)
@@ -245,11 +209,17 @@ def long_stream(model: Model, count: int) -> dict[str, Any]:
         times = least_times(
             {"old": _steps(engine.step, ids, state), "young": _steps(engine.step, ids, young)}, 40
         )
-        rows.append({"position": mark, "us": times["old"], "young_us": times["young"],
-                     "resident_mb": _resident()})  # fmt: skip
+        rows.append(
+            {
+                "position": mark,
+                "us": times["old"],
+                "young_us": times["young"],
+                "resident_mb": resident_mb(),
+            }
+        )
     values = state.read()
     finite = all(np.isfinite(value).all() for value in values.values())
-    return {"rows": rows, "finite": finite, "seconds": time.perf_counter() - began}
+    return {"rows": rows, "finite": finite, "seconds": time.perf_counter() - start}
 
 
 def _steps(step: Callable[..., Any], ids: list[Any], state: Any) -> Burst:
@@ -259,14 +229,6 @@ def _steps(step: Callable[..., Any], ids: list[Any], state: Any) -> Burst:
         return STEPS
 
     return burst
-
-
-def _resident() -> float:
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -280,7 +242,7 @@ def show(figures: dict[str, Any]) -> None:
         f"{limit['arithmetic']:.1f} µs at {limit['GFLOP/s']:.0f} GFLOP/s."
     )
     for name, value in figures["speed_up_of_a_batch"].items():
-        print(f"A batch of {ROWS}, {name}: {value:.2f} times the tokens a second of one stream.")
+        print(f"A batch of {ROWS}, {name}: {value:.2f} times the tokens per second of one stream.")
     if figures["footprint"] is not None:
         print(
             "A fresh process:", ", ".join(f"{k} {v:.0f}" for k, v in figures["footprint"].items())
@@ -296,7 +258,7 @@ def show_long(figures: dict[str, Any]) -> None:
             f"{row['position']:12,} {row['us']:10.1f} {row['us'] / row['young_us']:18.3f} "
             f"{row['resident_mb']:12.1f}"
         )
-    print(f"{figures['seconds']:.0f} s; every number of the state is finite: {figures['finite']}")
+    print(f"{figures['seconds']:.0f} s; the state is finite: {figures['finite']}")
 
 
 if __name__ == "__main__":

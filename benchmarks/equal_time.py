@@ -1,12 +1,12 @@
-"""Ours and the baselines, each trained for as many CPU minutes by the same trainer.
+"""Our model and the baselines, each trained for the same CPU minutes.
 
     python benchmarks/equal_time.py CORPUS [--minutes 8] [--models ours,gru,mingru,gpt,ngram]
         [--set NAME.KEY=VALUE] [--look] [--json FILE]
 
-All have as many trained parameters as the preset ``nano``, to 3 %, and the same streams, optimiser,
-schedule and average of the weights, but for :data:`SETTINGS`. A few steps are timed first, and the
-schedule is as long as the minutes allow. Held-out text is measured once, at the end; ``--look``
-measures the validation text instead, to choose settings by.
+All have as many trained parameters as the preset ``nano``, within 3 %, and the same streams,
+optimiser, schedule and weight average, except for :data:`SETTINGS`. The script times a few steps
+first, and makes the schedule as long as the minutes allow. It evaluates the held-out text once, at
+the end; ``--look`` evaluates the validation text instead, to choose settings by.
 """
 
 from __future__ import annotations
@@ -19,31 +19,30 @@ from typing import Any
 
 import torch
 
-import machine
-from baselines import Baseline, matched_gpt, matched_gru
-from min_gru import matched_min_gru
-from ngram import NGram
+from lib.baselines import Baseline, matched_gpt, matched_gru
+from lib.contenders import BaselineContender, Contender, OwnContender
+from lib.min_gru import matched_min_gru
+from lib.ngram import NGram
+from lib.results import write_results
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer, read_corpus
 from rillet.train.data.streams import Split, split
 from rillet.train.data.token_file import Tokens
-from training import Other, Ours
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "ours": {},
-    # Chosen by --look of 45 s each: rates 5e-3 and 1e-2 for the recurrent ones, 3e-3 and 6e-3 for
-    # the transformer, which gets small batches, that it may take more steps.
+    # Chosen by --look, 45 s each, from rates of 5e-3 and 1e-2 for the recurrent models and of 3e-3
+    # and 6e-3 for the transformer, whose small batches allow it more steps.
     "gru": {"learning_rate": 5e-3},
     "mingru": {"learning_rate": 1e-2},
     "gpt": {"learning_rate": 6e-3, "dropout": 0.0, "batch": 8},
 }
-"""What differs from the preset ``nano``."""
+"""Differences from the preset ``nano``."""
 
 ORDERS = range(3, 9)
-"""Longest runs that are tried for the counts; the validation text chooses."""
-
+"""Orders of n-grams to try; the validation text decides."""
 
 TRIAL = 5
-"""Steps that are timed first; one more before them compiles and allocates."""
+"""Steps timed first, after one more that compiles and allocates."""
 
 
 def main() -> None:
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--models", default="ours,gru,mingru,gpt,ngram")
     parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE")
-    parser.add_argument("--look", action="store_true")
+    parser.add_argument("--look", action="store_true", help="evaluate the validation text")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -68,32 +67,32 @@ def main() -> None:
     }
     figures: dict[str, Any] = {}
     if "ngram" in names:
-        figures["ngram"] = count(texts, base.vocab_size, arguments.look)
+        figures["ngram"] = count_ngrams(texts, base.vocab_size, arguments.look)
     figures |= race(configs, texts, arguments.minutes, arguments.look)
-    for name, found in figures.items():
-        print(name, json.dumps(found), flush=True)
-    if arguments.json and not arguments.look:
-        machine.write(arguments.json, figures)
+    for name, own in figures.items():
+        print(name, json.dumps(own), flush=True)
+    if not arguments.look:
+        write_results(arguments.json, figures)
 
 
 def _settings(changes: list[str]) -> dict[str, dict[str, str]]:
-    """What differs from the preset for each model, as text."""
-    found = {name: {key: str(v) for key, v in own.items()} for name, own in SETTINGS.items()}
+    """The differences from the preset for each model, as text."""
+    settings = {name: {key: str(v) for key, v in own.items()} for name, own in SETTINGS.items()}
     for change in changes:
         name, _, setting = change.partition(".")
         key, _, value = setting.partition("=")
-        found[name][key] = value
-    return found
+        settings[name][key] = value
+    return settings
 
 
 def race(
     configs: dict[str, DualCNNConfig], texts: Split, minutes: float, look: bool
 ) -> dict[str, Any]:
-    """Train models for so many CPU minutes each, and measure them.
+    """Train each model for a number of CPU minutes, and evaluate it.
 
-    They take turns, so that what else the machine does slows all alike.
+    They take turns, so that a busy machine slows all of them alike.
     """
-    trials = {name: _make(name, config, texts) for name, config in configs.items()}
+    trials = {name: _contender(name, config, texts) for name, config in configs.items()}
     each = dict.fromkeys(configs, 0.0)
     for step in range(1 + TRIAL):
         for name, trial in trials.items():
@@ -101,7 +100,7 @@ def race(
             each[name] += seconds / TRIAL if step else 0.0
     steps = {name: max(10, int(minutes * 60 / each[name])) for name in configs}
     contenders = {
-        n: _make(n, config.replace(steps=steps[n]), texts) for n, config in configs.items()
+        n: _contender(n, config.replace(steps=steps[n]), texts) for n, config in configs.items()
     }
     done, used = dict.fromkeys(configs, 0), dict.fromkeys(configs, 0.0)
     while done != steps:
@@ -111,14 +110,14 @@ def race(
         if name == next(iter(configs)) and done[name] % 50 == 0:
             print(f"{done[name]} of {steps[name]} steps of {name}", flush=True)
     assert texts.validation is not None
-    measured = Tokens.of(texts.validation.reshape(-1)) if look else texts.held_out
+    text = Tokens.of(texts.validation.reshape(-1)) if look else texts.held_out
     return {
         name: {
             "parameters": contender.parameters,
             "steps": steps[name],
             "tokens": steps[name] * configs[name].training.batch * configs[name].training.chunk,
             "cpu_minutes": used[name] / 60,
-            ("validation" if look else "held_out"): contender.losses(measured),
+            ("validation" if look else "held_out"): contender.losses(text),
             "settings": {
                 "learning_rate": configs[name].training.learning_rate,
                 "batch": configs[name].training.batch,
@@ -131,35 +130,36 @@ def race(
     }
 
 
-def _timed(contender: Ours | Other, step: int) -> float:
-    """Do a step; returns its CPU seconds."""
-    began = time.process_time()
+def _timed(contender: Contender, step: int) -> float:
+    """Take a step; returns its CPU seconds."""
+    start = time.process_time()
     contender.step(step)
-    return time.process_time() - began
+    return time.process_time() - start
 
 
-def _make(name: str, config: DualCNNConfig, texts: Split) -> Ours | Other:
-    torch.manual_seed(config.seed)  # of the first weights
+def _contender(name: str, config: DualCNNConfig, texts: Split) -> Contender:
+    torch.manual_seed(config.seed)  # for the initial weights
     if name == "ours":
-        return Ours(config, texts)
+        return OwnContender(config, texts)
     size = DualCNN(PRESETS["nano"].replace(vocab_size=config.vocab_size)).parameter_count()
-    return Other(_baseline(name, size, config), config, texts)
+    return BaselineContender(_baseline(name, size, config), config, texts)
 
 
 def _baseline(name: str, size: int, config: DualCNNConfig) -> Baseline:
     if name == "gpt":
         return matched_gpt(size, config.vocab_size, config.training.chunk, config.dropout)
-    make = matched_gru if name == "gru" else matched_min_gru
-    return make(size, config.vocab_size, config.dropout)
+    if name == "gru":
+        return matched_gru(size, config.vocab_size, config.dropout)
+    return matched_min_gru(size, config.vocab_size, config.dropout)
 
 
-def count(texts: Split, vocab: int, look: bool) -> dict[str, Any]:
-    """Count runs of the trained text; the order is the validation text's choice."""
+def count_ngrams(texts: Split, vocab: int, look: bool) -> dict[str, Any]:
+    """Count n-grams of the training text; the validation text decides the order."""
     trained = texts.trained.windows(torch.zeros(1, dtype=torch.long), len(texts.trained))
     tokens = trained[0].numpy()
     assert texts.validation is not None
     pieces = [piece.numpy() for piece in texts.validation]
-    began = time.process_time()
+    start = time.process_time()
     tried = {}
     for order in ORDERS:
         model = NGram(tokens, vocab, order)
@@ -171,7 +171,7 @@ def count(texts: Split, vocab: int, look: bool) -> dict[str, Any]:
         "bytes": model.bytes,
         "order": order,
         "tried": tried,
-        "cpu_minutes": (time.process_time() - began) / 60,
+        "cpu_minutes": (time.process_time() - start) / 60,
     }
     if look:
         return figures

@@ -1,59 +1,79 @@
-"""Forms of the decoding step that were compared: the whole step, with one part written otherwise.
+"""The whole decode step with one part written in another form, timed against the exported one.
 
     python benchmarks/forms.py [--json FILE] [--bursts 100] [--preset nano]
 
-As in :mod:`graphs`: one thread, two swapped bindings, the greedy choice included, interleaved
-short bursts in one run, the least of each. Beside each stands its largest difference from
-PyTorch. :mod:`parts` times the parts alone.
+One thread, two swapped bindings, the greedy choice included; all forms take turns in short bursts,
+and each figure is the fastest burst in CPU time of the thread. Each row also shows the largest
+difference of a logit from PyTorch. ``parts.py`` times the parts alone.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
-from unittest import mock
 
-import numpy as np
 import torch
+from torch import Tensor, nn
 
-import machine
-from form_modules import Filters, Memory, Recurrence, ScatterAdd, SeparateContexts, parts_width
-from graphs import STEPS, make_model, some_tokens
-from plain_export import export_step
-from rillet.export.graphs import decode_memory
-from rillet.export.graphs.decode_graph import DecodeStep
+from lib.bursts import Burst, least_times
+from lib.plain_export import export_step
+from lib.results import write_results
+from lib.samples import fresh_model, sample_tokens
+from lib.step_variants import (
+    FilterVariant,
+    MemoryVariant,
+    ReservoirVariant,
+    ScatterAdd,
+    SeparateContexts,
+    parts_width,
+)
+from lib.stepping import Steps
+from lib.torch_check import torch_difference
+from rillet.export.graphs.decode_memory import WeightsByToken
+from rillet.export.graphs.decode_step import DecodeStep
 from rillet.train import DualCNN
 from rillet.train.config.presets import PRESETS
-from stepping import Burst, Steps, least_times
+
+STEPS = 32
+"""Tokens per burst."""
 
 VOCABULARIES = (65, 256, 2048)
+"""Vocabulary sizes at which to read the memory."""
 
 
 class Forms:
-    """Collects forms of one model's step, each with its largest difference from PyTorch."""
+    """Bursts of the step's forms, with their nodes and largest differences from PyTorch."""
 
     def __init__(self) -> None:
         self.bursts: dict[str, Burst] = {}
-        self.errors: dict[str, float] = {}
+        self.differences: dict[str, float] = {}
         self.nodes: dict[str, int] = {}
 
-    def add(self, name: str, model: DualCNN, shared: bool = True, **parts: object) -> None:
-        """Add the step of a model, with some of its parts replaced.
+    def add(
+        self,
+        name: str,
+        model: DualCNN,
+        parts: Mapping[str, nn.Module] | None = None,
+        past: Mapping[str, Tensor | tuple[Tensor, ...]] | None = None,
+        shared: bool = True,
+    ) -> None:
+        """Add the step of a model with some of its parts replaced.
 
         Args:
-            name: The row's name.
+            name: The name of the row.
             model: The model.
+            parts: Replacements, by the path of the submodule in :class:`.DecodeStep`.
+            past: State tensors that differ from the model's, by name.
             shared: Whether past and present of the memory share a buffer.
-            **parts: Modules by the name of the step's attribute; ``past`` replaces tensors.
         """
-        past = model.zero_state(3) | parts.pop("past", {})  # type: ignore[operator]
         step = DecodeStep(model)
-        for attribute, part in parts.items():
-            owner, _, inner = attribute.rpartition("__")
-            setattr(getattr(step, owner) if owner else step, inner, part)
-        graph = export_step(step.eval(), past)
-        tokens = some_tokens(model.config.vocab_size)
-        self.errors[name] = _error(Steps(graph, tokens[:STEPS], shared=shared), model, tokens)
+        for path, part in (parts or {}).items():
+            step.set_submodule(path, part)
+        graph = export_step(step.eval(), {**model.zero_state(3), **(past or {})})
+        tokens = sample_tokens(model.config.vocab_size)
+        checked = Steps(graph, tokens[:STEPS], shared=shared)
+        self.differences[name] = torch_difference(checked, model, tokens[:200])
         burst = Steps(graph, tokens[:STEPS], shared=shared)
         burst.run_all(tokens[: model.config.memory])
         self.bursts[name], self.nodes[name] = burst, len(graph.graph.node)
@@ -66,39 +86,55 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, default="nano")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    forms = collect(make_model(PRESETS[arguments.preset]))
+    forms = collect(fresh_model(PRESETS[arguments.preset]))
     times = least_times(forms.bursts, arguments.bursts)
     base = next(iter(times.values()))
     print(f"{'':56} {'µs':>7} {'more':>7} {'nodes':>6} {'difference':>11}")
     for name, value in times.items():
         print(
             f"{name:56} {value:7.1f} {value - base:+7.1f} {forms.nodes[name]:6} "
-            f"{forms.errors[name]:11.1e}"
+            f"{forms.differences[name]:11.1e}"
         )
-    figures = {"microseconds": times, "difference": forms.errors, "nodes": forms.nodes}
-    machine.write(arguments.json, figures)
+    figures = {"microseconds": times, "difference": forms.differences, "nodes": forms.nodes}
+    write_results(arguments.json, figures)
 
 
 def collect(model: DualCNN) -> Forms:
-    """Every form."""
+    """Build every form."""
     forms, config = Forms(), model.config
     forms.add("the step as exported", model)
     forms.add("the same once more", model)
     for form in ("sum", "conv"):
-        forms.add(f"filters: {form}", model, readout_cnn=Filters(model.readout_cnn, form))
+        assert model.readout_cnn is not None
+        filters = FilterVariant(model.readout_cnn, form)
+        forms.add(f"filters: {form}", model, {"readout_cnn": filters})
     contexts = torch.zeros(3, config.wave_kernel - 1, config.width)
     forms.add(
-        "wave_context: a tensor for each block", model,
-        wave_cnn=SeparateContexts(model.wave_cnn),
+        "wave_context: a tensor for each block",
+        model,
+        {"wave_cnn": SeparateContexts(model.wave_cnn)},
         past={"wave_context": tuple(contexts.clone() for _ in range(config.wave_blocks))},
-    )  # fmt: skip
-    blocks = make_model(config.replace(reservoir_structure="blocks"))
+    )
+    blocks = fresh_model(config.replace(reservoir_structure="blocks"))
     for form in ("matmul", "conv"):
-        forms.add(f"reservoir: 8 blocks, {form}", blocks, reservoir=Recurrence(blocks, form))
-    forms.add("reservoir: no product", model, reservoir=Recurrence(model, "none"))
+        reservoir = ReservoirVariant(blocks, form)
+        forms.add(f"reservoir: 8 blocks, {form}", blocks, {"reservoir": reservoir})
+    forms.add("reservoir: no product", model, {"reservoir": ReservoirVariant(model, "none")})
     forms.add("memory: scattered into a second buffer", model, shared=False)
-    forms.add("memory: shifted", model, memory=Memory(model, "shift"))
-    forms.add("keys: differences of single rows", model, memory__side_by_side=1)
+    forms.add("memory: shifted", model, {"memory": MemoryVariant(model, "shift")})
+    _add_keys(forms, model)
+    for size in VOCABULARIES:
+        _add_reads(forms, model, size)
+    return forms
+
+
+def _add_keys(forms: Forms, model: DualCNN) -> None:
+    """Add other ways to store the memory's keys."""
+    single = DecodeStep(model).memory
+    assert single is not None
+    single.side_by_side = 1
+    forms.add("keys: differences of single rows", model, {"memory": single})
+    config = model.config
     shapes = {
         "transposed": (config.keys, config.memory),
         "parts": (config.memory, parts_width(config.keys)),
@@ -107,25 +143,20 @@ def collect(model: DualCNN) -> Forms:
     }
     for form, shape in shapes.items():
         past = {"memory_keys": torch.zeros(3, *shape)}
-        forms.add(f"keys: {form}", model, memory=Memory(model, form), past=past)
-    for size in VOCABULARIES:
-        other = model if size == config.vocab_size else make_model(config.replace(vocab_size=size))
-        reads = {"scatter with addition": ScatterAdd(size)}
-        for name, widest in (("one-hot", size), ("two digits", 0)):
-            with mock.patch.object(decode_memory, "_WIDEST", widest):
-                reads[name] = decode_memory._Followed(size)
-        for name, read in reads.items():
-            forms.add(f"read, V = {size:,}: {name}", other, memory__followed=read)
-    return forms
+        forms.add(f"keys: {form}", model, {"memory": MemoryVariant(model, form)}, past)
 
 
-@torch.no_grad()
-def _error(steps: Steps, model: DualCNN, tokens: np.ndarray) -> float:
-    state, wanted = model.zero_state(), []
-    for token in torch.from_numpy(tokens[:200]):
-        logits, state = model(token.view(1, 1), state)
-        wanted.append(logits[0, 0].numpy())
-    return float(np.abs(steps.run_all(tokens[:200]) - np.stack(wanted)).max())
+def _add_reads(forms: Forms, model: DualCNN, size: int) -> None:
+    """Add ways to read the memory of a vocabulary."""
+    if size != model.config.vocab_size:
+        model = fresh_model(model.config.replace(vocab_size=size))
+    reads: dict[str, nn.Module] = {
+        "scatter with addition": ScatterAdd(size),
+        "one-hot": WeightsByToken(size, largest_one_hot=size),
+        "two digits": WeightsByToken(size, largest_one_hot=0),
+    }
+    for name, read in reads.items():
+        forms.add(f"read, V = {size:,}: {name}", model, {"memory.followed": read})
 
 
 if __name__ == "__main__":

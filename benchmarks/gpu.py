@@ -1,14 +1,14 @@
-"""A decoding step on a GPU: every engine and PyTorch, in one run, beside what bounds them.
+"""A decode step on a GPU: every engine and PyTorch in one run, beside their lower bounds.
 
     python benchmarks/gpu.py models/shakespeare-nano models/checkpoints/shakespeare-nano --json F
 
-Each row is a step with everything that belongs to it: tokens to the device, logits back. Engines
-take turns, so that a clock that changes meets all of them. Two bounds stand beside: what launching
-a captured graph of one kernel takes, which bounds small batches, and what moving a step's bytes
-takes at the measured bandwidth, which bounds large ones.
+Each row is a complete step: tokens to the device, logits back. Engines take turns, so that a
+changing clock rate affects all of them. Two lower bounds are measured too: the launch of a captured
+graph of one kernel, which limits small batches, and the transfer of a step's bytes at the measured
+bandwidth, which limits large ones.
 
-Engines that cannot run are listed with their reason. ``--device cpu`` tries the script without a
-GPU; its figures say nothing of one.
+Engines that cannot run are listed with the reason. ``--device cpu`` tries the script without a GPU;
+its figures say nothing about one.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import machine
-from gpu_limits import limits
+from lib.gpu_limits import measure_limits
+from lib.results import write_results
 from rillet.runtime import Bundle, RilletError
 from rillet.runtime.engines.base import Engine
 from rillet.runtime.engines.cuda.driver import driver_obstacle, find_gpu
@@ -37,27 +38,29 @@ from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
 from rillet.train import DualCNN, load_checkpoint
 
 Step = Callable[[], object]
-"""Takes one step of a batch, and waits for its logits in the host's memory."""
+"""Takes one step of a batch, and waits for its logits in host memory."""
 
 Maker = Callable[[int], Step]
-"""Makes the step of a batch of a size."""
+"""Makes the step of a batch, from its size."""
+
+Row = dict[str, Any]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--batch", default="1,8,64,512", help="Batch sizes, commas between.")
-    parser.add_argument("--steps", type=int, default=300, help="Steps of each burst.")
-    parser.add_argument("--bursts", type=int, default=5, help="Bursts of each engine, in turn.")
+    parser.add_argument("--batch", default="1,8,64,512", help="comma-separated batch sizes")
+    parser.add_argument("--steps", type=int, default=300, help="steps per burst")
+    parser.add_argument("--bursts", type=int, default=5, help="bursts of each engine")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
-    parser.add_argument("--json", type=Path, help="Write the figures here too.")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and (obstacle := driver_obstacle()) is not None:
         parser.exit(1, f"{obstacle}; these figures need an NVIDIA GPU\n")
     batches = [int(size) for size in arguments.batch.split(",")]
     model = load_checkpoint(arguments.checkpoint).model.eval()
-    with tempfile.TemporaryDirectory() as folder:  # engines are built here, not beside the bundle
+    with tempfile.TemporaryDirectory() as folder:  # keeps built engines away from the bundle
         copy = Path(folder) / arguments.bundle.name
         shutil.copytree(arguments.bundle, copy)
         bundle = Bundle.open(copy)
@@ -65,7 +68,7 @@ def main() -> None:
             bundle, model, arguments.device, batches, arguments.steps, arguments.bursts
         )
     show(figures)
-    machine.write(arguments.json, figures)
+    write_results(arguments.json, figures)
 
 
 def measure(
@@ -73,7 +76,7 @@ def measure(
 ) -> dict[str, Any]:
     """Time every engine at every batch size."""
     makers = _makers(bundle, model, device, tuple(batches))
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     for batch in batches:
         ready: dict[str, Step] = {}
         for name, make in makers.items():
@@ -82,29 +85,38 @@ def measure(
                 for _ in range(20):
                     step()
                 ready[name] = step
-            except Exception as error:  # an engine that is missing must not end the run
-                why = str(error) if isinstance(error, RilletError) else repr(error)
-                rows.append({"engine": name, "batch": batch, "reason": why})
-        taken: dict[str, list[float]] = {name: [] for name in ready}
+            except Exception as error:  # an engine that cannot run must not stop the others
+                reason = str(error) if isinstance(error, RilletError) else repr(error)
+                rows.append({"engine": name, "batch": batch, "reason": reason})
+        seconds: dict[str, list[float]] = {name: [] for name in ready}
         for _ in range(bursts):
             for name, step in ready.items():
-                taken[name] += _burst(step, steps)
-        for name, times in taken.items():
+                seconds[name] += _burst(step, steps)
+        for name, times in seconds.items():
             p50, p99 = (float(np.percentile(times, rank)) for rank in (50, 99))
             rows.append(
-                {"engine": name, "batch": batch, "p50_us": p50 * 1e6, "p99_us": p99 * 1e6,
-                 "tokens_per_s": batch / p50}
-            )  # fmt: skip
-    found: dict[str, Any] = {"bundle": bundle.path.name, "device": _device(device), "rows": rows}
-    found["limits"] = limits(bundle, device, batches)
-    found["ratios"] = _ratios(rows, found["limits"]["memory_us"])
-    return found
+                {
+                    "engine": name,
+                    "batch": batch,
+                    "p50_us": p50 * 1e6,
+                    "p99_us": p99 * 1e6,
+                    "tokens_per_s": batch / p50,
+                }
+            )
+    limits = measure_limits(bundle, device, batches)
+    return {
+        "bundle": bundle.path.name,
+        "device": _describe_device(device),
+        "rows": rows,
+        "limits": limits,
+        "ratios": _ratios(rows, limits["memory_us"]),
+    }
 
 
 def _makers(
     bundle: Bundle, model: DualCNN, device: str, batches: tuple[int, ...]
 ) -> dict[str, Maker]:
-    """How to make each engine's step; an engine is opened once, when it is first asked for."""
+    """The makers of each engine's step; an engine is opened once, at its first use."""
     if device == "cpu":
         return {
             "host engine": _engine(bundle, lambda: OnnxEngine(bundle)),
@@ -119,9 +131,7 @@ def _makers(
         "TensorRT provider": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "tensorrt")),
     }
     for library in LIBRARIES:
-        makers[f"{library}, graphs"] = _engine(
-            bundle, lambda n=library: _native(bundle, n, batches)
-        )
+        makers[f"{library}, graphs"] = _engine(bundle, partial(_native, bundle, library, batches))
     makers["PyTorch eager"] = lambda batch: _eager(model, device, batch)
     makers["PyTorch compiled, graphs"] = lambda batch: _compiled(model, batch)
     return makers
@@ -133,8 +143,8 @@ def _native(bundle: Bundle, library: str, batches: tuple[int, ...]) -> TensorrtE
     return TensorrtEngine(bundle, library)
 
 
-def _engine(bundle: Bundle, open_engine: Callable[[], Engine[Any]]) -> Maker:
-    opened: list[Engine[Any]] = []
+def _engine(bundle: Bundle, open_engine: Callable[[], Engine]) -> Maker:
+    opened: list[Engine] = []
 
     def make(batch: int) -> Step:
         if not opened:
@@ -149,19 +159,20 @@ def _engine(bundle: Bundle, open_engine: Callable[[], Engine[Any]]) -> Maker:
 
 def _eager(model: DualCNN, device: str, batch: int) -> Step:
     model.to(device)
-    held = {"state": model.zero_state(batch)}
+    state = model.zero_state(batch)
     tokens = torch.arange(batch)[:, None] % model.config.vocab_size
 
     def step() -> object:
+        nonlocal state
         with torch.inference_mode():
-            logits, held["state"] = model(tokens.to(device), held["state"])
+            logits, state = model(tokens.to(device), state)
             return logits.cpu()
 
     return step
 
 
 def _compiled(model: DualCNN, batch: int) -> Step:
-    """Compiled, and captured with state that is updated in place: as fast as PyTorch goes."""
+    """A compiled and captured step that updates its state in place: the fastest PyTorch."""
     model.to("cuda")
     state = model.zero_state(batch)
     host = (torch.arange(batch)[:, None] % model.config.vocab_size).pin_memory()
@@ -169,6 +180,7 @@ def _compiled(model: DualCNN, batch: int) -> Step:
     compiled = torch.compile(model, dynamic=False)
 
     def advance() -> torch.Tensor:
+        logits: torch.Tensor
         logits, after = compiled(tokens, state)
         for name, value in after.items():
             state[name].copy_(value)
@@ -185,7 +197,7 @@ def _compiled(model: DualCNN, batch: int) -> Step:
         with torch.cuda.graph(graph):
             logits = advance()
 
-    def step() -> object:
+    def step() -> torch.Tensor:
         tokens.copy_(host, non_blocking=True)
         graph.replay()
         return logits.cpu()
@@ -197,25 +209,25 @@ def _burst(step: Step, steps: int) -> list[float]:
     """Seconds of each step."""
     times = []
     for _ in range(steps):
-        began = time.perf_counter()
+        start = time.perf_counter()
         step()
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start)
     return times
 
 
-def _ratios(rows: list[dict[str, Any]], memory: dict[int, float]) -> dict[str, float]:
-    """What the targets speak of: times PyTorch eager, and times the memory's bound."""
+def _ratios(rows: list[Row], memory: dict[int, float]) -> dict[str, float]:
+    """The speed-up over PyTorch eager, and the multiple of the memory bound, of each row."""
     times = {(row["engine"], row["batch"]): row["p50_us"] for row in rows if "p50_us" in row}
-    found = {}
-    for (name, batch), taken in times.items():
+    ratios = {}
+    for (name, batch), p50 in times.items():
         eager = times.get(("PyTorch eager", batch))
         if eager is not None and not name.startswith("PyTorch"):
-            found[f"PyTorch eager / {name}, batch {batch}"] = eager / taken
-        found[f"{name} / memory limit, batch {batch}"] = taken / memory[batch]
-    return found
+            ratios[f"PyTorch eager / {name}, batch {batch}"] = eager / p50
+        ratios[f"{name} / memory limit, batch {batch}"] = p50 / memory[batch]
+    return ratios
 
 
-def _device(device: str) -> str:
+def _describe_device(device: str) -> str:
     if device == "cpu":
         return "cpu"
     gpu = find_gpu()
@@ -237,7 +249,7 @@ def show(figures: dict[str, Any]) -> None:
     memory = ", ".join(f"{batch}: {us:.2f}" for batch, us in bounds["memory_us"].items())
     print(f"\nbandwidth {bounds['bandwidth_gb_per_s']:.0f} GB/s; memory limit, us: {memory}")
     if bounds["launch_us"] is not None:
-        print(f"launching and waiting for a graph of one kernel: {bounds['launch_us']:.1f} us")
+        print(f"launch of a graph of one kernel, and wait for it: {bounds['launch_us']:.1f} us")
     for name, ratio in figures["ratios"].items():
         if name.startswith("PyTorch eager /"):
             print(f"{name}: {ratio:.2f}")

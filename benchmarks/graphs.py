@@ -1,42 +1,46 @@
-"""What each graph costs a token, beside what one would use instead.
+"""The time per token of each graph, beside the alternatives.
 
     python benchmarks/graphs.py [--json FILE] [--bursts 40] [--preset nano] [--checkpoint RUN]
 
-One thread, two swapped bindings, the greedy choice included but where a row names a sampler.
-A preset's model has fresh weights: the time does not depend on them. Everything takes turns in
-short bursts in one run, and the least of each, in the thread's own time, is the figure: compare
+One thread, two swapped bindings; the greedy choice is included unless a row names a sampler. A
+preset's model has fresh weights, since the time does not depend on them. All contenders take turns
+in short bursts in one run, and each figure is the fastest burst in CPU time of the thread: compare
 ratios.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
-from torch import Tensor
 
-import machine
-from baselines import matched_gru
-from generating import Generation, check_same_tokens, host_sampler
-from plain_export import export_recurrent, plain_graph
+from lib.arrays import TokenArray
+from lib.baselines import matched_gru
+from lib.bursts import Burst, least_times, torch_burst
+from lib.generation import InGraphGeneration, check_same_tokens, host_generation
+from lib.plain_export import export_recurrent, plain_graph
+from lib.results import write_results
+from lib.samples import fresh_model, sample_tokens
+from lib.stepping import Steps
+from lib.torch_check import Forward, check_against_torch
 from rillet.export.graphs.build import decode_graph, prefill_graph
-from rillet.export.graphs.decode_graph import DecodeStep
-from rillet.export.graphs.generate_graph import generate_graph
-from rillet.export.graphs.scatter_read import scatter_read
+from rillet.export.graphs.decode_step import DecodeStep
+from rillet.export.graphs.generate import generate_graph
+from rillet.export.graphs.scatter_read import read_by_scatter
 from rillet.runtime import SamplingParams
-from rillet.train import DualCNN, DualCNNConfig, builtin_corpus, load_checkpoint
+from rillet.train import DualCNN, load_checkpoint
 from rillet.train.config.presets import PRESETS
-from stepping import Burst, Steps, least_times
 
 CAPACITIES = (0, 256, 1024, 4096)
+"""Memories to measure beside the model's own."""
+
 STEPS, TORCH_STEPS = 32, 2
-"""Tokens in a burst: some milliseconds, less than other work is given a core for at a time."""
-TOLERANCE = 1e-3
+"""Tokens per burst: a few milliseconds, less than the scheduler gives another program."""
+
 SAMPLING = {
     "greedy": SamplingParams(temperature=0),
     "temperature 0.8": SamplingParams(temperature=0.8, seed=7),
@@ -47,7 +51,7 @@ SAMPLING = {
     ),
 }
 GENERATED = 32
-"""Tokens that one call of the generating graph draws."""
+"""Tokens per call of the generating graph."""
 
 
 def main() -> None:
@@ -60,194 +64,147 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.checkpoint is None:
-        model = make_model(PRESETS[arguments.preset])
+        model = fresh_model(PRESETS[arguments.preset])
     else:
         model = load_checkpoint(arguments.checkpoint).model.eval()
     figures = measure(model, arguments.bursts, not arguments.no_compile)
     show(figures)
-    machine.write(arguments.json, figures)
+    write_results(arguments.json, figures)
 
 
 def measure(
     model: DualCNN, bursts: int, compiled: bool, capacities: Sequence[int] = CAPACITIES
 ) -> dict[str, Any]:
-    """Time everything in turn.
+    """Time all rows in turn.
 
     Args:
         model: The model.
         bursts: Bursts of each row.
-        compiled: Whether to compile PyTorch's step.
+        compiled: Whether to include ``torch.compile``.
         capacities: Memories to measure beside the model's own.
 
     Returns:
-        ``microseconds`` by row, ``ratios`` by what is compared, and ``notes``.
+        ``microseconds`` and ``notes`` by row, and ``ratios`` by comparison.
     """
-    tokens = some_tokens(model.config.vocab_size)
+    tokens = sample_tokens(model.config.vocab_size)
     decode = decode_graph(model)
     rows: dict[str, Burst] = {}
     notes: dict[str, str] = {}
     capacity = model.config.memory
     for size in sorted({capacity, *(capacities if capacity else ())}):
-        # Fresh models: a trained one has a memory of one size.
-        other = model if size == capacity else make_model(model.config.replace(memory=size))
+        # A trained model has a memory of one size; the others are fresh.
+        other = model if size == capacity else fresh_model(model.config.replace(memory=size))
         if size in (0, capacity):
-            add_plain(rows, notes, other, tokens)
+            name = f"plain export, memory {size:,}"
+            _add_checked(rows, notes, name, other, plain_graph(other), tokens)
         graph = decode if size == capacity else decode_graph(other)
-        add_step(rows, notes, other, graph, tokens)
+        _add_checked(rows, notes, f"decode.onnx, memory {size:,}", other, graph, tokens)
     if capacity:
-        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", scatter_read(decode)
-        check(Steps(fast, tokens[:STEPS]), model, tokens, name)
-        rows[name], notes[name] = steps(fast, tokens, model), f"{len(fast.graph.node)} nodes"
+        name, fast = f"decode.onnx --onnxruntime-only, memory {capacity:,}", read_by_scatter(decode)
+        _add_checked(rows, notes, name, model, fast, tokens)
     for last in (False, True):
         graph = prefill_graph(model, last_logits=last)
         for length in (512, 256):
             name = f"prefill.onnx, T = {length}" + (", last logits" if last else "")
-            rows[name] = steps(graph, tokens, model, length, last)
-    add_generation(rows, model, decode, tokens)
+            rows[name] = _warm_steps(graph, tokens, model, length, last)
+    _add_generation(rows, model, decode, tokens)
     rows["PyTorch eager"] = _torch_burst(model, model, tokens)
     if compiled:
-        add_compiled(rows, notes, model, tokens)
+        _add_compiled(rows, notes, model, tokens)
     gru = matched_gru(model.parameter_count(), model.config.vocab_size).eval()
     gru_step = Steps(export_recurrent(gru), tokens[:STEPS])
-    check(gru_step, gru, tokens, "the GRU")
+    check_against_torch("the GRU", gru_step, gru, tokens)
     rows["GRU of equal parameters, onnxruntime"] = gru_step
     notes["GRU of equal parameters, onnxruntime"] = (
         f"{gru.parameter_count():,} trained, ours {model.parameter_count():,}"
     )
     times = least_times(rows, bursts)
-    ratios = compare(times, capacity)
+    ratios = _compare(times, capacity)
     return {"microseconds": times, "ratios": ratios, "notes": notes, "bursts": bursts}
 
 
-def make_model(config: DualCNNConfig) -> DualCNN:
-    """A model whose weights are fresh, and its fixed parts fitted to a text."""
-    model = DualCNN(config)
-    return model.fit(torch.from_numpy(some_tokens(model.config.vocab_size))).eval()
-
-
-def some_tokens(vocab_size: int) -> np.ndarray:
-    """Numbers with the order of a text, whatever the vocabulary."""
-    text = np.frombuffer(builtin_corpus()[:100_000].encode(), np.uint8)
-    return text.astype(np.int64) % vocab_size
-
-
-def steps(
+def _warm_steps(
     graph: onnx.ModelProto,
-    tokens: np.ndarray,
+    tokens: TokenArray,
     model: DualCNN,
     length: int = 1,
     last: bool = False,
-    **options: Any,
 ) -> Steps:
-    """A burst over a memory that is full, as it is after a while."""
-    burst = Steps(graph, tokens[: STEPS if length == 1 else length], length, last=last, **options)
+    """A burst over a full memory."""
+    burst = Steps(graph, tokens[: STEPS if length == 1 else length], length, last=last)
     calls = -(-model.config.memory // length)
     burst.run_all(tokens[: calls * length] if calls else tokens[:length])
     return burst
 
 
-def add_plain(
-    rows: dict[str, Burst], notes: dict[str, str], model: DualCNN, tokens: np.ndarray
-) -> None:
-    name, graph = f"plain export, memory {model.config.memory:,}", plain_graph(model)
-    check(Steps(graph, tokens[:STEPS]), model, tokens, name)
-    rows[name], notes[name] = steps(graph, tokens, model), f"{len(graph.graph.node)} nodes"
-
-
-def add_step(
+def _add_checked(
     rows: dict[str, Burst],
     notes: dict[str, str],
+    name: str,
     model: DualCNN,
     graph: onnx.ModelProto,
-    tokens: np.ndarray,
+    tokens: TokenArray,
 ) -> None:
-    name = f"decode.onnx, memory {model.config.memory:,}"
-    check(Steps(graph, tokens[:STEPS]), model, tokens, name)
-    rows[name], notes[name] = steps(graph, tokens, model), f"{len(graph.graph.node)} nodes"
+    """Add a row for a step graph that computes what PyTorch computes."""
+    check_against_torch(name, Steps(graph, tokens[:STEPS]), model, tokens)
+    rows[name], notes[name] = _warm_steps(graph, tokens, model), f"{len(graph.graph.node)} nodes"
 
 
-def check(
-    found: Steps,
-    forward: Callable[[Tensor, Any], tuple[Tensor, Any]],
-    tokens: np.ndarray,
-    name: str,
+def _add_generation(
+    rows: dict[str, Burst], model: DualCNN, decode: onnx.ModelProto, tokens: TokenArray
 ) -> None:
-    """A graph must compute what PyTorch computes, or its time says nothing."""
-    state = forward.zero_state() if isinstance(forward, DualCNN) else None
-    wanted = []
-    with torch.no_grad():
-        for token in torch.from_numpy(tokens[:64]):
-            logits, state = forward(token.view(1, 1), state)
-            wanted.append(logits[0, 0].numpy())
-    error = np.abs(found.run_all(tokens[:64]) - np.stack(wanted)).max()
-    if not error <= TOLERANCE:
-        raise SystemExit(f"{name} differs from PyTorch by {error:.1e}")
-
-
-def add_generation(
-    rows: dict[str, Burst], model: DualCNN, decode: onnx.ModelProto, tokens: np.ndarray
-) -> None:
-    """K tokens for one call, and the same tokens by stepping and the host's sampler."""
-    graph = generate_graph(scatter_read(decode))
+    """Add rows for K tokens per call, and for the same tokens drawn by the host's sampler."""
+    graph = generate_graph(read_by_scatter(decode))
     for name, params in SAMPLING.items():
-        check_same_tokens(graph, decode, params, tokens[0], GENERATED)
-        inside = Generation(graph, params, GENERATED, calls=STEPS // GENERATED)
+        check_same_tokens(graph, decode, params, int(tokens[0]), GENERATED)
+        inside = InGraphGeneration(graph, params, GENERATED, calls=STEPS // GENERATED)
         for _ in range(-(-model.config.memory // STEPS)):
             inside()  # fills the memory
         rows[f"generate.onnx, {name}"] = inside
-        stepped = steps(decode, tokens, model)
-        rows[f"decode.onnx and the host's sampler, {name}"] = host_sampler(stepped, params, STEPS)
+        stepped = _warm_steps(decode, tokens, model)
+        host = host_generation(stepped, params, STEPS)
+        rows[f"decode.onnx and the host's sampler, {name}"] = host
 
 
-def add_compiled(
-    rows: dict[str, Burst], notes: dict[str, str], model: DualCNN, tokens: np.ndarray
+def _add_compiled(
+    rows: dict[str, Burst], notes: dict[str, str], model: DualCNN, tokens: TokenArray
 ) -> None:
-    """PyTorch's step compiled, and the form for decoding compiled as well."""
+    """Add rows for ``torch.compile`` of the model's step and of its decode form."""
     one, plain = torch.ones(1), torch.compile(model, dynamic=False)
     step = torch.compile(DecodeStep(model).eval(), dynamic=False)
-    forms: dict[str, Callable[[Tensor, Any], Any]] = {
+    forms: dict[str, Forward] = {
         "torch.compile": plain,
         "torch.compile of decode.onnx's form": lambda token, state: step(token, one, state),
     }
     for name, form in forms.items():
         try:
             rows[name] = _torch_burst(model, form, tokens)
-        except Exception as error:  # no C compiler, most likely; its exceptions are many
+        except Exception as error:  # most likely there is no C compiler; its exceptions vary
             notes[name] = f"failed: {str(error).strip().splitlines()[0]}"
 
 
-def _torch_burst(model: DualCNN, run: Callable[[Tensor, Any], Any], tokens: np.ndarray) -> Burst:
-    inputs = torch.from_numpy(tokens[:TORCH_STEPS]).view(-1, 1, 1)
-    state = model.zero_state()
-
-    def burst() -> int:
-        nonlocal state
-        with torch.inference_mode():
-            for token in inputs:
-                logits, state = run(token, state)
-                logits.argmax()
-        return len(inputs)
-
-    burst()
+def _torch_burst(model: DualCNN, step: Forward, tokens: TokenArray) -> Burst:
+    burst = torch_burst(step, model.zero_state(), torch.from_numpy(tokens[:TORCH_STEPS]))
+    burst()  # compiles
     return burst
 
 
-def compare(times: dict[str, float], capacity: int) -> dict[str, float]:
-    """The ratios that the figures are there for."""
+def _compare(times: dict[str, float], capacity: int) -> dict[str, float]:
+    """The ratios of interest."""
     step, bare = times[f"decode.onnx, memory {capacity:,}"], times.get("decode.onnx, memory 0")
-    found = {}
+    ratios = {}
     for name, value in times.items():
         kind, _, label = name.partition(", ")
         if kind == "plain export":
-            found[f"decode.onnx / {name}"] = times[f"decode.onnx, {label}"] / value
+            ratios[f"decode.onnx / {name}"] = times[f"decode.onnx, {label}"] / value
         elif kind == "prefill.onnx":
-            found[f"{name} / decode.onnx"] = value / step
+            ratios[f"{name} / decode.onnx"] = value / step
         elif kind == "generate.onnx":
             stepped = f"decode.onnx and the host's sampler, {label}"
-            found[f"{name} / stepping"] = value / times[stepped]
+            ratios[f"{name} / stepping"] = value / times[stepped]
         elif label.startswith("memory") and bare is not None and value != bare:
-            found[f"{name} / memory 0"] = value / bare
-    return found
+            ratios[f"{name} / memory 0"] = value / bare
+    return ratios
 
 
 def show(figures: dict[str, Any]) -> None:

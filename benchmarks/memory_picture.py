@@ -1,10 +1,10 @@
-"""The picture of docs/memory.md: what the memory finds, and what it is worth.
+"""Draw the picture of docs/memory.md: what the memory finds, and what it is worth.
 
     python benchmarks/memory_picture.py RUN CORPUS --out docs/images/memory.png
 
-Reads a piece of the corpus's held-out end with a trained model. Above: the past, shaded by
-the weight that the memory gives each place at one step. Below: the loss along the stream with
-the memory and without, a running mean.
+Reads part of the corpus's held-out end with a trained model. The upper plot shows the past, shaded
+by the weight that the memory gives each entry at one step; the lower plot shows the loss along the
+stream with the memory and without, as a running mean.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
-from rillet.train import load_checkpoint
+from rillet.train import DualCNN, load_checkpoint
 
 COLUMNS, ROWS, SPAN = 72, 7, 20_000
+
+Losses = npt.NDArray[np.float32]
 
 
 def main() -> None:
@@ -33,30 +39,38 @@ def main() -> None:
     text = arguments.corpus.read_text(encoding="utf-8")
     held_out = text[int(len(text) * 0.9) :][:SPAN]
     tokens = torch.tensor([tokenizer.encode(held_out)])
-    state, losses, keys = model.zero_state(), [], []
-    with torch.no_grad():
-        for start in range(0, tokens.shape[1] - 1, 500):
-            part, target = tokens[:, start : start + 500], tokens[0, start + 1 : start + 501]
-            output = model.compute(part, state)
-            state, size = output.state, len(target)
-            assert output.keys is not None
-            keys.append(output.keys[0])
-            both = (output.logits, output.without_memory)
-            losses.append([-x.log_softmax(-1)[0, :size].gather(1, target[:, None]) for x in both])
-    series = [torch.cat([pair[which] for pair in losses])[:, 0].numpy() for which in range(2)]
+    keys, without, with_memory = _read(model, tokens)
     figure = Figure(figsize=(9.5, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[1.15, 1])
-    _finds(above, held_out, torch.cat(keys), model.memory.gate.log_beta.exp().item(), series)
-    _worth(below, series)
+    assert model.memory is not None
+    beta = model.memory.gate.log_beta.exp().item()
+    _draw_weights(above, held_out, keys, beta, without - with_memory)
+    _draw_losses(below, without, with_memory)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(arguments.out, dpi=110, metadata={"Software": None})
 
 
-def _finds(axes, text, keys, beta, series) -> None:
-    """The last characters, shaded by the weight of the entry that each of them is."""
-    gain = series[1] - series[0]
+@torch.no_grad()
+def _read(model: DualCNN, tokens: Tensor) -> tuple[Tensor, Losses, Losses]:
+    """Keys ``[T, n]`` and the losses ``[T]`` without the memory and with it."""
+    state, keys = model.zero_state(), []
+    losses: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for start in range(0, tokens.shape[1] - 1, 500):
+        chunk, target = tokens[:, start : start + 500], tokens[0, start + 1 : start + 501]
+        output = model.compute(chunk, state)
+        state = output.state
+        assert output.keys is not None
+        keys.append(output.keys[0])
+        for series, logits in zip(losses, (output.without_memory, output.logits), strict=True):
+            series.append(F.cross_entropy(logits[0, : len(target)], target, reduction="none"))
+    without, with_memory = (torch.cat(series).numpy() for series in losses)
+    return torch.cat(keys), without, with_memory
+
+
+def _draw_weights(axes: Axes, text: str, keys: Tensor, beta: float, gain: Losses) -> None:
+    """Draw the last characters, shaded by the weights of their entries."""
     last = COLUMNS * ROWS
-    # The step, with enough of the past behind it, at which the memory helped most.
+    # The step, with enough of the past behind it, at which the memory helps most.
     step = last + int(gain[last : last + 4_000].argmax())
     close = (keys[step] * keys[step - last + 1 : step]).sum(1) - 1
     weights = torch.exp(beta * close).numpy()
@@ -66,31 +80,34 @@ def _finds(axes, text, keys, beta, series) -> None:
     axes.set_axis_off()
     title = f"what the memory finds, where the next character is {text[step + 1]!r}"
     axes.text(0, 0.9, title, fontsize=9)
-    for place in range(last):
-        at = step - last + 1 + place
-        row, column = divmod(place, COLUMNS)
-        if at == step:
-            color = "#9ec5fe"  # here we are
-        elif place + 1 < last - 1 and weights[place] > 0.03:
-            color = (1.0, 0.75, 0.2, float(weights[place]) ** 0.5)
-        else:
-            color = None
-        if color is not None:
-            axes.add_patch(_patch(column, -row - 0.85, color))
-        shown = {"\n": "⏎", " ": " "}.get(text[at], text[at])
+    for index in range(last):
+        position = step - last + 1 + index
+        row, column = divmod(index, COLUMNS)
+        if position == step:
+            _shade(axes, column, row, "#9ec5fe")  # the current step
+        elif index + 1 < last - 1 and weights[index] > 0.03:
+            _shade(axes, column, row, (1.0, 0.75, 0.2, float(weights[index]) ** 0.5))
         axes.text(
-            column + 0.5, -row - 0.4, shown, ha="center", va="center", fontsize=7.5,
+            column + 0.5,
+            -row - 0.4,
+            text[position].replace("\n", "⏎"),
+            ha="center",
+            va="center",
+            fontsize=7.5,
             family="monospace",
-        )  # fmt: skip
+        )
 
 
-def _patch(x: float, y: float, color: object) -> Rectangle:
-    return Rectangle((x, y), 1, 0.95, facecolor=color, edgecolor="none")
+def _shade(
+    axes: Axes, column: int, row: int, color: str | tuple[float, float, float, float]
+) -> None:
+    axes.add_patch(Rectangle((column, -row - 0.85), 1, 0.95, facecolor=color, edgecolor="none"))
 
 
-def _worth(axes, series) -> None:
+def _draw_losses(axes: Axes, without: Losses, with_memory: Losses) -> None:
+    """Draw the running means of the losses."""
     width = 1_000
-    for values, label in zip(series[::-1], ("memory off", "with the memory"), strict=True):
+    for values, label in ((without, "memory off"), (with_memory, "with the memory")):
         mean = np.convolve(values, np.ones(width) / width, "valid")
         axes.plot(np.arange(len(mean)) + width, mean, label=label, linewidth=1.2)
     axes.set_xlabel("characters read")

@@ -1,9 +1,9 @@
-"""How far engines and chunkings differ over a long text.
+"""The differences between engines, and between chunkings, over a long text.
 
     python benchmarks/parity.py RUN BUNDLE TEXT [--tokens N] [--json FILE]
 
-PyTorch against each graph on TEXT, as one stream; then each engine against itself: the
-text's first 3,000 tokens at once, in chunks of random length, and step by step.
+Compares PyTorch with each graph on TEXT as one stream, and then each engine with itself on the
+first 3,000 tokens: at once, in chunks of random length, and step by step.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import machine
-from rillet.export.parity.gate import TOLERANCE, compare, table
+from lib.arrays import Array, TokenArray
+from lib.results import write_results
+from rillet.export.parity.graph_parity import compare_graph
+from rillet.export.parity.report import TOLERANCE, ParityReport
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN, load_checkpoint
 
 CUT = 3_000
+"""Tokens that are read in several chunkings."""
 
 
 def main() -> None:
@@ -37,29 +40,37 @@ def main() -> None:
     tokens = checkpoint.tokenizer.encode(arguments.text.read_text(encoding="utf-8"))
     stream = np.asarray([tokens[-arguments.tokens :]], np.int64)
     rows = [
-        compare(checkpoint.model, engine, graph, stream, "the text", TOLERANCE["fp32"])
+        compare_graph(checkpoint.model, engine, graph, stream, "the text", TOLERANCE["fp32"])
         for graph in ("decode", "prefill")
     ]
-    print(table(rows))
+    print(ParityReport(tuple(rows)).table())
     cuts = {
-        "PyTorch": _cuts(lambda chunks: _torch_logits(checkpoint.model, stream, chunks)),
-        "ONNX Runtime": _cuts(lambda chunks: _engine_logits(engine, stream, chunks)),
+        "PyTorch": _chunking_differences(
+            lambda chunks: _torch_logits(checkpoint.model, stream, chunks)
+        ),
+        "ONNX Runtime": _chunking_differences(
+            lambda chunks: _engine_logits(engine, stream, chunks)
+        ),
     }
     for name, (chunked, stepped) in cuts.items():
         print(f"{name}: {CUT:,} tokens at once, in chunks {chunked:.1e}, in steps {stepped:.1e}")
-    machine.write(arguments.json, {"parity": [row.to_dict() for row in rows], "cuts": cuts})
+    write_results(arguments.json, {"parity": [row.to_dict() for row in rows], "cuts": cuts})
 
 
-def _cuts(logits: Callable[[list[int]], np.ndarray]) -> tuple[float, float]:
-    """Largest difference of a logit between one chunk and many, and one and single steps."""
+def _chunking_differences(logits: Callable[[list[int]], Array]) -> tuple[float, float]:
+    """The largest differences of a logit from one chunk: in random chunks, and in steps."""
     whole = logits([CUT])
+
+    def difference(lengths: list[int]) -> float:
+        return float(np.abs(logits(lengths) - whole).max())
+
     random = np.random.default_rng(0)
     ends = np.sort(random.choice(np.arange(1, CUT), 30, replace=False))
     lengths = np.diff([0, *ends, CUT]).tolist()
-    return tuple(float(np.abs(logits(cut) - whole).max()) for cut in (lengths, [1] * CUT))
+    return difference(lengths), difference([1] * CUT)
 
 
-def _torch_logits(model: DualCNN, stream: np.ndarray, chunks: list[int]) -> np.ndarray:
+def _torch_logits(model: DualCNN, stream: TokenArray, chunks: list[int]) -> Array:
     state, parts = model.zero_state(), []
     with torch.no_grad():
         for chunk in torch.from_numpy(stream[:, : sum(chunks)]).split(chunks, dim=1):
@@ -68,7 +79,7 @@ def _torch_logits(model: DualCNN, stream: np.ndarray, chunks: list[int]) -> np.n
     return np.concatenate(parts, axis=1)
 
 
-def _engine_logits(engine: OnnxEngine, stream: np.ndarray, chunks: list[int]) -> np.ndarray:
+def _engine_logits(engine: OnnxEngine, stream: TokenArray, chunks: list[int]) -> Array:
     state, parts, start = engine.zero_state(), [], 0
     for length in chunks:
         chunk = stream[:, start : start + length]

@@ -1,9 +1,9 @@
-"""Held-out loss of the default preset, with the CPU time that training took.
+"""Held-out loss of a preset, and the CPU time that training took.
 
-    python benchmarks/quality.py CORPUS [--json FILE] [rillet train's options]
+    python benchmarks/quality.py CORPUS [--json FILE] [options of rillet train]
 
-Runs the real command in a process of its own. The corpus of the project's figures is
-tiny Shakespeare: 1,115,394 characters, the last 10 % held out and read as one stream.
+Runs the real command in a process of its own. The project's figures use tiny Shakespeare:
+1,115,394 characters, of which the last 10 % are held out and read as one stream.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import machine
+from lib.results import write_results
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     }
     for name, value in figures.items():
         print(f"{name:16} {value if not isinstance(value, float) else round(value, 4)}")
-    machine.write(arguments.json, figures)
+    write_results(arguments.json, figures)
 
 
 if __name__ == "__main__":

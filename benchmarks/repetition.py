@@ -1,9 +1,9 @@
-"""How much a stream repeats itself, by what its memory learns from.
+"""How much a stream repeats itself, depending on what its memory learns.
 
     python benchmarks/repetition.py BUNDLE [--tokens N] [--json FILE]
 
-Generates with ``learn="read"`` (the default), ``"all"`` and ``"none"``, several seeds each, and
-counts the share of 20-character pieces that stand earlier in the same text.
+Generates with ``learn="read"`` (the default), ``"all"`` and ``"none"``, three seeds each, and
+reports the share of 20-character pieces that occur earlier in the same text.
 """
 
 from __future__ import annotations
@@ -11,22 +11,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import machine
 import rillet.runtime
+from lib.results import write_results
+from rillet.runtime import Model
+from rillet.runtime.streams.stream import LearnMode
 
 PIECE = 20
+"""Characters of a piece."""
+
+MODES: tuple[LearnMode, ...] = ("read", "all", "none")
 PROMPT = "ROMEO:\nWhat light is this?\n\nJULIET:\n"
 
 
-def repeated(text: str) -> float:
-    """Share of pieces that were written before."""
+def repeated_share(text: str) -> float:
+    """The share of pieces that occur earlier in the text."""
     seen: set[str] = set()
-    again = 0
+    count = 0
     for start in range(len(text) - PIECE):
         piece = text[start : start + PIECE]
-        again += piece in seen
+        count += piece in seen
         seen.add(piece)
-    return again / max(1, len(text) - PIECE)
+    return count / max(1, len(text) - PIECE)
 
 
 def main() -> None:
@@ -39,20 +44,20 @@ def main() -> None:
     figures = {}
     print(f"{'learn':6} {'temperature':>11}  repeated")
     for temperature in (0.8, 0.5):
-        for learn in ("read", "all", "none"):
-            rates = [
-                repeated(
-                    model.generate(
-                        PROMPT, max_new_tokens=arguments.tokens, temperature=temperature,
-                        seed=seed, learn=learn,
-                    )
-                )
-                for seed in range(3)
-            ]  # fmt: skip
+        for learn in MODES:
+            rates = [_rate(model, arguments.tokens, temperature, learn, seed) for seed in range(3)]
             figures[f"{learn} at {temperature}"] = rates
             shown = ", ".join(f"{rate:.1%}" for rate in rates)
             print(f"{learn:6} {temperature:11}  {sum(rates) / 3:.1%} ({shown})")
-    machine.write(arguments.json, figures)
+    write_results(arguments.json, figures)
+
+
+def _rate(model: Model, tokens: int, temperature: float, learn: LearnMode, seed: int) -> float:
+    return repeated_share(
+        model.generate(
+            PROMPT, max_new_tokens=tokens, temperature=temperature, seed=seed, learn=learn
+        )
+    )
 
 
 if __name__ == "__main__":

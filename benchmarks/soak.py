@@ -1,27 +1,29 @@
-"""One stream of ten million tokens that reads and writes in turn, beside PyTorch.
+"""A stream of ten million tokens that alternately reads and writes, compared with PyTorch.
 
     python benchmarks/soak.py CHECKPOINT BUNDLE TEXT [--tokens 10000000] [--json FILE]
 
-The stream reads 256 tokens of TEXT, which its memory learns, and writes 768, over and over. PyTorch
-reads the same tokens as a stream of its own, and logits and state are compared. A table has twenty
-lines: time of a written token beside that of a young stream (in bursts in turn, in the thread's own
-time), memory of the process, the largest error since the line before, and what the text is like.
+The stream repeatedly reads 256 tokens of TEXT, which its memory learns, and writes 768. PyTorch
+reads the same tokens as a stream of its own, and the script compares logits and state. The table
+has twenty lines: the time per written token beside that of a young stream (bursts in turn, in CPU
+time of the thread), the memory of the process, the largest error since the previous line, and
+statistics of the text.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import machine
+from lib.arrays import Array
+from lib.bursts import Burst, least_times
+from lib.process import resident_mb
+from lib.results import write_results
 from rillet.runtime import Model, Session, load
 from rillet.train import DualCNN, load_checkpoint
 
@@ -31,7 +33,7 @@ LINES = 20
 TEMPERATURE = 0.8
 BURSTS, STEPS = 30, 32
 SAMPLE = 100_000
-"""Characters of written text that its figures are taken from, for each line."""
+"""Characters of written text that each line's statistics are taken from."""
 
 
 def main() -> None:
@@ -50,20 +52,20 @@ def main() -> None:
     lines: list[dict[str, Any]] = []
     for _ in range(LINES):
         lines.append(soak.line(turns))
-        print(shown(lines[-1], header=len(lines) == 1), flush=True)
-        machine.write(arguments.json, {"lines": lines})
+        print(format_line(lines[-1], header=len(lines) == 1), flush=True)
+        write_results(arguments.json, {"lines": lines})
 
 
 class Soak:
-    """The stream, PyTorch's stream, and what was seen of both.
+    """A stream, the same stream in PyTorch, and the comparison of both.
 
     Args:
         model: The bundle.
-        torch_model: The checkpoint that it was exported from.
-        text: Tokens to read pieces of.
+        torch_model: The model that the bundle was exported from.
+        text: The tokens to read from.
     """
 
-    def __init__(self, model: Model, torch_model: DualCNN, text: np.ndarray) -> None:
+    def __init__(self, model: Model, torch_model: DualCNN, text: Array) -> None:
         self.model, self.torch_model, self.text = model, torch_model, text
         self.session = model.session()
         self.state = torch_model.zero_state()
@@ -72,18 +74,22 @@ class Soak:
         self.seed = 0
 
     def line(self, turns: int) -> dict[str, Any]:
-        """Go on for so many turns; return a line of the table."""
+        """Take a number of turns; returns a line of the table.
+
+        Raises:
+            SystemExit: A logit is not finite.
+        """
         error, greedy, surprise = 0.0, 0, 0.0
         pieces: list[str] = []
         for _ in range(turns):
             read, written, nats, text = self._turn()
             expected = self._torch_reads(read, written)
-            found = self.session.logits
-            assert found is not None
-            if not np.isfinite(found).all():
-                raise SystemExit(f"not finite at token {self.session.position}")
-            error = max(error, float(np.abs(found - expected).max()))
-            greedy += int(found.argmax() == expected.argmax())
+            actual = self.session.logits
+            assert actual is not None
+            if not np.isfinite(actual).all():
+                raise SystemExit(f"a logit is not finite at token {self.session.position}")
+            error = max(error, float(np.abs(actual - expected).max()))
+            greedy += int(actual.argmax() == expected.argmax())
             surprise += nats
             if sum(map(len, pieces)) < SAMPLE:
                 pieces.append(text)
@@ -96,7 +102,7 @@ class Soak:
             "position": self.session.position,
             "microseconds": ours,
             "of_a_young_stream": ours / young,
-            "resident_mb": resident(),
+            "resident_mb": resident_mb(),
             "logit_error": error,
             "state_error": max(
                 float(np.abs(state[name] - value.numpy()).max())
@@ -104,7 +110,7 @@ class Soak:
             ),
             "greedy_equal": greedy / turns,
             "nats_of_written": surprise / turns,
-            "letters_differ": variation(self.letters, letters),
+            "letters_differ": variation_distance(self.letters, letters),
             "distinct_words": distinct_words(written_text),
         }
 
@@ -113,41 +119,42 @@ class Soak:
         read = self.text[start : start + READ].tolist()
         self.session.feed_tokens(read)
         self.seed += 1
-        made = list(
+        generated = list(
             self.session.tokens(max_new_tokens=WRITTEN, temperature=TEMPERATURE, seed=self.seed)
         )
-        nats = -sum(token.logprob for token in made) / len(made)
-        return read, [token.token for token in made], nats, "".join(token.text for token in made)
+        nats = -sum(token.logprob for token in generated) / len(generated)
+        written = [token.token for token in generated]
+        return read, written, nats, "".join(token.text for token in generated)
 
-    def _torch_reads(self, read: list[int], written: list[int]) -> np.ndarray:
+    def _torch_reads(self, read: list[int], written: list[int]) -> Array:
         with torch.inference_mode():
             for tokens, learn in ((read, 1.0), (written, 0.0)):
                 logits, self.state = self.torch_model(
                     torch.tensor([tokens]), self.state, torch.tensor([learn])
                 )
-        return logits[0, -1].numpy()
+        expected: Array = logits[0, -1].numpy()
+        return expected
 
     def _times(self) -> tuple[float, float]:
-        """Least microseconds of a written token, of this stream and of a young one, in turn."""
+        """Microseconds per written token, of this stream and of a young one."""
         young = self.model.session()
         young.feed_tokens(self.text[:2_048].tolist())
-        bursts = [burst(self.session.fork()), burst(young)]
-        least = [math.inf, math.inf]
-        for _ in range(BURSTS):
-            for which, run in enumerate(bursts):
-                began = time.thread_time()
-                run()
-                least[which] = min(least[which], (time.thread_time() - began) / STEPS * 1e6)
-        return least[0], least[1]
+        # A fork, so that timing leaves the stream itself alone.
+        bursts = {"old": _burst(self.session.fork()), "young": _burst(young)}
+        times = least_times(bursts, BURSTS)
+        return times["old"], times["young"]
 
 
-def burst(session: Session) -> Callable[[], object]:
-    """Writes some tokens; a fork's own, so that the stream that is measured is left alone."""
-    return lambda: session.generate(max_new_tokens=STEPS, temperature=TEMPERATURE, seed=1)
+def _burst(session: Session) -> Burst:
+    def burst() -> int:
+        session.generate(max_new_tokens=STEPS, temperature=TEMPERATURE, seed=1)
+        return STEPS
+
+    return burst
 
 
-def variation(first: Counter[str], second: Counter[str]) -> float:
-    """Total variation between two distributions of characters, 0 to 1."""
+def variation_distance(first: Counter[str], second: Counter[str]) -> float:
+    """Total variation distance between two distributions of characters, 0 to 1."""
     totals = sum(first.values()), sum(second.values())
     return 0.5 * sum(
         abs(first[letter] / totals[0] - second[letter] / totals[1]) for letter in first | second
@@ -155,20 +162,13 @@ def variation(first: Counter[str], second: Counter[str]) -> float:
 
 
 def distinct_words(text: str) -> float:
-    """Share of the words that are different ones."""
+    """Distinct words as a share of all words."""
     words = text.split()
     return len(set(words)) / max(1, len(words))
 
 
-def resident() -> float:
-    """Resident memory of this process in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    status = dict(line.split(":", 1) for line in lines)
-    return int(status["VmRSS"].split()[0]) * 1024 / 1e6
-
-
-def shown(line: dict[str, Any], header: bool) -> str:
-    """A line of the table, below its header where it is the first."""
+def format_line(line: dict[str, Any], header: bool) -> str:
+    """A line of the table, optionally below the header."""
     names, values = list(line), []
     for value in line.values():
         form = "," if isinstance(value, int) else ".3g" if abs(value) < 1 else ".4g"

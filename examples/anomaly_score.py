@@ -1,11 +1,11 @@
-"""Which lines of a log are odd? Those that a stream did not expect, having read the lines before.
+"""Find the odd lines of a log: those that a stream does not expect after the lines before.
 
 python examples/anomaly_score.py models/shakespeare-nano service.log --top 5
 
-The score of a line is its surprise in bits for each character, less what was usual in the lines
-just before it. Nothing is trained: the stream's memory learns the log while it reads. It holds
-1,024 characters, some twenty lines, so this finds a line unlike its neighbours. A model that was
-trained on such logs (examples/train_on_notes.py) knows digits, and what other days are like.
+The score of a line is its surprise in bits per character, minus the median of the lines just before
+it. Nothing is trained: the stream's memory learns the log while it reads. The memory holds 1,024
+characters, about twenty lines, so the script finds lines unlike their neighbours. A model trained
+on similar logs (examples/train_on_notes.py) also knows digits, and what other days look like.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rillet.runtime import Model, RilletError, UnknownCharacterWarning
 
 
 class Scored(NamedTuple):
-    """A line, and how odd it is."""
+    """A line of the log, and how odd it is."""
 
     number: int
     bits: float
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
 
 
 def scores(model: Model, lines: Iterable[str], window: int) -> Iterator[Scored]:
-    """Read a log line by line; score each but the first ``window``, from which it learns."""
+    """Score each line of a log after the first ``window`` lines."""
     session = model.session()
     session.feed("\n")
     recent: deque[float] = deque(maxlen=window)
@@ -47,7 +47,7 @@ def scores(model: Model, lines: Iterable[str], window: int) -> Iterator[Scored]:
 
 
 def main() -> None:
-    """Score a log, and show its oddest lines."""
+    """Score a log, and print its oddest lines."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("log", nargs="?", type=Path, help="a file; standard input when absent")
@@ -56,12 +56,12 @@ def main() -> None:
     options = parser.parse_args()
 
     model = rillet.runtime.load(options.bundle)
-    # This model knows letters and no digits; what it does not know is left out, line by line.
+    # The shipped model knows no digits; characters that it does not know are skipped.
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     source = sys.stdin if options.log is None else options.log.open(encoding="utf-8")
     with source:
-        found = sorted(scores(model, source, options.window), key=lambda line: -line.score)
-    for line in found[: options.top]:
+        ranked = sorted(scores(model, source, options.window), key=lambda line: -line.score)
+    for line in ranked[: options.top]:
         print(f"{line.score:+.2f}\t{line.bits:.2f}\t{line.number}\t{line.line}")
 
 

@@ -1,9 +1,9 @@
-"""Suggestions as you type: each keystroke is one step of the stream, each suggestion a fork of it.
+"""Suggest text as you type: each keystroke is a step of the stream, each suggestion a fork of it.
 
 python examples/autocomplete.py models/shakespeare-nano
 
-Tab takes the suggestion, Backspace goes back, Enter keeps the line, Ctrl-D ends. Without a
-terminal, keystrokes come from standard input, and each is answered with a line of text.
+Tab accepts the suggestion, Backspace deletes, Enter ends the line, Ctrl-D quits. Without a
+terminal, keystrokes come from standard input, and the script answers each with a line of text.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rillet.runtime import RilletError, Session, UnknownCharacterWarning, load
 
 
 def suggest(session: Session) -> str:
-    """The likeliest rest of the word, or the next word; the session itself stays where it is."""
+    """The likeliest rest of the word, or next word; the session itself does not advance."""
     text = ""
     with session.fork() as twin:
         for piece in twin.stream(temperature=0, max_new_tokens=24):
@@ -35,10 +35,10 @@ def suggest(session: Session) -> str:
 
 
 def keystrokes() -> Iterator[str]:
-    """Characters from standard input, each as soon as it is there, until Ctrl-D or the end."""
+    """Yield characters of standard input as they arrive, until Ctrl-D or the end."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while data := os.read(sys.stdin.fileno(), 64):
-        # An arrow, or another key that types nothing, begins with an escape.
+        # Arrows and other keys that type nothing send an escape sequence.
         for key in re.sub(r"\x1b\[?[\d;]*[A-Za-z~]?", "", decoder.decode(data)):
             if key == "\x04":
                 return
@@ -46,9 +46,9 @@ def keystrokes() -> Iterator[str]:
 
 
 def type_lines(session: Session, terminal: bool) -> None:
-    """Read keystrokes; show what is typed, and after the cursor, dimmed, what is suggested."""
+    """Show the typed text, and the suggestion dimmed after the cursor."""
     text, suggestion = "", suggest(session)
-    before = [session]  # the stream at each length of the line: going back costs nothing
+    before = [session]  # the stream at each length of the line, so that deleting is free
     for key in keystrokes():
         if key in "\x7f\b":
             if text:
@@ -72,17 +72,17 @@ def type_lines(session: Session, terminal: bool) -> None:
 
 
 def main() -> None:
-    """Set the terminal up, and put it back."""
+    """Set up the terminal, and restore it."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    # A character that this model does not know can be typed, and is left out of what it reads.
+    # The model skips typed characters that it does not know.
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     session = load(parser.parse_args().bundle).session()
     session.feed("\n")
     if not sys.stdin.isatty():
         return type_lines(session, terminal=False)
     settings = termios.tcgetattr(sys.stdin)
-    # Keys come one by one, those typed by now as well, and are not echoed; Ctrl-C still works.
+    # Read key by key without echo, including keys already typed; Ctrl-C still works.
     tty.setcbreak(sys.stdin, termios.TCSADRAIN)
     try:
         with contextlib.suppress(KeyboardInterrupt):

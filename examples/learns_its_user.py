@@ -1,10 +1,10 @@
-"""A device that learns its user by reading: how well is a text predicted, knowing its first half?
+"""A device that learns its user by reading: how much does the first half of a text help?
 
 python examples/learns_its_user.py models/shakespeare-nano my-notes.txt
 
-The second half is scored by a stream that has read nothing, by one that has read the first half,
-and by one that has read it with its memory switched off. Nothing is trained, no weight changes. The
-memory holds what was read last (1,024 characters here), so a text of a page or two shows it best.
+The script scores the second half with a stream that has read nothing, with one that has read the
+first half, and with one that has read it with its memory switched off. No weight changes. The
+memory holds the last 1,024 characters, so a text of a page or two shows the effect best.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from rillet.runtime import Model, RilletError, UnknownCharacterWarning
 
 
 def compare(model: Model, text: str) -> dict[str, float]:
-    """Bits for each character of the second half of a text, in three circumstances."""
-    # The halves part at a line, so that neither stream is asked for the rest of a word.
+    """Bits per character of the second half of a text, under three conditions."""
+    # Split at a line, so that no stream has to predict the rest of a word.
     middle = text.find("\n", len(text) // 2) + 1 or len(text) // 2
     first, second = text[:middle], text[middle:]
 
@@ -38,22 +38,22 @@ def compare(model: Model, text: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Score a text, and say what reading was worth."""
+    """Score a text, and print the figures."""
     parser = ArgumentParser(description=__doc__, formatter_class=RawTextHelpFormatter)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("text", type=Path, help="a text of the user's, in UTF-8")
-    parser.add_argument("--json", action="store_true", help="write the figures as JSON")
+    parser.add_argument("text", type=Path, help="a text by the user, in UTF-8")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
 
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     model = rillet.runtime.load(options.bundle)
-    found = compare(model, options.text.read_text(encoding="utf-8"))
+    figures = compare(model, options.text.read_text(encoding="utf-8"))
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(figures))
         return
-    print("bits for each character of the second half")
-    for circumstance, bits in found.items():
-        name = circumstance.replace("before", "before reading").replace("after", "after reading")
+    print("bits per character of the second half")
+    for condition, bits in figures.items():
+        name = condition.replace("before", "before reading").replace("after", "after reading")
         print(f"  {name:32} {bits:.3f}")
 
 

@@ -15,7 +15,7 @@ from .inspect.activations import Inside, look_inside
 from .inspect.picture import draw_inside
 from .options import ExportOptions
 from .parity.comparison import Comparison, Difference
-from .parity.gate import ParityReport
+from .parity.report import ParityReport
 from .quantization.lower_precision import quantize
 
 __all__ = ["Comparison", "Difference", "ExportOptions", "Inside", "ParityReport", "draw_inside"]

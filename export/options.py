@@ -1,4 +1,4 @@
-"""What may be chosen about an export."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from ..runtime.errors import UsageError
 from .graphs.opset import OPSET, check_opset
 from .parity.gate import STEPS
 
-__all__ = ["ExportOptions"]
+__all__ = ["ExportOptions", "check_count"]
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
+    """How to export a checkpoint.
 
     Attributes:
-        opset: The ONNX opset of the graphs.
-        static_batch: Write one more decoding graph whose batch is fixed to this size, for
-            engines that want that.
-        last_logits: Let the prefill graph predict after the last token of a call only. Prompts
+        opset: ONNX opset of the graphs.
+        static_batch: Also write a decoding graph whose batch is fixed to this size, for engines
+            that need static shapes.
+        last_logits: Let the prefill graph predict only after the last token of a call. Prompts
             are read faster; texts are then scored step by step.
-        generate: Write the graph that generates inside itself.
-        genai: Write the files that let onnxruntime-genai drive the model.
+        generate: Write the graph that generates text inside itself.
+        genai: Write the files that onnxruntime-genai needs.
         onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
             that TensorRT cannot read; see :mod:`.scatter_read`.
-        parity_steps: Tokens of real text that each graph must agree with PyTorch on.
+        parity_steps: Tokens of real text on which each graph must agree with PyTorch.
 
     Raises:
-        UsageError: A value can never work.
+        UsageError: A value is out of range.
     """
 
     opset: int = OPSET
@@ -41,7 +41,16 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
-        for name in ("static_batch", "parity_steps"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or above")
+        if self.static_batch is not None:
+            check_count("static_batch", self.static_batch, 1)
+        check_count("parity_steps", self.parity_steps, 1)
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Check that an option is a whole number of at least ``least``.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    if type(value) is not int or value < least:
+        raise UsageError(f"{name} is {value!r}; it must be a whole number, {least} or above")

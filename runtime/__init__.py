@@ -26,14 +26,15 @@ from .errors import (
 from .info import ModelInfo
 from .model import Model, load
 from .sampling.sampler import Sampler, SamplingParams
+from .sampling.stats import GenerationStats
 from .streams.batch import Batch
 from .streams.beam_search import BeamText
 from .streams.encoding import UnknownCharacterWarning
 from .streams.generation import GeneratedToken
 from .streams.score import Score
 from .streams.session import Session
-from .streams.snapshot import Mark
-from .streams.text_stream import GenerationStats, TextStream, TokenStream
+from .streams.snapshot import Snapshot
+from .streams.text_stream import TextStream, TokenStream
 from .tokenizer import TextDecoder, Tokenizer
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "SamplingParams",
     "Score",
     "Session",
+    "Snapshot",
     "StateError",
     "StorageError",
     "TextDecoder",
@@ -66,6 +68,10 @@ __all__ = [
     "__version__",
     "load",
 ]
+
+
+Mark = Snapshot
+"""The former name of :class:`Snapshot`."""
 
 
 def __getattr__(name: str) -> str:

@@ -1,4 +1,4 @@
-"""How fast a bundle runs on this machine."""
+"""Measure how fast a bundle runs on this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .engines.base import ProviderChoice
 from .model import Model, load
 
-__all__ = ["COLUMNS", "bench"]
+__all__ = ["COLUMNS", "measure_bundle"]
 
 COLUMNS = {
     "provider": "provider",
@@ -30,12 +31,12 @@ COLUMNS = {
     "state_kb": "state, KB",
     "peak_mb": "peak memory, MB",
 }
-"""What is measured, with its heading. `text` is sampled and decoded; `decode` is the bare step."""
+"""The figures and their headings. `decode` is the bare step; `text` includes sampling."""
 
 
-def bench(
+def measure_bundle(
     path: Path,
-    provider: str = "auto",
+    provider: ProviderChoice = "auto",
     threads: int = 1,
     *,
     prompt: int = 512,
@@ -46,7 +47,7 @@ def bench(
 ) -> dict[str, Any]:
     """Measure loading, reading, writing and batches.
 
-    Each figure is the mean over repetitions, after one that is not counted.
+    Rates are means over the repetitions, after one warm-up.
 
     Args:
         path: The bundle.
@@ -55,7 +56,7 @@ def bench(
         prompt: Tokens of the prompt.
         tokens: Tokens to decode.
         streams: Streams in the batch.
-        repetitions: How often each is measured.
+        repetitions: Repetitions of each measurement.
         progress: Called with 1 after each measurement, ``4 * (repetitions + 1)`` times.
 
     Returns:
@@ -63,31 +64,29 @@ def bench(
     """
     began = time.perf_counter()
     model = load(path, provider, threads)
-    loaded = time.perf_counter() - began
+    load_seconds = time.perf_counter() - began
     with model.session() as session:
         began = time.perf_counter()
         session.feed_tokens([model.start_token] * 16)
         next(session.tokens(max_new_tokens=1))
-        first = time.perf_counter() - began
-
-    steps: list[float] = []
+        first_token_seconds = time.perf_counter() - began
 
     def repeat(measure: Callable[[], float]) -> tuple[float, float]:
+        """Mean and spread of a rate, in tokens per second."""
         rates = []
         for _ in range(repetitions + 1):
-            steps.clear()
             rates.append(measure())
             progress(1)
         return float(np.mean(rates[1:])), float(np.std(rates[1:]))
 
     random = np.random.default_rng(0)
-    ids = random.integers(0, model.vocab_size, prompt)
+    ids = random.integers(0, model.vocab_size, prompt).tolist()
     prefill = repeat(lambda: _prefill(model, ids))
-    all_steps: list[float] = []
-    decode = repeat(lambda: _decode(model, tokens, all_steps))
+    steps: list[float] = []
+    decode = repeat(lambda: _decode(model, tokens, steps))
     text = repeat(lambda: _text(model, tokens))
     batch = repeat(lambda: _batch(model, streams, max(tokens // 8, 4)))
-    counted = np.asarray(all_steps[tokens:]) * 1e6  # without the first repetition
+    step_us = np.asarray(steps[tokens:]) * 1e6  # without the warm-up
     info = model.info
     return {
         "bundle": str(path),
@@ -99,14 +98,14 @@ def bench(
         "tokens": tokens,
         "streams": streams,
         "repetitions": repetitions,
-        "load_ms": loaded * 1e3,
-        "first_token_ms": first * 1e3,
+        "load_ms": load_seconds * 1e3,
+        "first_token_ms": first_token_seconds * 1e3,
         "prefill": prefill[0],
         "prefill_spread": prefill[1],
         "decode": decode[0],
         "decode_spread": decode[1],
-        "p50_us": float(np.percentile(counted, 50)),
-        "p99_us": float(np.percentile(counted, 99)),
+        "p50_us": float(np.percentile(step_us, 50)),
+        "p99_us": float(np.percentile(step_us, 99)),
         "text": text[0],
         "batch": batch[0],
         "state_kb": info.state_bytes / 1e3,
@@ -114,20 +113,21 @@ def bench(
     }
 
 
-def _prefill(model: Model, ids: Any) -> float:
+def _prefill(model: Model, ids: list[int]) -> float:
     with model.session() as session:
         began = time.perf_counter()
         session.feed_tokens(ids)
         return len(ids) / (time.perf_counter() - began)
 
 
-def _decode(model: Model, tokens: int, taken: list[float]) -> float:
+def _decode(model: Model, tokens: int, steps: list[float]) -> float:
+    """Tokens per second of bare steps; the seconds of each are appended to ``steps``."""
     state, token = model.engine.zero_state(), np.zeros(1, np.int64)
     began = before = time.perf_counter()
     for _ in range(tokens):
         model.engine.step(token, state)
         now = time.perf_counter()
-        taken.append(now - before)
+        steps.append(now - before)
         before = now
     return tokens / (before - began)
 
@@ -152,10 +152,10 @@ def _batch(model: Model, streams: int, tokens: int) -> float:
 
 
 def _peak_memory() -> int:
-    """Most bytes that the process ever had resident; 0 where the system does not say."""
+    """Most bytes that the process ever had resident; 0 if the system does not say."""
     try:
         import resource
-    except ImportError:  # not on Windows
+    except ImportError:  # Windows
         return 0
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""The bundle: a folder that holds everything a stream needs."""
+"""The bundle: a folder with everything needed to run a model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 __all__ = ["BUNDLE_FILE", "Bundle", "checksum"]
 
 BUNDLE_FILE = "bundle.json"
-_LARGEST_MANIFEST = 16 * 1024 * 1024
+_MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
 def checksum(manifest: dict[str, Any]) -> str:
-    """SHA-256 of a manifest without its own ``checksum`` entry."""
+    """SHA-256 of a manifest, excluding its own ``checksum`` entry."""
     content = {key: value for key, value in manifest.items() if key != "checksum"}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return sha256_bytes(text.encode())
@@ -26,11 +26,11 @@ def checksum(manifest: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk whose files have been checked against their hashes.
+    """A bundle on disk whose files match their hashes.
 
     Attributes:
         path: The folder.
-        manifest: The content of ``bundle.json``.
+        manifest: The contents of ``bundle.json``.
         state: The state table, in order.
     """
 
@@ -40,33 +40,34 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Open a bundle and check every file that it names.
+        """Open a bundle and verify every file that it lists.
 
         Args:
             path: The folder.
 
         Raises:
-            BundleError: There is no bundle, it is of a newer format, or a file is
-                missing, damaged or outside the folder.
+            BundleError: There is no bundle, its format is newer, or a file is missing, damaged or
+                outside the folder.
         """
-        path = Path(path)
+        # Resolved, so that graphs that load later are found whatever the working folder is then.
+        path = Path(path).resolve()
         manifest = _read_manifest(path)
         bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
-        for name, wanted in bundle.hashes().items():
-            found = bundle.file(name)
-            if sha256_file(found) != wanted:
+        for name, expected in bundle.hashes().items():
+            file = bundle.file(name)
+            if sha256_file(file) != expected:
                 raise BundleError(
-                    f"{found} is damaged or was changed: its SHA-256 is not the one in "
-                    f"{BUNDLE_FILE}; export the bundle again, or copy it afresh"
+                    f"{file} is damaged or was changed: its SHA-256 is not the one in "
+                    f"{BUNDLE_FILE}; copy the bundle again, or export it again"
                 )
-        for needed in ("decode", "prefill"):
-            bundle.graph(needed)
+        for required in ("decode", "prefill"):
+            bundle.graph(required)
         for name in manifest["graphs"]:
             _check_self_contained(bundle.graph(name))
         return bundle
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of each file of the bundle, by file name."""
+        """SHA-256 of each file in the bundle, keyed by file name."""
         graphs, files = self.manifest.get("graphs"), self.manifest.get("files")
         hashes: dict[str, str] = {}
         if isinstance(graphs, dict) and isinstance(files, dict):
@@ -75,49 +76,59 @@ class Bundle:
                     hashes[entry["file"]] = str(entry.get("sha256"))
             hashes.update({name: str(value) for name, value in files.items()})
         if "tokenizer.json" not in hashes:
-            raise BundleError(f"{self.path / BUNDLE_FILE} names no graphs or no tokenizer")
+            raise BundleError(f"{self.path / BUNDLE_FILE} lists no graphs or no tokenizer")
         return hashes
 
     def file(self, name: str) -> Path:
-        """A file of the bundle, by the name that ``bundle.json`` gives it.
+        """The path of a file, given its name in ``bundle.json``.
 
         Raises:
-            BundleError: The name leaves the folder, or there is no such file.
+            BundleError: The name points outside the folder, or the file does not exist.
         """
-        plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
+        is_plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
         path = self.path / name
-        if not plain or path.is_symlink():
+        if not is_plain or path.is_symlink():
             raise BundleError(
-                f"{self.path / BUNDLE_FILE} names the file {name!r}, which is not a plain "
-                "file of the folder; the bundle was not written by rillet"
+                f"{self.path / BUNDLE_FILE} names the file {name!r}, which is not a regular "
+                "file in the folder; the bundle was not written by rillet"
             )
         if not path.is_file():
-            raise BundleError(f"{path} is missing; export the bundle again, or copy it afresh")
+            raise BundleError(f"{path} is missing; copy the bundle again, or export it again")
         return path
 
     def graph(self, name: str) -> Path:
         """The path of a graph, such as ``decode`` or ``prefill``."""
         entry = self.manifest["graphs"].get(name)
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
-            raise BundleError(f"{self.path / BUNDLE_FILE} names no {name} graph")
+            raise BundleError(f"{self.path / BUNDLE_FILE} lists no {name} graph")
         return self.file(entry["file"])
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens."""
+        """Number of tokens in the vocabulary."""
         model = self.manifest.get("model")
         size = model.get("vocab_size") if isinstance(model, dict) else None
         if type(size) is not int or size < 1:
-            raise BundleError(f"{self.path / BUNDLE_FILE} gives no vocabulary size")
+            raise BundleError(f"{self.path / BUNDLE_FILE} has no vocabulary size")
         return size
 
     @property
     def last_logits(self) -> bool:
-        """Whether the prefill graph predicts after the last token of a call only."""
+        """Whether the prefill graph returns logits for the last token of a call only."""
         return bool(self.manifest["graphs"]["prefill"].get("logits") == "last")
 
+    @property
+    def independent_rows(self) -> bool:
+        """Whether the graphs compute each row of a batch from nothing but that row.
+
+        Dynamic int8 does not: it takes one scale for all rows of a call.
+        """
+        quantization = self.manifest.get("quantization")
+        method = quantization.get("method") if isinstance(quantization, dict) else None
+        return method != "dynamic"
+
     def generation_defaults(self) -> dict[str, Any]:
-        """The default sampling, by Hugging Face's names."""
+        """The default sampling options, under Hugging Face's names."""
         return read_json_object(self.file("generation_config.json"))
 
 
@@ -125,29 +136,32 @@ def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file.
 
     Raises:
-        BundleError: The file is too large, or holds no JSON object.
+        BundleError: The file is too large, or does not contain a JSON object.
     """
     try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            raise BundleError(f"{path} is larger than any that rillet writes")
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise BundleError(
+                f"{path} has {size:,} bytes, and rillet writes at most {_MAX_JSON_BYTES:,}; it was "
+                "not written by rillet"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path} cannot be read as JSON ({error}); copy it afresh") from error
+        raise BundleError(f"{path} cannot be read as JSON ({error}); copy it again") from error
     if not isinstance(value, dict):
-        raise BundleError(f"{path} holds no JSON object; it was not written by rillet")
+        raise BundleError(f"{path} is not a JSON object; it was not written by rillet")
     return value
 
 
 def _check_self_contained(path: Path) -> None:
-    """Refuse a graph that keeps weights in other files, which may be any file of this machine.
+    """Refuse a graph that stores weights in external files: they could be any file on this machine.
 
-    ONNX Runtime before 1.24 reads whatever path a graph gives it. The path's key in the graph is
-    the plain word below, whatever else is written otherwise; rillet's graphs do not have it.
+    ONNX Runtime before 1.24 reads whatever path a graph names. The key of that path is the plain
+    word below, however the rest is encoded; no graph of rillet's contains it.
     """
     if b"location" in path.read_bytes():
         raise BundleError(
-            f"{path} keeps weights in other files, which rillet never does; it was not written by "
-            "rillet"
+            f"{path} stores weights in external files, which rillet never does; it was not written "
+            "by rillet"
         )
 
 
@@ -172,6 +186,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if manifest.get("checksum") != checksum(manifest):
         raise BundleError(
             f"{file} is damaged or was changed: its checksum does not match its content; "
-            "export the bundle again, or copy it afresh"
+            "copy the bundle again, or export it again"
         )
     return manifest

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
+from .engines.base import PROVIDERS, Provider
 from .engines.cuda.driver import driver_obstacle, find_gpu
 from .engines.ort.providers import (
-    PROVIDERS,
     create_session,
+    import_onnxruntime,
     installed_engines,
     mixed_up_engines,
     node_owner,
@@ -41,30 +42,26 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
     """Look at what is installed, and try each execution provider with a real step.
 
     Args:
-        bundle: A bundle to try them with; without one, the smallest of graphs.
+        bundle: A bundle to try them with; by default, a graph of one addition.
 
     Returns:
-        What was found, as a JSON value: the machine, packages, problems with a remedy each,
-        for each provider whether it works, or why not, and the same of TensorRT without
-        ONNX Runtime.
+        A JSON value: the machine; packages; problems, each with a remedy; for each provider
+        whether it works, or why not; and the same for TensorRT without ONNX Runtime.
     """
     problems = [sentence for sentence in (mixed_up_engines(),) if sentence]
     engines = installed_engines()
     providers: dict[str, dict[str, Any]] = {}
     try:
-        import onnxruntime
-    except ImportError as error:
+        version = import_onnxruntime().__version__
+    except EngineError as error:
         problems.append(
-            f"no inference engine can be imported ({error}); install one: pip install 'rillet[cpu]'"
+            f"no inference engine can be imported ({error.__cause__}); install one: pip install "
+            "'rillet[cpu]'"
         )
     else:
-        engines["onnxruntime, as imported"] = str(onnxruntime.__version__)
-        providers = {name: _try(name, bundle) for name in PROVIDERS}
-    versions = {}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    if bundle is not None and not any(found["works"] for found in providers.values()):
+        engines["onnxruntime, as imported"] = str(version)
+        providers = {name: _try_provider(name, bundle) for name in PROVIDERS}
+    if bundle is not None and not any(report["works"] for report in providers.values()):
         problems.append(f"no provider runs {bundle}; see `rillet verify {bundle}`")
     return {
         "rillet": _own_version(),
@@ -73,68 +70,85 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "system": platform.platform(),
         "cores": _cores(),
-        "packages": versions,
+        "packages": _versions(_PACKAGES),
         "engines": engines,
         "providers": providers,
-        "tensorrt": _tensorrt(bundle),
+        "tensorrt": _try_tensorrt(bundle),
         "problems": problems,
     }
 
 
-def _try(provider: str, bundle: Path | None) -> dict[str, Any]:
+def _try_provider(provider: Provider, bundle: Path | None) -> dict[str, Any]:
     try:
-        if bundle is None:
-            session = create_session(_LEAST_GRAPH, provider, 1)
-            result = session.run(None, {"x": np.ones(2, np.float32)})[0]
-            if result.tolist() != [2, 2]:
-                return {"works": False, "reason": f"it computes 1 + 1 = {result.tolist()}"}
-            return {"works": True, "owner": node_owner(session)}
-        from .model import load
-
-        model = load(bundle, provider)
-        state, token = model.engine.zero_state(), np.zeros(1, np.int64)
-        taken = []
-        for _ in range(200):
-            began = time.perf_counter()
-            model.engine.step(token, state)
-            taken.append(time.perf_counter() - began)
-        step = round(float(np.median(taken)) * 1e6, 1)
-        return {"works": True, "owner": model.engine.provider, "step_us": step}
+        return _add(provider) if bundle is None else _step(provider, bundle)
     except RilletError as error:
         return {"works": False, "reason": str(error)}
     except Exception as error:  # onnxruntime's exceptions share no public base
         return {"works": False, "reason": f"{type(error).__name__}: {error}"}
 
 
-def _tensorrt(bundle: Path | None) -> dict[str, Any]:
-    """What TensorRT itself needs: a GPU, the library, cuda-python, and engines that were built."""
+def _add(provider: Provider) -> dict[str, Any]:
+    """Try a provider with one addition."""
+    session = create_session(_LEAST_GRAPH, provider, 1)
+    result = session.run(None, {"x": np.ones(2, np.float32)})[0]
+    if result.tolist() != [2, 2]:
+        return {"works": False, "reason": f"it computes 1 + 1 = {result.tolist()}"}
+    return {"works": True, "owner": node_owner(session)}
+
+
+def _step(provider: Provider, bundle: Path) -> dict[str, Any]:
+    """Try a provider with 200 steps of a bundle, and time them."""
+    from .model import load
+
+    engine = load(bundle, provider).engine
+    state, token = engine.zero_state(), np.zeros(1, np.int64)
+    seconds = []
+    for _ in range(200):
+        began = time.perf_counter()
+        engine.step(token, state)
+        seconds.append(time.perf_counter() - began)
+    step_us = round(float(np.median(seconds)) * 1e6, 1)
+    return {"works": True, "owner": engine.provider, "step_us": step_us}
+
+
+def _try_tensorrt(bundle: Path | None) -> dict[str, Any]:
+    """Look for what TensorRT itself needs: a GPU, the library, cuda-python and built engines."""
     obstacles = []
-    found: dict[str, Any] = {"gpu": None, "library": None, "cuda_python": None}
+    parts: dict[str, Any] = {"gpu": None, "library": None, "cuda_python": None}
     obstacle = driver_obstacle()
     if obstacle is None:
         gpu = find_gpu()
-        found["gpu"] = f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.driver}"
+        parts["gpu"] = f"{gpu.name}, compute capability {gpu.capability}, CUDA {gpu.driver}"
     else:
         obstacles.append(obstacle)
     try:
-        found["library"] = installed_tensorrt().library
+        parts["library"] = installed_tensorrt().library
     except EngineError as error:
         obstacles.append(str(error))
-    for package in ("cuda-bindings", "cuda-python"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found["cuda_python"] = metadata.version(package)
-    if found["cuda_python"] is None:
+    versions = _versions(("cuda-python", "cuda-bindings"))
+    if versions:
+        parts["cuda_python"] = next(iter(versions.values()))
+    else:
         obstacles.append("cuda-python is not installed: pip install 'rillet[tensorrt]'")
     if bundle is not None:
         with contextlib.suppress(RilletError):
             records = find_records(Bundle.open(bundle))
-            found["engines"] = [record.path.name for record in records]
-    return {"works": not obstacles, "reason": "; ".join(obstacles), **found}
+            parts["engines"] = [record.path.name for record in records]
+    return {"works": not obstacles, "reason": "; ".join(obstacles), **parts}
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """The installed ones among some packages, with their versions."""
+    versions = {}
+    for package in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return versions
 
 
 def _cores() -> int:
-    """Cores that this process may use, which a container may have fewer of than the machine."""
-    if hasattr(os, "sched_getaffinity"):
+    """Cores that this process may use: in a container, perhaps fewer than the machine has."""
+    if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 

@@ -1,8 +1,7 @@
 """Errors that a user can act on.
 
-Each message says what was wrong, with the value seen, and what to do about it.
-The command line prints the message and leaves with ``exit_code``; a library
-user catches :class:`RilletError`.
+Each message says what was wrong, shows the value, and says what to do. The command line prints the
+message and exits with ``exit_code``; in Python, catch :class:`RilletError`.
 """
 
 from __future__ import annotations
@@ -20,37 +19,39 @@ __all__ = [
     "brief",
 ]
 
+_MAX_LENGTH = 300
+
 
 class RilletError(Exception):
-    """Base of all errors that rillet raises on purpose."""
+    """Base class of every error that rillet raises deliberately."""
 
     exit_code = 1
 
 
 class UsageError(RilletError, ValueError):
-    """An argument or option has a value that can never work."""
+    """An argument or option has an invalid value."""
 
     exit_code = 2
 
 
 class ConfigError(UsageError):
-    """A model or training configuration has conflicts."""
+    """The settings of a model or training configuration contradict each other."""
 
 
 class CorpusError(RilletError):
-    """A text to train on, or to read, cannot be used."""
+    """A training corpus or an input text cannot be used."""
 
 
 class BundleError(RilletError):
-    """A bundle or checkpoint is missing, damaged, or not ours."""
+    """A bundle or checkpoint is missing, damaged, or not written by rillet."""
 
 
 class StateError(RilletError):
-    """A saved stream is missing, damaged, or of another model."""
+    """A saved stream is missing, damaged, or from another model."""
 
 
 class StorageError(RilletError, OSError):
-    """A file cannot be written, as on a full disk; what was there is kept."""
+    """A file cannot be written, for example on a full disk; the old file is kept."""
 
 
 class EngineError(RilletError):
@@ -62,9 +63,6 @@ class ParityError(RilletError):
 
 
 def brief(error: object) -> str:
-    """What another library says, cut where it quotes half a file."""
+    """Another library's message, shortened in case it quotes half a file."""
     text = str(error)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
-
-
-_LONGEST = 300
+    return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]} ..."

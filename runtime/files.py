@@ -1,8 +1,8 @@
-"""Hashing, and writing that leaves the old file or the new one, never half of one.
+"""Hashing, and atomic writes: the old file or the new one survives a crash, never half of one.
 
-What is written goes to a temporary file or folder beside its place, and is moved there when it is
-whole and on the disk. A process that is killed leaves its temporaries behind; whoever writes the
-same thing next removes them. A writer that lives holds a lock on its own, and they stay.
+Data goes to a temporary file or folder beside the target, and is moved into place once it is
+complete and synced to disk. A killed process leaves its temporaries behind; the next writer of the
+same target removes them. A running writer holds a lock on its own temporaries, so they stay.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .errors import StorageError
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows: dead temporaries stay there
+except ImportError:  # pragma: no cover - Windows: stale temporaries stay there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
@@ -53,14 +53,15 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that a crash leaves the old content or the new.
+    """Write a file atomically: a crash leaves either the old content or the new.
 
     Args:
         path: The file; its folder must exist.
         data: The new content.
 
     Raises:
-        StorageError: It cannot be written, as on a full disk; the old file is as it was.
+        StorageError: The file cannot be written, for example on a full disk; the old file is
+            unchanged.
     """
     with replace_file(path) as file:
         file.write(data)
@@ -68,22 +69,23 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 @contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file to fill, that takes the place of ``path`` when all is well, and else vanishes.
+    """Open a new file that replaces ``path`` on success and is removed if the body raises.
 
     Args:
         path: The file; its folder must exist.
 
     Yields:
-        The new file, empty.
+        The new, empty file.
 
     Raises:
-        StorageError: It cannot be written, as on a full disk; the old file is as it was.
+        StorageError: The file cannot be written, for example on a full disk; the old file is
+            unchanged.
     """
-    with _refusing(path):
-        _remove_dead(path)
-        fresh, handle = _locked(path, _new_file)
+    with _storage_errors(path):
+        _remove_stale(path)
+        fresh, handle = _new_locked(path, _new_file)
         assert handle is not None
-        lock = None if fcntl is None else os.dup(handle)  # held past closing, until the move
+        lock = None if fcntl is None else os.dup(handle)  # kept after closing, until the move
         try:
             with os.fdopen(handle, "wb") as file:
                 yield file
@@ -101,10 +103,10 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replace_folder(target: Path) -> Iterator[Path]:
-    """Fill a new folder beside ``target`` and put it in its place when all is well.
+    """Fill a new folder beside ``target`` that replaces it on success.
 
-    The caller has made sure that whatever is at ``target`` may be replaced. If the
-    body raises, the new folder is removed and ``target`` is as it was.
+    The caller has checked that whatever is at ``target`` may be replaced. If the body raises, the
+    new folder is removed and ``target`` is unchanged.
 
     Args:
         target: The folder to create or replace.
@@ -113,67 +115,68 @@ def replace_folder(target: Path) -> Iterator[Path]:
         An empty folder to fill.
 
     Raises:
-        StorageError: It cannot be written, as on a full disk; ``target`` is as it was.
+        StorageError: The folder cannot be written, for example on a full disk; ``target`` is
+            unchanged.
     """
     with scratch_folder(target) as fresh:
         yield fresh
-        with _refusing(target):
+        with _storage_errors(target):
             for file in fresh.iterdir():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
             _sync_folder(fresh)
-            _put(fresh, target)
+            _move_into_place(fresh, target)
             _sync_folder(target.parent)
 
 
 @contextmanager
 def scratch_folder(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` to work in, which is removed at the end, well or not.
+    """Create a temporary folder beside ``target`` and remove it at the end, even on an error.
 
     Args:
-        target: What is made with it; the folder that it lies in is made if it is missing.
+        target: The path that the folder's contents are for; its parent is created if missing.
 
     Yields:
-        The folder, empty.
+        The empty folder.
 
     Raises:
-        StorageError: It, or a file in it, cannot be written.
+        StorageError: The folder, or a file in it, cannot be written.
     """
     make_folder(target.parent)
-    with _refusing(target):
-        _remove_dead(target)
-        fresh, lock = _locked(target, _new_folder)
+    with _storage_errors(target):
+        _remove_stale(target)
+        fresh, lock = _new_locked(target, _new_folder)
     try:
         yield fresh
-    except StorageError as error:  # of a file in it, under a name that nobody gave
-        raise _refusal(target, error) from error
+    except StorageError as error:  # names a temporary file that the user never saw
+        raise _storage_error(target, error) from error
     finally:
-        # Of replace_folder: gone if it was moved; the old folder if the two changed places.
+        # After replace_folder: gone if it was moved; the old folder if the two were swapped.
         shutil.rmtree(fresh, ignore_errors=True)
         if lock is not None:
             os.close(lock)
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, as far as they are missing, and see them to the disk.
+    """Create a folder and any missing parents, and sync them to disk.
 
     Raises:
-        StorageError: It cannot be made.
+        StorageError: The folder cannot be created.
     """
-    with _refusing(path):
+    with _storage_errors(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(parents=True, exist_ok=True)
         for folder in missing:
             _sync_folder(folder.parent)
 
 
-def _put(fresh: Path, target: Path) -> None:
-    """Move a folder to its place; what was there is at ``fresh`` then, or gone."""
+def _move_into_place(fresh: Path, target: Path) -> None:
+    """Move a folder to ``target``; the old folder is then at ``fresh``, or removed."""
     if not target.exists():
         os.rename(fresh, target)
     elif not _exchange(fresh, target):
-        # No atomic exchange on this system: the old folder is whole at all times,
-        # for a moment under another name.
+        # No atomic exchange on this system: the old folder stays complete throughout, but briefly
+        # has another name.
         aside = fresh.with_suffix(".old")
         os.rename(target, aside)
         os.rename(fresh, target)
@@ -181,7 +184,7 @@ def _put(fresh: Path, target: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Swap two paths in one step (Linux's ``RENAME_EXCHANGE``); False where it cannot."""
+    """Swap two paths in one step (Linux's ``RENAME_EXCHANGE``); False if unsupported."""
     if not sys.platform.startswith("linux"):
         return False
     renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
@@ -193,14 +196,14 @@ def _exchange(first: Path, second: Path) -> bool:
 
 
 def _sync_folder(path: Path) -> None:
-    """See to the disk what a folder's entries are: a move that is not there may be undone."""
+    """Sync a folder's entries to disk: until then, a crash may undo a move."""
     if os.name != "posix":
         return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks cannot
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # unsupported on some network disks
             raise
     finally:
         os.close(handle)
@@ -216,46 +219,46 @@ def _new_folder(path: Path) -> int | None:
     return os.open(path, os.O_RDONLY) if os.name == "posix" else None
 
 
-def _locked(path: Path, make: Callable[[Path], int | None]) -> tuple[Path, int | None]:
-    """Make a temporary for a path; the lock on it is held until the handle is closed."""
+def _new_locked(path: Path, create: Callable[[Path], int | None]) -> tuple[Path, int | None]:
+    """Create a temporary for a path; closing the returned handle releases its lock."""
     while True:
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-        handle = make(fresh)
+        handle = create(fresh)
         if handle is None or fcntl is None:
             return fresh, handle
-        with suppress(OSError):  # without locks on this disk, nobody removes anything
+        with suppress(OSError):  # on a disk without locks, nobody removes anything
             fcntl.flock(handle, fcntl.LOCK_EX)
-        # Somebody may have found it before it was locked, and removed it.
+        # Another writer may have removed it before it was locked.
         with suppress(OSError):
             if os.path.samestat(os.fstat(handle), os.lstat(fresh)):
                 return fresh, handle
         os.close(handle)
 
 
-def _remove_dead(path: Path) -> None:
-    """Remove what killed writers of a path left behind; never what a living one is at."""
+def _remove_stale(path: Path) -> None:
+    """Remove the temporaries of killed writers of a path, never those of a running one."""
     if fcntl is None:
         return
     ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.(tmp|old)")
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             if entry.name[0] == "." and ours.fullmatch(entry.name):
-                folder = entry.is_dir(follow_symlinks=False)
-                if folder or entry.is_file(follow_symlinks=False):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if is_folder or entry.is_file(follow_symlinks=False):
                     with suppress(OSError):
-                        _remove_if_dead(Path(entry.path), folder, path)
+                        _remove_if_stale(Path(entry.path), is_folder, path)
 
 
-def _remove_if_dead(left: Path, folder: bool, target: Path) -> None:
-    handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _remove_if_stale(stale: Path, is_folder: bool, target: Path) -> None:
+    handle = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
-        if not folder:
-            left.unlink()
-        elif left.suffix == ".old" and not os.path.lexists(target):
-            os.rename(left, target)  # killed in the moment between the two moves
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer is running
+        if not is_folder:
+            stale.unlink()
+        elif stale.suffix == ".old" and not os.path.lexists(target):
+            os.rename(stale, target)  # its writer was killed between the two renames
         else:
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(stale, ignore_errors=True)
     finally:
         os.close(handle)
 
@@ -263,27 +266,27 @@ def _remove_if_dead(left: Path, folder: bool, target: Path) -> None:
 _ADVICE = {
     errno.ENOSPC: "free some space, or choose another place",
     errno.EDQUOT: "free some space, or choose another place",
-    errno.EFBIG: "raise the limit on the size of a file (ulimit -f), or choose another place",
-    errno.ENOENT: "make its folder first",
+    errno.EFBIG: "raise the file size limit (ulimit -f), or choose another place",
+    errno.ENOENT: "create its folder first",
 }
-"""What to do about a failed write, by its number."""
+"""What to do about a failed write, by errno."""
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Make an error of the system one of rillet's, about the path that was given."""
+def _storage_errors(path: Path) -> Iterator[None]:
+    """Turn an operating system error into a StorageError that names ``path``."""
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
-        raise _refusal(path, error) from error
+        raise _storage_error(path, error) from error
 
 
-def _refusal(path: Path, error: OSError) -> StorageError:
+def _storage_error(path: Path, error: OSError) -> StorageError:
     number = error.errno or 0
-    advice = _ADVICE.get(number, "choose a place that can be written in")
+    advice = _ADVICE.get(number, "choose a writable place")
     reason = os.strerror(number) if number else str(error)
-    refusal = StorageError(f"{path} cannot be written ({reason}), and is as it was; {advice}")
-    refusal.errno = error.errno
-    return refusal
+    failure = StorageError(f"{path} cannot be written ({reason}) and is unchanged; {advice}")
+    failure.errno = error.errno
+    return failure

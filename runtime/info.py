@@ -1,37 +1,36 @@
-"""What a loaded model is, where it runs, and what a stream of it takes."""
+"""Facts about a loaded model: what it is, where it runs, and how large its state is."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from .model import Model
+from .loaded import LoadedModel
 
 __all__ = ["ModelInfo"]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a loaded model is.
+    """Facts about a loaded model.
 
     Attributes:
         path: The bundle's folder.
-        format_version: The bundle's.
-        precision: Of the weights and of the arithmetic, such as ``fp32``.
-        provider: The execution provider that owns the graphs' nodes.
+        format_version: The bundle's format version.
+        precision: Precision of the weights and the arithmetic, such as ``fp32``.
+        provider: The execution provider that runs the graphs' nodes.
         engine: The engine and its version.
         threads: Threads that one step may use.
-        vocab_size: Number of tokens.
-        parameters: Trained parameters; ``None`` where the bundle does not say.
-        memory: Entries that a stream's memory holds; 0 without one.
-        state_bytes: Bytes of one stream's state: of a saved stream, and of a fork's copy.
-        bundle_bytes: Bytes of the bundle's files.
-        graphs: Bytes of each graph.
-        weights_sha256: Hash of the weights.
+        vocab_size: Number of tokens in the vocabulary.
+        parameters: Number of trained parameters; ``None`` if the bundle does not record it.
+        memory: Capacity of a stream's memory, in entries; 0 without a memory.
+        state_bytes: Size of one stream's state, and so of a fork or a saved stream.
+        bundle_bytes: Total size of the bundle's files.
+        graphs: Size of each graph in bytes, keyed by its name.
+        weights_sha256: SHA-256 of the weights.
     """
 
     path: str
@@ -49,12 +48,12 @@ class ModelInfo:
     weights_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as a JSON value."""
+        """All facts as a JSON value."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def of(cls, model: Model) -> ModelInfo:
-        """Look it up."""
+    def of(cls, model: LoadedModel) -> ModelInfo:
+        """Collect the facts about a model."""
         bundle = model.bundle
         manifest = bundle.manifest
         training = manifest.get("training")

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of a step."""
+"""Ctrl-C that takes effect between two steps."""
 
 from __future__ import annotations
 
@@ -12,55 +12,52 @@ __all__ = ["Interrupt", "interruptible"]
 
 
 class Interrupt:
-    """Whether the user has asked to stop.
+    """A request to stop.
 
-    Args:
-        then: Called when that happens, in the signal's handler.
+    Attributes:
+        requested: Whether a signal has asked to stop.
+        signal_number: The signal that did, such as ``SIGINT``; 0 before that.
+        callback: Called from the signal handler, to stop whatever is running; may be replaced.
     """
 
-    def __init__(self, then: Callable[[], object] | None = None) -> None:
-        self.asked = False
-        self.by = 0
-        """The signal's number."""
-        self.then = then
-        """To be replaced when something else is to be told."""
+    def __init__(self) -> None:
+        self.requested = False
+        self.signal_number = 0
+        self.callback: Callable[[], object] | None = None
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Let the signal raise ``KeyboardInterrupt``: for waiting, with nothing half done."""
-        before, self.then = self.then, _raise
+    def raise_at_once(self) -> Iterator[None]:
+        """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done."""
+        before, self.callback = self.callback, _raise
         try:
             yield
         finally:
-            self.then = before
+            self.callback = before
 
 
 @contextmanager
-def interruptible(then: Callable[[], object] | None = None) -> Iterator[Interrupt]:
-    """Note the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
+def interruptible() -> Iterator[Interrupt]:
+    """Record the first Ctrl-C (or SIGTERM) instead of raising; the second raises as usual.
 
-    A step that is half done cannot be resumed, so whoever runs steps looks at the
-    :class:`Interrupt` between two of them. Outside the main thread signals are left alone.
-
-    Args:
-        then: Called at the first signal, to end what runs.
+    A half-finished step cannot be resumed, so the caller checks the :class:`Interrupt` between
+    steps. Outside the main thread, signals keep their handlers.
 
     Yields:
-        The note.
+        The request, not made yet.
     """
-    interrupt = Interrupt(then)
+    interrupt = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if interrupt.asked:
+    def record(number: int, frame: FrameType | None) -> None:
+        if interrupt.requested:
             raise KeyboardInterrupt
-        interrupt.asked, interrupt.by = True, number
-        if interrupt.then is not None:
-            interrupt.then()
+        interrupt.requested, interrupt.signal_number = True, number
+        if interrupt.callback is not None:
+            interrupt.callback()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, record) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupt
     finally:

@@ -1,7 +1,7 @@
-"""What a graph promises: names, shapes, and the table of its state.
+"""The contract of a graph: names, shapes, and the table of its state tensors.
 
-The exporter writes these promises into every graph and bundle; the runtime reads
-them back and binds by name.
+The exporter writes the contract into every graph and bundle; the runtime reads it back and binds
+tensors by name.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class StateTensor:
 
     Attributes:
         name: Name, without ``past.`` or ``present.``.
-        shape: Sizes after the batch axis.
-        dtype: numpy's name of the element type.
+        shape: Sizes of the axes after the batch axis.
+        dtype: numpy's name for the element type.
     """
 
     name: str
@@ -57,29 +57,29 @@ class StateTensor:
 
     @property
     def past(self) -> str:
-        """Name of the graph input."""
+        """Name of the graph's input."""
         return f"past.{self.name}"
 
     @property
     def present(self) -> str:
-        """Name of the graph output."""
+        """Name of the graph's output."""
         return f"present.{self.name}"
 
     def zeros(self, batch: int) -> np.ndarray[Any, Any]:
-        """The tensor at the start of a stream, ``[batch, *shape]``."""
+        """The tensor at the start of a stream: zeros ``[batch, *shape]``."""
         return np.zeros((batch, *self.shape), self.dtype)
 
 
 def state_table_json(table: list[StateTensor]) -> list[dict[str, Any]]:
-    """The table as JSON values; the batch axis is written out by name."""
+    """The table as JSON values; the batch axis is written as ``"batch"``."""
     return [{"name": row.name, "shape": ["batch", *row.shape], "dtype": row.dtype} for row in table]
 
 
 def parse_state_table(value: Any) -> list[StateTensor]:
-    """Read a state table from JSON text or values.
+    """Parse a state table from JSON text or values.
 
     Raises:
-        BundleError: The table is not of the form that :func:`state_table_json` writes.
+        BundleError: The table does not have the form that :func:`state_table_json` writes.
     """
     if isinstance(value, str):
         try:
@@ -90,44 +90,47 @@ def parse_state_table(value: Any) -> list[StateTensor]:
     try:
         for row in value:
             name, (batch, *shape), dtype = row["name"], row["shape"], row["dtype"]
-            sizes_are_sound = all(type(size) is int and size > 0 for size in shape)
-            if not isinstance(name, str) or batch != "batch" or not sizes_are_sound:
-                raise BundleError(f"the state table has a row that cannot be read: {row!r}")
+            has_valid_sizes = all(type(size) is int and size > 0 for size in shape)
+            if not isinstance(name, str) or batch != "batch" or not has_valid_sizes:
+                raise BundleError(f"the state table has an invalid row: {row!r}")
             if dtype not in _DTYPES:
-                raise BundleError(f"state tensor {name!r} has the unknown type {dtype!r}")
+                raise BundleError(
+                    f"state tensor {name!r} has the unknown type {dtype!r}; it must be one of "
+                    f"{', '.join(_DTYPES)}"
+                )
             table.append(StateTensor(name, tuple(shape), dtype))
     except (TypeError, KeyError, ValueError) as error:
-        raise BundleError("the state table cannot be read") from error
+        raise BundleError(f"the state table is invalid ({error})") from error
     if len({row.name for row in table}) != len(table) or not table:
-        raise BundleError("the state table is empty or names a tensor twice")
+        raise BundleError("the state table is empty or lists a tensor twice")
     return table
 
 
 def check_state(table: list[StateTensor], batch: int, values: dict[str, Any]) -> None:
-    """Refuse values that are not a whole state.
+    """Refuse values that are not a complete state.
 
     Args:
         table: The state table.
         batch: Number of rows.
-        values: A tensor for each name.
+        values: A tensor ``[batch, *shape]`` for each name in the table.
 
     Raises:
-        EngineError: A tensor is missing or has another shape or type.
+        EngineError: A tensor is missing, or its shape or type is wrong.
     """
     for row in table:
         value = values.get(row.name)
-        wanted = (batch, *row.shape)
-        if value is None or value.shape != wanted or value.dtype != np.dtype(row.dtype):
+        expected = (batch, *row.shape)
+        if value is None or value.shape != expected or value.dtype != np.dtype(row.dtype):
             raise EngineError(
-                f"state tensor {row.name!r} must be {row.dtype} of shape {wanted}; "
+                f"state tensor {row.name!r} must be {row.dtype} of shape {expected}; "
                 f"got {None if value is None else (str(value.dtype), value.shape)}"
             )
 
 
 def is_shared(row: StateTensor) -> bool:
-    """Whether past and present of a tensor share their buffer on ONNX Runtime.
+    """Whether the past and present of a tensor share one buffer on ONNX Runtime.
 
-    The memory's tensors are large and change in one slot a step; a step that is repeated
-    writes the same slot again.
+    The memory's tensors are large, and a step changes one slot of them; repeating the step writes
+    the same slot again.
     """
     return row.name.startswith("memory_")

@@ -1,11 +1,12 @@
-"""Build the source distribution, and from it the wheel, the same bytes each time.
+"""Build the source distribution and the wheel reproducibly.
 
     python scripts/build_dist.py --out dist
 
-What is committed is built, in a folder of its own: nothing that lies around gets in. The bytes
-depend on the sources, on the time given by SOURCE_DATE_EPOCH (the commit's when it is not
-set), and on the version of setuptools, which constraints.txt pins; not on when, where or by whom it
-is built. setuptools must be installed; nothing is fetched.
+The script builds the committed files in a folder of its own, so that stray files stay out, and
+builds the wheel from the source distribution. The bytes depend on the sources, on SOURCE_DATE_EPOCH
+(by default the time of the commit), and on the version of setuptools, which constraints.txt pins;
+they do not depend on when, where or by whom they are built. setuptools must be installed; nothing
+is downloaded.
 """
 
 from __future__ import annotations
@@ -23,21 +24,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SDIST = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+_BUILD_SDIST = (
+    "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+)
 
 
 def main() -> int:
-    """Build both, and print their hashes."""
+    """Build both distributions, and print their hashes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="default: dist")
     parser.add_argument(
-        "--source", type=Path, help="build this folder, as it stands, instead of what is committed"
+        "--source", type=Path, help="build this folder as it is, instead of the committed files"
     )
     options = parser.parse_args()
-    os.umask(0o022)  # files in a wheel carry their modes
+    os.umask(0o022)  # a wheel records file modes
     if "SOURCE_DATE_EPOCH" not in os.environ:
         if options.source is not None:
-            parser.error("a folder has no time of its own: set SOURCE_DATE_EPOCH, in seconds")
+            parser.error("--source needs SOURCE_DATE_EPOCH; set it to a time in seconds")
         os.environ["SOURCE_DATE_EPOCH"] = _git("log", "-1", "--format=%ct")
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
@@ -45,41 +48,40 @@ def main() -> int:
             _export(Path(scratch) / "source.tar", source)
         else:
             shutil.copytree(options.source, source)
-        for made in _build(source, Path(scratch) / "dist"):
+        for built in _build(source, Path(scratch) / "dist"):
             options.out.mkdir(parents=True, exist_ok=True)
-            target = options.out / made.name
-            shutil.copyfile(made, target)
+            target = options.out / built.name
+            shutil.copyfile(built, target)
             print(hashlib.sha256(target.read_bytes()).hexdigest(), target)
     return 0
 
 
 def _export(archive: Path, folder: Path) -> None:
-    """Unpack what is committed."""
+    """Unpack the committed files into a folder."""
     _git("archive", "--output", str(archive), "HEAD")
     _unpack(archive, folder)
 
 
 def _build(source: Path, out: Path) -> tuple[Path, Path]:
-    """The source distribution of a folder, and the wheel of that."""
+    """Build the source distribution of a folder, and the wheel of that."""
     out.mkdir()
     subprocess.run(
-        [sys.executable, "-c", SDIST, str(out)], cwd=source, stdout=sys.stderr, check=True
+        [sys.executable, "-c", _BUILD_SDIST, str(out)], cwd=source, stdout=sys.stderr, check=True
     )
     (sdist,) = out.glob("rillet-*.tar.gz")
-    _settle(sdist, int(os.environ["SOURCE_DATE_EPOCH"]))
+    _normalise(sdist, int(os.environ["SOURCE_DATE_EPOCH"]))
     unpacked = out / "unpacked"
     _unpack(sdist, unpacked)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--quiet"]
-    subprocess.run(
-        [*pip, "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(out),
-         str(unpacked / sdist.name.removesuffix(".tar.gz"))], check=True,
-    )  # fmt: skip
+    offline = ["--no-deps", "--no-build-isolation", "--no-index"]
+    folder = unpacked / sdist.name.removesuffix(".tar.gz")
+    subprocess.run([*pip, *offline, "--wheel-dir", str(out), str(folder)], check=True)
     (wheel,) = out.glob("rillet-*.whl")
     return sdist, wheel
 
 
-def _settle(archive: Path, epoch: int) -> None:
-    """Write an archive anew without what tells when and by whom it was made."""
+def _normalise(archive: Path, epoch: int) -> None:
+    """Rewrite an archive without build times and owners."""
     with tarfile.open(archive) as old:
         members = sorted(old.getmembers(), key=lambda member: member.name)
         contents = {member.name: old.extractfile(member) for member in members if member.isfile()}
@@ -100,8 +102,8 @@ def _unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as opened:
         if hasattr(tarfile, "data_filter"):
             opened.extractall(folder, filter="data")
-        else:  # an older patch release of Python 3.10 or 3.11
-            opened.extractall(folder)  # noqa: S202 - git and setuptools wrote it just now
+        else:  # early patch releases of Python 3.10 and 3.11
+            opened.extractall(folder)  # noqa: S202 - the archive is our own
 
 
 def _git(*arguments: str) -> str:

@@ -1,14 +1,14 @@
-"""Run the wheel on aarch64 under emulation: verify a bundle, and generate from it.
+"""Run the wheel on emulated aarch64: verify a bundle, and generate text from it.
 
-Nothing is installed. An arm64 Python is unpacked from the system's own package archive, the
-wheels for aarch64 come from the package index, and qemu's user emulation runs them, as a device
-without a GPU would. About 150 MB of downloads into ``build/aarch64``, kept for the next time;
-one to three minutes.
+The script installs nothing. It unpacks an arm64 Python from the system's package archive, downloads
+aarch64 wheels from the package index, and runs both under qemu's user emulation, as a device
+without a GPU would. It takes one to three minutes and keeps about 150 MB of downloads in
+``build/aarch64``.
 
     python scripts/check_aarch64.py models/shakespeare-nano
 
-It needs a Debian or Ubuntu with apt and, unless qemu-aarch64-static is installed, its archive.
-The Python is the archive's: 3.10 on Ubuntu 22.04, as on JetPack 6; 3.11 on Debian 12.
+It needs Debian or Ubuntu with apt. The archive determines the version of Python: 3.10 on Ubuntu
+22.04, as on JetPack 6, and 3.11 on Debian 12.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "aarch64"
 PACKAGES = ("numpy==2.2.6", "onnxruntime==1.23.2", "tokenizers", "safetensors", "click")
-"""The newest that Python 3.10, JetPack 6's, has wheels for."""
+"""The newest versions with wheels for Python 3.10, which JetPack 6 has."""
 
 PYTHONS = ("3.10", "3.11", "3.12")
 UNAVAILABLE = 3
-"""Exit code where there is no way to emulate here."""
+"""Exit code when this machine cannot emulate aarch64."""
 
 PROGRAM = """
 import platform, sys
 import numpy, onnxruntime
 import rillet.runtime
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 model = rillet.runtime.load(sys.argv[1], "cpu")
 print("python", platform.python_version(), platform.machine(), "onnxruntime",
       onnxruntime.__version__, "numpy", numpy.__version__, "rillet", rillet.runtime.__version__)
@@ -44,11 +44,11 @@ print("text:", repr(model.generate("The ", max_new_tokens=60, temperature=0.0)))
 
 
 class UnavailableError(Exception):
-    """There is no way to emulate here; says why."""
+    """This machine cannot emulate aarch64; the message says why."""
 
 
 def main() -> int:
-    """Set up what is missing, and run."""
+    """Prepare the emulation, and run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, nargs="?", default=ROOT / "models/shakespeare-nano")
     bundle = parser.parse_args().bundle.resolve()
@@ -60,30 +60,35 @@ def main() -> int:
     except UnavailableError as error:
         print(f"cannot emulate aarch64 here: {error}", file=sys.stderr)
         return UNAVAILABLE
-    command = [
-        str(qemu), "-L", str(root), "-E", f"PYTHONPATH={site}", "-E", "PYTHONDONTWRITEBYTECODE=1",
-        "-E", f"PYTHONHOME={root / 'usr'}", str(root / "usr" / "bin" / f"python{version}"),
-        "-c", PROGRAM, str(bundle),
-    ]  # fmt: skip
+    environment = {
+        "PYTHONPATH": site,
+        "PYTHONDONTWRITEBYTECODE": 1,
+        "PYTHONHOME": root / "usr",
+    }
+    settings = [part for name, value in environment.items() for part in ("-E", f"{name}={value}")]
+    python = str(root / "usr" / "bin" / f"python{version}")
+    command = [str(qemu), "-L", str(root), *settings, python, "-c", PROGRAM, str(bundle)]
     return subprocess.run(command, check=False).returncode
 
 
 def _qemu() -> Path:
-    """Qemu's user emulation: the system's, or unpacked from its archive."""
-    found = shutil.which("qemu-aarch64-static")
-    if found:
-        return Path(found)
+    """Find qemu's user emulation, or unpack it from the system's archive."""
+    installed = shutil.which("qemu-aarch64-static")
+    if installed:
+        return Path(installed)
     unpacked = WORK / "qemu" / "usr" / "bin" / "qemu-aarch64-static"
     if not unpacked.is_file():
         native = _output("dpkg", "--print-architecture")
         _unpack("qemu-user-static", native, WORK / "qemu", dependencies=False)
     if not unpacked.is_file():
-        raise UnavailableError("qemu-user-static has no qemu-aarch64-static; install it")
+        raise UnavailableError(
+            "the package qemu-user-static lacks qemu-aarch64-static; install qemu-aarch64-static"
+        )
     return unpacked
 
 
 def _arm64_python() -> tuple[Path, str]:
-    """A root folder with an arm64 Python and its libraries, and the Python's version."""
+    """Find or unpack an arm64 Python; returns its root folder and version."""
     for version in PYTHONS:
         root = WORK / f"root-{version}"
         if (root / "usr" / "bin" / f"python{version}").is_file():
@@ -107,9 +112,9 @@ def _unpack(
     dependencies: bool = True,
     extra: tuple[str, ...] = (),
 ) -> None:
-    """Download a Debian package, with what it needs, and unpack it; apt's own state is not used."""
+    """Download a Debian package and its dependencies, and unpack them without installing."""
     if not all(shutil.which(tool) for tool in ("apt-get", "apt-cache", "dpkg-deb")):
-        raise UnavailableError("there is no apt-get and dpkg-deb, as Debian and Ubuntu have")
+        raise UnavailableError("apt-get, apt-cache and dpkg-deb are missing; use Debian or Ubuntu")
     state = WORK / f"apt-{architecture}"
     for folder in ("lists/partial", "cache/archives/partial"):
         (state / folder).mkdir(parents=True, exist_ok=True)
@@ -127,7 +132,7 @@ def _unpack(
     options = [part for name, value in settings.items() for part in ("-o", f"{name}={value}")]
     if not any(state.glob("lists/*Packages*")):
         _run("apt-get", *options, "--quiet=2", "update")
-    # apt-get would take a name that it does not know for a pattern, and install something else.
+    # apt-get treats an unknown name as a pattern, and would fetch another package.
     known = _output("apt-cache", *options, "show", package)
     if f"Package: {package}" not in known.splitlines():
         raise UnavailableError(f"the package archive has no {package}")
@@ -148,18 +153,17 @@ def _unpack(
 
 
 def _site(version: str) -> Path:
-    """A folder with the wheels for aarch64, and this project's wheel, made anew each time."""
+    """Prepare a folder with the aarch64 wheels and a fresh wheel of this project."""
     site = WORK / f"site-{version}"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
     if not site.is_dir():
         scratch = site.with_name(site.name + ".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
         platforms = [f"manylinux{name}_aarch64" for name in ("_2_28", "_2_27", "_2_17", "2014")]
-        _run(
-            *pip, "install", "--target", str(scratch), "--only-binary=:all:", "--implementation",
-            "cp", "--python-version", version,
-            *[part for name in platforms for part in ("--platform", name)], *PACKAGES,
-        )  # fmt: skip
+        target = ["--implementation", "cp", "--python-version", version]
+        target += [part for name in platforms for part in ("--platform", name)]
+        install = (*pip, "install", "--only-binary=:all:", "--target", str(scratch))
+        _run(*install, *target, *PACKAGES)
         os.rename(scratch, site)
     wheels = WORK / "wheel"
     shutil.rmtree(wheels, ignore_errors=True)
@@ -174,10 +178,9 @@ def _site(version: str) -> Path:
 def _run(*command: str, folder: Path | None = None) -> None:
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = (result.stderr or result.stdout).strip().splitlines()
-        raise UnavailableError(
-            f"{' '.join(command[:3])} ... failed: {said[-1] if said else 'silently'}"
-        )
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        reason = lines[-1] if lines else "no output"
+        raise UnavailableError(f"{' '.join(command[:3])} ... failed: {reason}")
 
 
 def _output(*command: str) -> str:

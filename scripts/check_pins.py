@@ -1,10 +1,10 @@
-"""Hold what is installed against constraints.txt: all that CI uses has a pin, and keeps to it.
+"""Check that constraints.txt pins every package that CI uses, at the installed version.
 
-    python scripts/check_pins.py            # says what is wrong, and leaves with 1
-    python scripts/check_pins.py --list     # the pins that are missing or out of date, to paste
+    python scripts/check_pins.py            # reports each mismatch, and exits with 1
+    python scripts/check_pins.py --list     # prints missing and outdated pins, to paste
 
-Looked at are the packages that pyproject.toml asks for, with the extras that CI installs, and what
-they ask for in turn: whatever else is in the environment is its owner's.
+The script checks the requirements in pyproject.toml, with the extras that CI installs, and their
+dependencies. It ignores other packages in the environment.
 """
 
 from __future__ import annotations
@@ -26,68 +26,70 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("cpu", "train", "export", "dev")
-"""What the Makefile installs."""
+"""The extras that the Makefile installs."""
 
 
 def main() -> int:
-    """Compare, and report."""
+    """Compare the installed packages with the pins, and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--constraints", type=Path, default=ROOT / "constraints.txt")
-    parser.add_argument("--list", action="store_true", help="print the lines that are missing")
+    parser.add_argument("--list", action="store_true", help="print the missing and outdated lines")
     options = parser.parse_args()
     pins = read_pins(options.constraints.read_text().splitlines())
     used = installed(project_requirements(ROOT / "pyproject.toml", EXTRAS))
-    wrong = 0
+    mismatches = 0
     for name, version in sorted(used.items()):
         pin = pins.get(name)
         if pin is not None and pin.specifier.contains(version, prereleases=True):
             continue
-        wrong += 1
+        mismatches += 1
         if options.list:
             print(f"{name}=={version.partition('+')[0]}")
         else:
-            print(f"{name} {version} is installed, and constraints.txt has {pin or 'no pin of it'}")
-    if not wrong and not options.list:
-        print(f"{len(used)} packages, each as it is pinned")
-    return bool(wrong)
+            print(
+                f"{name} {version} is installed, but constraints.txt has {pin or 'no pin for it'}"
+            )
+    if not mismatches and not options.list:
+        print(f"{len(used)} packages match their pins")
+    return bool(mismatches)
 
 
 def read_pins(lines: Iterable[str]) -> dict[str, Requirement]:
-    """The pins that hold for this Python and system, by name."""
+    """The pins that apply to this Python and system, by package name."""
     pins: dict[str, Requirement] = {}
     for line in lines:
         text = line.partition("#")[0].strip()
-        if text and _holds(pin := Requirement(text), ()):
+        if text and _applies(pin := Requirement(text), ()):
             pins[canonicalize_name(pin.name)] = pin
     return pins
 
 
 def project_requirements(pyproject: Path, extras: Iterable[str]) -> list[Requirement]:
-    """What the project asks for with these extras, those that they name included."""
+    """The project's requirements with some extras, and the extras that those include."""
     project: dict[str, Any] = tomllib.loads(pyproject.read_text())["project"]
     optional: dict[str, list[str]] = project["optional-dependencies"]
-    found, seen = [Requirement(text) for text in project["dependencies"]], set[str]()
-    waiting = list(extras)
-    while waiting:
-        extra = waiting.pop()
+    requirements = [Requirement(text) for text in project["dependencies"]]
+    pending, seen = list(extras), set[str]()
+    while pending:
+        extra = pending.pop()
         if extra in seen:
             continue
         seen.add(extra)
         for requirement in map(Requirement, optional[extra]):
             if requirement.name == project["name"]:
-                waiting.extend(requirement.extras)
+                pending.extend(requirement.extras)
             else:
-                found.append(requirement)
-    return found
+                requirements.append(requirement)
+    return requirements
 
 
-def installed(wanted: Iterable[Requirement]) -> dict[str, str]:
-    """Versions of what is asked for, directly or in turn, and installed, by name."""
-    found: dict[str, str] = {}
+def installed(requirements: Iterable[Requirement]) -> dict[str, str]:
+    """Installed versions of the requirements and their dependencies, by package name."""
+    versions: dict[str, str] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
-    waiting = [requirement for requirement in wanted if _holds(requirement, ())]
-    while waiting:
-        requirement = waiting.pop()
+    pending = [requirement for requirement in requirements if _applies(requirement, ())]
+    while pending:
+        requirement = pending.pop()
         key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
         if key in seen:
             continue
@@ -95,22 +97,22 @@ def installed(wanted: Iterable[Requirement]) -> dict[str, str]:
         try:
             distribution = importlib.metadata.distribution(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            continue  # not for this machine, or not to be had here
-        found[key[0]] = distribution.version
-        waiting.extend(_asked_for(distribution, requirement.extras))
-    return found
+            continue  # for another machine, or not available
+        versions[key[0]] = distribution.version
+        pending.extend(_dependencies(distribution, requirement.extras))
+    return versions
 
 
-def _asked_for(
+def _dependencies(
     distribution: importlib.metadata.Distribution, extras: Iterable[str]
 ) -> Iterator[Requirement]:
     for requirement in map(Requirement, distribution.requires or ()):
-        if _holds(requirement, extras):
+        if _applies(requirement, extras):
             yield requirement
 
 
-def _holds(requirement: Requirement, extras: Iterable[str]) -> bool:
-    """Whether a requirement is one on this machine, with these extras of who asks for it."""
+def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
+    """Whether a requirement applies on this machine, for some extras of the dependent package."""
     if requirement.marker is None:
         return True
     return any(requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras))

@@ -1,10 +1,9 @@
-"""Write a small bundle and a saved stream of today's formats, to be kept in tests/data.
+"""Write a small bundle and a saved stream in the current formats, to keep in tests/data.
 
     python scripts/keep_format.py
 
-To be run once for each release that raises a format version, before it is raised:
-`tests/export/test_compatibility.py` holds every later rillet to what is
-written here, and nothing in it is ever written again.
+Run it once before a release raises a format version. `tests/export/test_compatibility.py` checks
+that every later version of rillet reads these files, so they are never rewritten.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -25,14 +25,14 @@ from rillet.train import builtin_corpus, save_checkpoint  # noqa: E402
 from support.models import SMALL, train_small  # noqa: E402
 
 PROMPT = "The value of an expression is "
-OPTIONS = {"max_new_tokens": 80, "temperature": 0.8, "top_p": 0.9, "seed": 7}
+OPTIONS: dict[str, Any] = {"max_new_tokens": 80, "temperature": 0.8, "top_p": 0.9, "seed": 7}
 
 
 def main() -> None:
-    """Write them, unless this format was kept already."""
+    """Write the files, unless this format is already kept."""
     folder = ROOT / "tests" / "data" / f"format-{FORMAT_VERSION}"
     if folder.exists():
-        raise SystemExit(f"{folder} exists, and what was kept is never written again")
+        raise SystemExit(f"{folder} exists; kept formats are never rewritten")
     (folder / "checkpoint").mkdir(parents=True)
     checkpoint = train_small(SMALL, builtin_corpus()[:60_000], steps=200)
     save_checkpoint(folder / "checkpoint", checkpoint)

@@ -1,9 +1,9 @@
-"""Lists every error message of the packages, `…` in place of values.
+"""List every error message of the packages, with `…` in place of values.
 
-    python scripts/list_errors.py            messages with the places that raise them
-    python scripts/list_errors.py --json     the same for programs
+    python scripts/list_errors.py            messages, and where they are raised
+    python scripts/list_errors.py --json     the same as JSON
 
-docs/troubleshooting.md has an entry for each; tests/docs/test_troubleshooting.py holds it to that.
+docs/troubleshooting.md explains each message, which tests/docs/test_troubleshooting.py checks.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import argparse
 import ast
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runtime", "train", "export")
 
-# Errors whose whole text is a variable, and where the sentences that it may hold are made.
+# Errors raised with a variable as the whole text, and the functions that build the texts.
 SENTENCES = {
     "train/config/model_config.py:validate": (
         "train/config/model_config.py:conflicts",
@@ -39,15 +39,14 @@ SENTENCES = {
     ),
     "runtime/engines/ort/device_engine.py:_load": ("runtime/engines/ort/providers.py:obstacle",),
     "runtime/engines/select.py:open_engine": ("runtime/engines/select.py:open_engine",),
-    "runtime/verify.py:_verify": ("runtime/verify.py:_sentence",),
 }
 
 
 def messages() -> dict[str, list[str]]:
-    """Every message, and the places `file:line` where it is made.
+    """Collect every message, and the places `file:line` that build it.
 
     Raises:
-        SystemExit: An error's whole text is a variable, and it is not known where it is made.
+        SystemExit: An error is raised with a variable text whose origin SENTENCES lacks.
     """
     trees = {
         str(file.relative_to(ROOT)): ast.parse(file.read_text())
@@ -55,38 +54,38 @@ def messages() -> dict[str, list[str]]:
         for file in sorted((ROOT / package).rglob("*.py"))
     }
     errors = _error_classes(trees.values())
-    found: dict[str, list[str]] = {}
-    makers: set[str] = set()
+    places: dict[str, list[str]] = {}
+    builders: set[str] = set()
     for path, tree in trees.items():
         for function, call in _calls(tree):
-            if not call.args or _called(call) not in errors:
+            if not call.args or _callee(call) not in errors:
                 continue
             text = _template(call.args[0], _constants(tree))
             if text == "…":
-                makers |= _makers(f"{path}:{function}", call.args[0])
+                builders |= _builders(f"{path}:{function}", call.args[0])
             else:
-                found.setdefault(text, []).append(f"{path}:{call.lineno}")
-    for maker in makers:
-        path, _, name = maker.partition(":")
+                places.setdefault(text, []).append(f"{path}:{call.lineno}")
+    for builder in builders:
+        path, _, name = builder.partition(":")
         for text, line in _sentences(trees[path], name):
-            found.setdefault(text, []).append(f"{path}:{line}")
-    return found
+            places.setdefault(text, []).append(f"{path}:{line}")
+    return places
 
 
-def _makers(place: str, text: ast.expr) -> set[str]:
-    """The functions that make the sentences of an error that has none of its own."""
-    if isinstance(text, ast.Call) and _called(text) == "str":
-        return set()  # what another error says, word for word
+def _builders(place: str, text: ast.expr) -> set[str]:
+    """The functions that build the text of an error that is raised with a variable."""
+    if isinstance(text, ast.Call) and _callee(text) == "str":
+        return set()  # repeats the text of another error
     if place not in SENTENCES:
         raise SystemExit(
-            f"{place} raises a text that is made elsewhere ({ast.unparse(text)}); say where in "
-            f"SENTENCES of {Path(__file__).name}"
+            f"{place} raises a text that is built elsewhere ({ast.unparse(text)}); add where to "
+            f"SENTENCES in {Path(__file__).name}"
         )
     return set(SENTENCES[place])
 
 
-def _error_classes(trees: object) -> set[str]:
-    """RilletError, everything that derives from it, and click's own errors."""
+def _error_classes(trees: Iterable[ast.Module]) -> set[str]:
+    """RilletError, its subclasses, and click's errors."""
     names = {"RilletError"}
     bases = {
         node.name: {base.id for base in node.bases if isinstance(base, ast.Name)}
@@ -100,7 +99,7 @@ def _error_classes(trees: object) -> set[str]:
 
 
 def _calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.Call]]:
-    """Every call, with the name of the function that it stands in."""
+    """Every call, with the name of the enclosing function."""
     for node in ast.iter_child_nodes(tree):
         inner = node.name if isinstance(node, ast.FunctionDef) else function
         if isinstance(node, ast.Call):
@@ -108,12 +107,12 @@ def _calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.Call]]:
         yield from _calls(node, inner)
 
 
-def _called(call: ast.Call) -> str:
+def _callee(call: ast.Call) -> str:
     return ast.unparse(call.func)
 
 
 def _constants(tree: ast.Module) -> dict[str, str]:
-    """Texts that a module gives a name."""
+    """String constants of a module, by name."""
     return {
         target.id: node.value.value
         for node in tree.body
@@ -126,7 +125,7 @@ def _constants(tree: ast.Module) -> dict[str, str]:
 
 
 def _template(node: ast.expr, constants: dict[str, str]) -> str:
-    """The fixed wording of an expression that makes a text."""
+    """The wording of a text expression, with `…` in place of values."""
 
     def write(part: ast.expr) -> str:
         if isinstance(part, ast.Constant) and isinstance(part.value, str):
@@ -145,7 +144,7 @@ def _template(node: ast.expr, constants: dict[str, str]) -> str:
 
 
 def _sentences(tree: ast.Module, name: str) -> Iterator[tuple[str, int]]:
-    """Texts of several words that a function returns, collects or gives a name."""
+    """Texts of three words or more that a function returns, assigns or appends."""
     for function in ast.walk(tree):
         if not isinstance(function, ast.FunctionDef) or function.name != name:
             continue
@@ -153,25 +152,26 @@ def _sentences(tree: ast.Module, name: str) -> Iterator[tuple[str, int]]:
             texts: list[ast.expr] = []
             if isinstance(node, ast.Return | ast.Assign) and node.value is not None:
                 texts = [node.value]
-            elif isinstance(node, ast.Call) and _called(node).endswith(".append"):
+            elif isinstance(node, ast.Call) and _callee(node).endswith(".append"):
                 texts = list(node.args)
             elif isinstance(node, ast.ListComp):
                 texts = [node.elt]
             for text in texts:
-                made = _template(text, _constants(tree))
-                if len(made.replace("…", "").split()) >= 3:
-                    yield made, text.lineno
+                sentence = _template(text, _constants(tree))
+                if len(sentence.replace("…", "").split()) >= 3:
+                    yield sentence, text.lineno
 
 
 def main() -> None:
-    """Print them."""
+    """Print the messages."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    found = messages()
-    if parser.parse_args().json:
-        print(json.dumps(found, ensure_ascii=False, indent=1))
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    places_by_text = messages()
+    if options.json:
+        print(json.dumps(places_by_text, ensure_ascii=False, indent=1))
         return
-    for text, places in sorted(found.items(), key=lambda entry: entry[1]):
+    for text, places in sorted(places_by_text.items(), key=lambda entry: entry[1]):
         print(f"{', '.join(places)}\n    {text}")
 
 

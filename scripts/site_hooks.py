@@ -1,4 +1,4 @@
-"""What `mkdocs build` does beside reading mkdocs.yml."""
+"""Hooks of `mkdocs build`, in addition to mkdocs.yml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("runtime", "train", "export")
 
 
 def on_startup(**_: Any) -> None:
-    """Show the packages under their real names to the reader of docstrings."""
+    """Link the packages under their real names, where mkdocstrings looks for them."""
     names = ROOT / "build" / "reference" / "rillet"
     names.mkdir(parents=True, exist_ok=True)
     for package in PACKAGES:
@@ -21,28 +21,28 @@ def on_startup(**_: Any) -> None:
 
 
 def on_config(config: Any) -> Any:
-    """Put every page into the navigation."""
-    pages = {file.relative_to(config.docs_dir).as_posix()
-             for file in Path(config.docs_dir).rglob("*.md")}  # fmt: skip
-    if left := sorted(pages - set(_named(config.nav))):
-        config.nav.append({"More": left})
+    """Add pages that the navigation lacks to it."""
+    docs = Path(config.docs_dir)
+    pages = {file.relative_to(docs).as_posix() for file in docs.rglob("*.md")}
+    if missing := sorted(pages - set(_nav_pages(config.nav))):
+        config.nav.append({"More": missing})
     return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Name a file outside docs/ instead of linking to it: the site does not have it."""
+    """Replace links to files outside docs/, which the site lacks, with their paths."""
     return re.sub(r"\[([^\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2` in the repository)", markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Show what docstrings write in reStructuredText as the Markdown around it."""
+    """Render the reStructuredText roles of docstrings as code."""
     html = re.sub(r":(?:attr|class|data|exc|func|meth|mod):<code>~?", "<code>", html)
     return html.replace("::</p>", ":</p>")
 
 
-def _named(entry: Any) -> list[str]:
-    """The pages that a navigation names."""
+def _nav_pages(entry: Any) -> list[str]:
+    """The pages of a navigation entry."""
     if isinstance(entry, str):
         return [entry]
-    return [page for part in (entry.values() if isinstance(entry, dict) else entry)
-            for page in _named(part)]  # fmt: skip
+    parts = entry.values() if isinstance(entry, dict) else entry
+    return [page for part in parts for page in _nav_pages(part)]

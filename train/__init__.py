@@ -1,9 +1,9 @@
-"""Train a dual CNN over an attentive reservoir, with PyTorch."""
+"""Train a dual CNN over an attentive reservoir with PyTorch."""
 
 from __future__ import annotations
 
+from .auto_config import infer
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from .config.auto import infer
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
@@ -11,7 +11,7 @@ from .data.corpus import Corpus, builtin_corpus, read_corpus
 from .data.token_file import Tokens
 from .data.tokenizers import make_tokenizer, prepare
 from .fallback import Fallback
-from .loop.evaluate import Evaluation, evaluate
+from .loop.evaluation import Evaluation, evaluate
 from .loop.progress import TrainingProgress
 from .loop.trainer import DualCNNTrainer, TrainingError, TrainingResult
 from .lsm_lite import LSMLite

@@ -1,4 +1,4 @@
-"""What a pipeline goes on with when a part cannot be set up, and only when it may."""
+"""Simpler replacements for parts that cannot be set up, used only if the caller allows it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["ADVICE", "Fallback", "fallback_for"]
 
 @dataclass(frozen=True)
 class Fallback:
-    """A part that failed, and what took its place.
+    """A part that failed, and its replacement.
 
     Attributes:
-        part: The part.
+        part: Name of the part.
         reason: Why it could not be set up.
-        instead: What the pipeline went on with.
-        changes: The settings that say so.
+        instead: What replaces it.
+        changes: The settings that select the replacement.
     """
 
     part: str
@@ -27,7 +27,7 @@ class Fallback:
     changes: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.part}: {self.reason}; going on with {self.instead}"
+        return f"{self.part}: {self.reason}; continuing with {self.instead}"
 
 
 ADVICE = {
@@ -42,11 +42,11 @@ ADVICE = {
     "keys": "change key_width, or set memory=0",
     "model": "change the configuration",
 }
-"""What to change when the set-up of a part fails."""
+"""What to change when a part cannot be set up."""
 
 
 def fallback_for(part: str, config: DualCNNConfig, reason: str) -> Fallback | None:
-    """The next simpler thing than a part that failed; ``None`` where there is none."""
+    """Find the next simpler replacement for a part that failed; ``None`` if there is none."""
     without_state = {"memory_key": "suffix"} if config.memory else {}
     instead: tuple[str, dict[str, Any]] | None = None
     if part == "embedder" and config.codes == "fitted":

@@ -1,4 +1,4 @@
-"""Generating with the PyTorch model, as the runtime does with its graphs."""
+"""Generate text with the PyTorch model, as the runtime does with the exported graphs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import torch
 
 from ..runtime.errors import UsageError
 from ..runtime.sampling.sampler import Sampler, SamplingParams
-from ..runtime.streams.session import LEARN_MODES
+from ..runtime.streams.stream import LEARN_MODES
 from ..runtime.tokenizer import Tokenizer
 from .model.dual_cnn import DualCNN
 
 __all__ = ["stream_text"]
+
+_PIECE = 512
+"""Prompt tokens read at a time: prefill needs memory for every position."""
 
 
 @torch.no_grad()
@@ -30,16 +33,16 @@ def stream_text(
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        prompt: The text to continue; when there is nothing to read, the stream begins after a
+        prompt: The text to continue; if there is nothing to read, the stream starts after a
             line break.
-        params: How to sample.
-        max_new_tokens: Tokens to generate.
-        learn: What the memory stores: what is ``read`` and not what is written, ``all``, or
-            ``none``.
-        seed_text: A text to read first, so that the memory begins with it.
+        params: Sampling parameters.
+        max_new_tokens: Number of tokens to generate.
+        learn: What the memory stores: ``read`` for the text that is read but not the text that
+            is generated, ``all`` for both, or ``none``.
+        seed_text: A text to read first, to fill the memory.
 
     Yields:
-        Pieces of text, none of them empty.
+        Nonempty pieces of text.
 
     Raises:
         UsageError: ``learn`` is none of these.
@@ -51,9 +54,8 @@ def stream_text(
     device = model.embedder.codes.device
     sampler, decoder = Sampler(params), tokenizer.decoder()
     state = model.zero_state()
-    # A long prompt goes in by pieces: reading takes memory for every position of a piece.
-    for start in range(0, len(tokens), 512):
-        piece = torch.tensor([tokens[start : start + 512]], device=device)
+    for start in range(0, len(tokens), _PIECE):
+        piece = torch.tensor([tokens[start : start + _PIECE]], device=device)
         logits, state = model(piece, state, torch.full((1,), float(learn != "none"), device=device))
     written = torch.full((1,), float(learn == "all"), device=device)
     for _ in range(max_new_tokens):

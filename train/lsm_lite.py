@@ -1,4 +1,4 @@
-"""The convenience front: one line each does the whole job."""
+"""A convenience interface: train and generate in one line each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LSMLite"]
 
 
 class LSMLite:
-    """From a text to a generator in one line, without a thought about the parts.
+    """Trains and generates in one line each, with default settings.
 
     ::
 
@@ -27,8 +27,8 @@ class LSMLite:
     reservoir, which is smaller and faster.
 
     Attributes:
-        dual: The pipeline of the dual CNN, once it is set up.
-        single: The pipeline of the single CNN, once it is trained.
+        dual: Pipeline of the dual CNN, once it is set up.
+        single: Pipeline of the single CNN, once it is trained.
     """
 
     def __init__(self) -> None:
@@ -49,32 +49,32 @@ class LSMLite:
         on_progress: Callable[[TrainingProgress], None] | None = None,
         **options: Any,
     ) -> TrainingResult:
-        """Set up a dual CNN, unless that was done before, and train it.
+        """Train a dual CNN, setting it up first if a corpus is given.
 
         Args:
-            corpus: The text; none when the pipeline is set up.
-            folder: Where checkpoints are kept; nowhere when absent.
+            corpus: The text; omit it if the pipeline is already set up.
+            folder: Folder for checkpoints; none are written by default.
             on_progress: Called at each progress report.
-            **options: As for :meth:`setup_dual_cnn_pipeline`; settings of training when the
-                pipeline is set up.
+            **options: Options of :meth:`setup_dual_cnn_pipeline`; or, without a corpus,
+                settings of training.
 
         Raises:
-            UsageError: There is neither a text nor a pipeline.
+            UsageError: There is neither a corpus nor a pipeline.
         """
         if corpus is not None:
             return self.setup_dual_cnn_pipeline(corpus, **options).train(folder, on_progress)
         if self.dual is None:
-            raise UsageError("there is nothing to train on; give a corpus")
+            raise UsageError("there is nothing to train on; pass a corpus")
         return self.dual.train(folder, on_progress, **options)
 
     def dual_cnn_generate(self, prompt: str = "", **options: Any) -> str:
         """Generate with the dual CNN; see :meth:`DualCNNPipeline.generate`.
 
         Raises:
-            UsageError: Nothing was trained.
+            UsageError: No dual CNN is trained yet.
         """
         if self.dual is None:
-            raise UsageError("no dual CNN was trained; call quick_dual_cnn_train first")
+            raise UsageError("no dual CNN is trained yet; call quick_dual_cnn_train first")
         return self.dual.generate(prompt, **options)
 
     def train(
@@ -93,8 +93,8 @@ class LSMLite:
         """Generate with the single CNN.
 
         Raises:
-            UsageError: Nothing was trained.
+            UsageError: No single CNN is trained yet.
         """
         if self.single is None:
-            raise UsageError("no single CNN was trained; call train first")
+            raise UsageError("no single CNN is trained yet; call train first")
         return self.single.generate(prompt, **options)

@@ -1,4 +1,4 @@
-"""One call from a text to a ready pipeline; then train, generate, save, load."""
+"""The pipeline: set up from a text, train, evaluate, generate, save and load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder
@@ -18,18 +17,20 @@ from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config.model_config import DualCNNConfig
+from .config.presets import PRESETS
+from .config.training_config import TrainingConfig
 from .data.corpus import Corpus
 from .data.streams import Split, split
 from .data.tokenizers import Prepared, prepare
 from .fallback import Fallback
 from .generate import stream_text
 from .loop.distributed import Group
-from .loop.evaluate import Evaluation, evaluate
+from .loop.evaluation import Evaluation, evaluate
 from .loop.progress import TrainingProgress
 from .loop.resume import RunState
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
-from .setup import SetupProgress, set_up_model
+from .setup import Parts, SetupProgress, set_up_model
 from .waves.read import read_waves
 from .waves.wave_buffer import RollingWaveBuffer
 
@@ -38,9 +39,10 @@ __all__ = ["DualCNNPipeline"]
 
 @dataclass
 class DualCNNPipeline:
-    """Tokenizer, reservoir, buffer and both CNNs, ready to train and to generate.
+    """Tokenizer, model and wave buffer, ready to train and generate.
 
-    Made by :meth:`fit_and_initialize` from a text, or by :meth:`load` from a run::
+    Create a pipeline from a text with :meth:`fit_and_initialize`, or from a run with
+    :meth:`load`::
 
         pipeline = DualCNNPipeline.fit_and_initialize("my-notes.txt", preset="nano")
         pipeline.train(steps=800)
@@ -50,11 +52,12 @@ class DualCNNPipeline:
     Attributes:
         model: The model; its parts are its attributes.
         tokenizer: Its tokenizer.
-        buffer: A rolling wave buffer of the model's sizes, filled by :meth:`read`.
-        corpus: The text as tokens; ``None`` for a pipeline that was loaded.
-        split: The same in three: trained on, looked at, held out.
-        fallbacks: Parts that could not be set up, and what took their place.
-        training: How the model was trained and what was measured, plain JSON values.
+        buffer: A rolling wave buffer that fits the model, filled by :meth:`read`.
+        corpus: The text as tokens; ``None`` in a loaded pipeline.
+        split: The text split into training, validation and held-out parts; ``None`` in a
+            loaded pipeline.
+        fallbacks: Parts that could not be set up, and their replacements.
+        training: How the model was trained and what was measured, as plain JSON values.
     """
 
     model: DualCNN
@@ -78,36 +81,34 @@ class DualCNNPipeline:
         progress: Callable[[SetupProgress], None] | None = None,
         allow_fallback: bool = False,
         notify: Callable[[str], None] | None = None,
-        parts: dict[str, nn.Module | Callable[[DualCNNConfig], nn.Module | None]] | None = None,
+        parts: Parts | None = None,
         **changes: Any,
     ) -> DualCNNPipeline:
-        """Set up everything that training needs, from a text.
+        """Set up everything that training needs from a text.
 
         Args:
             corpus: A text file, a folder, a name that :class:`Corpus` knows, several of
-                these, or a corpus that was opened or prepared before.
-            config: The configuration; the preset when absent.
-            preset: A configuration by size.
-            tokenizer: A tokenizer, or ``char``, ``byte``, ``bpe`` or ``auto``; the
-                configuration's when absent.
-            folder: Where a large corpus is kept as tokens; needed above some 64 MB.
-            validation: A text of its own to hold out, instead of the corpus's end.
-            progress: Called as each component gets ready.
-            allow_fallback: Go on with something simpler where a part cannot be set up, and
-                record it; otherwise that is an error.
-            notify: Called with a sentence for each fallback.
-            parts: Parts to take instead, by the name of the model's attribute
-                (``embedder``, ``reservoir``, ``wave_cnn``, ``readout_cnn``, ``memory``):
-                modules, or functions from the configuration to one.
-            **changes: Settings to change, of the model or of its training.
+                these, or a corpus that is already opened or prepared.
+            config: The configuration; by default, that of ``preset``.
+            preset: Name of a configuration.
+            tokenizer: A tokenizer, or ``char``, ``byte``, ``bpe`` or ``auto``; by default,
+                the configuration's.
+            folder: Folder for the tokens of a large corpus; needed above about 64 MB.
+            validation: A separate text to hold out, instead of the end of the corpus.
+            progress: Called before and after the set-up of each component.
+            allow_fallback: Replace a part that cannot be set up with a simpler one, and
+                record it, instead of failing.
+            notify: Called with a sentence when the set-up deviates from the settings.
+            parts: Replacements for parts of the model, by attribute name (``embedder``,
+                ``reservoir``, ``read``, ``wave_cnn``, ``readout_cnn``, ``memory``): modules,
+                or functions that build one from the configuration.
+            **changes: Settings of the model or of its training to change.
 
         Raises:
-            SetupError: A part cannot be set up; names it and what to change.
-            ConfigError: The configuration has conflicts.
+            SetupError: A part cannot be set up; the message names it and what to change.
+            ConfigError: Settings conflict.
             CorpusError: The text cannot be used.
         """
-        from .config.presets import PRESETS
-
         if config is None:
             if preset not in PRESETS:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
@@ -116,15 +117,15 @@ class DualCNNPipeline:
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
         held_out = None
         if validation is not None:
-            own = Path(folder) / "validation" if folder is not None else None
-            other = prepare(Corpus(validation), prepared.tokenizer, own)
+            place = Path(folder) / "validation" if folder is not None else None
+            other = prepare(Corpus(validation), prepared.tokenizer, place)
             held_out = other.tokens
             if other.unknown and notify is not None:
                 notify(f"of {validation}, {unknown_text(list(other.unknown))}")
         texts = split(prepared.tokens, config.training, held_out)
         config = _fit_batch(config, len(texts.trained), notify)
         config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
-        made = set_up_model(
+        ready = set_up_model(
             config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
         )
         training = {
@@ -132,22 +133,28 @@ class DualCNNPipeline:
             "corpus_sha256": prepared.sha256,
             "characters": prepared.characters,
             "trained_tokens": len(texts.trained),
-            "parameters": made.model.parameter_count(),
+            "parameters": ready.model.parameter_count(),
             "torch": torch.__version__,
-            "config": made.model.config.training.to_dict(),
+            "config": ready.model.config.training.to_dict(),
         }
-        if made.fallbacks:
-            training["fallbacks"] = [str(fallback) for fallback in made.fallbacks]
+        if ready.fallbacks:
+            training["fallbacks"] = [str(fallback) for fallback in ready.fallbacks]
         return cls(
-            made.model, prepared.tokenizer, made.buffer, prepared, texts, made.fallbacks, training
+            ready.model,
+            prepared.tokenizer,
+            ready.buffer,
+            prepared,
+            texts,
+            ready.fallbacks,
+            training,
         )
 
     @classmethod
     def load(cls, run: str | Path) -> DualCNNPipeline:
-        """Load a pipeline from a run's folder, ready to generate.
+        """Load a pipeline from the folder of a run, ready to generate.
 
         Raises:
-            BundleError: There is no checkpoint, or it is damaged or of a newer format.
+            BundleError: The checkpoint is missing, damaged, or of an incompatible version.
         """
         checkpoint = load_checkpoint(Path(run))
         buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
@@ -155,11 +162,11 @@ class DualCNNPipeline:
 
     @property
     def config(self) -> DualCNNConfig:
-        """The configuration, fallbacks included."""
+        """The model's configuration, which reflects any fallbacks."""
         return self.model.config
 
     def checkpoint(self) -> Checkpoint:
-        """Model, tokenizer and provenance, as they are saved and exported."""
+        """Collect model, tokenizer and provenance, for saving and exporting."""
         return Checkpoint(self.model.eval(), self.tokenizer, self.training)
 
     def train(
@@ -176,24 +183,28 @@ class DualCNNPipeline:
         """Train both CNNs on the pipeline's corpus.
 
         Args:
-            folder: Where checkpoints are kept; nowhere when absent.
+            folder: Folder for checkpoints; none are written by default.
             on_progress: Called at each progress report.
-            resume: Go on from the state in the folder.
+            resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted.
             group: The processes that train together.
-            notify: Called with a sentence when something is done otherwise than asked for.
+            notify: Called with a sentence when training deviates from its settings.
             **changes: Settings of training to change.
+
+        Returns:
+            The outcome of training.
 
         Raises:
             UsageError: The pipeline was loaded and has no corpus.
-            TrainingError: Training cannot go on.
+            ConfigError: A setting is unknown, or settings conflict.
+            TrainingError: Training cannot continue.
         """
         if self.split is None or self.corpus is None:
             raise UsageError(
-                "this pipeline was loaded and has no text to train on; make one with "
+                "this pipeline was loaded and has no text to train on; create one with "
                 "fit_and_initialize"
             )
-        config = dataclasses.replace(self.config.training, **_known(changes)).validate()
+        config = self.config.training.replace(**_check_known(changes))
         self.model.config = self.config.replace(training=config)
         self.training["config"] = config.to_dict()
         place = None if folder is None else Path(folder)
@@ -202,15 +213,13 @@ class DualCNNPipeline:
 
         def save(model: DualCNN, run: RunState) -> None:
             if place is not None:
-                about = {**self.training, "steps": run.step}
+                training = {**self.training, "steps": run.step}
                 if run.best_step:
-                    about["validation_loss"] = run.best_loss
-                save_checkpoint(place, Checkpoint(model, self.tokenizer, about))
+                    training["validation_loss"] = run.best_loss
+                save_checkpoint(place, Checkpoint(model, self.tokenizer, training))
 
-        trainer = DualCNNTrainer(
-            self.model, config, group, place, save,
-            {"corpus": self.corpus.sha256}, notify,
-        )  # fmt: skip
+        about = {"corpus": self.corpus.sha256}
+        trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
         result = trainer.train(
             self.split.trained,
             self.split.validation,
@@ -226,20 +235,20 @@ class DualCNNPipeline:
         return result
 
     def evaluate(self, progress: Callable[[int], None] | None = None) -> Evaluation | None:
-        """Losses on the held-out text, read as one stream from zeros, and their record.
+        """Measure the held-out text as one stream from zeros, and record the losses.
 
         Args:
-            progress: Called with the number of tokens read.
+            progress: Called after each chunk with the number of tokens in it.
 
         Returns:
-            The losses; ``None`` where nothing was held out.
+            The losses; ``None`` if nothing was held out.
         """
         if self.split is None or len(self.split.held_out) < 2:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
-        found = evaluate(self.model, text, progress=progress)
-        self.training["held_out"] = dataclasses.asdict(found)
-        return found
+        evaluation = evaluate(self.model, text, progress=progress)
+        self.training["held_out"] = dataclasses.asdict(evaluation)
+        return evaluation
 
     def stream(
         self,
@@ -254,9 +263,10 @@ class DualCNNPipeline:
 
         Args:
             prompt: The text to continue.
-            max_new_tokens: Tokens to generate.
-            learn: What the memory stores: what is ``read``, ``all``, or ``none``.
-            seed_text: A text to read first, so that the memory begins with it.
+            max_new_tokens: Number of tokens to generate.
+            learn: What the memory stores: ``read`` for the text that is read, ``all`` for the
+                generated text as well, or ``none``.
+            seed_text: A text to read first, to fill the memory.
             **sampling: Fields of :class:`SamplingParams`.
 
         Returns:
@@ -268,11 +278,11 @@ class DualCNNPipeline:
         )
 
     def generate(self, prompt: str = "", **options: Any) -> str:
-        """Generate a text; the arguments are those of :meth:`stream`."""
+        """Generate a text; takes the arguments of :meth:`stream`."""
         return "".join(self.stream(prompt, **options))
 
     def read(self, text: str) -> RollingWaveBuffer:
-        """Read a text from the start of a stream into the wave buffer, to look at its waves."""
+        """Read a text as a new stream, and return the wave buffer with its waves."""
         self.buffer.clear()
         waves, _ = read_waves(self.model, torch.tensor(self.tokenizer.encode(text)))
         for wave in waves:
@@ -280,7 +290,11 @@ class DualCNNPipeline:
         return self.buffer
 
     def save(self, folder: str | Path) -> Path:
-        """Write the checkpoint, from which a pipeline is loaded and a bundle exported."""
+        """Write the checkpoint, for :meth:`load` and for exporting a bundle.
+
+        Returns:
+            Path of the checkpoint.
+        """
         place = Path(folder)
         make_folder(place)
         return save_checkpoint(place, self.checkpoint())
@@ -293,8 +307,8 @@ def _prepare(
     folder: str | Path | None,
     progress: Callable[[SetupProgress], None] | None,
 ) -> Prepared:
-    """The corpus as tokens: the first component, and on a large corpus the longest."""
-    tell = progress or (lambda report: None)
+    """Encode the corpus: the first component, and the slowest for a large corpus."""
+    notify = progress or (lambda report: None)
     if isinstance(corpus, Prepared):
         prepared = corpus
     else:
@@ -304,37 +318,35 @@ def _prepare(
         place = None if folder is None else Path(folder)
 
         def read(what: str, done: int, total: int) -> None:
-            tell(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
+            notify(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
 
-        tell(SetupProgress("tokenizer", 0))
+        notify(SetupProgress("tokenizer", 0))
         prepared = prepare(opened, kind, place, read, vocab_size=size)
-    made = f"{prepared.tokenizer.vocab_size:,} tokens of {len(prepared.tokens):,}"
-    tell(SetupProgress("tokenizer", 1, detail=made))
+    detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
+    notify(SetupProgress("tokenizer", 1, detail=detail))
     return prepared
 
 
 def _fit_batch(
     config: DualCNNConfig, tokens: int, notify: Callable[[str], None] | None
 ) -> DualCNNConfig:
-    """A smaller batch for a small corpus, so that each stream has a chunk to itself."""
-    wanted, chunk = config.training.batch, config.training.chunk
-    rows = max(1, min(wanted, tokens // chunk))
-    if rows < wanted and notify is not None:
+    """Lower the batch for a small corpus, so that each stream has at least one chunk."""
+    batch, chunk = config.training.batch, config.training.chunk
+    rows = max(1, min(batch, tokens // chunk))
+    if rows < batch and notify is not None:
         notify(
-            f"the corpus has room for {rows} streams of {chunk} tokens; training with batch "
-            f"{rows} instead of {wanted}"
+            f"the corpus has only {rows} streams of {chunk} tokens; training with batch {rows} "
+            f"instead of {batch}"
         )
     return config.replace(batch=rows)
 
 
-def _known(changes: dict[str, Any]) -> dict[str, Any]:
-    from .config.training_config import TrainingConfig
-
+def _check_known(changes: dict[str, Any]) -> dict[str, Any]:
     known = {entry.name for entry in dataclasses.fields(TrainingConfig)}
     unknown = sorted(set(changes) - known)
     if unknown:
         raise ConfigError(
-            f"{', '.join(unknown)}: no such setting of training; there are "
+            f"{', '.join(unknown)}: no such setting of training; choose from "
             f"{', '.join(sorted(known))}"
         )
     return changes

@@ -1,9 +1,11 @@
-"""Setting up a model part by part: progress, an error that names the part, fallbacks."""
+"""Set up a model part by part, with progress, fallbacks, and errors that name the part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -17,26 +19,31 @@ from .model.dual_cnn import DualCNN
 from .model.parts import PARTS, build_part
 from .waves.wave_buffer import RollingWaveBuffer
 
-__all__ = ["COMPONENTS", "SetupError", "SetupProgress", "set_up_model"]
+__all__ = ["COMPONENTS", "Parts", "SetupError", "SetupProgress", "set_up_model"]
+
+T = TypeVar("T")
+
+Parts = dict[str, "nn.Module | Callable[[DualCNNConfig], nn.Module | None]"]
+"""Replacements for parts of a model, by name: modules, or functions that build one."""
 
 COMPONENTS = ("tokenizer", *PARTS, "buffer", "codes", "keys")
-"""What is set up, in order; the tokenizer, with which the corpus is read, before the model."""
+"""Components in the order of their set-up; the tokenizer comes first, since it reads the corpus."""
 
 
 class SetupError(RilletError):
-    """A part of a model cannot be set up."""
+    """A part of the model cannot be set up."""
 
 
 @dataclass(frozen=True)
 class SetupProgress:
-    """A component that is being set up, or is ready.
+    """Progress of the set-up.
 
     Attributes:
-        component: Its name.
+        component: The component that is being set up, or that has just become ready.
         done: Components that are ready.
-        total: Components in all.
-        detail: What it is, once it is ready; empty before.
-        fraction: Share of the component that is done, where that takes long.
+        total: Total number of components.
+        detail: Description of the component once it is ready; empty before.
+        fraction: Share of the component that is done, for one that takes long.
     """
 
     component: str
@@ -52,8 +59,8 @@ class SetUp:
 
     Attributes:
         model: The model.
-        buffer: A rolling wave buffer of its sizes.
-        fallbacks: What took the place of parts that could not be set up.
+        buffer: A rolling wave buffer that fits it.
+        fallbacks: Replacements for parts that could not be set up.
     """
 
     model: DualCNN
@@ -64,46 +71,46 @@ class SetUp:
 def set_up_model(
     config: DualCNNConfig,
     tokens: Tokens,
-    parts: dict[str, nn.Module | Callable[[DualCNNConfig], nn.Module | None]],
+    parts: Parts,
     progress: Callable[[SetupProgress], None] | None = None,
     allow_fallback: bool = False,
     notify: Callable[[str], None] | None = None,
 ) -> SetUp:
-    """Build a model part by part and fit what is fitted to the corpus.
+    """Build a model part by part, and fit its codes and keys to the corpus.
 
     Args:
         config: The configuration.
-        tokens: The corpus that will be trained on.
-        parts: Parts to take instead of those of the configuration.
+        tokens: The corpus to be trained on.
+        parts: Replacements for parts of the configuration, by name.
         progress: Called before and after each component.
-        allow_fallback: Go on with something simpler where a part fails.
+        allow_fallback: Replace a part that fails with a simpler one.
         notify: Called with a sentence for each fallback.
 
     Raises:
-        SetupError: A part fails; names it and what to change.
-        UsageError: ``parts`` names one that there is not.
+        SetupError: A part fails; the message names it and what to change.
+        UsageError: ``parts`` has an unknown name.
     """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
-        raise UsageError(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
+        raise UsageError(f"{', '.join(unknown)}: no such part; choose from {', '.join(PARTS)}")
     fallbacks: list[Fallback] = []
     while True:
         try:
-            made = _try(config, tokens, parts, progress)
-            return SetUp(*made, fallbacks)
+            model, buffer = _Attempt(config, parts, progress).build(tokens)
+            return SetUp(model, buffer, fallbacks)
         except _FailedError as failed:
             cause = failed.cause
             simpler = fallback_for(failed.part, config, _reason(cause)) if allow_fallback else None
             if simpler is None:
                 raise SetupError(
-                    f"setting up the {failed.part} failed: {_reason(cause)}; {ADVICE[failed.part]}"
+                    f"the {failed.part} cannot be set up: {_reason(cause)}; {ADVICE[failed.part]}"
                     + ("" if allow_fallback else ", or allow a fallback")
                 ) from cause
             fallbacks.append(simpler)
             if notify is not None:
                 notify(str(simpler))
             config = config.replace(**simpler.changes)
-            # The part that failed is not tried again in its simpler form.
+            # Do not use the replacement that failed again.
             parts = {name: part for name, part in parts.items() if name != failed.part}
 
 
@@ -113,67 +120,66 @@ class _FailedError(Exception):
         self.part, self.cause = part, cause
 
 
-def _try(
-    config: DualCNNConfig,
-    tokens: Tokens,
-    parts: dict[str, nn.Module | Callable[[DualCNNConfig], nn.Module | None]],
-    progress: Callable[[SetupProgress], None] | None,
-) -> tuple[DualCNN, RollingWaveBuffer]:
-    done = COMPONENTS.index("tokenizer") + 1
+class _Attempt:
+    """One attempt to build the model; raises :class:`_FailedError` for a part that fails."""
 
-    def run(component: str, build: Callable[[], object]) -> object:
-        nonlocal done
-        part = {"codes": "embedder"}.get(component, component)
-        if progress is not None:
-            progress(SetupProgress(component, done))
+    def __init__(
+        self, config: DualCNNConfig, parts: Parts, progress: Callable[[SetupProgress], None] | None
+    ) -> None:
+        self.config, self.parts, self.progress = config, parts, progress
+        self.done = COMPONENTS.index("tokenizer") + 1
+
+    def build(self, tokens: Tokens) -> tuple[DualCNN, RollingWaveBuffer]:
+        noise = Noise()
+        built = {
+            name: self._run(name, partial(_build, name, self.config, noise, self.parts))
+            for name in PARTS
+        }
+        buffer = self._run("buffer", partial(RollingWaveBuffer.from_config, self.config))
         try:
-            made = build()
-        # Whatever a part raises, a user's own part included, is its failure.
+            model = DualCNN(self.config, noise, **built)
+        except RilletError as error:
+            raise _FailedError("model", error) from error
+        self._run("codes", partial(model.fit_codes, tokens))
+        self._run("keys", partial(model.fit_keys, tokens))
+        return model, buffer
+
+    def _run(self, component: str, build: Callable[[], T]) -> T:
+        """Build one component, and report it before and after."""
+        self._report(component)
+        try:
+            result = build()
+        # A part can be the caller's own code, which may raise anything.
         except Exception as error:
+            part = "embedder" if component == "codes" else component
             raise _FailedError(part, error) from error
-        done += 1
-        if progress is not None:
-            progress(SetupProgress(component, done, detail=_detail(made)))
-        return made
+        self.done += 1
+        self._report(component, _detail(result))
+        return result
 
-    noise = Noise()
-    built: dict[str, nn.Module | None] = {}
-    for name in PARTS:
-        built[name] = run(name, lambda name=name: _build(name, config, noise, parts))  # type: ignore[misc,assignment]
-    buffer = run("buffer", lambda: RollingWaveBuffer.from_config(config))
-    assert isinstance(buffer, RollingWaveBuffer)
-    try:
-        model = DualCNN(config, noise, **built)
-    except RilletError as error:
-        raise _FailedError("model", error) from error
-    run("codes", lambda: model.fit_codes(tokens))
-    run("keys", lambda: model.fit_keys(tokens))
-    return model, buffer
+    def _report(self, component: str, detail: str = "") -> None:
+        if self.progress is not None:
+            self.progress(SetupProgress(component, self.done, detail=detail))
 
 
-def _build(
-    name: str,
-    config: DualCNNConfig,
-    noise: Noise,
-    parts: dict[str, nn.Module | Callable[[DualCNNConfig], nn.Module | None]],
-) -> nn.Module | None:
+def _build(name: str, config: DualCNNConfig, noise: Noise, parts: Parts) -> nn.Module | None:
     if name not in parts:
         return build_part(name, config, noise)
-    given = parts[name]
-    if isinstance(given, nn.Module) or given is None:
-        return given
+    part = parts[name]
+    if isinstance(part, nn.Module) or part is None:
+        return part
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return given(config)
+        return part(config)
 
 
-def _detail(made: object) -> str:
-    if isinstance(made, nn.Module):
-        trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
-        return f"{type(made).__name__}, {trained:,} trained parameters"
-    if isinstance(made, RollingWaveBuffer):
-        return f"{made.capacity:,} waves, {made.memory_bytes / 1e6:.1f} MB"
-    return "fitted" if made is None else type(made).__name__
+def _detail(component: object) -> str:
+    if isinstance(component, nn.Module):
+        trained = sum(p.numel() for p in component.parameters() if p.requires_grad)
+        return f"{type(component).__name__}, {trained:,} trained parameters"
+    if isinstance(component, RollingWaveBuffer):
+        return f"{component.capacity:,} waves, {component.memory_bytes / 1e6:.1f} MB"
+    return "fitted" if component is None else type(component).__name__
 
 
 def _reason(error: Exception) -> str:

@@ -1,18 +1,18 @@
-// Streams text from a bundle's decode.onnx with onnxruntime-node and nothing of rillet's.
+// Streams text from a bundle's decode.onnx with onnxruntime-node alone, without rillet.
 //
-//     npm install --ignore-scripts          (the scripts would fetch CUDA's libraries)
+//     npm install --ignore-scripts          (the scripts would download CUDA libraries)
 //     node generate.js ../../models/shakespeare-nano "ROMEO:" 200
 //     node generate.js ../../models/shakespeare-nano --golden
 //
-// The second form reads the prompt of the golden record in bundle.json, and fails unless the
-// greedy tokens are those that PyTorch chose. The contract: docs/bundle.md.
+// The last form reads the prompt of the golden record in bundle.json, and fails unless the greedy
+// tokens are those that PyTorch chose. docs/bundle.md describes the contract.
 "use strict";
 
 const fs = require("fs");
 const path = require("path");
 const ort = require("onnxruntime-node");
 
-/** One stream: its state is a handful of tensors of fixed size, all zeros at the start. */
+/** One stream. Its state is a handful of tensors of fixed size, initially zeros. */
 class Stream {
   constructor(session, table) {
     this.session = session;
@@ -32,14 +32,14 @@ class Stream {
     return [new Stream(session, manifest.state), manifest];
   }
 
-  /** Reads a token; returns the log-probabilities of the next. `learn`: store it in the memory. */
+  /** Reads a token, and stores it in the memory if `learn`; returns the next log-probabilities. */
   async step(token, learn) {
     const feeds = {
       input_ids: new ort.Tensor("int64", BigInt64Array.of(BigInt(token)), [1, 1]),
       learn: new ort.Tensor("float32", Float32Array.of(learn ? 1 : 0), [1]),
     };
     for (const name in this.state) feeds["past." + name] = this.state[name];
-    // What a model does not have, its graph does not ask for.
+    // Remove inputs that the graph lacks.
     for (const name in feeds) if (!this.session.inputNames.includes(name)) delete feeds[name];
     const outputs = await this.session.run(feeds);
     for (const name in this.state) this.state[name] = outputs["present." + name];
@@ -64,24 +64,24 @@ function sample(logits, temperature) {
 
 /**
  * Reads PyTorch's prompt, then the tokens that PyTorch chose, each of which must be the likeliest
- * here too. Where two lie closer than the tolerance, either counts; int8 comes from other weights.
+ * here too. If two are closer than the tolerance, either counts; int8 has rounded weights.
  */
 async function golden(bundle) {
   const [stream, manifest] = await Stream.open(bundle);
   const tolerance = manifest.precision === "fp32" ? 1e-3 : 1.0;
   let logits;
   for (const token of manifest.golden.prompt) logits = await stream.step(token, true);
-  const wanted = manifest.golden.greedy;
-  for (let place = 0; place < wanted.length; place++) {
-    if (!(logits[greedy(logits)] - logits[wanted[place]] <= tolerance)) {
-      throw new Error(`token ${place + 1} of ${wanted.length} is not the one that PyTorch chose`);
+  const expected = manifest.golden.greedy;
+  for (let i = 0; i < expected.length; i++) {
+    if (!(logits[greedy(logits)] - logits[expected[i]] <= tolerance)) {
+      throw new Error(`token ${i + 1} of ${expected.length} is not the one that PyTorch chose`);
     }
-    logits = await stream.step(wanted[place], false); // what is written is not learnt
+    logits = await stream.step(expected[i], false); // generated tokens are not learnt
   }
-  console.log(`${wanted.length} greedy tokens are PyTorch's`);
+  console.log(`${expected.length} greedy tokens match PyTorch's`);
 }
 
-/** For tokenizers of characters; those of bytes and BPE want a tokenizer library. */
+/** Works for character tokenizers; byte and BPE tokenizers need a tokenizer library. */
 async function write(bundle, prompt, count) {
   const [stream] = await Stream.open(bundle);
   const file = path.join(bundle, "tokenizer.json");

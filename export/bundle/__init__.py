@@ -1,1 +1,1 @@
-"""Writing a bundle: files, model card, and the commands on it."""
+"""Bundles on disk: their files, their model card, and the writer."""

@@ -1,4 +1,4 @@
-"""The files that let onnxruntime-genai, 0.16 and later, drive a model unmodified."""
+"""The files with which onnxruntime-genai 0.16 and later runs a model unmodified."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ...runtime.state_table import FORMAT, FORMAT_VERSION
 from ...runtime.tokenizer import Tokenizer
 from ...train.checkpoint import Checkpoint
 from ..graphs.build import decode_graph, prefill_graph
-from ..graphs.genai_graph import CONV, RECURRENT, Learn, StateLayout, genai_graph
+from ..graphs.genai import CONV, RECURRENT, Learn, StateLayout, genai_graph
 from ..graphs.metadata import exporter_versions, weights_sha256
+from .defaults import SAMPLING, start_token
+from .json_file import write_json
 
 __all__ = ["GENAI_FILES", "write_genai"]
 
 GENAI_FILES = ("model.onnx", "genai_config.json", "tokenizer.json", "tokenizer_config.json")
-"""What :func:`write_genai` writes."""
+"""The files that :func:`write_genai` writes."""
 
 _CHUNK = 256
-"""Tokens of a prompt that are read at a time: attention's mask grows with their square."""
+"""Tokens of a prompt per call: the attention mask grows with their square."""
 
 _LONGEST = 1 << 24
-"""A stream may be of any length; onnxruntime-genai wants a number, and allocates as asked."""
-
-_SAMPLING = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0}
+"""Context length to declare. Streams are unlimited, but onnxruntime-genai requires a number."""
 
 
 def write_genai(
@@ -38,22 +38,22 @@ def write_genai(
     learn: Learn = "read",
     sampling: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Write what onnxruntime-genai needs beside, or instead of, a bundle's own files.
+    """Write the files that onnxruntime-genai needs, in a bundle or a folder of their own.
 
     Args:
         checkpoint: The trained model and its tokenizer.
-        folder: An existing folder. Of a bundle's own files only ``tokenizer.json`` has a
-            name that is written here, and its content is the same.
-        graphs: The decoding and the prefill graph, where they have been made already.
-        learn: What the stream's memory learns; see :func:`.genai_graph.genai_graph`.
-        sampling: Default sampling by Hugging Face's names, as in
-            ``generation_config.json``; keys that do not belong to it are left out.
+        folder: An existing folder. If it is a bundle, only ``tokenizer.json`` is overwritten, with
+            the same content.
+        graphs: The step graph and the prefill graph, if they have been built already.
+        learn: What the stream's memory stores; see :func:`.graphs.genai.genai_graph`.
+        sampling: Default sampling by Hugging Face's names, as in ``generation_config.json``;
+            other keys are ignored.
 
     Returns:
         Names of the files written.
 
     Raises:
-        ParityError: A graph does not keep to the step contract.
+        ParityError: A graph violates the step contract.
     """
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     decode, prefill = graphs or (decode_graph(model), prefill_graph(model))
@@ -69,28 +69,23 @@ def write_genai(
         "rillet.tokenizer_sha256": sha256_bytes(tokenizer.source.encode()),
     }
     onnx.helper.set_model_props(graph, properties)
-    settings = {key: (sampling or {}).get(key, value) for key, value in _SAMPLING.items()}
-    contents = (
-        graph.SerializeToString(deterministic=True),
-        _json(_genai_config(tokenizer, settings)),
-        tokenizer.source.encode(),
-        _json(_tokenizer_config(tokenizer)),
-    )
-    for name, content in zip(GENAI_FILES, contents, strict=True):
-        write_atomic(folder / name, content)
+    settings = {key: (sampling or {}).get(key, value) for key, value in SAMPLING.items()}
+    write_atomic(folder / "model.onnx", graph.SerializeToString(deterministic=True))
+    write_json(folder / "genai_config.json", _genai_config(tokenizer, settings))
+    write_atomic(folder / "tokenizer.json", tokenizer.source.encode())
+    write_json(folder / "tokenizer_config.json", _tokenizer_config(tokenizer))
     return list(GENAI_FILES)
 
 
 def _genai_config(tokenizer: Tokenizer, sampling: dict[str, Any]) -> dict[str, Any]:
-    # The end token is one more than the vocabulary has. onnxruntime-genai takes the padding token,
-    # 0 by default, for the end where it is given none, and writes to its logit to keep texts long.
+    # Without an end token, onnxruntime-genai would end a text at the padding token, 0 by default,
+    # and suppress it to enforce a minimum length. So declare one beyond the vocabulary.
     end = tokenizer.vocab_size
-    start = tokenizer.encode("\n") or tokenizer.encode(" ") or [0]
     conv, recurrent = (name.replace("0.", "%d.") for name in (CONV, RECURRENT))
     return {
         "model": {
             "type": "decoder",
-            "bos_token_id": start[0],
+            "bos_token_id": start_token(tokenizer),
             "eos_token_id": end,
             "pad_token_id": end,
             "vocab_size": end + 1,
@@ -98,7 +93,7 @@ def _genai_config(tokenizer: Tokenizer, sampling: dict[str, Any]) -> dict[str, A
             "decoder": {
                 "filename": GENAI_FILES[0],
                 "num_hidden_layers": 1,
-                # One thread is best for small models, and the package takes all that there are.
+                # One thread is fastest for small models; the package would use all of them.
                 "session_options": {"intra_op_num_threads": 1, "provider_options": []},
                 "inputs": {
                     "input_ids": "input_ids",
@@ -122,11 +117,11 @@ def _genai_config(tokenizer: Tokenizer, sampling: dict[str, Any]) -> dict[str, A
 
 
 def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """What onnxruntime-genai's tokenizer must be told beside ``tokenizer.json``.
+    """Settings that onnxruntime-genai's tokenizer needs in addition to ``tokenizer.json``.
 
-    It takes every BPE file for one over bytes, in which a space is ``Ġ``. In a file over
-    characters it then finds only those that a byte-level vocabulary writes as themselves;
-    the others it finds when they are listed as added tokens, by their own numbers.
+    It treats every BPE vocabulary as byte-level, where a space is written ``Ġ``. In a vocabulary
+    of characters it therefore finds only those that a byte-level vocabulary writes unchanged. The
+    others are listed as added tokens with their own numbers.
     """
     file = json.loads(tokenizer.source)
     added: dict[str, Any] = {}
@@ -143,7 +138,3 @@ def _tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
         "added_tokens_decoder": added,
     }
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

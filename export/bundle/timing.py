@@ -1,4 +1,4 @@
-"""What a token costs on the machine that exports: for the model card."""
+"""Time per token on the exporting machine, for the model card."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 
-__all__ = ["measure"]
+__all__ = ["measure_times"]
 
 _BURSTS = 12
 _STEPS = 100
 _PROMPT = 256
 
 
-def measure(bundle: Bundle) -> dict[str, Any]:
-    """Time a step and a prompt, one thread: the least of some short bursts.
+def measure_times(bundle: Bundle) -> dict[str, Any]:
+    """Time a step and a prompt on one thread; the fastest of several short bursts counts.
 
     Args:
         bundle: The bundle.
 
     Returns:
-        Microseconds a token of ``step`` and ``prefill``, and the ``machine`` in words.
+        ``step`` and ``prefill`` in microseconds per token, and a description of the ``machine``.
     """
     engine = OnnxEngine(bundle, "cpu", 1)
     random = np.random.default_rng(0)
@@ -42,15 +42,16 @@ def measure(bundle: Bundle) -> dict[str, Any]:
 
     return {
         "machine": f"{platform.machine()}, {platform.system()}, {engine.version}",
-        "step": _least(steps) / _STEPS * 1e6,
-        "prefill": _least(prompt) / _PROMPT * 1e6,
+        "step": _fastest(steps) / _STEPS * 1e6,
+        "prefill": _fastest(prompt) / _PROMPT * 1e6,
     }
 
 
-def _least(work: Callable[[], None]) -> float:
-    least = float("inf")
+def _fastest(work: Callable[[], None]) -> float:
+    """Seconds of the fastest burst."""
+    fastest = float("inf")
     for _ in range(_BURSTS):
         start = time.perf_counter()
         work()
-        least = min(least, time.perf_counter() - start)
-    return least
+        fastest = min(fastest, time.perf_counter() - start)
+    return fastest

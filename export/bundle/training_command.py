@@ -1,4 +1,4 @@
-"""The command that trains a checkpoint again, from what the checkpoint records."""
+"""The command that repeats a training run, from the checkpoint's record."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from ...train.config.presets import PRESETS
 
-__all__ = ["training_command"]
+__all__ = ["command_of_run"]
 
-_FITTED = ("vocab_size", "training", "reasons", "seed")
-"""What the corpus decides, or is said by itself."""
+_IMPLIED = ("vocab_size", "training", "reasons", "seed")
+"""Settings that follow from the corpus or have an option of their own."""
 
 
-def training_command(training: dict[str, Any], model: dict[str, Any]) -> str | None:
-    """Write the command of a run.
+def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | None:
+    """Reconstruct the command of a training run.
 
     Args:
-        training: The checkpoint's record of how it was trained.
-        model: Its configuration.
+        training: The checkpoint's training record.
+        model: The model's configuration.
 
     Returns:
-        The command, with every setting that differs from the preset's; ``None`` where the record
-        names no preset or no corpus, as that of a model that was trained from Python.
+        The command, with every setting that differs from the preset; ``None`` if the record has no
+        preset or no corpus, as for a model trained from Python.
     """
     corpus, preset = training.get("corpus"), PRESETS.get(training.get("preset", ""))
     if not isinstance(corpus, str) or preset is None:
         return None
     usual = {**preset.to_dict(), **preset.training.to_dict()}
-    found = {**model, **training.get("config", {})}
+    actual = {**model, **training.get("config", {})}
     parts = ["rillet", "train", "--corpus", corpus, "--preset", training["preset"]]
-    for name, value in found.items():
-        if name not in _FITTED and name in usual and value != usual[name]:
+    for name, value in actual.items():
+        if name not in _IMPLIED and name in usual and value != usual[name]:
             parts += ["--set", f"{name}={value}"]
     seed = training.get("config", {}).get("seed", 0)
     return shlex.join([*parts, "--seed", str(seed), "--out", "RUN"])

@@ -1,1 +1,1 @@
-"""``rillet export`` and ``rillet quantize``."""
+"""The commands ``rillet export`` and ``rillet quantize``."""

@@ -1,4 +1,4 @@
-"""``rillet export``: from a checkpoint to a bundle."""
+"""``rillet export``: turn a checkpoint into a bundle."""
 
 from __future__ import annotations
 
@@ -6,61 +6,84 @@ from pathlib import Path
 
 import click
 
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..api import export_with_report
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
-from ..parity.gate import STEPS, gate_total
-from ..parity.generate_parity import GENERATED
+from ..parity.gate import STEPS, gate_work
 from ..quantization.conversions import PRECISIONS
 
-__all__ = ["export"]
+__all__ = ["export_command"]
 
 
-@click.command()
+@click.command("export")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE",
-    help="Folder to write; an older bundle there is replaced as a whole.",
-)  # fmt: skip
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE",
+    help="Folder to write; replaces an older bundle as a whole.",
+)
 @click.option(
-    "--precision", type=click.Choice(["fp32", *PRECISIONS]), default="fp32", show_default=True,
-    help="Precision of the graphs; a lower one is reached as by rillet quantize.",
-)  # fmt: skip
+    "--precision",
+    type=click.Choice(["fp32", *PRECISIONS]),
+    default="fp32",
+    show_default=True,
+    help="Precision of the graphs; for the lower ones see rillet quantize.",
+)
 @click.option(
-    "--text", type=click.Path(path_type=Path), metavar="FILE",
+    "--text",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
     help="For a lower precision: measure the loss on this text; see rillet quantize.",
-)  # fmt: skip
+)
 @click.option(
-    "--max-loss-rise", type=click.FloatRange(0), metavar="X",
+    "--max-loss-rise",
+    type=click.FloatRange(0),
+    metavar="X",
     help="For a lower precision: nats per token by which the loss may rise.",
-)  # fmt: skip
+)
 @click.option(
-    "--parity-steps", type=click.IntRange(1), default=STEPS, show_default=True, metavar="N",
-    help="Tokens of real text that each graph must agree with PyTorch on.",
-)  # fmt: skip
+    "--parity-steps",
+    type=click.IntRange(1),
+    default=STEPS,
+    show_default=True,
+    metavar="N",
+    help="Tokens of real text on which each graph must agree with PyTorch.",
+)
 @click.option(
-    "--opset", type=int, default=OPSET, show_default=True, metavar="N",
+    "--opset",
+    type=int,
+    default=OPSET,
+    show_default=True,
+    metavar="N",
     help=f"ONNX opset of the graphs, {OPSET} to {NEWEST}.",
-)  # fmt: skip
+)
 @click.option(
-    "--static-batch", type=click.IntRange(1), metavar="N",
-    help="Write one more decoding graph, with the batch fixed to N.",
-)  # fmt: skip
+    "--static-batch",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Also write a decoding graph with the batch fixed to N.",
+)
 @click.option(
-    "--last-logits", is_flag=True,
-    help="Let the prefill graph predict after the last token only: prompts are read faster.",
-)  # fmt: skip
+    "--last-logits",
+    is_flag=True,
+    help="Let the prefill graph predict only after the last token: prompts are read faster.",
+)
 @click.option(
-    "--generate/--no-generate", default=True, show_default=True,
-    help="Write the graph that draws and reads back tokens inside itself.",
-)  # fmt: skip
+    "--generate/--no-generate",
+    default=True,
+    show_default=True,
+    help="Write the graph that generates text inside itself.",
+)
 @click.option(
-    "--onnxruntime-only", is_flag=True,
-    help="Write the decoding graph that is fastest on ONNX Runtime and that TensorRT cannot read.",
-)  # fmt: skip
-@click.option("--genai", is_flag=True, help="Write the files that onnxruntime-genai needs as well.")
-def export(
+    "--onnxruntime-only",
+    is_flag=True,
+    help="Write a decoding graph that is faster on ONNX Runtime and that TensorRT cannot read.",
+)
+@click.option("--genai", is_flag=True, help="Also write the files that onnxruntime-genai needs.")
+def export_command(
     run: Path,
     out: Path,
     precision: str,
@@ -84,18 +107,16 @@ def export(
         genai=genai,
         parity_steps=parity_steps,
     )
-    total = gate_total(parity_steps) + (GENERATED if generate else 0)
-    with progress_bar(total, "token", "parity") as bar:
+    with ProgressBar("parity", gate_work(parity_steps, generate)) as bar:
 
-        def note(what: str) -> None:
-            bar.set_description(f"building {what}" if what.endswith(".onnx") else what)
+        def note(phase: str) -> None:
+            bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)
 
-        def read(tokens: int) -> None:
-            bar.set_description("parity", refresh=False)
-            bar.update(tokens)
+        def advance(tokens: int) -> None:
+            bar.update(tokens, "")
 
         bundle, report = export_with_report(
-            run, out, options, precision, text, max_loss_rise, read, note
+            run, out, options, precision, text, max_loss_rise, advance, note
         )
     click.echo(report.table())
     measured = bundle.manifest.get("quantization")

@@ -1,4 +1,4 @@
-"""``rillet quantize``: a bundle in lower precision."""
+"""``rillet quantize``: lower the precision of a bundle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 import click
 
 from ...runtime.bundle import Bundle
-from ...train.loop.progress import progress_bar
+from ...runtime.cli.progress import ProgressBar
 from ..quantization.conversions import METHODS, PRECISIONS
-from ..quantization.held_out import TOKENS
-from ..quantization.lower_precision import quantize, quantize_total
+from ..quantization.held_out import FEWEST_TOKENS, TOKENS
+from ..quantization.lower_precision import quantize
+from ..quantization.measurement import quantize_work
 
 __all__ = ["quantize_command"]
 
@@ -18,39 +19,55 @@ __all__ = ["quantize_command"]
 @click.command("quantize")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--precision", required=True, type=click.Choice(list(PRECISIONS)),
-    help="int4, and int8 but for the method static, run on onnxruntime only.",
-)  # fmt: skip
+    "--precision",
+    required=True,
+    type=click.Choice(list(PRECISIONS)),
+    help="int4, and int8 except with the method static, run on ONNX Runtime only.",
+)
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), metavar="BUNDLE2",
-    help="Folder to write; an older bundle there is replaced as a whole.",
-)  # fmt: skip
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="BUNDLE2",
+    help="Folder to write; replaces an older bundle as a whole.",
+)
 @click.option(
-    "--text", type=click.Path(path_type=Path), metavar="FILE",
-    help="Measure the loss on this text; of the corpus that the model was trained on, the "
-    "held-out part is taken. Python's reference texts when absent.",
-)  # fmt: skip
+    "--text",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Measure the loss on this text; of the training corpus, only the held-out part is read. "
+    "Default: Python's reference texts.",
+)
 @click.option(
-    "--max-loss-rise", type=click.FloatRange(0), metavar="X",
-    help="Nats per token by which the loss may rise: "
+    "--max-loss-rise",
+    type=click.FloatRange(0),
+    metavar="X",
+    help="Nats per token by which the loss may rise. Default: "
     + ", ".join(f"{entry.max_loss_rise:g} for {name}" for name, entry in PRECISIONS.items())
-    + " when absent.",
-)  # fmt: skip
+    + ".",
+)
 @click.option(
-    "--method", type=click.Choice(METHODS),
+    "--method",
+    type=click.Choice(METHODS),
     help="fp16: weight-only, multiply. int8: weight-only, dynamic, static (for TensorRT). "
-    "int4: weight-only. The first when absent.",
-)  # fmt: skip
+    "int4: weight-only. Default: the first.",
+)
 @click.option(
-    "--max-difference", type=click.FloatRange(0, min_open=True), metavar="X",
-    help="fp16: how far a logit or a state value may be from fp32's (0.005 when absent). As many "
-    "products are lowered as hold it.",
-)  # fmt: skip
-@click.option("--recurrence", is_flag=True, help="Lower the reservoir's recurrence as well.")
+    "--max-difference",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="fp16: largest difference of a logit or a state value from fp32's. As many products are "
+    "lowered as it allows. Default: 0.005.",
+)
+@click.option("--recurrence", is_flag=True, help="Lower the reservoir's recurrence too.")
 @click.option(
-    "--tokens", type=click.IntRange(64), default=TOKENS, show_default=True, metavar="N",
-    help="Tokens of the text to measure at most.",
-)  # fmt: skip
+    "--tokens",
+    type=click.IntRange(FEWEST_TOKENS),
+    default=TOKENS,
+    show_default=True,
+    metavar="N",
+    help="Most tokens of the text to measure.",
+)
 @click.option("--all-tokens", is_flag=True, help="Measure on the whole text.")
 def quantize_command(
     bundle: Path,
@@ -64,11 +81,11 @@ def quantize_command(
     tokens: int,
     all_tokens: bool,
 ) -> None:
-    """Lower the precision of BUNDLE, if its loss does not rise by more than is allowed."""
+    """Lower the precision of BUNDLE, unless its loss rises by more than is allowed."""
     source = Bundle.open(bundle)
-    # Of a whole text nobody knows the length yet; the bar then runs over what is usual.
-    with progress_bar(quantize_total(tokens), "token", "measuring") as bar:
-        made = quantize(
+    # The length of a whole text is not known yet; the bar then assumes the default.
+    with ProgressBar("measuring", quantize_work(tokens)) as bar:
+        lowered = quantize(
             source,
             out,
             precision,
@@ -80,17 +97,17 @@ def quantize_command(
             tokens=None if all_tokens else tokens,
             progress=bar.update,
         )
-    found = made.manifest["quantization"]
-    rise = found["loss"] - found["loss_fp32"]
+    cost = lowered.manifest["quantization"]
+    rise = cost["loss"] - cost["loss_fp32"]
     click.echo(
-        f"Loss on {found['text']}, {found['tokens']:,} tokens: {found['loss']:.4f} nats per "
-        f"token, {found['loss_fp32']:.4f} in fp32 ({rise:+.4f}; {found['max_loss_rise']:g} allowed)"
+        f"Loss on {cost['text']}, {cost['tokens']:,} tokens: {cost['loss']:.4f} nats per "
+        f"token, {cost['loss_fp32']:.4f} in fp32 ({rise:+.4f}; {cost['max_loss_rise']:g} allowed)"
     )
     for label, folder in (("fp32", bundle), (precision, out)):
         size = sum(file.stat().st_size for file in folder.iterdir())
         click.echo(f"{label}: {size / 1e6:.2f} MB")
-    if found["left_out"]:
-        click.echo(f"Left out, being in fp32 only: {', '.join(found['left_out'])}")
-    if found["method"] not in PRECISIONS[precision].portable:
-        click.echo("Its products are onnxruntime's own: TensorRT cannot read these graphs.")
-    click.echo(f"Bundle: {out} ({precision}, {found['method']})")
+    if cost["left_out"]:
+        click.echo(f"Left out, in fp32 only: {', '.join(cost['left_out'])}")
+    if cost["method"] not in PRECISIONS[precision].portable:
+        click.echo("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
+    click.echo(f"Bundle: {out} ({precision}, {cost['method']})")

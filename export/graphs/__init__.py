@@ -1,1 +1,1 @@
-"""From the PyTorch model to ONNX graphs."""
+"""ONNX graphs, built from the PyTorch model."""

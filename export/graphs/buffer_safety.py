@@ -1,4 +1,4 @@
-"""Proof that a graph may write its present state over its past state."""
+"""Static proof that a graph may write its present state over its past state."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ import onnx
 __all__ = ["unsafe_state"]
 
 _ALIASES = ("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-"""Operators whose output an engine may leave in the buffer of their input."""
+"""Operators whose output may alias their input's buffer."""
 
 
 def unsafe_state(graph: onnx.GraphProto) -> list[str]:
-    """State tensors whose past may still be read after their present is written.
+    """List the state tensors whose past may be read after their present is written.
 
-    A reader of ``past.x`` is safe when it is the node that writes ``present.x``, or one
-    of the nodes that this node waits for.
+    A reader of ``past.x`` is safe if it is the node that writes ``present.x``, or if that node
+    depends on it.
 
     Args:
-        graph: The graph.
+        graph: The graph to check.
 
     Returns:
-        Names of the tensors that are not safe, each with the reader.
+        The unsafe tensors, each with the node that reads it too late.
     """
     writer = {output: index for index, node in enumerate(graph.node) for output in node.output}
-    waits: list[set[int]] = []  # what each node waits for, itself included
+    dependencies: list[set[int]] = []  # of each node, itself included
     for index, node in enumerate(graph.node):
-        before = {index}
+        needed = {index}
         for name in _read_names(node):
             if name in writer:
-                before |= waits[writer[name]]
-        waits.append(before)
+                needed |= dependencies[writer[name]]
+        dependencies.append(needed)
     unsafe = []
     for output in graph.output:
         name = output.name.removeprefix("present.")
         if name == output.name or output.name not in writer:
             continue
-        done_before = waits[writer[output.name]]
-        same = {f"past.{name}"}  # what may stand in the very buffer of the past
+        done_before = dependencies[writer[output.name]]
+        aliases = {f"past.{name}"}  # tensors that may occupy the buffer of the past
         for index, node in enumerate(graph.node):
             if node.op_type == "Shape":
                 continue  # reads no values
-            if not same & _read_names(node):
+            if not aliases & _read_names(node):
                 continue
-            if node.op_type in _ALIASES and node.input[0] in same:
-                same |= set(node.output)  # whoever reads that reads the past
-                if node.op_type != "Identity":  # which may be what copies it out
+            if node.op_type in _ALIASES and node.input[0] in aliases:
+                aliases |= set(node.output)
+                if node.op_type != "Identity":  # an Identity may be the copy that reads the past
                     continue
             if index not in done_before:
                 unsafe.append(f"{name} (read by {node.name or node.op_type})")
@@ -52,7 +52,7 @@ def unsafe_state(graph: onnx.GraphProto) -> list[str]:
 
 
 def _read_names(node: onnx.NodeProto) -> set[str]:
-    """Everything that a node reads, from inside its body graphs as well."""
+    """Names that a node reads, those read by its subgraphs included."""
     names = set(node.input)
     for attribute in node.attribute:
         for inner in attribute.g.node:

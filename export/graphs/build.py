@@ -1,4 +1,4 @@
-"""From the PyTorch model to ONNX graphs."""
+"""Build the step graph and the prefill graph from the PyTorch model."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ from collections.abc import Iterator
 
 import onnx
 import torch
-from torch import nn
 
 from ...runtime.errors import ParityError
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import state_shapes
 from .buffer_safety import unsafe_state
-from .decode_graph import DecodeStep
-from .names import name_after_modules
+from .decode_step import DecodeStep
+from .node_names import name_after_modules
 from .opset import IR_VERSION, OPSET, check_opset, ir_version
-from .prefill_graph import PrefillForm
+from .prefill_chunk import PrefillChunk
 
 __all__ = ["IR_VERSION", "OPSET", "decode_graph", "fix_batch", "prefill_graph"]
 
@@ -27,18 +26,18 @@ __all__ = ["IR_VERSION", "OPSET", "decode_graph", "fix_batch", "prefill_graph"]
 def decode_graph(
     model: DualCNN, opset: int = OPSET, static_batch: int | None = None
 ) -> onnx.ModelProto:
-    """The step graph: T = 1, no control flow, every size but the batch static.
+    """Build the step graph: T = 1, no control flow, every size but the batch static.
 
     Args:
         model: The trained model.
-        opset: The opset to write.
-        static_batch: Fix the batch to this size, for engines that want that.
+        opset: The ONNX opset to write.
+        static_batch: Fix the batch to this size, for engines that need static shapes.
 
     Raises:
-        UsageError: The opset cannot hold the model.
-        ParityError: The graph does not have the form that it must have.
+        UsageError: The opset is not supported.
+        ParityError: The exported graph violates the step contract.
     """
-    graph = _export(DecodeStep(model).eval(), model, None, opset)
+    graph = _export(DecodeStep(model), model, opset)
     _check_control_flow(graph, "decode", [])
     if static_batch is not None:
         fix_batch(graph, static_batch)
@@ -46,25 +45,24 @@ def decode_graph(
 
 
 def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False) -> onnx.ModelProto:
-    """The graph for prompts: dynamic batch and length, one Scan where there is a recurrence.
+    """Build the prompt graph: dynamic batch and length, one ``Scan`` for the recurrence.
 
     Args:
         model: The trained model.
-        opset: The opset to write.
-        last_logits: Predict after the last token of a call only: ``logits [B, 1, V]``.
+        opset: The ONNX opset to write.
+        last_logits: Predict only after the last token of a call: ``logits [B, 1, V]``.
 
     Raises:
-        UsageError: The opset cannot hold the model.
-        ParityError: The graph does not have the form that it must have.
+        UsageError: The opset is not supported.
+        ParityError: The exported graph violates the step contract.
     """
-    length = torch.export.Dim("length", min=1)
-    graph = _export(PrefillForm(model, last_logits).eval(), model, length, opset)
+    graph = _export(PrefillChunk(model, last_logits), model, opset)
     _check_control_flow(graph, "prefill", [] if model.reservoir is None else ["Scan"])
     return graph
 
 
 def fix_batch(graph: onnx.ModelProto, batch: int) -> None:
-    """Give the batch axis of every input, output and value a static size, in place."""
+    """Fix the batch axis of every input, output and value to ``batch``, in place."""
     entries = (*graph.graph.input, *graph.graph.output, *graph.graph.value_info)
     for entry in entries:
         for size in entry.type.tensor_type.shape.dim:
@@ -73,27 +71,27 @@ def fix_batch(graph: onnx.ModelProto, batch: int) -> None:
     onnx.checker.check_model(graph, full_check=True)
 
 
-def _export(
-    module: nn.Module, model: DualCNN, length: torch.export.Dim | None, opset: int
-) -> onnx.ModelProto:
+def _export(module: DecodeStep | PrefillChunk, model: DualCNN, opset: int) -> onnx.ModelProto:
     check_opset(opset)
-    # An example axis of size 1 would be fixed to 1, so the free axes are larger.
-    rows, steps = 3, 1 if length is None else 5
+    module.eval()
+    chunked = isinstance(module, PrefillChunk)
+    # torch.export specialises an axis whose example size is 1, so the dynamic axes are larger.
+    rows, steps = 3, 5 if chunked else 1
     tokens = torch.arange(rows * steps).view(rows, steps) % model.config.vocab_size
     past = model.zero_state(rows)
     names = list(state_shapes(model.config))
-    batch = torch.export.Dim("batch", min=1)
+    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim("length", min=1)
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
-            # As keywords: a dictionary that comes last by position is taken for keywords.
+            # As keywords, because a trailing positional dictionary is read as keyword arguments.
             kwargs={"input_ids": tokens, "learn": torch.ones(rows), "past": past},
             dynamo=True,
             opset_version=opset,
             input_names=["input_ids", "learn", *(f"past.{name}" for name in names)],
             output_names=["logits", *(f"present.{name}" for name in names)],
             dynamic_shapes={
-                "input_ids": {0: batch} if length is None else {0: batch, 1: length},
+                "input_ids": {0: batch, 1: length} if chunked else {0: batch},
                 "learn": {0: batch},
                 "past": {name: {0: batch} for name in names},
             },
@@ -104,12 +102,15 @@ def _export(
     graph.ir_version = ir_version(opset)
     name_after_modules(graph.graph)
     _strip(graph)
-    _check(graph, model, getattr(module, "last_logits", False), length is not None)
+    with_length: tuple[str, ...] = ()
+    if isinstance(module, PrefillChunk):
+        with_length = ("input_ids",) if module.last_logits else ("input_ids", "logits")
+    _check(graph, model, with_length)
     return graph
 
 
 def _strip(graph: onnx.ModelProto) -> None:
-    """Remove stack traces and source paths, which differ from machine to machine."""
+    """Remove stack traces and source paths, which differ between machines."""
     del graph.metadata_props[:]
     graph.producer_version = ""
     stack = [graph.graph, *graph.functions]
@@ -129,37 +130,42 @@ def _strip(graph: onnx.ModelProto) -> None:
             stack.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
 
 
-def _check(graph: onnx.ModelProto, model: DualCNN, last_logits: bool, dynamic_length: bool) -> None:
-    """What must hold of every graph before it is worth comparing."""
+def _check(graph: onnx.ModelProto, model: DualCNN, with_length: tuple[str, ...]) -> None:
+    """Check the step contract: dynamic axes, state shapes and buffer safety.
+
+    Args:
+        graph: The exported graph.
+        model: The model it was exported from.
+        with_length: Inputs and outputs whose second axis must stay dynamic.
+    """
     entries = {entry.name: entry for entry in (*graph.graph.input, *graph.graph.output)}
     for name, entry in entries.items():
         sizes = entry.type.tensor_type.shape.dim
         if sizes[0].dim_param != "batch":
             raise ParityError(f"the batch axis of {name} is fixed to {sizes[0].dim_value}")
-        long = ("input_ids",) if last_logits else ("input_ids", "logits")
-        if name in long and dynamic_length and sizes[1].dim_param != "length":
+        if name in with_length and sizes[1].dim_param != "length":
             raise ParityError(f"the length axis of {name} is fixed to {sizes[1].dim_value}")
         if name.startswith(("past.", "present.")):
-            shape = state_shapes(model.config)[name.partition(".")[2]][0]
-            found = tuple(size.dim_value for size in sizes[1:])
-            if found != shape:
-                raise ParityError(f"{name} has the sizes {found} instead of {shape}")
+            expected = state_shapes(model.config)[name.partition(".")[2]][0]
+            actual = tuple(size.dim_value for size in sizes[1:])
+            if actual != expected:
+                raise ParityError(f"{name} has shape {actual} instead of {expected}")
     unsafe = unsafe_state(graph.graph)
     if unsafe:
         raise ParityError(f"past and present cannot share a buffer: {', '.join(unsafe)}")
     onnx.checker.check_model(graph, full_check=True)
 
 
-def _check_control_flow(graph: onnx.ModelProto, kind: str, wanted: list[str]) -> None:
-    """A part that unrolls, or branches, would export without a word."""
-    found = [n.op_type for n in graph.graph.node if n.op_type in ("If", "Loop", "Scan")]
-    if found != wanted:
-        raise ParityError(f"the {kind} graph has the control flow {found} instead of {wanted}")
+def _check_control_flow(graph: onnx.ModelProto, kind: str, expected: list[str]) -> None:
+    """Check the control flow: an unrolled or branching part would export silently."""
+    actual = [n.op_type for n in graph.graph.node if n.op_type in ("If", "Loop", "Scan")]
+    if actual != expected:
+        raise ParityError(f"the {kind} graph has the control flow {actual} instead of {expected}")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; its errors still raise."""
+    """Silence the exporter's output; its errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

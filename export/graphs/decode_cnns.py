@@ -1,4 +1,4 @@
-"""Both CNNs, written for decoding: one step, weights folded."""
+"""Both CNNs as a single decoding step with folded weights."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from torch import Tensor, nn
 from ...train.model.readout_cnn import ReadoutCNN
 from ...train.model.wave_cnn import GatedBlock, WaveBlock, WaveCNN
 
-__all__ = ["DecodeReadout", "DecodeWaves"]
+__all__ = ["DecodeReadout", "DecodeWaves", "GatedLayer"]
+
+_OPEN = 10.0
+"""Input of a gate that is wide open, where the sigmoid is flat."""
 
 
-class _Gated(nn.Module):
-    """A gated layer and its residual, in one product each way.
+class GatedLayer(nn.Module):
+    """A gated layer with its residual, in two matrix products.
 
-    The bias of the second product is a hidden unit that is always 1, so that the residual
-    can be what the product is added to: one node less.
+    The second product's bias becomes the weight of a hidden unit that is always 1. The residual
+    then takes the place of the bias, which saves a node.
 
     Args:
         inner: The trained layer.
-        up: Its first product's matrix, ``[inputs, 2 hidden]``, where it is not as trained.
+        up: Matrix of the first product, ``[inputs, 2 hidden]``; the trained one by default.
     """
 
     up: Tensor
@@ -42,20 +45,16 @@ class _Gated(nn.Module):
         self.register_buffer("down", down.contiguous())
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
-        """``x [B, inputs]`` and ``residual [B, outputs]``."""
+        """Apply the layer to ``x [B, inputs]`` and add ``residual [B, outputs]``."""
         gate, value = torch.addmm(self.up_bias, x, self.up).chunk(2, dim=-1)
         return torch.addmm(residual, F.silu(gate) * value, self.down)
 
 
-_OPEN = 10.0
-"""A gate that is wide open, where the sigmoid is flat."""
-
-
 class DecodeWaves(nn.Module):
-    """The first CNN's step.
+    """One step of the first CNN.
 
-    A block's convolution splits into the newest input's share, and that of the past, which is
-    computed for all blocks at once.
+    Each block's convolution splits into the newest input's share and the past's share. The past's
+    share is computed for all blocks at once.
 
     Args:
         inner: The trained first CNN.
@@ -73,14 +72,14 @@ class DecodeWaves(nn.Module):
         self.register_buffer("ones", torch.ones(1, len(self.taps)))
         self.norms = nn.ModuleList(block.norm for block in blocks)
         self.register_buffer("newest", torch.stack([tap[-1] for tap in taps]))
-        self.gated = nn.ModuleList(_Gated(block.gated) for block in blocks)
+        self.gated = nn.ModuleList(GatedLayer(block.gated) for block in blocks)
         self.emit, self.norm = inner.emit, inner.norm
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """``x [B, d]`` and ``context [B, k - 1, blocks x d]`` to the wave and the next context."""
+        """Map ``x [B, d]`` and ``context [B, k - 1, blocks x d]`` to the wave and next context."""
         if len(self.norms) == 1:
             return self._single(x, context)
-        # A product with ones: several times as fast as a sum over the first of two axes.
+        # A product with ones is several times faster than a sum over the first of two axes.
         earlier = (self.ones @ (context * self.taps)).squeeze(1)  # [B, blocks x d]
         inputs = []
         parts = earlier.chunk(len(self.norms), dim=1)
@@ -91,7 +90,7 @@ class DecodeWaves(nn.Module):
         return self.norm(self.emit(x)), torch.cat([context[:, 1:], row], dim=1)
 
     def _single(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """The same with one block: what is present must come after all readers of the past."""
+        """The step of a single block, which must read the past before it writes the present."""
         seen = torch.cat([context, self.norms[0](x).unsqueeze(1)], dim=1)  # [B, k, d]
         taps = torch.cat([self.taps, self.newest])
         x = self.gated[0]((seen * taps).sum(1), x)
@@ -99,7 +98,7 @@ class DecodeWaves(nn.Module):
 
 
 class DecodeReadout(nn.Module):
-    """The second CNN's step over the wave window.
+    """One step of the second CNN over the wave window.
 
     Args:
         inner: The trained second CNN.
@@ -112,20 +111,20 @@ class DecodeReadout(nn.Module):
         super().__init__()
         features, self.multiplier, window = inner.filters.shape
         self.width = features * self.multiplier
-        # [W, K F]: the filters of all features for one tap stand together.
+        # [W, K F]: for each tap, the filters of all features side by side.
         filters = inner.filters.detach().permute(2, 1, 0).reshape(window, self.width)
         self.register_buffer("filters", filters.contiguous())
         self.register_buffer("ones", torch.ones(1, window))
-        # The training form keeps the K outputs of a feature together; here filters come first.
+        # Training groups the K outputs by feature; here they are grouped by filter.
         order = torch.arange(self.width).view(features, self.multiplier).T.reshape(-1)
-        self.mix = _Gated(inner.mix, inner.mix.up.weight.detach()[:, order].T)
+        self.mix = GatedLayer(inner.mix, inner.mix.up.weight.detach()[:, order].T)
         self.norms = inner.norms
         self.blocks = nn.ModuleList(
-            _Gated(block) for block in inner.blocks if isinstance(block, GatedBlock)
+            GatedLayer(block) for block in inner.blocks if isinstance(block, GatedBlock)
         )
 
     def forward(self, wave: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
-        """``wave [B, F]`` and ``past [B, W, F]`` to normed features and the window."""
+        """Map ``wave [B, F]`` and ``past [B, W, F]`` to normalised features and the window."""
         window = torch.cat([past[:, 1:], wave.unsqueeze(1)], dim=1)  # [B, W, F]
         weighted = torch.cat([window] * self.multiplier, dim=2) * self.filters  # [B, W, K F]
         taps = (self.ones @ weighted).squeeze(1)

@@ -1,4 +1,4 @@
-"""The memory of the stream, written for decoding: one step, weights folded."""
+"""The stream's memory as a single decoding step with folded weights."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from ...train.model.recall import least_weight
 from ...train.model.state import State
 from ...train.model.stream_memory import FLOOR, SUREST, StreamMemory
 
-__all__ = ["DecodeMemory"]
+__all__ = ["DecodeMemory", "WeightsByToken"]
 
-_WIDEST = 128
-"""Vocabularies up to this size are read one-hot; larger ones as two digits (88.6 µs a step against
-93.0 at 256 tokens, the other way round by 8 at 65)."""
+_LARGEST_ONE_HOT = 128
+"""Largest vocabulary that is read one-hot. Larger ones are read as two digits, which is faster at
+256 tokens (88.6 µs a step against 93.0) and slower at 65 (by 8 µs)."""
 
 
 class DecodeMemory(nn.Module):
-    """Store (key of the state before, token), read with the new key, and combine.
+    """Store (previous key, token), look up the new key, and combine with the network.
 
-    With ``o`` the gate's logit, ``d = exp(-o)``, ``s`` the network's distribution, ``m`` what
-    was found, ``z`` its sum and ``c`` the gate's constant, the prediction of
-    :func:`.combine` is ``((d (z + c) + c) s + m) / (d (z + c) + c + z)``.
+    With ``o`` the gate's logit, ``d = exp(-o)``, ``s`` the network's distribution, ``m`` the
+    weights recalled for each token, ``z`` their sum and ``c`` the gate's constant, the prediction
+    is ``((d (z + c) + c) s + m) / (d (z + c) + c + z)``.
 
     Args:
         inner: The trained memory.
-        head: The last CNN's head; what of the gate sees the same features joins it.
+        head: The last CNN's head. The part of the gate that reads the same features is merged
+            into its matrix product.
     """
 
     fall: Tensor
@@ -47,15 +48,15 @@ class DecodeMemory(nn.Module):
         super().__init__()
         self.capacity, self.vocab_size = inner.capacity, inner.vocab_size
         beta = inner.gate.log_beta.detach().exp()
-        # A product with -beta / 2 in each place: the exponent of the kernel, and its sum.
+        # A product with a row of -beta / 2 scales the squared distances and sums them.
         self.register_buffer("fall", (-beta / 2).expand(1, inner.key_width).contiguous())
         self.register_buffer("least", least_weight(beta))
         self.side_by_side = next(count for count in (16, 8, 4, 2, 1) if self.capacity % count == 0)
         self.register_buffer("columns", torch.zeros(1, 1, inner.key_width).long())
-        self.followed = _Followed(inner.vocab_size)
+        self.followed = WeightsByToken(inner.vocab_size)
         self.suffix = None
         if isinstance(inner.key, ReservoirKey):
-            # The key of the state before and of the state after, side by side.
+            # Projects the states before and after the token to their keys in one product.
             projection = torch.kron(torch.eye(2), inner.key.projection)
             self.register_buffer("projection", projection.contiguous())
         else:
@@ -84,15 +85,15 @@ class DecodeMemory(nn.Module):
         past: State,
         present: State,
     ) -> Tensor:
-        """One step.
+        """Run one step.
 
         Args:
             token: ``[B, 1]``.
-            learn: ``[B]``.
-            reservoir: The reservoir's state before and after the token, ``[B, 2 N]``.
-            features: Normed features of the last CNN, ``[B, F]``.
+            learn: ``[B]``; 1 stores the token, 0 does not.
+            reservoir: The reservoir's states before and after the token, ``[B, 2 N]``.
+            features: Normalised features of the last CNN, ``[B, F]``.
             past: The state before the step.
-            present: The state after it; the memory's tensors are added.
+            present: The state after the step; receives the memory's tensors.
 
         Returns:
             Log-probabilities ``[B, V]``.
@@ -108,15 +109,19 @@ class DecodeMemory(nn.Module):
         return self._combine(features, self.followed(weights, tokens))
 
     def _exponent(self, keys: Tensor, query: Tensor) -> Tensor:
-        """``-beta |k - k_j|^2 / 2``: keys ``[B, M, n]`` and query ``[B, 1, n]`` to ``[B, 1, M]``.
+        """Compute ``-beta |k - k_j|^2 / 2``, ``[B, 1, M]``.
 
-        The distance itself, not a product: near 1 a product has no digits to spare. Several
-        keys stand side by side, since a difference of short rows takes four times as long.
+        Subtract rather than multiply: a product near 1 loses the digits that matter. Several
+        keys are laid side by side, because subtracting short rows takes four times as long.
+
+        Args:
+            keys: ``[B, M, n]``.
+            query: ``[B, 1, n]``.
         """
         wide = self.side_by_side * self.key_width
         rows = keys.view(-1, self.capacity // self.side_by_side, wide)
-        apart = rows - query.repeat(1, 1, self.side_by_side)
-        squares = (apart * apart).view(-1, self.capacity, self.key_width)
+        differences = rows - query.repeat(1, 1, self.side_by_side)
+        squares = (differences * differences).view(-1, self.capacity, self.key_width)
         return self.fall @ squares.transpose(1, 2)
 
     def _keys(
@@ -126,7 +131,7 @@ class DecodeMemory(nn.Module):
         past: State,
         present: State,
     ) -> Tensor:
-        """Keys before and after the token, ``[B, 2, n]``."""
+        """Compute the keys before and after the token, ``[B, 2, n]``."""
         if self.suffix is not None:
             return self.suffix.keys(token, None, past, present)
         assert reservoir is not None
@@ -134,40 +139,41 @@ class DecodeMemory(nn.Module):
         length: Tensor = torch.linalg.vector_norm(raw, dim=2, keepdim=True)
         return raw / length.clamp_min(1e-6)
 
-    def _combine(self, features: Tensor, found: Tensor) -> Tensor:
-        """Features ``[B, F]`` and what was found ``[B, V]`` to log-probabilities ``[B, V]``."""
+    def _combine(self, features: Tensor, recalled: Tensor) -> Tensor:
+        """Combine features ``[B, F]`` and recalled weights ``[B, V]`` to ``[B, V]`` log-probs."""
         joint = torch.addmm(self.head_bias, features, self.head)
         logits, hidden = torch.split(joint, [self.vocab_size, self.hidden], dim=1)
-        z = found.sum(1, keepdim=True)
+        z = recalled.sum(1, keepdim=True)
         reached = z + self.c
-        sure = torch.cat([z, found.amax(1, keepdim=True)], dim=1) / reached  # [B, 2]
+        sure = torch.cat([z, recalled.amax(1, keepdim=True)], dim=1) / reached  # [B, 2]
         hidden = F.silu(torch.addmm(hidden, sure, self.found_weight))
         doubt = torch.addmm(self.doubt_bias, hidden, self.doubt_weight)
         doubt = torch.exp(doubt.clamp(-SUREST, SUREST))
         network = doubt * reached + self.c  # [B, 1]
-        mixed = torch.softmax(logits, dim=1) * network + found
+        mixed = torch.softmax(logits, dim=1) * network + recalled
         return torch.log((mixed / (network + z)).clamp_min(FLOOR))
 
 
-class _Followed(nn.Module):
-    """Weights by the token that followed.
+class WeightsByToken(nn.Module):
+    """Sums the weights of the memory's entries by the token that followed each.
 
-    One-hot, which is exact and fast, for vocabularies of characters and bytes. A larger
-    vocabulary's token is two digits, each one-hot: an outer product of the two is one-hot
-    again, so that a product of two narrow matrices gives the same sum.
+    Vocabularies of characters and bytes are read one-hot, which is exact and fast. A token of a
+    larger vocabulary is written as two digits, each one-hot. The outer product of the two digits
+    is one-hot again, so a product of two narrow matrices gives the same sums.
 
     Args:
         vocab_size: Number of tokens V.
+        largest_one_hot: Largest vocabulary to read one-hot.
     """
 
     one_hot: Tensor
     high: Tensor
     low: Tensor
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, largest_one_hot: int = _LARGEST_ONE_HOT) -> None:
         super().__init__()
         self.vocab_size = vocab_size
-        self.digits = vocab_size > _WIDEST
+        self.digits = vocab_size > largest_one_hot
         if not self.digits:
             self.register_buffer("one_hot", torch.eye(vocab_size))
             return
@@ -178,9 +184,9 @@ class _Followed(nn.Module):
         self.register_buffer("low", torch.eye(radix)[number % radix])
 
     def forward(self, weights: Tensor, tokens: Tensor) -> Tensor:
-        """Weights ``[B, 1, M]`` and tokens ``[B, M]`` to ``[B, V]``."""
+        """Sum weights ``[B, 1, M]`` of tokens ``[B, M]`` to ``[B, V]``."""
         if not self.digits:
             return (weights @ F.embedding(tokens, self.one_hot)).squeeze(1)
         high = F.embedding(tokens, self.high) * weights.transpose(1, 2)
-        found = high.transpose(1, 2) @ F.embedding(tokens, self.low)  # [B, high, low]
-        return found.flatten(1)[:, : self.vocab_size]
+        sums = high.transpose(1, 2) @ F.embedding(tokens, self.low)  # [B, high, low]
+        return sums.flatten(1)[:, : self.vocab_size]

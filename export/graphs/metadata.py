@@ -1,4 +1,4 @@
-"""What every graph says about itself, so that a copy without its bundle is still usable."""
+"""The metadata of a graph, which makes a copy without its bundle usable."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["exporter_versions", "state_table", "weights_sha256", "write_metadata
 
 
 def state_table(config: DualCNNConfig) -> list[StateTensor]:
-    """The state table of a model: a row for each tensor, in order."""
+    """Build a model's state table: a row per tensor, in order."""
     return [
         StateTensor(name, shape, str(dtype).removeprefix("torch."))
         for name, (shape, dtype) in state_shapes(config).items()
@@ -32,7 +32,7 @@ def state_table(config: DualCNNConfig) -> list[StateTensor]:
 
 
 def exporter_versions() -> dict[str, str]:
-    """Versions of the libraries that make the graphs."""
+    """Versions of the libraries that write the graphs."""
     return {
         "torch": torch.__version__,
         "onnx": onnx.__version__,
@@ -41,7 +41,7 @@ def exporter_versions() -> dict[str, str]:
 
 
 def weights_sha256(model: DualCNN) -> str:
-    """SHA-256 over every tensor of the model: name, type, shape and bytes, by name."""
+    """SHA-256 over every tensor of the model, sorted by name: name, type, shape and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         array = tensor.detach().contiguous().numpy()
@@ -53,11 +53,11 @@ def weights_sha256(model: DualCNN) -> str:
 def write_metadata(
     graph: onnx.ModelProto, kind: str, config: DualCNNConfig, weights: str, tokenizer: str
 ) -> None:
-    """Write the properties into a graph.
+    """Write the metadata properties into a graph.
 
     Args:
-        graph: Changed in place.
-        kind: ``decode`` or ``prefill``.
+        graph: Modified in place.
+        kind: Name of the graph in the manifest, such as ``decode`` or ``prefill``.
         config: The model's configuration.
         weights: SHA-256 of the weights.
         tokenizer: SHA-256 of the tokenizer file.

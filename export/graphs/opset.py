@@ -1,4 +1,4 @@
-"""Which versions of ONNX the graphs may be written in."""
+"""The ONNX versions that graphs may be written in."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ NEWEST = 23
 
 
 def check_opset(opset: int) -> None:
-    """Refuse an opset that cannot hold the model, or that the engines cannot read.
+    """Reject an opset that cannot express the model or that engines cannot read.
 
     Raises:
-        UsageError: Says why.
+        UsageError: The opset is too old or too new.
     """
     if opset < OPSET:
         raise UsageError(
-            f"opset {opset} cannot hold the model: its graphs reduce over axes that are inputs "
-            f"and split into a number of parts, which came with opset {OPSET}; use {OPSET}"
+            f"opset {opset} cannot express the model, whose graphs need axes as inputs and "
+            f"splits into a number of parts, added in opset {OPSET}; use {OPSET}"
         )
     if opset > NEWEST:
         raise UsageError(
-            f"opset {opset} is newer than the {NEWEST} that ONNX Runtime 1.23 reads; use "
-            f"{OPSET} to {NEWEST} ({OPSET} where TensorRT 10.3 is to read the graphs)"
+            f"opset {opset} is newer than opset {NEWEST}, the newest that ONNX Runtime 1.23 reads; "
+            f"use {OPSET} to {NEWEST} ({OPSET} for TensorRT 10.3)"
         )
 
 
 def ir_version(opset: int) -> int:
-    """The IR version to write with an opset: the oldest that allows it, and at least 10."""
+    """The IR version to write with an opset: the oldest that supports it, at least 10."""
     return IR_VERSION if opset <= 21 else IR_VERSION + 1

@@ -1,4 +1,4 @@
-"""The memory read by a scatter with addition: for ONNX Runtime alone, and faster there."""
+"""A faster memory lookup for ONNX Runtime only: one scatter with addition."""
 
 from __future__ import annotations
 
@@ -10,35 +10,33 @@ from onnx import helper, numpy_helper
 
 from ...runtime.errors import ParityError
 
-__all__ = ["scatter_read"]
+__all__ = ["read_by_scatter"]
 
 _GROUP = "memory/followed/"
-"""What the names of the nodes begin with that sum weights by the token that followed."""
+"""Prefix of the nodes that sum weights by token; see :class:`.decode_memory.WeightsByToken`."""
 
 
-def scatter_read(decode: onnx.ModelProto) -> onnx.ModelProto:
-    """Sum the memory's weights by token with one scatter, not with products of one-hot rows.
+def read_by_scatter(decode: onnx.ModelProto) -> onnx.ModelProto:
+    """Sum the memory's weights by token with one scatter instead of one-hot products.
 
-    The sum is the same, and each entry costs one addition instead of V. TensorRT's parser
-    refuses such a scatter, so that the portable form is the one that ``decode.onnx`` has unless
-    it is asked for otherwise.
+    The sums are the same, and each entry costs one addition instead of V. TensorRT's parser
+    rejects a scatter that adds, so ``decode.onnx`` keeps the portable form by default.
 
     Args:
-        decode: The decoding graph, in any precision that leaves the memory in float32.
+        decode: The step graph, in any precision that leaves the memory in float32.
 
     Returns:
-        A copy in the other form; a plain copy where there is no memory, or where it is read so
-        already.
+        A rewritten copy; an unchanged copy if there is no memory or it is already read this way.
 
     Raises:
-        ParityError: The read of the memory does not have the form that is known.
+        ParityError: The nodes that read the memory have an unknown form.
     """
     model = copy.deepcopy(decode)
     graph = model.graph
     group = [node for node in graph.node if node.name.startswith(_GROUP)]
     if not group or any(node.op_type == "ScatterElements" for node in group):
         return model
-    weights, tokens, found = _ends(graph, group)
+    weights, tokens, sums = _ends(graph, group)
     vocab_size = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     constants = {
         "rows": np.asarray([1]),
@@ -46,15 +44,18 @@ def scatter_read(decode: onnx.ModelProto) -> onnx.ModelProto:
     }
     names = {name: _GROUP + name for name in (*constants, "learn", "none", "weights")}
     nodes = [
-        # Zeros of the batch's size: what the graph is told of learning, times zeros.
+        # Zeros of the batch's size: `learn [B]` times zeros.
         helper.make_node("Unsqueeze", ["learn", names["rows"]], [names["learn"]]),
         helper.make_node("Mul", [names["learn"], names["zeros"]], [names["none"]]),
         helper.make_node("Squeeze", [weights, names["rows"]], [names["weights"]]),
         helper.make_node(
-            "ScatterElements", [names["none"], tokens, names["weights"]], [found],
-            axis=1, reduction="add",
+            "ScatterElements",
+            [names["none"], tokens, names["weights"]],
+            [sums],
+            axis=1,
+            reduction="add",
         ),
-    ]  # fmt: skip
+    ]
     for node in nodes:
         node.name = _GROUP + node.op_type
     at = next(place for place, node in enumerate(graph.node) if node.name == group[-1].name)
@@ -71,7 +72,7 @@ def scatter_read(decode: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str, str]:
-    """What the group reads, weights ``[B, 1, M]`` and tokens ``[B, M]``, and what it gives."""
+    """Names of the group's inputs, weights ``[B, 1, M]`` and tokens ``[B, M]``, and its output."""
     constants = {tensor.name for tensor in graph.initializer}
     inside = {name for node in group for name in node.output}
     read = {name for node in group for name in node.input} - inside - constants
@@ -82,19 +83,20 @@ def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str
     weights = read - {tokens}
     if tokens not in read or len(weights) != 1 or len(used) != 1:
         raise ParityError(
-            f"the read of the memory has inputs {sorted(read)} and outputs {sorted(used)}, which "
-            "is no form that can be rewritten"
+            f"the nodes that read the memory have inputs {sorted(read)} and outputs "
+            f"{sorted(used)}, a form that cannot be rewritten; install the versions of "
+            "constraints.txt"
         )
     return weights.pop(), tokens, used.pop()
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop the constants that nothing reads any more, and what is known of values that are gone."""
+    """Drop constants that nothing reads, and shape entries of values that no longer exist."""
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
     graph.initializer.extend(kept)
-    made = {name for node in graph.node for name in node.output}
-    known = [entry for entry in graph.value_info if entry.name in made]
+    written = {name for node in graph.node for name in node.output}
+    known = [entry for entry in graph.value_info if entry.name in written]
     del graph.value_info[:]
     graph.value_info.extend(known)

@@ -1,1 +1,1 @@
-"""What goes on inside a bundle while it reads."""
+"""Activations of a bundle while it reads a text."""

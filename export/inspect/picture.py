@@ -1,4 +1,4 @@
-"""A picture of what :func:`look_inside` saw."""
+"""A picture of the activations that :func:`look_inside` records."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .activations import Array, Inside, look_inside
 __all__ = ["draw_inside", "principal_axes"]
 
 _READABLE = 120
-"""Most tokens whose text fits under a picture."""
+"""Most tokens whose text fits below a picture."""
 
 
 def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -> Inside:
-    """Draw waves, attention and reservoir of a bundle that reads a text.
+    """Draw waves, attention and reservoir of a bundle while it reads a text.
 
     Args:
-        bundle: The bundle.
-        path: The PNG to write.
+        bundle: The bundle's folder.
+        path: The PNG file to write.
         text: The text; by default the golden record's prompt.
 
     Returns:
-        What was drawn.
+        The activations that were drawn.
 
     Raises:
-        BundleError: There is no bundle, or it is damaged.
+        BundleError: The bundle is missing or damaged.
         RilletError: matplotlib is not installed.
         UsageError: The text has fewer than two tokens.
     """
@@ -40,7 +40,7 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise RilletError(
-            "drawing needs matplotlib; install it with: pip install matplotlib"
+            "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
     inside = look_inside(bundle, text)
     figure = figures.Figure(figsize=(13, 10), layout="constrained")
@@ -58,25 +58,25 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
 
 
 def principal_axes(states: Array) -> Array:
-    """States ``[T, N]`` on their two leading principal axes, ``[T, 2]``."""
+    """Project states ``[T, N]`` to their two leading principal axes, ``[T, 2]``."""
     centred = states - states.mean(0)
     left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    found = np.zeros((len(states), 2), np.float32)
+    projected = np.zeros((len(states), 2), np.float32)
     count = min(2, len(scale))
-    found[:, :count] = left[:, :count] * scale[:count]
-    return found
+    projected[:, :count] = left[:, :count] * scale[:count]
+    return projected
 
 
 def _or_absent(draw: Callable[[Any, Array], None], axes: Any, values: Array | None) -> None:
     if values is None:
-        axes.text(0.5, 0.5, "this model has none", ha="center", va="center")
+        axes.text(0.5, 0.5, "not in this model", ha="center", va="center")
         axes.set_axis_off()
     else:
         draw(axes, values)
 
 
 def _waves(axes: Any, inside: Inside) -> None:
-    axes.set_title("waves: what the first CNN says at each step")
+    axes.set_title("waves of the first CNN")
 
     def draw(axes: Any, waves: Array) -> None:
         _image(axes, waves.T, "RdBu", centred=True)
@@ -87,7 +87,7 @@ def _waves(axes: Any, inside: Inside) -> None:
 
 
 def _attention(axes: Any, inside: Inside) -> None:
-    axes.set_title("attention: how far back, mean over the heads")
+    axes.set_title("attention by distance, mean over heads")
 
     def draw(axes: Any, weights: Array) -> None:
         _image(axes, weights.mean(1).T, "viridis")
@@ -98,7 +98,7 @@ def _attention(axes: Any, inside: Inside) -> None:
 
 
 def _nats(axes: Any, inside: Inside) -> None:
-    axes.set_title("surprise: what each token cost, nats")
+    axes.set_title("surprise of each token, nats")
     places = np.arange(1, len(inside.nats))
     axes.bar(places, inside.nats[1:], width=0.8)
     axes.set_xlim(-0.5, len(inside.nats) - 0.5)
@@ -106,7 +106,7 @@ def _nats(axes: Any, inside: Inside) -> None:
 
 
 def _trajectory(axes: Any, inside: Inside) -> None:
-    axes.set_title("reservoir: its path")
+    axes.set_title("reservoir trajectory")
 
     def draw(axes: Any, states: Array) -> None:
         path = principal_axes(states)
@@ -118,7 +118,7 @@ def _trajectory(axes: Any, inside: Inside) -> None:
 
 
 def _heads(axes: Any, inside: Inside) -> None:
-    axes.set_title("attention: each head")
+    axes.set_title("attention by head")
 
     def draw(axes: Any, weights: Array) -> None:
         for head, line in enumerate(weights.mean(0)):
@@ -130,7 +130,7 @@ def _heads(axes: Any, inside: Inside) -> None:
 
 
 def _units(axes: Any, inside: Inside) -> None:
-    axes.set_title("reservoir: its units")
+    axes.set_title("reservoir units")
 
     def draw(axes: Any, states: Array) -> None:
         _image(axes, states.T, "RdBu", centred=True)
@@ -142,16 +142,20 @@ def _units(axes: Any, inside: Inside) -> None:
 def _image(axes: Any, values: Array, colours: str, centred: bool = False) -> None:
     limit = float(np.percentile(np.abs(values), 99)) or 1.0
     axes.imshow(
-        values, aspect="auto", interpolation="nearest", cmap=colours,
-        vmin=-limit if centred else 0, vmax=limit,
-    )  # fmt: skip
+        values,
+        aspect="auto",
+        interpolation="nearest",
+        cmap=colours,
+        vmin=-limit if centred else 0,
+        vmax=limit,
+    )
 
 
 def _letters(axes: Any, inside: Inside) -> None:
-    """The text under the picture, where it can be read."""
+    """Write the text below the picture, if it fits."""
     if len(inside.pieces) > _READABLE:
         axes.set_xlabel("token")
         return
-    # Dollars would begin a formula.
+    # A dollar sign would start a formula.
     shown = [piece.replace("\n", "⏎").replace("$", r"\$") for piece in inside.pieces]
     axes.set_xticks(range(len(shown)), shown, fontsize=7, family="monospace")

@@ -1,1 +1,1 @@
-"""Holding every graph and engine to the PyTorch model."""
+"""Checks that every graph and engine computes what the PyTorch model computes."""

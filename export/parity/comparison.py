@@ -1,7 +1,8 @@
-"""What one graph gave, beside what PyTorch gave on the same tokens."""
+"""Differences between one graph and PyTorch on the same tokens."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,18 +16,20 @@ _LEAST_COSINE = 0.9999
 _PARTS = 10
 _LONG = 100_000
 _GROWTH = 2.0
-"""From this many tokens on, the error at the end may be at most this many times the early one."""
+"""On streams of at least ``_LONG`` tokens, the last error may be this many times the early one."""
 
 
 @dataclass
 class Difference:
-    """How far one output is from PyTorch's.
+    """Distance of one output from PyTorch's.
 
     Attributes:
         largest: Largest |difference|.
-        step: The step of the stream where it occurred, from 0.
-        first_beyond: The first step at which it was beyond the tolerance; ``None`` if none.
-        cosine: Least cosine between the two, over steps and rows.
+        step: The step of the stream at which it occurred, from 0.
+        first_beyond: The first step beyond the tolerance; ``None`` if there is none.
+        cosine: Smallest cosine between the two, over steps and rows.
+        total: Sum of all |differences|.
+        count: Number of values compared.
     """
 
     largest: float = 0.0
@@ -43,37 +46,34 @@ class Difference:
 
     def add(
         self,
-        wanted: npt.NDArray[Any],
-        found: npt.NDArray[Any],
+        expected: npt.NDArray[Any],
+        actual: npt.NDArray[Any],
         steps: npt.NDArray[Any],
         tolerance: float,
     ) -> npt.NDArray[np.float64]:
-        """Take in two arrays ``[B, len(steps), ...]``; return the largest of each step."""
-        a, b = wanted.astype(np.float64), found.astype(np.float64)
+        """Add two arrays ``[B, len(steps), ...]``; return the largest difference of each step."""
+        a, b = expected.astype(np.float64), actual.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            apart = np.abs(a - b) if a.shape == b.shape else np.full(a.shape, np.inf)
-        # What is not a number is as far off as can be.
-        apart = np.where(np.isfinite(apart), apart, np.inf)
-        by_step: npt.NDArray[np.float64] = apart.reshape(len(apart), len(steps), -1).max(
-            axis=(0, 2)
-        )
+            deltas = np.abs(a - b) if a.shape == b.shape else np.full(a.shape, np.inf)
+        deltas = np.where(np.isfinite(deltas), deltas, np.inf)  # NaN is infinitely far off
+        flat = (len(a), len(steps), -1)
+        by_step: npt.NDArray[np.float64] = deltas.reshape(flat).max(axis=(0, 2))
         worst = int(by_step.argmax())
         if by_step[worst] > self.largest:
             self.largest, self.step = float(by_step[worst]), int(steps[worst])
         beyond = np.flatnonzero(by_step > tolerance)
         if beyond.size and self.first_beyond is None:
             self.first_beyond = int(steps[int(beyond[0])])
-        self.total += float(apart.sum())
-        self.count += apart.size
-        if np.isfinite(apart).all():
-            flat = (len(a), len(steps), -1)
-            self.cosine = min(self.cosine, _least_cosine(a.reshape(flat), b.reshape(flat)))
+        self.total += float(deltas.sum())
+        self.count += deltas.size
+        if np.isfinite(deltas).all():
+            self.cosine = min(self.cosine, _smallest_cosine(a.reshape(flat), b.reshape(flat)))
         else:
             self.cosine = -1.0
         return by_step
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values, to two digits."""
+        """The figures as JSON values, with two significant digits."""
         return {
             "max": _short(self.largest),
             "mean": _short(self.mean),
@@ -88,17 +88,17 @@ class Comparison:
 
     Attributes:
         graph: ``decode``, ``prefill`` or ``generate``.
-        text: What was read.
+        text: Name of the tokens that were read.
         tokens: Number of tokens read, over all rows.
-        greedy_differences: Steps whose chosen token differs by more than a tie.
+        greedy_differences: Steps at which the chosen tokens differ and are not a tie.
         first_greedy_difference: The first such step; ``None`` if there is none.
         overlap: Mean share of the ten likeliest tokens that both have.
-        outputs: How far each output is off, by name: the logits, and each state tensor.
+        outputs: Distance of each output by name: the logits and each state tensor.
         parts: Largest |difference| of a logit in each tenth of the stream.
         provider: The execution provider that was compared.
-        nats: Negative log-probability of the tokens that came, summed, by the engine.
-        nats_wanted: The same by PyTorch.
-        predicted: Tokens in these sums.
+        nats: The engine's summed negative log-probability of the tokens that came next.
+        expected_nats: The same sum by PyTorch.
+        predicted: Number of tokens in these sums.
     """
 
     graph: str
@@ -111,13 +111,79 @@ class Comparison:
     parts: list[float] = field(default_factory=lambda: [0.0] * _PARTS)
     provider: str = "CPUExecutionProvider"
     nats: float = 0.0
-    nats_wanted: float = 0.0
+    expected_nats: float = 0.0
     predicted: int = 0
+
+    def add_logits(
+        self,
+        expected: npt.NDArray[Any],
+        actual: npt.NDArray[Any],
+        steps: npt.NDArray[Any],
+        length: int,
+        tolerance: float,
+    ) -> None:
+        """Compare logits ``[B, len(steps), V]`` after some steps of a stream of ``length``."""
+        by_step = self.outputs.setdefault("logits", Difference()).add(
+            expected, actual, steps, tolerance
+        )
+        for step, largest in zip(steps, by_step, strict=True):
+            part = int(step) * len(self.parts) // length
+            self.parts[part] = max(self.parts[part], float(largest))
+
+    def add_state(
+        self,
+        expected: Mapping[str, npt.NDArray[Any]],
+        actual: Mapping[str, npt.NDArray[Any]],
+        step: int,
+        tolerance: float,
+    ) -> None:
+        """Compare every state tensor after a step."""
+        for name, value in expected.items():
+            output = self.outputs.setdefault(name, Difference())
+            other = np.asarray(actual[name])[:, None]
+            output.add(value[:, None], other, np.asarray([step]), tolerance)
+
+    def add_choices(
+        self,
+        expected: npt.NDArray[Any],
+        actual: npt.NDArray[Any],
+        steps: npt.NDArray[Any],
+        tolerance: float,
+    ) -> None:
+        """Count the steps whose likeliest tokens differ, unless PyTorch's logits tie."""
+        chosen = np.take_along_axis(expected, actual.argmax(-1)[..., None], -1)[..., 0]
+        differ = ~(expected.max(-1) - chosen <= tolerance)  # [B, len(steps)]
+        self.add_greedy_differences(int(differ.sum()), int(steps[int(differ.any(0).argmax())]))
+
+    def add_greedy_differences(self, count: int, first: int) -> None:
+        """Count steps whose chosen tokens differ; the first of them is step ``first``."""
+        self.greedy_differences += count
+        if count and self.first_greedy_difference is None:
+            self.first_greedy_difference = first
+
+    def add_losses(
+        self,
+        expected: npt.NDArray[Any],
+        actual: npt.NDArray[Any],
+        steps: npt.NDArray[Any],
+        tokens: npt.NDArray[Any],
+    ) -> None:
+        """Add the losses of predicting ``tokens [B, T]``; the last token has no successor."""
+        steps = steps[steps + 1 < tokens.shape[1]]
+        targets = tokens[:, steps + 1, None]
+        self.nats += _loss(actual, targets)
+        self.expected_nats += _loss(expected, targets)
+        self.predicted += targets.size
+
+    @property
+    def nats_wanted(self) -> float:
+        """Former name of :attr:`expected_nats`."""
+        return self.expected_nats
 
     @property
     def loss_rise(self) -> float:
-        """Nats per token by which the engine predicts what came worse than PyTorch."""
-        return (self.nats - self.nats_wanted) / self.predicted if self.predicted else 0.0
+        """Nats per token by which the engine's loss exceeds PyTorch's."""
+        return (self.nats - self.expected_nats) / self.predicted if self.predicted else 0.0
 
     @property
     def deltas(self) -> dict[str, float]:
@@ -126,16 +192,16 @@ class Comparison:
 
     @property
     def cosine(self) -> float:
-        """Least cosine between two logit vectors."""
+        """Smallest cosine between two logit vectors."""
         return self.outputs["logits"].cosine if "logits" in self.outputs else 1.0
 
     @property
     def growth(self) -> float:
-        """The logits' largest difference in the last tenth over that in the first two."""
+        """Largest logit difference in the last tenth, relative to the first two tenths."""
         return self.parts[-1] / max(self.parts[0], self.parts[1], 1e-9)
 
     def failure(self, tolerance: float) -> str | None:
-        """Why the comparison fails, in the order of the gate; ``None`` when it passes."""
+        """Why the comparison fails, in the order of the gate; ``None`` if it passes."""
         where = f"{self.graph} on {self.text}"
         source = self._source(tolerance)
         if self.greedy_differences:
@@ -144,7 +210,7 @@ class Comparison:
                 f"{self.tokens} steps, first at step {self.first_greedy_difference}{source}"
             )
         if not self.overlap >= _LEAST_OVERLAP:
-            return f"{where}: the ten likeliest tokens agree to {self.overlap:.3f} only{source}"
+            return f"{where}: the ten likeliest tokens overlap by only {self.overlap:.3f}{source}"
         if not self.cosine >= _LEAST_COSINE:
             return f"{where}: the cosine of the logits falls to {self.cosine:.6f}{source}"
         for name, output in self.outputs.items():
@@ -161,7 +227,7 @@ class Comparison:
         return None
 
     def _source(self, tolerance: float) -> str:
-        """The state tensor that is off and stands earliest in the flow of data."""
+        """Name the earliest state tensor in the data flow that exceeds the tolerance."""
         for name, output in self.outputs.items():
             if name != "logits" and not output.largest <= tolerance:
                 return (
@@ -171,7 +237,7 @@ class Comparison:
         return ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values, differences to two digits."""
+        """The figures as JSON values, differences with two significant digits."""
         return {
             "graph": self.graph,
             "provider": self.provider,
@@ -186,12 +252,18 @@ class Comparison:
         }
 
 
-def _least_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Least cosine along the last axis; two vectors of zeros are alike."""
+def _loss(logits: npt.NDArray[Any], targets: npt.NDArray[Any]) -> float:
+    """Summed loss in nats of targets ``[B, S, 1]``, predicted by the first S logits."""
+    predicted = np.take_along_axis(logits[:, : targets.shape[1]], targets, axis=2)
+    return -float(predicted.sum(dtype=np.float64))
+
+
+def _smallest_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    """Smallest cosine along the last axis; two zero vectors are equal."""
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     cosines = (a * b).sum(-1) / np.maximum(lengths, 1e-30)
-    alike = np.where(lengths > 0, cosines, np.where(np.abs(a - b).max(-1) == 0, 1.0, 0.0))
-    return float(alike.min())
+    of_zeros = np.where(np.abs(a - b).max(-1) == 0, 1.0, 0.0)
+    return float(np.where(lengths > 0, cosines, of_zeros).min())
 
 
 def _short(value: float) -> float:

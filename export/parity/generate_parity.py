@@ -1,4 +1,4 @@
-"""Parity of the generating graph: its tokens are PyTorch's, drawn by the runtime's rule."""
+"""Parity of the generating graph: it draws PyTorch's tokens by the runtime's rule."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from ...runtime.engines.ort.generate_graph import GraphGenerator
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
-from .comparison import Comparison, Difference
-from .gate import compare_state, gate_tokens
+from .comparison import Comparison
+from .texts import real_tokens
 
 __all__ = ["GENERATED", "compare_generate"]
 
 _PROMPT = 1_500
-"""Tokens to read first at most: more than the memory of any preset holds."""
+"""Longest prompt in tokens: more than the memory of any preset holds."""
 
 _TOKENS = 32
-"""Tokens a call."""
+"""Tokens per call."""
 
 _CALLS = 8
 """Calls with each kind of sampling."""
 
 _SAMPLING: tuple[tuple[float, int, float], ...] = ((0.0, 0, 1.0), (1.0, 0, 1.0), (0.8, 10, 0.9))
-"""Temperature, top-k and top-p: greedy, plain, and with both cuts."""
+"""Temperature, top-k and top-p: greedy, plain sampling, and both cuts."""
 
 GENERATED = len(_SAMPLING) * _CALLS * _TOKENS
-"""Tokens that are written in all."""
+"""Number of tokens generated in total."""
 
 _TIE = 1e-3
-"""A number this close to where two tokens meet may fall to either."""
+"""A uniform number this close to the border of two tokens may draw either."""
 
 
 @torch.no_grad()
@@ -46,26 +46,25 @@ def compare_generate(
     tolerance: float,
     progress: Callable[[int], object] | None = None,
 ) -> Comparison:
-    """Let the graph write, let PyTorch read the same, and compare.
+    """Let the graph generate, let PyTorch read the same tokens, and compare.
 
-    Each token must be the one that the sampling rule draws from PyTorch's own logits with the
-    same number, and logits and state after each call must agree.
+    Each token must be the one that the sampling rule draws from PyTorch's logits with the same
+    uniform number. Logits and state after each call must agree.
 
     Args:
         model: The PyTorch model.
         tokenizer: Its tokenizer.
-        engine: The engine.
-        steps: Tokens of real text to read first, if that many.
-        tolerance: Likeliest tokens closer than this are a tie.
-        progress: Called with the number of tokens written.
+        engine: The engine under test.
+        steps: Tokens of real text to read first, at most 1,500.
+        tolerance: Tokens whose logits lie closer than this are a tie.
+        progress: Called with the number of tokens generated.
 
     Returns:
         The figures.
     """
     generator = GraphGenerator(engine)
-    prompt = gate_tokens(tokenizer, min(steps, _PROMPT))
+    prompt = real_tokens(tokenizer, min(steps, _PROMPT))
     result = Comparison("generate", "its own text", provider=engine.provider)
-    logits = result.outputs["logits"] = Difference()
     output, state = model(torch.from_numpy(prompt), model.zero_state())
     engine_state = engine.zero_state()
     last = engine.prefill(prompt, engine_state)[:, -1].copy()
@@ -79,21 +78,19 @@ def compare_generate(
                 engine_state, last, numbers, temperature=temperature, top_k=top_k, top_p=top_p
             )
             output, state = model(torch.from_numpy(tokens), state, learn)
-            seen = np.concatenate([expected, output[:, :-1].numpy()], axis=1)[0]
+            drawn_from = np.concatenate([expected, output[:, :-1].numpy()], axis=1)[0]
             expected = output[:, -1:].numpy()
             for place, token in enumerate(tokens[0]):
-                shares = _shares(seen[place], temperature, top_k, top_p)
+                logits, number = drawn_from[place], numbers[0, place]
+                shares = _shares(logits, temperature, top_k, top_p)
                 slack = tolerance if temperature == 0 else _TIE
-                if not _may_draw(shares, seen[place], int(token), numbers[0, place], slack):
-                    result.greedy_differences += 1
-                    if result.first_greedy_difference is None:
-                        result.first_greedy_difference = result.tokens + place
+                if not _may_draw(shares, logits, int(token), number, slack):
+                    result.add_greedy_differences(1, result.tokens + place)
             result.tokens += tokens.size
-            at = np.asarray([result.tokens - 1])
-            by_step = logits.add(expected, last[:, None], at, tolerance)
-            part = int(at[0]) * len(result.parts) // GENERATED
-            result.parts[part] = max(result.parts[part], float(by_step[0]))
-            compare_state(result, state, engine_state.read(), int(at[0]), tolerance)
+            step = result.tokens - 1
+            result.add_logits(expected, last[:, None], np.asarray([step]), GENERATED, tolerance)
+            expected_state = {name: tensor.numpy() for name, tensor in state.items()}
+            result.add_state(expected_state, engine_state.read(), step, tolerance)
             if progress is not None:
                 progress(tokens.size)
     return result
@@ -102,7 +99,7 @@ def compare_generate(
 def _shares(
     logits: npt.NDArray[Any], temperature: float, top_k: int, top_p: float
 ) -> npt.NDArray[np.float64] | None:
-    """The distribution to draw from, written out again: an error of the runtime's would show."""
+    """The distribution to draw from, implemented a second time to catch errors of the runtime."""
     if temperature == 0:
         return None
     scaled = logits.astype(np.float64) / temperature
@@ -125,7 +122,7 @@ def _may_draw(
     number: float,
     slack: float,
 ) -> bool:
-    """Whether this token is what the rule draws, or the number lies at its border."""
+    """Whether the rule draws this token, or the number lies at the token's border."""
     if shares is None:
         return bool(logits.max() - logits[token] <= slack)
     end = float(shares[: token + 1].sum())

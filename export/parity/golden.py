@@ -1,4 +1,4 @@
-"""The golden record: what PyTorch computes, so that a device can check itself without it."""
+"""The golden record: PyTorch's results, against which a device checks itself without PyTorch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ...runtime.files import sha256_bytes
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import State
-from .gate import gate_tokens
+from .texts import real_tokens
 
 __all__ = ["golden_record"]
 
 _LENGTH = 160
-"""Tokens of the prompt."""
+"""Length of the prompt in tokens."""
 
 _STEPS = (0, 1, 40, 159)
 """Steps of the prompt after which logits and state are recorded."""
@@ -26,24 +26,24 @@ _STEPS = (0, 1, 40, 159)
 _GREEDY = 64
 _LIKELIEST = 10
 _VALUES = 6
-"""Values recorded of each state tensor, the largest ones."""
+"""Number of largest values recorded of each state tensor."""
 
 
 @torch.no_grad()
 def golden_record(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
-    """What every engine must reproduce, made by PyTorch in float64 and in float32.
+    """Record what every engine must reproduce, computed by PyTorch in float64 and float32.
 
     Args:
         model: The trained model.
         tokenizer: Its tokenizer.
 
     Returns:
-        A prompt; what PyTorch generates greedily after it; and after some steps of the prompt
-        the likeliest tokens' logits and each state tensor: largest values for what is real,
-        a hash for what is whole numbers.
+        A prompt, PyTorch's greedy continuation, and, after some steps of the prompt, the logits of
+        the likeliest tokens and each state tensor: the largest values of a float tensor, the hash
+        of an integer tensor.
     """
-    prompt = torch.from_numpy(gate_tokens(tokenizer, _LENGTH))
-    exact = _doubled(model)
+    prompt = torch.from_numpy(real_tokens(tokenizer, _LENGTH))
+    exact = copy.deepcopy(model).double().eval()
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
@@ -60,24 +60,19 @@ def golden_record(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
-def _doubled(model: DualCNN) -> DualCNN:
-    doubled = copy.deepcopy(model)
-    return doubled.double().eval()
-
-
 def _walk(model: DualCNN, prompt: Tensor) -> dict[int, tuple[Tensor, State]]:
-    """Logits and state after each recorded step."""
+    """Compute logits and state after each recorded step."""
     state = {
         name: value.to(torch.get_default_dtype()) if value.is_floating_point() else value
         for name, value in model.zero_state().items()
     }
-    found = {}
+    recorded = {}
     start = 0
     for step in _STEPS:
         logits, state = model(prompt[:, start : step + 1], state)
-        found[step] = (logits[0, -1], state)
+        recorded[step] = (logits[0, -1], state)
         start = step + 1
-    return found
+    return recorded
 
 
 def _greedy(model: DualCNN, prompt: Tensor) -> list[int]:
@@ -102,7 +97,7 @@ def _record(step: int, narrow: tuple[Tensor, State], wide: tuple[Tensor, State])
 
 
 def _tensor(narrow: Tensor, wide: Tensor) -> dict[str, Any]:
-    """One state tensor: ``[place, float64, float32]`` of its largest values, or a hash."""
+    """Record a state tensor: ``[place, float64, float32]`` of its largest values, or a hash."""
     if not narrow.is_floating_point():
         return {"sha256": sha256_bytes(narrow.numpy().astype("<i8").tobytes())}
     flat, flat_wide = narrow.flatten(), wide.flatten()

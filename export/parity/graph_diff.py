@@ -1,4 +1,4 @@
-"""What in a bundle's graphs is not as the checkpoint gives it."""
+"""Differences between a bundle's graphs and a fresh export of its checkpoint."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from ...runtime.bundle import Bundle
 from ...train.model.dual_cnn import DualCNN
 from ..graphs.build import decode_graph, prefill_graph
 
-__all__ = ["culprits", "graph_differences"]
+__all__ = ["bundle_differences", "graph_differences"]
 
 _MOST = 5
 
 
-def culprits(model: DualCNN, bundle: Bundle) -> list[str]:
-    """Export the model again, and name what differs in the bundle's graphs.
+def bundle_differences(model: DualCNN, bundle: Bundle) -> list[str]:
+    """Export the model again and list what differs in the bundle's graphs.
 
     Args:
         model: The trained model.
         bundle: A bundle in float32.
 
     Returns:
-        A phrase for each difference, a few at most; empty where there is none.
+        A phrase for each difference, at most five.
     """
-    entries = bundle.manifest["graphs"]
-    found = []
-    for kind, build in (("decode", decode_graph), ("prefill", prefill_graph)):
-        graph = onnx.load(str(bundle.graph(kind)))
-        opset = next(entry.version for entry in graph.opset_import if not entry.domain)
-        if kind == "prefill" and entries[kind].get("logits") == "last":
-            wanted = prefill_graph(model, opset, last_logits=True)
-        else:
-            wanted = build(model, opset)
-        found += [f"{kind}: {what}" for what in graph_differences(wanted.graph, graph.graph)]
-    return found[:_MOST]
-
-
-def graph_differences(wanted: onnx.GraphProto, found: onnx.GraphProto) -> list[str]:
-    """Tensors, outputs and nodes in which two graphs differ."""
     differences = []
-    theirs = {tensor.name: tensor for tensor in found.initializer}
-    for tensor in wanted.initializer:
-        other = theirs.get(tensor.name)
+    for kind, build in (("decode", decode_graph), ("prefill", prefill_graph)):
+        actual = onnx.load(str(bundle.graph(kind)))
+        opset = next(entry.version for entry in actual.opset_import if not entry.domain)
+        if kind == "prefill" and bundle.last_logits:
+            expected = prefill_graph(model, opset, last_logits=True)
+        else:
+            expected = build(model, opset)
+        found = graph_differences(expected.graph, actual.graph)
+        differences += [f"{kind}: {difference}" for difference in found]
+    return differences[:_MOST]
+
+
+def graph_differences(expected: onnx.GraphProto, actual: onnx.GraphProto) -> list[str]:
+    """List the tensors, inputs, outputs and nodes in which two graphs differ."""
+    differences = []
+    tensors = {tensor.name: tensor for tensor in actual.initializer}
+    for tensor in expected.initializer:
+        other = tensors.get(tensor.name)
         if other is None:
             differences.append(f"the tensor {tensor.name} is missing")
             continue
         a, b = numpy_helper.to_array(tensor), numpy_helper.to_array(other)
         if a.shape != b.shape or not (a == b).all():
             count = int((a != b).sum()) if a.shape == b.shape else max(a.size, b.size)
-            differences.append(f"the tensor {tensor.name} has {count} other values")
-    for kind in ("input", "output"):
-        names = [entry.name for entry in getattr(wanted, kind)]
-        others = [entry.name for entry in getattr(found, kind)]
+            differences.append(f"the tensor {tensor.name} differs in {count} values")
+    for kind, ours, theirs in (
+        ("inputs", expected.input, actual.input),
+        ("outputs", expected.output, actual.output),
+    ):
+        names, others = [entry.name for entry in ours], [entry.name for entry in theirs]
         if names != others:
-            apart = sorted(set(names) ^ set(others)) or ["in another order"]
-            differences.append(f"its {kind}s differ: {', '.join(apart)}")
-    nodes = {node.name: node for node in found.node}
-    for node in wanted.node:
+            differing = sorted(set(names) ^ set(others)) or ["in another order"]
+            differences.append(f"its {kind} differ: {', '.join(differing)}")
+    nodes = {node.name: node for node in actual.node}
+    for node in expected.node:
         other_node = nodes.get(node.name)
         if other_node is None:
             differences.append(f"the node {node.name} is missing")

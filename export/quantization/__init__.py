@@ -1,1 +1,1 @@
-"""Bundles of lower precision: how they are made, and what each costs."""
+"""Bundles in lower precision: how they are made and what each one costs."""

@@ -1,51 +1,50 @@
-"""Weights in blocks of few bits, by onnxruntime's quantiser."""
+"""Weights in blocks of 4 or 8 bits, by onnxruntime's quantiser."""
 
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import onnx
 
-from .matmuls import find_products, split_gemms, walk
+from .matmuls import find_matmuls, split_gemms, walk
+from .quiet import quiet_quantizer
 
-__all__ = ["block_weights"]
+__all__ = ["to_block_weights"]
 
 
-def block_weights(
+def to_block_weights(
     model: onnx.ModelProto,
     bits: int,
     block: int,
     recurrence: bool = False,
     accuracy: int | None = None,
 ) -> onnx.ModelProto:
-    """Hold each product's weight in blocks of ``bits`` bits with a scale for each block.
+    """Store each product's weight in blocks of ``bits`` bits, with a scale per block.
 
-    The product becomes onnxruntime's ``MatMulNBits``, which no other engine knows. What it
-    rounds, it rounds within one row: rows never mix. With ``accuracy`` 4, inputs are rounded as
-    well, by another kernel for one row than for many: chunks of other lengths differ (measured:
-    ``docs/decisions.md``).
+    The product becomes onnxruntime's own ``MatMulNBits``. Everything is rounded within one row, so
+    rows never mix. With ``accuracy`` 4 the inputs are rounded too, by different kernels for one
+    row and for many, so the result depends on the chunk length (measured: ``docs/decisions.md``).
 
     Args:
-        model: A graph in float32; it is not changed.
+        model: A graph in float32; not modified.
         bits: 4 or 8.
-        block: Inputs that share a scale.
+        block: Number of inputs that share a scale.
         recurrence: Lower the reservoir's recurrence too.
-        accuracy: The operator's ``accuracy_level``: 4 lets the engine multiply in int8.
+        accuracy: The operator's ``accuracy_level``; 4 lets the engine multiply in int8.
     """
     lowered = copy.deepcopy(model)
-    products = find_products(lowered, recurrence)
-    if not products:
+    matmuls = find_matmuls(lowered, recurrence)
+    if not matmuls:
         return lowered
-    split_gemms(products)
-    wanted = {product.node.name for product in products}
+    split_gemms(matmuls)
+    chosen = {matmul.node.name for matmul in matmuls}
     others = [
-        node.name for graph, _ in walk(lowered.graph) for node in graph.node
-        if node.op_type == "MatMul" and node.name not in wanted
-    ]  # fmt: skip
-    with _quiet():
+        node.name
+        for graph, _ in walk(lowered.graph)
+        for node in graph.node
+        if node.op_type == "MatMul" and node.name not in chosen
+    ]
+    with quiet_quantizer():
         from onnxruntime.quantization.matmul_nbits_quantizer import (
             DefaultWeightOnlyQuantConfig,
             MatMulNBitsQuantizer,
@@ -62,17 +61,3 @@ def block_weights(
         quantizer.process()
     quantized: onnx.ModelProto = quantizer.model.model
     return quantized
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave the program's logging as it was: the quantiser sets it up for itself on import."""
-    root = logging.getLogger()
-    handlers, level, off = list(root.handlers), root.level, logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        logging.disable(off)

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from ...runtime.state_table import StateTensor
-from ..parity.stream_graph import stream_graph
+from .graph_runner import stream_graph
 
 __all__ = ["largest_values"]
 
@@ -24,16 +24,16 @@ def largest_values(
     tokens: npt.NDArray[np.int64],
     state: Sequence[StateTensor],
 ) -> dict[str, float]:
-    """Largest |value| of some tensors while a graph in float32 reads a stream.
+    """Measure the largest |value| of some tensors while a graph reads a stream.
 
     Args:
-        model: A step graph or a prefill graph; it is not changed.
+        model: A step graph or a prefill graph in float32; not modified.
         names: Inner tensors, or inputs of the graph.
         tokens: The stream, ``[1, T]``.
         state: The state table.
 
     Returns:
-        The ranges by name.
+        The largest |value| of each tensor by name.
     """
     watched = copy.deepcopy(model)
     outputs = {entry.name for entry in watched.graph.output}
@@ -45,7 +45,7 @@ def largest_values(
             )
     fetched = [name for name in names if name not in inputs]
     largest = dict.fromkeys(names, 0.0)
-    for _, seen in stream_graph(watched, tokens, state, _CHUNK, fetched):
+    for _, values in stream_graph(watched, tokens, state, _CHUNK, fetched):
         for name in names:
-            largest[name] = max(largest[name], float(np.abs(seen[name]).max()))
+            largest[name] = max(largest[name], float(np.abs(values[name]).max()))
     return largest

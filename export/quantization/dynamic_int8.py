@@ -1,40 +1,38 @@
-"""Weights and inputs of products in int8, by onnxruntime's dynamic quantiser."""
+"""Products in int8 with scales computed per call, by onnxruntime's dynamic quantiser."""
 
 from __future__ import annotations
 
 import copy
-import logging
 import tempfile
 from pathlib import Path
 
 import onnx
 
-from .matmuls import find_products, split_gemms
+from .matmuls import find_matmuls, split_gemms
+from .quiet import quiet_quantizer
 
-__all__ = ["dynamic_int8"]
+__all__ = ["to_dynamic_int8"]
 
 
-def dynamic_int8(model: onnx.ModelProto, recurrence: bool = False) -> onnx.ModelProto:
-    """Multiply in int8, with scales that each call computes from its own inputs.
+def to_dynamic_int8(model: onnx.ModelProto, recurrence: bool = False) -> onnx.ModelProto:
+    """Multiply in int8, with input scales that each call computes.
 
-    The scale is that of the whole call: rows of a batch, and tokens of a chunk, change each
-    other's rounding. The invariants of a stream then hold to that rounding only.
+    A call has one scale for all its inputs, so the rows of a batch and the tokens of a chunk
+    affect each other's rounding. The stream's invariants hold only up to that rounding.
 
     Args:
-        model: A graph in float32; it is not changed.
+        model: A graph in float32; not modified.
         recurrence: Lower the reservoir's recurrence too.
     """
     lowered = copy.deepcopy(model)
-    products = find_products(lowered, recurrence)
-    if not products:
+    matmuls = find_matmuls(lowered, recurrence)
+    if not matmuls:
         return lowered
-    split_gemms(products)
-    off = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # it advises a pre-processing that these graphs do not need
-    try:
+    split_gemms(matmuls)
+    with quiet_quantizer():
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        # The quantiser writes a file; nothing of its place is kept.
+        # The quantiser only writes files; nothing of the path ends up in the graph.
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "lowered.onnx"
             quantize_dynamic(
@@ -43,12 +41,10 @@ def dynamic_int8(model: onnx.ModelProto, recurrence: bool = False) -> onnx.Model
                 op_types_to_quantize=["MatMul"],
                 per_channel=True,
                 weight_type=QuantType.QInt8,
-                # Processors without VNNI add products of 8 bits in pairs to 16 bits, and
-                # saturate: the loss then depends on the machine. With 7 bits no pair is too large.
+                # Use 7 bits. Processors without VNNI add pairs of 8-bit products in 16 bits and
+                # saturate, so the loss would depend on the machine.
                 reduce_range=True,
-                nodes_to_quantize=[product.node.name for product in products],
+                nodes_to_quantize=[matmul.node.name for matmul in matmuls],
                 extra_options={"EnableSubgraph": recurrence, "MatMulConstBOnly": True},
             )
             return onnx.load(file)
-    finally:
-        logging.disable(off)

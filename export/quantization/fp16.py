@@ -1,4 +1,4 @@
-"""Half precision by casting in the graph: precision lives in the ONNX file."""
+"""Half precision by casts in the graph: the ONNX file itself holds the precision."""
 
 from __future__ import annotations
 
@@ -8,92 +8,95 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from .matmuls import Product, find_products, insert_before, put_weight, split_gemms
+from .matmuls import (
+    MatMul,
+    find_matmuls,
+    insert_after,
+    insert_before,
+    replace_weight,
+    split_gemms,
+)
 
-__all__ = ["fp16_products", "fp16_weights"]
+__all__ = ["fp16_matmuls", "fp16_weights"]
 
 _LARGEST = float(np.finfo(np.float16).max)
 
 
-def fp16_products(
+def fp16_matmuls(
     model: onnx.ModelProto, recurrence: bool = False, only: frozenset[str] | None = None
 ) -> onnx.ModelProto:
-    """Multiply in float16: for engines whose half precision is faster.
+    """Multiply in float16, for engines whose half precision is faster.
 
-    Each product's weight is stored in float16, its input is cast to it, and its result back to
-    float32; state, logits, norms, the memory and the recurrence stay float32. So does the
-    arithmetic of the head, whose weight alone is halved: a logit of 10 in float16 is rounded
-    to 0.008, more than the gate allows.
+    Store each product's weight in float16, cast its input to float16 and its result back. State,
+    logits, norms, the memory and the recurrence stay float32. So does the head's arithmetic, and
+    only its weight is stored in float16: a logit of 10 would be rounded to 0.008, more than the
+    gate allows.
 
     Args:
-        model: A graph in float32; it is not changed.
+        model: A graph in float32; not modified.
         recurrence: Lower the reservoir's recurrence too.
-        only: Names of the nodes to lower; all that may be when absent.
+        only: Names of the nodes to lower; all eligible ones by default.
     """
-    lowered, products = _prepared(model, recurrence, only)
-    for product in products:
-        if product.head:
-            _store(product)
+    lowered, matmuls = _prepared(model, recurrence, only)
+    for matmul in matmuls:
+        if matmul.head:
+            _store(matmul)
         else:
-            _multiply(product)
+            _multiply(matmul)
     return lowered
 
 
 def fp16_weights(
     model: onnx.ModelProto, recurrence: bool = False, only: frozenset[str] | None = None
 ) -> onnx.ModelProto:
-    """Store in float16, multiply in float32: half the file, and the speed of float32.
+    """Store in float16 and multiply in float32: half the size at the speed of float32.
 
     An engine folds the cast of a constant when it loads the graph.
 
     Args:
-        model: A graph in float32; it is not changed.
+        model: A graph in float32; not modified.
         recurrence: Lower the reservoir's recurrence too.
-        only: Names of the nodes to lower; all that may be when absent.
+        only: Names of the nodes to lower; all eligible ones by default.
     """
-    lowered, products = _prepared(model, recurrence, only)
-    for product in products:
-        _store(product)
+    lowered, matmuls = _prepared(model, recurrence, only)
+    for matmul in matmuls:
+        _store(matmul)
     return lowered
 
 
 def _prepared(
     model: onnx.ModelProto, recurrence: bool, only: frozenset[str] | None
-) -> tuple[onnx.ModelProto, list[Product]]:
+) -> tuple[onnx.ModelProto, list[MatMul]]:
+    """Copy the model, and find the products to lower in the copy."""
     lowered = copy.deepcopy(model)
-    products = find_products(lowered, recurrence)
-    products = [p for p in products if only is None or p.node.name in only]
-    # What float16 cannot hold stays as it is.
-    products = [p for p in products if float(np.abs(p.array).max()) <= _LARGEST]
-    return lowered, products
+    matmuls = find_matmuls(lowered, recurrence)
+    matmuls = [m for m in matmuls if only is None or m.node.name in only]
+    # Leave weights that overflow float16.
+    return lowered, [m for m in matmuls if float(np.abs(m.array).max()) <= _LARGEST]
 
 
-def _half(product: Product) -> onnx.TensorProto:
-    return numpy_helper.from_array(product.array.astype(np.float16), f"{product.weight.name}/half")
+def _half(matmul: MatMul) -> onnx.TensorProto:
+    return numpy_helper.from_array(matmul.array.astype(np.float16), f"{matmul.weight.name}/half")
 
 
-def _store(product: Product) -> None:
-    node, half = product.node, _half(product)
-    put_weight(product, half)
-    cast = f"{node.name}/weight"
-    node.input[1] = cast
-    insert_before(
-        product,
-        helper.make_node("Cast", [half.name], [cast], name=cast, to=TensorProto.FLOAT),
-    )
+def _store(matmul: MatMul) -> None:
+    node, half = matmul.node, _half(matmul)
+    replace_weight(matmul, half)
+    weight = f"{node.name}/weight"
+    node.input[1] = weight
+    cast = helper.make_node("Cast", [half.name], [weight], name=weight, to=TensorProto.FLOAT)
+    insert_before(matmul, cast)
 
 
-def _multiply(product: Product) -> None:
-    split_gemms([product])
-    node, weight = product.node, _half(product)
-    put_weight(product, weight)
-    narrow, wide, result = f"{node.name}/half", f"{node.name}/wide", node.output[0]
-    before = helper.make_node(
-        "Cast", [node.input[0]], [narrow], name=narrow, to=TensorProto.FLOAT16
-    )
+def _multiply(matmul: MatMul) -> None:
+    split_gemms([matmul])
+    node, weight = matmul.node, _half(matmul)
+    replace_weight(matmul, weight)
+    narrow, wide = f"{node.name}/half", f"{node.name}/wide"
+    source, result = node.input[0], node.output[0]
+    before = helper.make_node("Cast", [source], [narrow], name=narrow, to=TensorProto.FLOAT16)
     after = helper.make_node("Cast", [wide], [result], name=wide, to=TensorProto.FLOAT)
     node.input[:] = [narrow, weight.name]
     node.output[0] = wide
-    insert_before(product, before)
-    place = next(at for at, entry in enumerate(product.graph.node) if entry.name == node.name)
-    product.graph.node.insert(place + 1, after)
+    insert_before(matmul, before)
+    insert_after(matmul, after)

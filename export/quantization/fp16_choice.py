@@ -1,4 +1,4 @@
-"""Which products can be lowered to float16 without leaving the gate's tolerance."""
+"""The choice of products to lower to float16 within the gate's tolerance."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ import numpy.typing as npt
 import onnx
 
 from ...runtime.state_table import StateTensor
-from ..parity.stream_graph import stream_graph
-from .matmuls import find_products
+from .graph_runner import stream_graph
+from .matmuls import find_matmuls
 
-__all__ = ["Lower", "as_many_as_hold"]
+__all__ = ["Lower", "lower_within"]
 
 Lower = Callable[[onnx.ModelProto, frozenset[str]], onnx.ModelProto]
-"""Lowers the products of these nodes and leaves the others."""
+"""Lowers the products of the named nodes and leaves the others."""
 
 _MARGIN = 0.7
-"""Share of the tolerance to use up here: a longer text meets larger differences."""
+"""Share of the tolerance to use here: longer texts show larger differences."""
 
 _TEXT, _CHUNK = 1_024, 256
 _NOISE = (3, 100)
 
 
-def as_many_as_hold(
+def lower_within(
     model: onnx.ModelProto,
-    lower: Lower,
     tolerance: float,
+    lower: Lower,
     recurrence: bool,
     text: npt.NDArray[np.int64],
     state: Sequence[StateTensor],
 ) -> onnx.ModelProto:
-    """Lower the products that cost least for their size, as many as the tolerance holds.
+    """Lower as many products as the tolerance allows, those with the least error per size first.
 
-    Each product is lowered alone and measured; then, in that order, as many together as keep
+    Lower and measure each product alone. Then, in order of cost, lower as many together as keep
     logits and state within the tolerance, on a text and on random tokens.
 
     Args:
         model: The graph in float32.
-        lower: Makes the lowered graph.
         tolerance: Largest |difference| of a logit or a state value.
+        lower: Makes the lowered graph.
         recurrence: Whether the recurrence may be lowered.
         text: Tokens ``[1, T]`` to measure on.
         state: The state table.
@@ -49,24 +49,24 @@ def as_many_as_hold(
     Returns:
         The lowered graph.
     """
-    products = find_products(model, recurrence)
-    vocabulary = next(e for e in model.graph.output if e.name == "logits")
-    high = vocabulary.type.tensor_type.shape.dim[-1].dim_value
-    noise = np.random.default_rng(1).integers(0, high, _NOISE)
+    matmuls = find_matmuls(model, recurrence)
+    logits = next(entry for entry in model.graph.output if entry.name == "logits")
+    vocab_size = logits.type.tensor_type.shape.dim[-1].dim_value
+    noise = np.random.default_rng(1).integers(0, vocab_size, _NOISE)
     texts = [part for part in (text[:, :_TEXT], noise) if part.size]
-    wanted = [_read(model, tokens, state) for tokens in texts]
+    expected = [_read(model, tokens, state) for tokens in texts]
 
     def difference(names: Sequence[str]) -> float:
         lowered = lower(model, frozenset(names))
-        found = [_read(lowered, tokens, state) for tokens in texts]
-        return max(_apart(a, b) for a, b in zip(wanted, found, strict=True))
+        actual = [_read(lowered, tokens, state) for tokens in texts]
+        return max(_largest_difference(a, b) for a, b in zip(expected, actual, strict=True))
 
-    everything = [product.node.name for product in products]
-    if not products or difference(everything) <= _MARGIN * tolerance:
+    everything = [matmul.node.name for matmul in matmuls]
+    if not matmuls or difference(everything) <= _MARGIN * tolerance:
         return lower(model, frozenset(everything))
-    costs = {p.node.name: difference([p.node.name]) ** 2 / p.array.size for p in products}
+    costs = {m.node.name: difference([m.node.name]) ** 2 / m.array.size for m in matmuls}
     order = sorted(everything, key=lambda name: costs[name])
-    # The most of them that hold; more of them are farther off, so that halving finds it.
+    # The difference grows with the number of products, so bisect.
     holds, fails = 0, len(order)
     while fails - holds > 1:
         middle = (holds + fails) // 2
@@ -81,15 +81,15 @@ def _read(
     model: onnx.ModelProto, tokens: npt.NDArray[np.int64], state: Sequence[StateTensor]
 ) -> list[npt.NDArray[Any]]:
     """All logits of a stream, and the state after each chunk."""
-    found: list[npt.NDArray[Any]] = []
-    for start, seen in stream_graph(model, tokens, state, _CHUNK, ["logits"]):
-        found.append(seen["logits"])
+    values: list[npt.NDArray[Any]] = []
+    for start, outputs in stream_graph(model, tokens, state, _CHUNK, ["logits"]):
+        values.append(outputs["logits"])
         if start % _CHUNK == 0:
-            found += [seen[row.present] for row in state]
-    return found
+            values += [outputs[row.present] for row in state]
+    return values
 
 
-def _apart(first: list[npt.NDArray[Any]], second: list[npt.NDArray[Any]]) -> float:
+def _largest_difference(first: list[npt.NDArray[Any]], second: list[npt.NDArray[Any]]) -> float:
     return max(
         float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
         for a, b in zip(first, second, strict=True)

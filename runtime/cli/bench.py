@@ -8,30 +8,71 @@ from typing import Any
 
 import click
 
-from ..bench import COLUMNS, bench
-from ..engines.ort.providers import PROVIDERS
-from ..errors import EngineError, UsageError
-from .options import progress_bar
+from ..bench import COLUMNS, measure_bundle
+from ..engines.base import PROVIDER_CHOICES, PROVIDERS
+from ..errors import EngineError
+from .options import parse_choices, parse_numbers
+from .progress import ProgressBar
 
 __all__ = ["bench_command"]
 
 
 @click.command("bench")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--provider", default="auto", show_default=True, metavar="NAMES",
-              help=f"Providers, with commas between: {', '.join(PROVIDERS)}.")  # fmt: skip
-@click.option("--threads", default="1", show_default=True, metavar="NUMBERS",
-              help="Numbers of threads, with commas between.")  # fmt: skip
-@click.option("--prompt", type=click.IntRange(2), default=512, show_default=True, metavar="N",
-              help="Tokens of the prompt.")  # fmt: skip
-@click.option("--tokens", type=click.IntRange(1), default=256, show_default=True, metavar="N",
-              help="Tokens to decode.")  # fmt: skip
-@click.option("--streams", type=click.IntRange(1), default=16, show_default=True, metavar="N",
-              help="Streams in the batch.")  # fmt: skip
-@click.option("--repetitions", type=click.IntRange(1), default=5, show_default=True, metavar="N",
-              help="How often each is measured, after one that is not counted.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["markdown", "csv", "json"]),
-              default="markdown", show_default=True, help="How to write the table.")  # fmt: skip
+@click.option(
+    "--provider",
+    default="auto",
+    show_default=True,
+    metavar="NAMES",
+    help=f"Providers, separated by commas: {', '.join(PROVIDERS)}.",
+)
+@click.option(
+    "--threads",
+    default="1",
+    show_default=True,
+    metavar="NUMBERS",
+    help="Numbers of threads, separated by commas.",
+)
+@click.option(
+    "--prompt",
+    type=click.IntRange(2),
+    default=512,
+    show_default=True,
+    metavar="N",
+    help="Tokens of the prompt.",
+)
+@click.option(
+    "--tokens",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Tokens to decode.",
+)
+@click.option(
+    "--streams",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    metavar="N",
+    help="Streams in the batch.",
+)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Repetitions of each measurement, after one warm-up.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "csv", "json"]),
+    default="markdown",
+    show_default=True,
+    help="How to print the table.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def bench_command(
     bundle: Path,
@@ -44,47 +85,51 @@ def bench_command(
     form: str,
     as_json: bool,
 ) -> None:
-    """Measure how fast BUNDLE runs: loading, reading, writing, many streams at once."""
-    names = [name.strip() for name in provider.split(",")]
-    numbers = [_number(value) for value in threads.split(",")]
-    unknown = [name for name in names if name not in ("auto", *PROVIDERS)]
-    if unknown:
-        raise UsageError(
-            f"--provider has {', '.join(map(repr, unknown))}; there are auto, "
-            + ", ".join(PROVIDERS)
-        )
+    """Measure how fast BUNDLE runs: loading, reading, writing, and many streams together."""
+    names = parse_choices("--provider", provider, PROVIDER_CHOICES)
+    numbers = parse_numbers("--threads", threads)
     rows = []
-    with progress_bar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as update:
+    with ProgressBar("bench", len(names) * len(numbers) * 4 * (repetitions + 1)) as bar:
         for name in names:
             for number in numbers:
                 try:
-                    rows.append(bench(bundle, name, number, prompt=prompt, tokens=tokens,
-                                      streams=streams, repetitions=repetitions,
-                                      progress=update))  # fmt: skip
+                    row = measure_bundle(
+                        bundle,
+                        name,
+                        number,
+                        prompt=prompt,
+                        tokens=tokens,
+                        streams=streams,
+                        repetitions=repetitions,
+                        progress=bar.update,
+                    )
                 except EngineError as error:
                     if len(names) == 1:
                         raise
+                    bar.clear()
                     click.echo(f"Note: {error}", err=True)
-    if as_json or form == "json":
+                else:
+                    rows.append(row)
+    _print_table(rows, "json" if as_json else form)
+
+
+def _print_table(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "json":
         click.echo(json.dumps(rows, indent=2))
     elif form == "csv":
         click.echo(",".join(rows[0]) if rows else "")
         for row in rows:
-            click.echo(",".join(_shown(value) for value in row.values()))
+            click.echo(",".join(map(_format, row.values())))
     else:
-        click.echo("| " + " | ".join(COLUMNS.values()) + " |")
-        click.echo("| " + " | ".join("---" for _ in COLUMNS) + " |")
-        for row in rows:
-            click.echo("| " + " | ".join(_shown(row[name]) for name in COLUMNS) + " |")
+        for cells in (
+            list(COLUMNS.values()),
+            ["---"] * len(COLUMNS),
+            *([_format(row[name]) for name in COLUMNS] for row in rows),
+        ):
+            click.echo(f"| {' | '.join(cells)} |")
 
 
-def _number(value: str) -> int:
-    if not value.strip().isdecimal() or int(value) < 1:
-        raise UsageError(f"--threads has {value!r}; it must be whole numbers from 1, such as 1,2")
-    return int(value)
-
-
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.1f}"

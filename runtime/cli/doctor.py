@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..doctor import diagnose
 
-__all__ = ["doctor"]
+__all__ = ["doctor_command"]
 
 
-@click.command()
+@click.command("doctor")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Write what was found as JSON.")
-def doctor(bundle: Path | None, as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def doctor_command(bundle: Path | None, as_json: bool) -> None:
     """Say what this machine can run, and why not; with BUNDLE, try every provider on it.
 
-    The exit code is 1 where something has to be put right.
+    The exit code is 1 if there is a problem to solve.
     """
-    found = diagnose(bundle)
+    report = diagnose(bundle)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(report, indent=2))
     else:
-        for name in ("rillet", "python", "executable", "machine", "system", "cores"):
-            click.echo(f"{name:<12}{found[name]}")
-        for name in ("packages", "engines"):
-            listed = ", ".join(f"{key} {version}" for key, version in found[name].items())
-            click.echo(f"{name:<12}{listed or 'none'}")
-        for name, entry in found["providers"].items():
-            if entry["works"]:
-                step = f", {entry['step_us']} us a step" if "step_us" in entry else ""
-                click.echo(f"{name:<12}works ({entry['owner']}{step})")
-            else:
-                click.echo(f"{name:<12}no: {entry['reason']}")
-        tensorrt = found["tensorrt"]
-        if tensorrt["works"]:
-            click.echo(f"TensorRT    works ({tensorrt['library']} on {tensorrt['gpu']})")
+        click.echo("\n".join(_lines(report, bundle)))
+    sys.exit(1 if report["problems"] else 0)
+
+
+def _lines(report: dict[str, Any], bundle: Path | None) -> Iterator[str]:
+    for name in ("rillet", "python", "executable", "machine", "system", "cores"):
+        yield f"{name:<12}{report[name]}"
+    for name in ("packages", "engines"):
+        versions = ", ".join(f"{key} {version}" for key, version in report[name].items())
+        yield f"{name:<12}{versions or 'none'}"
+    for name, entry in report["providers"].items():
+        if entry["works"]:
+            step = f", {entry['step_us']} us a step" if "step_us" in entry else ""
+            yield f"{name:<12}works ({entry['owner']}{step})"
         else:
-            has = f" ({tensorrt['library']} is installed)" if tensorrt["library"] else ""
-            click.echo(f"TensorRT    no{has}: {tensorrt['reason']}")
-        for name in tensorrt.get("engines", []):
-            click.echo(f"{'':12}engine {name}; see rillet engine list {bundle}")
-        for problem in found["problems"]:
-            click.echo(f"Problem: {problem}")
-        if not found["problems"]:
-            click.echo("No problems found.")
-    sys.exit(1 if found["problems"] else 0)
+            yield f"{name:<12}no: {entry['reason']}"
+    tensorrt = report["tensorrt"]
+    if tensorrt["works"]:
+        yield f"TensorRT    works ({tensorrt['library']} on {tensorrt['gpu']})"
+    else:
+        installed = f" ({tensorrt['library']} is installed)" if tensorrt["library"] else ""
+        yield f"TensorRT    no{installed}: {tensorrt['reason']}"
+    for name in tensorrt.get("engines", []):
+        yield f"{'':12}engine {name}; see rillet engine list {bundle}"
+    for problem in report["problems"]:
+        yield f"Problem: {problem}"
+    if not report["problems"]:
+        yield "No problems found."

@@ -1,4 +1,4 @@
-"""The ``rillet`` command: a group whose subcommands load when they are called."""
+"""The ``rillet`` command: a group whose subcommands are imported when they are called."""
 
 from __future__ import annotations
 
@@ -14,31 +14,35 @@ from ..errors import RilletError
 
 __all__ = ["main", "optional_part"]
 
-# Where each subcommand lives, what its part of the installation is called, and its
-# line of help: `rillet --help` must not import torch to print one.
+# Where each subcommand is, the extra that installs what it needs, and its line of help:
+# `rillet --help` must not import torch to print one.
 COMMANDS = {
-    "train": ("rillet.train.cli.train:train", "train", "Train a model on a text."),
-    "export": ("rillet.export.cli.export:export", "export", "Export a checkpoint to a bundle."),
-    "verify": ("rillet.runtime.cli.verify:verify", "cpu", "Check a bundle, and its parity."),
+    "train": ("rillet.train.cli.train:train_command", "train", "Train a model on a text."),
+    "export": (
+        "rillet.export.cli.export:export_command",
+        "export",
+        "Export a checkpoint to a bundle.",
+    ),
+    "verify": ("rillet.runtime.cli.verify:verify_command", "cpu", "Check a bundle and its parity."),
     "quantize": (
         "rillet.export.cli.quantize:quantize_command",
         "export",
-        "Lower a bundle's precision, and measure what that costs.",
+        "Lower a bundle's precision and measure the cost.",
     ),
-    "inspect": ("rillet.runtime.cli.inspect:inspect", "cpu", "Show what a bundle is."),
+    "inspect": ("rillet.runtime.cli.inspect:inspect_command", "cpu", "Show what a bundle is."),
     "generate": ("rillet.runtime.cli.generate:generate", "cpu", "Stream text from a bundle."),
     "score": (
         "rillet.runtime.cli.score:score_command",
         "cpu",
-        "Measure how well it predicts a text.",
+        "Measure how well a bundle predicts a text.",
     ),
-    "bench": ("rillet.runtime.cli.bench:bench_command", "cpu", "Measure how fast it runs."),
+    "bench": ("rillet.runtime.cli.bench:bench_command", "cpu", "Measure how fast a bundle runs."),
     "engine": (
-        "rillet.runtime.cli.engine:engine",
+        "rillet.runtime.cli.engine:engine_group",
         "tensorrt",
         "Build TensorRT engines from a bundle.",
     ),
-    "doctor": ("rillet.runtime.cli.doctor:doctor", "cpu", "Say what this machine can run."),
+    "doctor": ("rillet.runtime.cli.doctor:doctor_command", "cpu", "Say what this machine can run."),
 }
 
 
@@ -46,21 +50,21 @@ class LazyGroup(click.Group):
     """A click group that imports a subcommand when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the subcommands, in the order of use."""
+        """List the subcommands, in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand."""
         if cmd_name not in COMMANDS:
             return None
-        place, extra, _ = COMMANDS[cmd_name]
-        module, _, name = place.partition(":")
+        path, extra, _ = COMMANDS[cmd_name]
+        module, _, name = path.partition(":")
         command = getattr(optional_part(module, f"rillet {cmd_name}", extra), name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands without importing them."""
+        """List the subcommands with their help, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
 
@@ -70,7 +74,7 @@ def optional_part(module: str, what: str, extra: str) -> Any:
 
     Args:
         module: The module's full name.
-        what: What needs it, to begin the error message with.
+        what: What needs it, for the error message.
         extra: The extra that installs it.
 
     Raises:
@@ -95,16 +99,19 @@ def _show_version(context: click.Context) -> None:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False,
-    callback=lambda context, _, wanted: _show_version(context) if wanted else None,
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, asked: _show_version(context) if asked else None,
     help="Show the version and exit.",
-)  # fmt: skip
+)
 def rillet(debug: bool) -> None:
-    """From plain text to a streaming text generator with constant memory."""
+    """Turns plain text into a streaming text generator with constant memory, for small devices."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; leaves with 0, 1 for a failure or 2 for wrong usage."""
+    """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     try:
@@ -116,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        # The reader of our output is gone: nothing more to say, and nobody to say it to.
+        # Whoever read the output has gone; do not fail again when the buffer is flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:

@@ -10,110 +10,115 @@ from typing import Any
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..errors import UsageError
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
-from ..sampling.params import SamplingParams
 from ..streams.encoding import unknown_text
-from ..streams.session import LEARN_MODES, Session
+from ..streams.generation import GeneratedToken
+from ..streams.session import Session
+from ..streams.stream import LEARN_MODES, LearnMode
 from ..streams.text_stream import TextStream
 from .interactive import converse
 from .options import engine_options
+from .sampling_options import sampling_options
+from .stopping import stopped
 from .text_files import read_pieces
 
 __all__ = ["generate"]
 
 _BITE = 2_048
-"""Tokens of a prompt that are read before Ctrl-C is looked for again: a quarter of a second."""
+"""Tokens of a prompt read before Ctrl-C is looked for again: a quarter of a second."""
 
 
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("prompt", default="")
 @click.option(
-    "--file", "-f", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
+    "--file",
+    "-f",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
     help="Read the prompt from this file; - is standard input.",
-)  # fmt: skip
-@click.option(
-    "--max-new-tokens", type=click.IntRange(0), metavar="N",
-    help="Tokens to generate. Default: the bundle's, or 200; with --load-state what was left.",
-)  # fmt: skip
-@click.option(
-    "--temperature", type=click.FloatRange(0), metavar="T",
-    help="Divides the logits; 0 always takes the likeliest token. Default: the bundle's.",
-)  # fmt: skip
-@click.option(
-    "--top-k", type=click.IntRange(0), metavar="K",
-    help="Keep the K likeliest tokens; 0 keeps all.",
-)  # fmt: skip
-@click.option(
-    "--top-p", type=click.FloatRange(0, 1, min_open=True), metavar="P",
-    help="Keep the smallest set of likeliest tokens that reaches this probability.",
-)  # fmt: skip
-@click.option(
-    "--min-p", type=click.FloatRange(0, 1), metavar="P",
-    help="Keep tokens at least this fraction as likely as the likeliest.",
-)  # fmt: skip
-@click.option(
-    "--typical-p", type=click.FloatRange(0, 1, min_open=True), metavar="P",
-    help="Keep the tokens of most typical surprise that reach this probability.",
-)  # fmt: skip
-@click.option("--repetition-penalty", type=click.FloatRange(0, min_open=True), metavar="X",
-              help="Above 1: what was read or written becomes less likely.")  # fmt: skip
-@click.option("--frequency-penalty", type=float, metavar="X",
-              help="Subtracted from a logit for each time that its token was written.")  # fmt: skip
-@click.option("--presence-penalty", type=float, metavar="X",
-              help="Subtracted from a logit once its token was written.")  # fmt: skip
-@click.option("--bad-word", "bad_words", multiple=True, metavar="TEXT",
-              help="Never write this. May be given several times.")  # fmt: skip
-@click.option("--choice", "choices", multiple=True, metavar="TEXT",
-              help="Write one of these and nothing else. Give it several times.")  # fmt: skip
-@click.option("--regex", metavar="PATTERN",
-              help="Write only what this regular expression matches.")  # fmt: skip
-@click.option("--grammar", "grammar_file", type=click.Path(path_type=Path), metavar="FILE",
-              help="Write only what the grammar in this file allows (Lark's syntax).")  # fmt: skip
-@click.option("--stop", multiple=True, metavar="TEXT",
-              help="End before this text. May be given several times.")  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), metavar="S", help="The same seed gives the same text."
 )
-@click.option("--n", "count", type=click.IntRange(1), default=1, show_default=True, metavar="N",
-              help="Texts to generate; each has the next seed.")  # fmt: skip
+@sampling_options
 @click.option(
-    "--learn", type=click.Choice(LEARN_MODES), default="read", show_default=True,
+    "--n",
+    "count",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Texts to generate; each takes the next seed.",
+)
+@click.option(
+    "--learn",
+    type=click.Choice(LEARN_MODES),
+    default="read",
+    show_default=True,
     help="What the stream's memory stores: what it reads, all, or nothing.",
-)  # fmt: skip
-@click.option("--memory/--no-memory", default=True, show_default=True,
-              help="Whether the stream has a memory.")  # fmt: skip
-@click.option("--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
-              help="Let the memory learn this file first.")  # fmt: skip
-@click.option("--load-state", type=click.Path(path_type=Path), metavar="FILE",
-              help="Go on with a saved stream; without PROMPT, in mid-sentence.")  # fmt: skip
-@click.option("--save-state", type=click.Path(path_type=Path), metavar="FILE",
-              help="Save the stream at the end, or on Ctrl-C.")  # fmt: skip
-@click.option("--interactive", "-i", is_flag=True,
-              help="Read lines and answer each, all in one stream.")  # fmt: skip
+)
+@click.option(
+    "--memory/--no-memory", default=True, show_default=True, help="Give the stream a memory."
+)
+@click.option(
+    "--learn-from",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
+    help="Teach the memory this file first.",
+)
+@click.option(
+    "--load-state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Continue a saved stream; without PROMPT, in mid-sentence.",
+)
+@click.option(
+    "--save-state",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Save the stream at the end, or on Ctrl-C.",
+)
+@click.option(
+    "--interactive", "-i", is_flag=True, help="Read lines and answer each, all in one stream."
+)
+@click.option(
+    "--echo/--no-echo", default=True, show_default=True, help="Write the prompt before the text."
+)
 @click.option("--json", "as_json", is_flag=True, help="Write a line of JSON for each text.")
-@click.option("--stream/--no-stream", "streaming", default=True, show_default=True,
-              help="Write the text as it comes, or at its end.")  # fmt: skip
-@click.option("--stats", is_flag=True, help="Say how fast it was, on stderr.")
+@click.option(
+    "--logprobs",
+    type=click.IntRange(0),
+    metavar="N",
+    help="With --json: add each token's log-probability, and the N likeliest tokens'.",
+)
+@click.option(
+    "--stream/--no-stream",
+    "streaming",
+    default=True,
+    show_default=True,
+    help="Write the text as it comes, or all at once.",
+)
+@click.option("--stats", is_flag=True, help="Report the speed and the seed, on stderr.")
 @engine_options
 def generate(
     bundle: Path,
     prompt: str,
     file: Path | None,
     count: int,
-    learn: str,
+    learn: LearnMode,
     memory: bool,
     learn_from: Path | None,
     load_state: Path | None,
     save_state: Path | None,
     interactive: bool,
+    echo: bool,
     as_json: bool,
+    logprobs: int | None,
     streaming: bool,
     stats: bool,
     grammar_file: Path | None,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
     **sampling: Any,
@@ -125,55 +130,61 @@ def generate(
         raise UsageError("--interactive reads lines and writes text; leave out --json, --n and -")
     if save_state is not None and count > 1:
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
+    if logprobs is not None and not as_json:
+        raise UsageError("--logprobs adds to what --json writes; give both")
     changes = {name: v for name, v in sampling.items() if v is not None and v != ()}
     if grammar_file is not None:
         changes["grammar"] = "".join(read_pieces(grammar_file))
+    if logprobs:
+        changes["top_logprobs"] = logprobs
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
-    params = model.sampling(**changes)
+    model.sampling(**changes)  # refused before anything is read
     session = model.session(learn, memory) if load_state is None else model.restore(load_state)
     if learn_from is not None:
         session.learn(read_pieces(learn_from))
-    where = Path("-") if prompt == "-" else file
-    pieces = [prompt] if where is None else read_pieces(where)
+    source = Path("-") if prompt == "-" else file
+    pieces = [prompt] if source is None else read_pieces(source)
     with interruptible() as interrupt:
-        # A stream that is interrupted is whole: it ends between two tokens, and all that was
-        # written has been read back.
+        # An interrupted stream is whole: it ends between two tokens, and all that was written has
+        # been read back.
         try:
             read = _read(session, pieces, interrupt)
+            # Of a saved stream's options, only those that are given change.
+            params = model.sampling(session.last_sampling, **changes)
             if interactive:
                 converse(session, params, _write, interrupt)
                 return
-            interrupted = load_state is not None and not read and session._generation is not None
-            resume_only = interrupted and not set(changes) - {"max_new_tokens"} and count == 1
             for index in range(count):
-                seed = None if params.seed is None else params.seed + index
-                stream = (
-                    session.resume(changes.get("max_new_tokens"))
-                    if resume_only
-                    else _begin(session, params, seed, last=index == count - 1)
-                )
-                interrupt.then = stream.cancel
-                if interrupt.asked:
+                if load_state is not None and not read and session.can_resume and count == 1:
+                    stream = session.resume(**changes)
+                else:
+                    seed = None if params.seed is None else params.seed + index
+                    writer = session if index == count - 1 else session.fork()
+                    stream = writer.stream(params, seed=seed)
+                interrupt.callback = stream.cancel
+                if interrupt.requested:
                     break
-                shown = stream if streaming or as_json else _at_its_end(stream)
-                _show(model, stream, shown, read if not as_json else "", as_json, count > 1)
+                if as_json:
+                    _write_json(model, stream, logprobs is not None)
+                else:
+                    _write_text(stream, read if echo else "", streaming, several=count > 1)
                 if stats:
-                    _say_how_fast(model, stream)
+                    _report(model, stream)
         finally:
             if save_state is not None:
                 session.save(save_state)
-    if interrupt.asked:
-        raise click.Abort
+    if interrupt.requested:
+        raise stopped(interrupt)
 
 
 def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
-    """Feed a prompt; return it, to be shown."""
+    """Feed a prompt, and return it to be shown."""
     kept: list[str] = []
 
     def keeping() -> Iterator[str]:
         waiting = iter(pieces)
         while True:
-            with interrupt.at_once():  # standard input may keep us waiting
+            with interrupt.raise_at_once():  # standard input may keep us waiting
                 piece = next(waiting, None)
             if piece is None:
                 return
@@ -184,8 +195,8 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     for tokens in session.model.tokenizer.encode_stream(keeping()):
         for start in range(0, len(tokens), _BITE):
             session.feed_tokens(tokens[start : start + _BITE])
-            if interrupt.asked:
-                raise click.Abort
+            if interrupt.requested:
+                raise stopped(interrupt)
     prompt = "".join(kept)
     unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
     if unknown:
@@ -193,43 +204,42 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     return prompt
 
 
-def _begin(session: Session, params: SamplingParams, seed: int | None, last: bool) -> TextStream:
-    writer = session if last else session.fork()
-    return writer.stream(params, seed=seed)
+def _write_text(stream: TextStream, prompt: str, streaming: bool, several: bool) -> None:
+    _write(prompt)
+    for piece in stream if streaming else ["".join(stream)]:
+        _write(piece)
+    _write("\n\n" if several else "\n")
 
 
-def _at_its_end(stream: TextStream) -> Iterator[str]:
-    yield "".join(stream)
+def _write_json(model: Model, stream: TextStream, logprobs: bool) -> None:
+    tokens = list(stream.tokens)
+    line: dict[str, Any] = {
+        "text": "".join(token.text for token in tokens),
+        "finish_reason": stream.finish_reason,
+        "stop_string": stream.stop_string,
+        "tokens": stream.stats.tokens,
+        "seconds": round(stream.stats.seconds, 6),
+        "seed": stream.seed,
+        "provider": model.engine.provider,
+    }
+    if logprobs:
+        line["logprobs"] = [_logprob(model, token) for token in tokens]
+    click.echo(json.dumps(line))
 
 
-def _show(
-    model: Model,
-    stream: TextStream,
-    pieces: Iterable[str],
-    prompt: str,
-    as_json: bool,
-    several: bool,
-) -> None:
-    if as_json:
-        text = "".join(pieces)
-        figures = {"text": text, "finish_reason": stream.finish_reason,
-                   "tokens": stream.stats.tokens, "seconds": round(stream.stats.seconds, 6),
-                   "provider": model.engine.provider}  # fmt: skip
-        click.echo(json.dumps(figures))
-    else:
-        _write(prompt)
-        for piece in pieces:
-            _write(piece)
-        _write("\n\n" if several else "\n")
+def _logprob(model: Model, token: GeneratedToken) -> dict[str, Any]:
+    decode = model.tokenizer.decode
+    top = [{"token": decode([number]), "logprob": logprob} for number, logprob in token.top]
+    return {"token": decode([token.token]), "logprob": token.logprob, "top": top}
 
 
-def _say_how_fast(model: Model, stream: TextStream) -> None:
-    taken = stream.stats
-    rate = taken.tokens / taken.seconds if taken.seconds else 0.0
-    first = 0.0 if taken.first_token_seconds is None else taken.first_token_seconds
+def _report(model: Model, stream: TextStream) -> None:
+    stats = stream.stats
+    rate = stats.tokens / stats.seconds if stats.seconds else 0.0
+    first = 0.0 if stats.first_token_seconds is None else stats.first_token_seconds
     click.echo(
-        f"{taken.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
-        f"on {model.engine.provider}; ended by {taken.finish_reason}",
+        f"{stats.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
+        f"on {model.engine.provider}, seed {stream.seed}; ended by {stats.finish_reason}",
         err=True,
     )
 

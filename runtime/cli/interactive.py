@@ -1,9 +1,10 @@
-"""A stream that one talks to, line by line; its state is kept in between."""
+"""An interactive stream: reads a line, writes an answer, and keeps its state in between."""
 
 from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,57 +17,57 @@ from ..streams.session import Session
 
 __all__ = ["converse"]
 
-HELP = "Commands: /reset, /forget, /learn TEXT, /save FILE, /help; Ctrl-C ends a text, Ctrl-D all."
+HELP = (
+    "Commands: /reset, /forget, /learn TEXT, /save FILE, /help; Ctrl-C ends a text, Ctrl-D quits."
+)
 
 
 def converse(
     session: Session, params: SamplingParams, write: Callable[[str], Any], interrupt: Interrupt
 ) -> None:
-    """Read lines from standard input; after each, let the stream write until it stops.
+    """Read lines from standard input, and generate a text after each.
 
     Args:
         session: The stream.
-        params: How it samples; without stop strings, it writes until a line ends.
+        params: How to sample; without stop strings, a text ends at the end of a line.
         write: Called with each piece of text.
-        interrupt: Ctrl-C ends a text; while nothing is written, it raises.
+        interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
-    import warnings
-
     if sys.stdin.isatty():
         click.echo(HELP, err=True)
     while True:
         if sys.stdin.isatty():
             click.echo("> ", err=True, nl=False)
-        with interrupt.at_once():
+        with interrupt.raise_at_once():
             line = sys.stdin.readline()
         if not line:
             return
         if line.startswith("/"):
-            _command(session, line.rstrip("\n"))
+            _run_command(session, line.rstrip("\n"))
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnknownCharacterWarning)
             session.feed(line if line.endswith("\n") else line + "\n")
         stream = session.stream(params, stop=params.stop or "\n")
-        interrupt.then = stream.cancel
+        interrupt.callback = stream.cancel
         for piece in stream:
             write(piece)
-        interrupt.then = None
+        interrupt.callback = None
         write("\n")
-        if interrupt.by == signal.SIGTERM:
+        if interrupt.signal_number == signal.SIGTERM:
             return
-        interrupt.asked = False
+        interrupt.requested = False
 
 
-def _command(session: Session, line: str) -> None:
-    name, _, rest = line.partition(" ")
+def _run_command(session: Session, line: str) -> None:
+    name, _, argument = line.partition(" ")
     if name == "/reset":
         session.reset()
     elif name == "/forget":
         session.forget()
     elif name == "/learn":
-        session.learn(rest)
-    elif name == "/save" and rest:
-        session.save(rest)
+        session.learn(argument)
+    elif name == "/save" and argument:
+        session.save(argument)
     else:
         click.echo(HELP, err=True)

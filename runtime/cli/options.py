@@ -1,81 +1,85 @@
-"""Options that several commands have in common."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from ..engines.ort.providers import PROVIDERS
+from ..engines.base import PROVIDER_CHOICES
+from ..errors import UsageError
 
-__all__ = ["engine_options", "progress_bar", "progress_phases"]
+__all__ = ["engine_options", "parse_choices", "parse_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+C = TypeVar("C", bound=str)
 
 
 def engine_options(command: F) -> F:
-    """Which provider runs the model, and on how many threads."""
+    """Add the options that choose the provider and the number of threads."""
     for option in (
         click.option(
-            "--provider", type=click.Choice(["auto", *PROVIDERS]), default="auto",
-            show_default=True, help="The execution provider.",
+            "--provider",
+            type=click.Choice(PROVIDER_CHOICES),
+            default="auto",
+            show_default=True,
+            help="Execution provider that runs the model.",
         ),
-        click.option("--allow-fallback", is_flag=True,
-                     help="Run on the CPU where the provider cannot."),
-        click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
-    ):  # fmt: skip
+        click.option(
+            "--allow-fallback",
+            is_flag=True,
+            help="Use the CPU if the provider cannot run.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(1),
+            default=1,
+            show_default=True,
+            help="Threads that one step may use.",
+        ),
+    ):
         command = option(command)
     return command
 
 
-@contextlib.contextmanager
-def progress_bar(label: str, length: int | None) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, where that is a terminal and the length is known.
+def parse_choices(option: str, text: str, choices: Sequence[C], more: str = "") -> list[C]:
+    """Parse a comma-separated list of names.
 
     Args:
-        label: What is going on.
-        length: How much there is to do.
+        option: The option's name, such as ``--provider``.
+        text: The option's value.
+        choices: The valid names.
+        more: Another valid name, handled by the caller, to list in the error message.
 
-    Yields:
-        What to call with how much more is done.
+    Raises:
+        UsageError: A name is not among ``choices``.
     """
-    if length is None or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+    known: dict[str, C] = {choice: choice for choice in choices}
+    names = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            f"{option} has {', '.join(map(repr, unknown))}; choose from "
+            f"{', '.join(filter(None, (*choices, more)))}"
+        )
+    return [known[name] for name in names]
 
-        def update(count: int) -> None:
-            bar.update(count)
 
-        yield update
-
-
-@contextlib.contextmanager
-def progress_phases(label: str) -> Iterator[Callable[[str, int, int], None]]:
-    """One line on stderr that says which of many phases is under way, where that is a terminal.
+def parse_numbers(option: str, text: str) -> list[int]:
+    """Parse a comma-separated list of whole numbers from 1.
 
     Args:
-        label: What is going on.
+        option: The option's name, such as ``--threads``.
+        text: The option's value.
 
-    Yields:
-        What to call with a phase's name, how much of it is done, and how much there is.
+    Raises:
+        UsageError: A number is missing, or below 1.
     """
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    width = shutil.get_terminal_size().columns - 1
-
-    def update(phase: str, done: int, total: int) -> None:
-        line = f"{label}: {phase} {done}/{total}"
-        sys.stderr.write("\r" + line[:width].ljust(width))
-        sys.stderr.flush()
-
-    try:
-        yield update
-    finally:
-        sys.stderr.write("\r" + " " * width + "\r")
-        sys.stderr.flush()
+    parts = [part.strip() for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or int(part) < 1:
+            raise UsageError(
+                f"{option} has {part!r}; give whole numbers from 1, separated by commas, such as "
+                "1,8"
+            )
+    return [int(part) for part in parts]

@@ -1,4 +1,4 @@
-"""``rillet score``: how well a model predicts a text."""
+"""``rillet score``: measure how well a model predicts a text."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
+from ..engines.base import ProviderChoice
 from ..model import load
-from .options import engine_options, progress_bar
+from .options import engine_options
+from .progress import ProgressBar
 from .text_files import read_pieces
 
 __all__ = ["score_command"]
@@ -18,14 +20,18 @@ __all__ = ["score_command"]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
-    "--memory/--no-memory", default=True, show_default=True,
-    help="Let the stream learn from what it has read of FILE.",
-)  # fmt: skip
+    "--memory/--no-memory",
+    default=True,
+    show_default=True,
+    help="Let the memory learn from FILE as it is read.",
+)
 @click.option(
-    "--learn-from", type=click.Path(path_type=Path, allow_dash=True), metavar="TEXT",
-    help="Let the memory learn this file first, to see what it is worth.",
-)  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Write the figures as JSON.")
+    "--learn-from",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="TEXT",
+    help="Teach the memory this file first, to measure what that is worth.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Write the results as JSON.")
 @engine_options
 def score_command(
     bundle: Path,
@@ -33,18 +39,18 @@ def score_command(
     memory: bool,
     learn_from: Path | None,
     as_json: bool,
-    provider: str,
+    provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
 ) -> None:
-    """Score FILE (UTF-8 text, or - for standard input) with the model in BUNDLE."""
+    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input)."""
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     session = model.session(memory=memory)
     if learn_from is not None:
         session.learn(read_pieces(learn_from))
     size = file.stat().st_size if file.is_file() else None
-    with progress_bar("score", size) as update:
-        result = session.score(read_pieces(file, update))
+    with ProgressBar("score", size) as bar:
+        result = session.score(read_pieces(file, bar.update))
     if as_json:
         click.echo(
             json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})

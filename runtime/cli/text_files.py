@@ -1,4 +1,4 @@
-"""Reading text from a file or from standard input, by pieces."""
+"""Read text from a file or from standard input, piece by piece."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ def read_pieces(path: Path, progress: Callable[[int], object] | None = None) -> 
         progress: Called with the number of bytes read, after each piece.
 
     Yields:
-        Pieces of the text; line ends are as they stand in the file.
+        Pieces of the text, with the line endings of the file.
 
     Raises:
-        CorpusError: There is no such file, or it is not UTF-8.
+        CorpusError: The file does not exist, or it is not UTF-8.
     """
-    standard = str(path) == "-"
-    if not standard and not path.is_file():
-        raise CorpusError(f"{path} does not exist, or is no file; give a text file, or - for stdin")
+    is_stdin = str(path) == "-"
+    if not is_stdin and not path.is_file():
+        raise CorpusError(
+            f"{path} does not exist or is not a file; give a text file, or - for standard input"
+        )
     decoder = codecs.getincrementaldecoder("utf-8")()
     read = 0
-    with open(sys.stdin.fileno() if standard else path, "rb", closefd=not standard) as file:
+    with open(sys.stdin.fileno() if is_stdin else path, "rb", closefd=not is_stdin) as file:
         while True:
             block = file.read(_BLOCK)
-            waiting = len(decoder.getstate()[0])
+            pending = len(decoder.getstate()[0])
             try:
                 piece = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 raise CorpusError(
-                    f"{'standard input' if standard else path} is not UTF-8 at byte "
-                    f"{read - waiting + error.start:,}; convert it, for example with "
-                    "iconv -f latin1 -t utf-8"
+                    f"{'standard input' if is_stdin else path} is not UTF-8 at byte "
+                    f"{read - pending + error.start:,}; convert it, for example "
+                    "with: iconv -f latin1 -t utf-8"
                 ) from error
             read += len(block)
             if progress is not None:

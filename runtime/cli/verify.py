@@ -3,42 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..engines.base import PROVIDERS, Provider
 from ..errors import UsageError
+from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
-from ..verify import GoldenReport, verify_golden
 from .entry import optional_part
+from .options import parse_choices
+from .progress import ProgressBar
 
-__all__ = ["verify"]
-
-_ENGINES = ("cpu", "cuda", "tensorrt")
+__all__ = ["verify_command"]
 
 
-@click.command()
+@click.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--checkpoint", type=click.Path(path_type=Path), metavar="RUN",
-    help="Compare with this checkpoint's PyTorch model, every logit and every state tensor.",
-)  # fmt: skip
+    "--checkpoint",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Compare with this checkpoint's PyTorch model: every logit and every state tensor.",
+)
 @click.option(
-    "--engine", default="cpu", show_default=True, metavar="NAMES",
-    help=f"Execution providers to check, with commas between: {', '.join(_ENGINES)}; or all "
+    "--engine",
+    default="cpu",
+    show_default=True,
+    metavar="NAMES",
+    help=f"Providers to check, separated by commas: {', '.join(PROVIDERS)}; or all, for those "
     "that run here.",
-)  # fmt: skip
+)
 @click.option(
-    "--steps", type=click.IntRange(1), default=10_000, show_default=True, metavar="N",
-    help="With --checkpoint: tokens of real text to compare on, for each graph.",
-)  # fmt: skip
+    "--steps",
+    type=click.IntRange(1),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="With --checkpoint: tokens of real text to compare, for each graph.",
+)
 @click.option(
-    "--long", "long_text", is_flag=True,
-    help="With --checkpoint: also stream 100,000 tokens, and see whether the error grows.",
-)  # fmt: skip
+    "--long",
+    "long_text",
+    is_flag=True,
+    help="With --checkpoint: also stream 100,000 tokens, to see whether the error grows.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def verify(
+def verify_command(
     bundle: Path,
     checkpoint: Path | None,
     engine: str,
@@ -49,55 +62,47 @@ def verify(
     """Check BUNDLE: its files, PyTorch's record in it, and parity with a checkpoint."""
     if long_text and checkpoint is None:
         raise UsageError("--long compares with PyTorch; give the checkpoint with --checkpoint RUN")
-    found: dict[str, Any] = {"bundle": bundle.name, "record": {}}
-    models = _models(bundle, engine)
-    say = click.echo if not as_json else _silent
+    results: dict[str, Any] = {"bundle": bundle.name, "record": {}}
+    models = _load_models(bundle, engine)
+    say = _silent if as_json else click.echo
     for name, model in models.items():
-        if not found["record"]:
+        if not results["record"]:
             say(f"Files: {len(model.bundle.hashes())} hashes match.")
         reports = verify_golden(model)
-        found["record"][name] = {graph: vars(report) for graph, report in reports.items()}
+        results["record"][name] = {graph: vars(report) for graph, report in reports.items()}
         for report in reports.values():
             say(_sentence(name, report))
     if checkpoint is not None:
-        report = _compare(bundle, checkpoint, list(models), steps, long_text, as_json)
-        found["parity"] = report.to_list()
+        report = _compare(bundle, checkpoint, list(models), steps, long_text)
+        results["parity"] = report.to_list()
         say(report.table())
         if as_json and not report.passed:
-            found["failure"] = report.failure
-            click.echo(json.dumps(found, indent=2))
+            results["failure"] = report.failure
+            click.echo(json.dumps(results, indent=2))
         report.check()
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(results, indent=2))
     say(f"{bundle} is sound on {', '.join(str(m.engine.provider) for m in models.values())}.")
 
 
 def _silent(_: str) -> None:
-    """Say nothing: a program reads the output."""
+    """Print nothing: a program reads the output."""
 
 
-def _models(bundle: Path, engine: str) -> dict[str, Model]:
-    """The bundle on each engine that was asked for."""
-    if engine == "all":
-        found = {}
-        for name in _ENGINES:
-            try:
-                model = load(bundle, name, self_test=False)
-                _ = model.engine.provider
-            except Exception as error:
-                if name == "cpu":
-                    raise
-                click.echo(f"{name}: cannot run here ({error})", err=True)
-            else:
-                found[name] = model
-        return found
-    names = [name.strip() for name in engine.split(",")]
-    unknown = [name for name in names if name not in _ENGINES]
-    if unknown:
-        raise UsageError(
-            f"--engine has {', '.join(map(repr, unknown))}; there are {', '.join(_ENGINES)} and all"
-        )
-    return {name: load(bundle, name, self_test=False) for name in names}
+def _load_models(bundle: Path, engine: str) -> dict[Provider, Model]:
+    """Load the bundle on each provider that the option names."""
+    if engine != "all":
+        names = parse_choices("--engine", engine, PROVIDERS, "all")
+        return {name: load(bundle, name, self_test=False) for name in names}
+    models: dict[Provider, Model] = {}
+    for name in PROVIDERS:
+        try:
+            models[name] = load(bundle, name, self_test=False)
+        except Exception as error:
+            if name == "cpu":
+                raise
+            click.echo(f"{name}: cannot run here ({error})", err=True)
+    return models
 
 
 def _sentence(name: str, report: GoldenReport) -> str:
@@ -110,14 +115,12 @@ def _sentence(name: str, report: GoldenReport) -> str:
 
 
 def _compare(
-    bundle: Path, checkpoint: Path, engines: list[str], steps: int, long: bool, quiet: bool
+    bundle: Path, checkpoint: Path, engines: Sequence[Provider], steps: int, long: bool
 ) -> Any:
-    """Parity with the PyTorch model; needs the exporter's part of the installation."""
+    """Measure parity with the PyTorch model, which needs the exporter's extra."""
     api = optional_part("rillet.export.api", "rillet verify --checkpoint", "export")
-    total = api.verify_total(bundle, engines, steps, long)
-    if quiet:
-        return api.verify(bundle, checkpoint, engines=engines, steps=steps, long=long)
-    with click.progressbar(length=total, label="parity") as bar:
+    total = api.verify_work(bundle, engines, steps, long)
+    with ProgressBar("parity", total) as bar:
         return api.verify(
             bundle, checkpoint, engines=engines, steps=steps, long=long, progress=bar.update
         )

@@ -1,15 +1,58 @@
-"""What every inference engine offers: the model's one function, and streams' state."""
+"""The protocol of an inference engine: what the library asks of whatever runs a bundle.
+
+An engine computes one function, ``(tokens, state) -> (logits, state')``, and holds the state of
+streams where it computes. Everything above this folder knows an engine by :class:`Engine` and
+:class:`EngineState` alone.
+
+To add an engine, write a folder beside ``ort`` and ``tensorrt``, add its name to
+:data:`Provider`, and an entry to the table of openers in ``select.py``. The folder holds a class
+that satisfies :class:`Engine`, by structure and not by inheritance. It must keep these promises:
+
+- A step that fails leaves the stream where it was, so it can be repeated, here or elsewhere.
+- A token that does not exist, logits that are not finite, and a state of another engine are
+  refused with an :class:`.EngineError`; ``checks.py`` does this.
+- Any way of cutting a text into calls gives the same logits and state, to 1e-5 in float32.
+- Threads may share an engine; one thread at a time uses a state.
+
+An engine that computes in a device's memory can use :class:`.DeviceState` for its states.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, get_args
 
 import numpy.typing as npt
 
-__all__ = ["Engine", "EngineState", "Learn"]
+from ..bundle import Bundle
+from ..state_table import StateTensor
+
+__all__ = [
+    "PROVIDERS",
+    "PROVIDER_CHOICES",
+    "Engine",
+    "EngineState",
+    "Learn",
+    "Provider",
+    "ProviderChoice",
+    "TokenGenerator",
+    "Values",
+]
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+"""What users call the ways to run a bundle."""
+
+ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""A provider, or ``auto`` for the best one that works."""
+
+PROVIDERS: tuple[Provider, ...] = get_args(Provider)
+PROVIDER_CHOICES: tuple[ProviderChoice, ...] = get_args(ProviderChoice)
 
 Learn = float | npt.NDArray[Any]
-"""1 to store what is read in the memory, 0 not to; one for all rows, or one for each, ``[B]``."""
+"""1 to store in the memory what is read, 0 not to; one for all rows, or one for each, ``[B]``."""
+
+Values = dict[str, npt.NDArray[Any]]
+"""State tensors by name, batch first."""
 
 
 class EngineState(Protocol):
@@ -20,40 +63,120 @@ class EngineState(Protocol):
         """Number of rows."""
         ...
 
-    def read(self) -> dict[str, npt.NDArray[Any]]:
-        """A copy of every state tensor, by name."""
+    def read(self) -> Values:
+        """Copy every state tensor to the host."""
         ...
 
-    def write(self, values: dict[str, npt.NDArray[Any]]) -> None:
-        """Replace every state tensor."""
+    def write(self, values: Values) -> None:
+        """Replace every state tensor.
+
+        Raises:
+            EngineError: A tensor is missing or has another shape or type.
+        """
+        ...
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return a function that undoes at most one step after this moment; cheap.
+
+        It undoes a step that an interrupt cuts off, wherever that strikes. The memory entry that
+        such a step stored stays until the next step overwrites it, before anything reads it.
+        """
         ...
 
     def resize(self, batch: int) -> None:
-        """Change the number of rows; rows that are added start at zeros.
+        """Change the number of rows; new rows start at zeros.
 
         Amortised O(1) for each row that is added or dropped at the end.
         """
         ...
 
-    def copy_row(self, row: int, source: Any, source_row: int) -> None:
-        """Copy one row of a state of the same engine over one of this state."""
+    def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
+        """Replace one row by a row of another state, or of this one.
+
+        Raises:
+            EngineError: ``source`` is the state of another engine.
+        """
         ...
 
 
-S = TypeVar("S", bound=EngineState)
+class TokenGenerator(Protocol):
+    """Draws and reads many tokens in one call of the engine."""
+
+    def generate(
+        self,
+        state: EngineState,
+        logits: npt.NDArray[Any],
+        uniforms: npt.NDArray[Any],
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        end_token: int = -1,
+        learn: float = 0.0,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Draw tokens and read them.
+
+        Given the same uniform numbers, the tokens are those of :class:`rillet.runtime.Sampler`
+        with the same temperature, top-k and top-p.
+
+        Args:
+            state: A state of the generator's engine; advanced in place.
+            logits: Logits after the last token read, ``[B, V]``.
+            uniforms: A number in [0, 1) for each token, ``[B, K]``.
+            temperature: Divides the logits; 0 takes the likeliest token.
+            top_k: Keep the k likeliest tokens; 0 keeps all.
+            top_p: Keep the likeliest tokens that reach this probability; 1 keeps all.
+            end_token: The call ends after the first step in which a row draws it; -1 for none.
+            learn: 1 to store the drawn tokens in the memory, 0 not to.
+
+        Returns:
+            Tokens ``[B, k]``, k at most K, and the logits after the last, ``[B, V]``.
+
+        Raises:
+            EngineError: The engine failed; the stream is where it was.
+        """
+        ...
 
 
-class Engine(Protocol[S]):
-    """Runs the graphs of one bundle. Safe to share between threads."""
+class Engine(Protocol):
+    """Runs one bundle. Threads may share it."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle."""
+        ...
+
+    @property
+    def state_table(self) -> list[StateTensor]:
+        """Names, shapes and types of the state tensors, in order."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def last_logits(self) -> bool:
+        """Whether one call of the prefill graph predicts after its last token only.
+
+        :meth:`prefill` then reads token by token unless ``last`` is true.
+        """
+        ...
+
+    @property
+    def independent_rows(self) -> bool:
+        """Whether a row of a batch gives, up to rounding, what it gives alone."""
+        ...
 
     @property
     def provider(self) -> str:
-        """The execution provider that runs the graphs."""
+        """The execution provider that owns the graphs' nodes, such as ``CPUExecutionProvider``."""
         ...
 
     @property
     def version(self) -> str:
-        """The engine's name and version."""
+        """Name and version of the library that computes."""
         ...
 
     @property
@@ -61,40 +184,56 @@ class Engine(Protocol[S]):
         """Threads that one call may use."""
         ...
 
-    def zero_state(self, batch: int = 1) -> S:
-        """The start of a stream."""
+    def zero_state(self, batch: int = 1) -> EngineState:
+        """Return the state at the start of a stream: zeros."""
         ...
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: S, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens and advance the state.
 
         Args:
             tokens: ``[B, T]`` of int64, T at least 1.
-            state: Advanced in place.
-            learn: 1 to store what is read in the memory, 0 not to.
-            last: Keep only the logits after the last token: the memory that a call takes
-                then does not depend on T.
+            state: A state of this engine; advanced in place.
+            learn: 1 to store the tokens in the memory, 0 not to.
+            last: Keep only the logits after the last token, so that the memory that a call
+                takes does not depend on T.
 
         Returns:
             Logits after each token, ``[B, T, V]``, or after the last, ``[B, 1, V]``.
+
+        Raises:
+            EngineError: The engine failed, or refuses an input; the stream is where it was.
         """
         ...
 
-    def step(self, tokens: npt.NDArray[Any], state: S, learn: Learn = 1.0) -> npt.NDArray[Any]:
-        """Read one token a row and advance the state.
+    def step(
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
+    ) -> npt.NDArray[Any]:
+        """Read one token per row and advance the state.
 
         Args:
             tokens: ``[B]`` of int64.
-            state: Advanced in place.
-            learn: 1 to store what is read in the memory, 0 not to.
+            state: A state of this engine; advanced in place.
+            learn: 1 to store the tokens in the memory, 0 not to.
 
         Returns:
             Logits ``[B, V]``; the next step of the same state overwrites them.
+
+        Raises:
+            EngineError: The engine failed, or refuses an input; the stream is where it was.
+        """
+        ...
+
+    def generator(self) -> TokenGenerator | None:
+        """Return what draws tokens inside the engine, or ``None`` if this engine cannot.
+
+        Raises:
+            BundleError: The engine could, and the bundle lacks what it needs.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the graphs; a call after that loads them anew."""
+        """Release the graphs; the next call reloads them."""
         ...

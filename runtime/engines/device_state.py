@@ -1,4 +1,4 @@
-"""State that stays where the engine computes: buffers, and a stream's hold on some of them."""
+"""State that stays in a device's memory: buffers, and the lane of them that a stream occupies."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import EngineError
 from ..state_table import StateTensor, check_state
-from .base import Learn
+from .base import EngineState, Learn, Values
+from .checks import foreign_state, own_state
 
-__all__ = ["Buffer", "DeviceState", "Lane", "LanePool", "check_tokens", "power_of_two"]
+__all__ = ["Buffer", "DeviceState", "Lane", "LanePool", "power_of_two"]
 
 
 class Buffer(Protocol):
     """A tensor in the device's memory, rows first."""
 
     def read(self) -> npt.NDArray[Any]:
-        """A copy of all rows."""
+        """Copy all rows to the host."""
         ...
 
     def write(self, values: npt.NDArray[Any]) -> None:
@@ -29,7 +29,7 @@ class Buffer(Protocol):
         ...
 
     def copy_rows(self, row: int, source: Any, source_row: int, rows: int) -> None:
-        """Copy rows of another buffer over this one's; neither leaves the device."""
+        """Replace rows by rows of another buffer; nothing leaves the device."""
         ...
 
     def zero_rows(self, row: int, rows: int) -> None:
@@ -38,17 +38,17 @@ class Buffer(Protocol):
 
 
 Allocate = Callable[[tuple[int, ...], str], Any]
-"""Makes a :class:`Buffer` of zeros, of a shape and of numpy's name of a type. Each engine has
-its own kind, with the address that it binds."""
+"""Makes a :class:`Buffer` of zeros from a shape and numpy's name of a type. Each engine has its
+own kind, with the address that it binds."""
 
 
 class Lane:
-    """Buffers for a fixed number of rows: two sides of the state, and what a step takes and gives.
+    """Buffers for a fixed number of rows: two sides of the state, and a step's tokens and logits.
 
-    A step reads one side and writes the other, so that doing it twice changes nothing: a step
-    that fails leaves the stream where it was, and so does one that is run to warm up.
-    A captured CUDA graph is tied to addresses and shapes. So a step always runs all rows of its
-    lane, used or not, and lanes are kept and lent out again.
+    A step reads one side and writes the other, so repeating it changes nothing: a step that
+    fails, or that only warms up, leaves the stream where it was. A captured CUDA graph is tied to
+    addresses and shapes, so a step always runs all rows of its lane, used or not, and lanes are
+    reused.
 
     Args:
         table: The state table.
@@ -56,7 +56,8 @@ class Lane:
         capacity: Number of rows.
         allocate: Makes a buffer.
         shared: Names of state tensors whose two sides are one buffer.
-        exchange: Makes a buffer that crosses at each step; ``allocate`` when absent.
+        exchange: Makes a buffer that is copied between host and device at each step; defaults
+            to ``allocate``.
     """
 
     def __init__(
@@ -82,28 +83,28 @@ class Lane:
         self.learn = exchange((capacity,), "float32")
         self.logits = exchange((capacity, 1, vocab_size), "float32")
         self.stream: Any = None
-        """The queue of work that the buffers belong to, where the engine has one for each lane."""
+        """The queue of work that the buffers belong to, if the engine has one per lane."""
         self.calls: Any = None
-        """What the engine has prepared for a step, made at the first."""
+        """What the engine prepares for a step, at the first one."""
         self.reading: Any = None
-        """What the engine has prepared for reading prompts, made at the first."""
+        """What the engine prepares for reading prompts, at the first one."""
         self._ids = np.zeros((capacity, 1), np.int64)
         self._learn = np.zeros(capacity, np.float32)
 
-    def tell(self, tokens: npt.NDArray[Any] | None, learn: Learn, batch: int) -> None:
-        """Send a step's tokens ``[B]`` to the device, and whether to learn where that changed."""
-        wanted = np.zeros_like(self._learn)
-        wanted[:batch] = learn
-        if not np.array_equal(wanted, self._learn):
-            self.learn.write(wanted)
-            self._learn = wanted
+    def send(self, tokens: npt.NDArray[Any] | None, learn: Learn, batch: int) -> None:
+        """Send a step's tokens ``[B]`` to the device, and ``learn`` if it has changed."""
+        values = np.zeros_like(self._learn)
+        values[:batch] = learn
+        if not np.array_equal(values, self._learn):
+            self.learn.write(values)
+            self._learn = values
         if tokens is not None:
             self._ids[:batch, 0] = tokens
             self._ids[batch:] = 0
             self.ids.write(self._ids)
 
     def copy(self, side: int, source: Lane, source_side: int, rows: int) -> None:
-        """Copy the first rows of one side of a lane to this one's."""
+        """Copy the first rows of one side of another lane to a side of this one."""
         for name, buffer in self.sides[side].items():
             buffer.copy_rows(0, source.sides[source_side][name], 0, rows)
 
@@ -113,22 +114,22 @@ class Lane:
             for buffer in self.sides[side].values():
                 buffer.zero_rows(row, rows)
 
-    def keep(self) -> list[dict[str, npt.NDArray[Any]]]:
-        """A copy of both sides, in the host's memory."""
+    def save(self) -> list[Values]:
+        """Copy both sides to the host."""
         return [{name: buffer.read() for name, buffer in side.items()} for side in self.sides]
 
-    def put_back(self, kept: list[dict[str, npt.NDArray[Any]]]) -> None:
-        """Write a copy that :meth:`keep` made back."""
-        for side, values in zip(self.sides, kept, strict=True):
+    def restore(self, saved: list[Values]) -> None:
+        """Write back what :meth:`save` copied."""
+        for side, values in zip(self.sides, saved, strict=True):
             for name, value in values.items():
                 side[name].write(value)
 
 
 class LanePool:
-    """Lanes that are free, by their number of rows.
+    """Free lanes, by their number of rows.
 
-    What is prepared for a lane, a captured graph above all, is expensive and cannot always be
-    let go of again. There are as many lanes as there were ever states at once.
+    What an engine prepares for a lane, above all a captured graph, is expensive and cannot
+    always be released. The pool grows to the largest number of states that ever lived at once.
 
     Args:
         make: Makes a lane with a number of rows.
@@ -140,7 +141,7 @@ class LanePool:
         self._lock = threading.Lock()
 
     def take(self, capacity: int) -> Lane:
-        """A lane that nobody else holds, with side 0 at zeros."""
+        """Take a lane for exclusive use, with side 0 at zeros."""
         with self._lock:
             free = self._free.get(capacity)
             lane = free.pop() if free else None
@@ -150,14 +151,25 @@ class LanePool:
         return lane
 
     def give_back(self, lane: Lane) -> None:
-        """Let others have a lane."""
+        """Return a lane for others to take."""
         with self._lock:
             self._free.setdefault(lane.capacity, []).append(lane)
 
     def clear(self) -> None:
-        """Let go of the free lanes."""
+        """Drop the free lanes."""
         with self._lock:
             self._free.clear()
+
+    def own_state(self, state: EngineState) -> DeviceState:
+        """Narrow a state to one whose lane is of this pool.
+
+        Raises:
+            EngineError: It belongs to another engine.
+        """
+        own = own_state(state, DeviceState)
+        if own.pool is not self:
+            raise foreign_state()
+        return own
 
 
 class DeviceState:
@@ -166,8 +178,8 @@ class DeviceState:
     Args:
         table: The state table.
         batch: Number of rows.
-        pool: Where lanes come from.
-        capacity_for: The rows of the lane that a number of rows needs.
+        pool: The pool that lanes come from.
+        capacity_for: Returns the rows of the lane that a number of rows needs.
     """
 
     def __init__(
@@ -179,26 +191,23 @@ class DeviceState:
     ) -> None:
         self.batch = batch
         self.side = 0
+        self.pool = pool
         self.lane = pool.take(capacity_for(batch))
-        self._table, self._pool, self._capacity_for = table, pool, capacity_for
+        self._table, self._capacity_for = table, capacity_for
         self._hold()
 
     def _hold(self) -> None:
-        """Give the lane back when this state is gone."""
-        self._release = weakref.finalize(self, self._pool.give_back, self.lane)
+        """Give the lane back when this state is garbage-collected."""
+        self._release = weakref.finalize(self, self.pool.give_back, self.lane)
         self._release.atexit = False
 
-    def read(self) -> dict[str, npt.NDArray[Any]]:
-        """A copy of every state tensor, by name, in the host's memory."""
+    def read(self) -> Values:
+        """Copy every state tensor to the host."""
         side = self.lane.sides[self.side]
         return {name: buffer.read()[: self.batch] for name, buffer in side.items()}
 
-    def write(self, values: dict[str, npt.NDArray[Any]]) -> None:
-        """Replace every state tensor.
-
-        Raises:
-            EngineError: A tensor is missing or has another shape or type.
-        """
+    def write(self, values: Values) -> None:
+        """Replace every state tensor; see :meth:`.EngineState.write`."""
         check_state(self._table, self.batch, values)
         for row in self._table:
             whole = row.zeros(self.lane.capacity)
@@ -209,7 +218,7 @@ class DeviceState:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
         rows = min(self.batch, batch)
         if batch > self.lane.capacity:
-            lane = self._pool.take(self._capacity_for(batch))
+            lane = self.pool.take(self._capacity_for(batch))
             lane.copy(0, self.lane, self.side, rows)
             self._release()
             self.lane, self.side = lane, 0
@@ -217,13 +226,23 @@ class DeviceState:
         self.lane.zero(self.side, rows, batch - rows)
         self.batch = batch
 
-    def copy_row(self, row: int, source: DeviceState, source_row: int) -> None:
-        """Copy one row of a state; see :meth:`.EngineState.copy_row`."""
-        theirs = source.lane.sides[source.side]
+    def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
+        """Replace one row; see :meth:`.EngineState.copy_row`."""
+        source = self.pool.own_state(source)
+        buffers = source.lane.sides[source.side]
         for name, buffer in self.lane.sides[self.side].items():
-            buffer.copy_rows(row, theirs[name], source_row, 1)
+            buffer.copy_rows(row, buffers[name], source_row, 1)
 
-    def mend(self, shared: frozenset[str]) -> None:
+    def undo_point(self) -> Callable[[], None]:
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
+        side = self.side
+
+        def undo() -> None:
+            self.side = side
+
+        return undo
+
+    def repair(self, shared: frozenset[str]) -> None:
         """Clear what a failed step wrote into tensors that have one side.
 
         Args:
@@ -235,28 +254,16 @@ class DeviceState:
                 buffer.write(np.nan_to_num(buffer.read(), nan=0, posinf=0, neginf=0))
 
     def copy(self) -> DeviceState:
-        """A state of its own that stands where this one does."""
-        twin = DeviceState(self._table, self.batch, self._pool, self._capacity_for)
+        """Return an independent copy."""
+        twin = DeviceState(self._table, self.batch, self.pool, self._capacity_for)
         twin.lane.copy(0, self.lane, self.side, self.batch)
         return twin
 
     def copy_from(self, source: DeviceState) -> None:
-        """Stand where another state of as many rows stands."""
+        """Replace all rows by those of a state of the same size."""
         self.lane.copy(self.side, source.lane, source.side, self.batch)
 
 
-def check_tokens(tokens: npt.NDArray[Any], vocab_size: int) -> None:
-    """Refuse a token that does not exist: a GPU would read past the table and say nothing.
-
-    Raises:
-        EngineError: There is one; the stream is where it was.
-    """
-    if not (tokens.min() >= 0 and tokens.max() < vocab_size):
-        raise EngineError(
-            f"tokens must lie between 0 and {vocab_size - 1}; the stream is where it was"
-        )
-
-
 def power_of_two(batch: int) -> int:
-    """The least power of two that is not below a number of rows."""
+    """Round a number of rows up to a power of two."""
     return 1 << max(batch - 1, 0).bit_length()

@@ -1,4 +1,4 @@
-"""An engine that goes over to the next one when a step fails, from the state before that step."""
+"""An engine that switches to the next one when a step fails, from the state before that step."""
 
 from __future__ import annotations
 
@@ -13,56 +13,58 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import EngineError
-from .base import Engine, EngineState, Learn
-from .device_state import check_tokens
+from .base import Engine, EngineState, Learn, TokenGenerator, Values
+from .checks import check_tokens, own_state
 
 __all__ = ["FallbackEngine", "FallbackState"]
 
 log = logging.getLogger("rillet")
 
 _JOURNAL = 256
-"""Tokens that are kept since a row was last copied to the host."""
-
-Values = dict[str, npt.NDArray[Any]]
+"""Tokens that a journal holds before the row is copied to the host again."""
 
 
 @dataclass
-class _Journal:
-    """How to make one row anew: a copy in the host's memory, and what was read since."""
+class Journal:
+    """How to rebuild one row: a copy in the host's memory, and the tokens read since.
+
+    Attributes:
+        base: State tensors of one row; ``None`` for zeros.
+        tokens: Tokens read since, each with its ``learn``.
+    """
 
     base: Values | None = None
-    """State tensors of one row; ``None``: zeros."""
-    read: list[tuple[int, float]] = field(default_factory=list)
+    tokens: list[tuple[int, float]] = field(default_factory=list)
 
-    def copy(self) -> _Journal:
-        return _Journal(self.base, list(self.read))
+    def copy(self) -> Journal:
+        """Return an independent copy."""
+        return Journal(self.base, list(self.tokens))
 
 
 class FallbackEngine:
-    """Runs on one engine until a step fails there, and then on the next.
+    """Runs on one engine until a step fails there, then on the next.
 
-    A device that is lost takes the state in its memory along. So the host keeps a copy of each
-    row, taken every 256 tokens, and the tokens since: the next engine reads those again. Where the
-    old engine can still be read, its state is taken as it is.
+    A device that is lost takes the state in its memory with it. So the host keeps a copy of each
+    row, renewed every 256 tokens, and the tokens since; the next engine reads those again. If the
+    failed engine's state can still be read, it is moved as it is.
 
     Args:
         first: The engine to begin with.
-        others: What opens each of the engines to go over to, in order, with its name.
+        others: The engines to switch to, in order: a name, and a function that opens it.
     """
 
-    def __init__(
-        self, first: Engine[Any], others: Sequence[tuple[str, Callable[[], Engine[Any]]]]
-    ) -> None:
+    def __init__(self, first: Engine, others: Sequence[tuple[str, Callable[[], Engine]]]) -> None:
         self._engines = [first]
         self._others = list(others)
         self._lock = threading.Lock()
-        self.bundle = first.bundle  # type: ignore[attr-defined]
-        self.state = self.bundle.state
-        self.vocab_size: int = self.bundle.vocab_size
-        self.last_logits: bool = self.bundle.last_logits
+        self.bundle = first.bundle
+        self.state_table = first.state_table
+        self.vocab_size = first.vocab_size
+        self.last_logits = first.last_logits
+        self.independent_rows = first.independent_rows
 
     @property
-    def current(self) -> Engine[Any]:
+    def current(self) -> Engine:
         """The engine that new streams begin on."""
         return self._engines[-1]
 
@@ -73,7 +75,7 @@ class FallbackEngine:
 
     @property
     def version(self) -> str:
-        """The engine's name and version."""
+        """Name and version of the library that computes now."""
         return self.current.version
 
     @property
@@ -82,45 +84,49 @@ class FallbackEngine:
         return self.current.threads
 
     def zero_state(self, batch: int = 1) -> FallbackState:
-        """The start of a stream."""
+        """Return the state at the start of a stream."""
         return FallbackState(self.current, batch)
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: FallbackState, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]``; see :meth:`.Engine.prefill`."""
         check_tokens(tokens, self.vocab_size)
-        logits: npt.NDArray[Any] = self._try(
-            state, lambda engine: engine.prefill(tokens, state.inner, learn, last)
-        )
-        state.note(tokens, learn)
+        own = own_state(state, FallbackState)
+        logits = self._try(own, lambda engine: engine.prefill(tokens, own.inner, learn, last))
+        own.note(tokens, learn)
         return logits
 
     def step(
-        self, tokens: npt.NDArray[Any], state: FallbackState, learn: Learn = 1.0
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
-        """Read one token a row; see :meth:`.Engine.step`."""
+        """Read one token per row; see :meth:`.Engine.step`."""
         check_tokens(tokens, self.vocab_size)
-        logits: npt.NDArray[Any] = self._try(
-            state, lambda engine: engine.step(tokens, state.inner, learn)
-        )
-        state.note(tokens[:, None], learn)
+        own = own_state(state, FallbackState)
+        logits = self._try(own, lambda engine: engine.step(tokens, own.inner, learn))
+        own.note(tokens[:, None], learn)
         return logits
 
+    def generator(self) -> TokenGenerator | None:
+        """Return ``None``: the tokens of a call that fails could not be read again."""
+        return None
+
     def close(self) -> None:
-        """Let go of the graphs; a call after that loads them anew."""
+        """Release the graphs; the next call reloads them."""
         for engine in self._engines:
             engine.close()
 
-    def _try(self, state: FallbackState, call: Callable[[Engine[Any]], Any]) -> Any:
+    def _try(
+        self, state: FallbackState, call: Callable[[Engine], npt.NDArray[Any]]
+    ) -> npt.NDArray[Any]:
         while True:
             try:
                 return call(state.engine)
             except EngineError as error:
                 state.move(self._next(state.engine, error))
 
-    def _next(self, failed: Engine[Any], error: EngineError) -> Engine[Any]:
-        """The engine after one that failed; opened when it is first needed.
+    def _next(self, failed: Engine, error: EngineError) -> Engine:
+        """Return the engine after one that failed, opening it if it is new.
 
         Raises:
             EngineError: There is none.
@@ -130,26 +136,27 @@ class FallbackEngine:
             while place + 1 == len(self._engines):
                 if not self._others:
                     raise error
-                name, opened = self._others.pop(0)
-                message = f"{failed.version} failed: {error}; the stream goes on with {name!r}"
+                name, open_next = self._others.pop(0)
+                message = f"{failed.version} failed: {error}; the stream continues on {name!r}"
                 log.error(message)
                 warnings.warn(message, RuntimeWarning, stacklevel=6)
-                self._engines.append(opened())
+                self._engines.append(open_next())
             return self._engines[place + 1]
 
 
 class FallbackState:
-    """The state of a stream or a batch, where its engine keeps it, and how to make it anew.
+    """The state of a stream or a batch, where its engine keeps it, and how to rebuild it.
 
     Args:
         engine: The engine that steps it.
         batch: Number of rows.
     """
 
-    def __init__(self, engine: Engine[Any], batch: int) -> None:
+    def __init__(self, engine: Engine, batch: int) -> None:
         self.engine = engine
-        self.inner: EngineState = engine.zero_state(batch)
-        self._journals = [_Journal() for _ in range(batch)]
+        self.inner = engine.zero_state(batch)
+        self._undo_moved = self.inner.undo_point()
+        self.journals = [Journal() for _ in range(batch)]
 
     @property
     def batch(self) -> int:
@@ -157,66 +164,83 @@ class FallbackState:
         return self.inner.batch
 
     def read(self) -> Values:
-        """A copy of every state tensor, by name."""
+        """Copy every state tensor to the host."""
         return self.inner.read()
 
     def write(self, values: Values) -> None:
         """Replace every state tensor."""
         self.inner.write(values)
-        self._keep(values)
+        self._renew(values)
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
+        inner, undo_inner = self.inner, self.inner.undo_point()
+        lengths = [len(journal.tokens) for journal in self.journals]
+
+        def undo() -> None:
+            (undo_inner if self.inner is inner else self._undo_moved)()
+            if any(len(one.tokens) < old for one, old in zip(self.journals, lengths, strict=True)):
+                self._renew(self.inner.read())  # a copy was taken after the step
+            for journal, length in zip(self.journals, lengths, strict=True):
+                del journal.tokens[length:]
+
+        return undo
 
     def resize(self, batch: int) -> None:
-        """Change the number of rows; those that are added start at zeros."""
+        """Change the number of rows; new rows start at zeros."""
         self.inner.resize(batch)
-        del self._journals[batch:]
-        self._journals += [_Journal() for _ in range(batch - len(self._journals))]
+        del self.journals[batch:]
+        self.journals += [Journal() for _ in range(batch - len(self.journals))]
 
-    def copy_row(self, row: int, source: FallbackState, source_row: int) -> None:
-        """Copy one row of a state over one of this state."""
+    def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
+        """Replace one row; see :meth:`.EngineState.copy_row`."""
+        source = own_state(source, FallbackState)
         if source.engine is self.engine:
             self.inner.copy_row(row, source.inner, source_row)
         else:
-            theirs, values = source.read(), self.read()
+            values, others = self.read(), source.read()
             for name, value in values.items():
-                value[row] = theirs[name][source_row]
+                value[row] = others[name][source_row]
             self.inner.write(values)
-        self._journals[row] = source._journals[source_row].copy()
+        self.journals[row] = source.journals[source_row].copy()
 
     def note(self, tokens: npt.NDArray[Any], learn: Learn) -> None:
-        """Remember what was read, ``[B, T]``."""
+        """Add tokens ``[B, T]`` that the engine has read to the journals."""
         learns = np.broadcast_to(np.asarray(learn, np.float32), (len(tokens),)).tolist()
-        for journal, row, worth in zip(self._journals, tokens.tolist(), learns, strict=True):
-            journal.read += [(token, worth) for token in row]
-        if any(len(journal.read) > _JOURNAL for journal in self._journals):
+        for journal, row, weight in zip(self.journals, tokens.tolist(), learns, strict=True):
+            journal.tokens += [(token, weight) for token in row]
+        if any(len(journal.tokens) > _JOURNAL for journal in self.journals):
             try:
-                self._keep(self.inner.read())
-            except Exception as error:  # the step itself went well: the next one will tell
-                log.warning("no copy of the state: %s", error)
+                self._renew(self.inner.read())
+            except Exception as error:  # this step succeeded; the next one will report the fault
+                log.warning("the state cannot be copied to the host: %s", error)
 
-    def move(self, engine: Engine[Any]) -> None:
-        """Go over to another engine, with the state that there was before the failed step."""
+    def move(self, engine: Engine) -> None:
+        """Switch to another engine, with the state before the failed step."""
         try:
             values = self.inner.read()
-        except Exception as error:  # the device is lost: every engine has its own kind
-            log.warning("the state is lost with %s (%s) and read anew", self.engine.version, error)
-            values = self._replayed(engine)
-        inner: EngineState = engine.zero_state(self.batch)
+        except Exception as error:  # a lost device raises whatever its library raises
+            log.warning("%s lost the state (%s); rebuilding it", self.engine.version, error)
+            values = self._rebuild(engine)
+        inner = engine.zero_state(self.batch)
         inner.write(values)
+        self._undo_moved = inner.undo_point()
         self.engine, self.inner = engine, inner
 
-    def _replayed(self, engine: Engine[Any]) -> Values:
+    def _rebuild(self, engine: Engine) -> Values:
         rows = []
-        for journal in self._journals:
+        for journal in self.journals:
             state = engine.zero_state(1)
             if journal.base is not None:
                 state.write(journal.base)
-            for token, learn in journal.read:
+            for token, learn in journal.tokens:
                 engine.step(np.asarray([token]), state, learn)
             rows.append(state.read())
         names = engine.zero_state(1).read()
         return {name: np.concatenate([row[name] for row in rows]) for name in names}
 
-    def _keep(self, values: Values) -> None:
-        for row, journal in enumerate(self._journals):
+    def _renew(self, values: Values) -> None:
+        """Start every journal over from a copy of the state."""
+        for row, journal in enumerate(self.journals):
             journal.base = {name: value[row : row + 1].copy() for name, value in values.items()}
-            journal.read.clear()
+            journal.tokens.clear()

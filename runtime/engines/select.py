@@ -1,41 +1,40 @@
-"""Which engine runs a bundle: the first that may be used, and on which a real step succeeds."""
+"""Choose the engine that runs a bundle: the first allowed one on which a real step succeeds."""
 
 from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..errors import EngineError
-from .base import Engine
+from .base import PROVIDERS, Engine, Provider, ProviderChoice
 from .cache import engine_folders
 from .cuda.driver import driver_obstacle
-from .ort.providers import candidates
 
 __all__ = ["open_engine"]
 
 
 def open_engine(
     bundle: Bundle,
-    provider: str = "auto",
+    provider: ProviderChoice = "auto",
     threads: int = 1,
     allow_fallback: bool = False,
-) -> Engine[Any]:
+) -> Engine:
     """Open the engine that runs a bundle's graphs.
 
-    ``tensorrt`` is TensorRT itself where ``rillet engine build`` has built an engine of the
-    bundle, and ONNX Runtime's TensorRT provider where it has not. ``auto`` tries, in this order,
-    TensorRT where an engine was built, CUDA where the installed ONNX Runtime has it, the CPU.
+    ``tensorrt`` is TensorRT itself if ``rillet engine build`` has built an engine of the bundle,
+    and ONNX Runtime's TensorRT provider if not. ``auto`` tries, in this order, TensorRT if an
+    engine was built, CUDA if the installed ONNX Runtime has it, and the CPU.
 
     Args:
         bundle: The bundle.
-        provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best that works.
+        provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best one that works.
         threads: Threads that one call may use.
-        allow_fallback: Whether the CPU will do where the provider cannot run, or fails in the
-            middle of a stream.
+        allow_fallback: Run on the CPU if the provider cannot run, or fails in the middle of a
+            stream.
 
     Returns:
         An engine that has taken a step.
@@ -44,10 +43,10 @@ def open_engine(
         EngineError: There is no such provider, or none that may be used can run here.
     """
     failures = []
-    names = _names(bundle, provider, allow_fallback)
+    names = _candidates(bundle, provider, allow_fallback)
     for place, name in enumerate(names):
         try:
-            engine = _engine(bundle, name, threads)
+            engine = _OPENERS[name](bundle, threads)
             engine.step(np.zeros(1, np.int64), engine.zero_state())
         except EngineError as error:
             failures.append(f"provider {name!r} cannot run here: {error}")
@@ -58,35 +57,63 @@ def open_engine(
     raise EngineError("; ".join(failures))
 
 
-def _names(bundle: Bundle, provider: str, allow_fallback: bool) -> list[str]:
-    """The providers to try, best first."""
-    built = provider == "auto" and _built(bundle) and driver_obstacle() is None
+def _candidates(bundle: Bundle, provider: ProviderChoice, allow_fallback: bool) -> list[Provider]:
+    """The providers to try, best first.
+
+    Raises:
+        EngineError: There is no such provider.
+    """
+    if provider == "auto":
+        return _automatic(bundle)
+    if provider not in PROVIDERS:
+        raise EngineError(
+            f"provider {provider!r} is unknown; use {', '.join(map(repr, PROVIDERS))} or 'auto'"
+        )
+    return [provider, "cpu"] if allow_fallback and provider != "cpu" else [provider]
+
+
+def _automatic(bundle: Bundle) -> list[Provider]:
+    """What ``auto`` tries. It builds nothing, so ONNX Runtime's TensorRT provider is not in it."""
+    from .ort.providers import has_cuda
+
+    names: list[Provider] = []
+    if _is_built(bundle) and driver_obstacle() is None:
+        names.append("tensorrt")
     try:
-        names = candidates(provider, allow_fallback)
+        names += ["cuda", "cpu"] if has_cuda() else ["cpu"]
     except EngineError:
-        if not built:
+        if not names:
             raise
-        names = []  # TensorRT alone is installed, as it may be on a Jetson
-    return ["tensorrt", *names] if built else names
+        # TensorRT alone is installed, as on some Jetsons.
+    return names
 
 
-def _engine(bundle: Bundle, provider: str, threads: int) -> Engine[Any]:
-    if provider == "cpu":
-        from .ort.host_engine import OnnxEngine
+# The engines. Each is imported when it is opened: a machine has the libraries of one or two.
 
-        return OnnxEngine(bundle, provider, threads)
-    if provider == "tensorrt" and _built(bundle):
+
+def _open_cpu(bundle: Bundle, threads: int) -> Engine:
+    from .ort.host_engine import OnnxEngine
+
+    return OnnxEngine(bundle, "cpu", threads)
+
+
+def _open_cuda(bundle: Bundle, threads: int) -> Engine:
+    from .ort.device_engine import OnnxDeviceEngine
+
+    return OnnxDeviceEngine(bundle, "cuda", threads)
+
+
+def _open_tensorrt(bundle: Bundle, threads: int) -> Engine:
+    if _is_built(bundle):
         from .tensorrt.engine import TensorrtEngine
 
         return TensorrtEngine(bundle)
     try:
         from .ort.device_engine import OnnxDeviceEngine
 
-        engine = OnnxDeviceEngine(bundle, provider, threads)
+        engine = OnnxDeviceEngine(bundle, "tensorrt", threads)
         engine.zero_state()
     except EngineError as error:
-        if provider != "tensorrt":
-            raise
         raise EngineError(
             f"{error}. TensorRT without onnxruntime needs an engine that was built on this "
             f"machine: rillet engine build {bundle.path}"
@@ -94,18 +121,29 @@ def _engine(bundle: Bundle, provider: str, threads: int) -> Engine[Any]:
     return engine
 
 
+_OPENERS: dict[Provider, Callable[[Bundle, int], Engine]] = {
+    "cpu": _open_cpu,
+    "cuda": _open_cuda,
+    "tensorrt": _open_tensorrt,
+}
+
+
 def _with_fallback(
-    engine: Engine[Any], bundle: Bundle, names: list[str], threads: int, allow_fallback: bool
-) -> Engine[Any]:
-    """An engine that goes over to the others when it fails in the middle of a stream."""
+    engine: Engine,
+    bundle: Bundle,
+    names: list[Provider],
+    threads: int,
+    allow_fallback: bool,
+) -> Engine:
+    """Let an engine that fails in the middle of a stream hand it over to the next."""
     if not (names and allow_fallback):
         return engine
     from .fallback import FallbackEngine
 
-    others = [(name, functools.partial(_engine, bundle, name, threads)) for name in names]
+    others = [(name, functools.partial(_OPENERS[name], bundle, threads)) for name in names]
     return FallbackEngine(engine, others)
 
 
-def _built(bundle: Bundle) -> bool:
+def _is_built(bundle: Bundle) -> bool:
     """Whether engines were built of a bundle's decoding graph, for this machine or another."""
     return any(any(folder.glob("decode-*.json")) for folder in engine_folders(bundle))

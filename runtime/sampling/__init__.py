@@ -1,1 +1,1 @@
-"""Drawing a token from logits."""
+"""Sampling: from logits to the next token."""

@@ -1,12 +1,12 @@
-"""What changes logits before a token is drawn from them, because of what was read or written.
+"""Changes to the logits before a token is drawn, depending on what was read and written.
 
-Each works in place on the logits ``[V]`` of one stream, in float64.
+Each processor works in place on the float64 logits ``[V]`` of one stream.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,38 +21,38 @@ Logits = npt.NDArray[np.float64]
 
 
 class LogitProcessor(Protocol):
-    """Changes logits; may depend on the tokens that were chosen before."""
+    """Changes logits, possibly depending on the tokens chosen so far."""
 
     def apply(self, logits: Logits) -> None:
         """Change logits ``[V]`` in place."""
         ...
 
     def accept(self, token: int) -> None:
-        """Take notice of the token that was chosen."""
+        """Record the token that was chosen."""
         ...
 
     def snapshot(self) -> Any:
-        """What it has taken notice of, as a JSON value."""
+        """Everything recorded so far, as a JSON value."""
         ...
 
     def restore(self, value: Any) -> None:
-        """Go back to what :meth:`snapshot` returned.
+        """Return to what :meth:`snapshot` returned.
 
         Raises:
-            ValueError: It did not.
+            ValueError: ``value`` is not such a snapshot.
         """
         ...
 
 
 class LogitBias:
-    """Adds to the logits of some tokens.
+    """Adds a bias to the logits of some tokens.
 
     Args:
-        bias: What to add, by the token's number or its text.
-        tokenizer: The tokenizer.
+        bias: The value to add, keyed by a token's number or its text.
+        tokenizer: The model's tokenizer.
 
     Raises:
-        UsageError: A key is no token.
+        UsageError: A key is not a token.
     """
 
     def __init__(self, bias: Mapping[int | str, float], tokenizer: Tokenizer) -> None:
@@ -62,45 +62,45 @@ class LogitBias:
 
     def apply(self, logits: Logits) -> None:
         """Change logits ``[V]`` in place."""
-        # Not `logits[tokens] +=`, which adds once where a number and a text name one token.
+        # Not `logits[tokens] +=`: it adds only once if a number and a text name the same token.
         np.add.at(logits, self._tokens, self._bias)
 
     def accept(self, token: int) -> None:
-        """Nothing to take notice of."""
+        """Do nothing: a bias depends on no token."""
 
     def snapshot(self) -> Any:
-        """Nothing."""
+        """Nothing to save."""
         return None
 
     def restore(self, value: Any) -> None:
-        """Nothing to go back to."""
+        """Do nothing: there is nothing to restore."""
 
 
 def _token(key: int | str, tokenizer: Tokenizer) -> int:
     if isinstance(key, int):
         if not 0 <= key < tokenizer.vocab_size:
             raise UsageError(
-                f"logit_bias names the token {key}; tokens lie between 0 and "
+                f"logit_bias names the token {key}; tokens must lie between 0 and "
                 f"{tokenizer.vocab_size - 1}"
             )
         return key
     tokens = tokenizer.encode(key)
     if len(tokens) != 1 or tokenizer.unknown(key):
         raise UsageError(
-            f"logit_bias names the text {key!r}, which is {len(tokens)} tokens of this model and "
-            "must be one"
+            f"logit_bias names the text {key!r}, which is {len(tokens)} tokens in this model; it "
+            "must be exactly one"
         )
     return tokens[0]
 
 
 class Penalties:
-    """Makes tokens that came before less likely.
+    """Makes tokens that occurred before less likely.
 
     Args:
-        repetition: Divides positive and multiplies negative logits of tokens that were seen.
-        frequency: Subtracted for each time that a token was generated.
-        presence: Subtracted where a token was generated.
-        seen: Which tokens the stream has read or written, ``[V]``; the stream keeps it.
+        repetition: Divides the positive and multiplies the negative logits of tokens seen before.
+        frequency: Subtracted once for each time that a token was generated.
+        presence: Subtracted once if a token was generated at all.
+        seen: Which tokens the stream has read or written, ``[V]``; owned by the stream.
     """
 
     def __init__(
@@ -113,9 +113,9 @@ class Penalties:
     def apply(self, logits: Logits) -> None:
         """Change logits ``[V]`` in place."""
         if self._repetition != 1:
-            some = logits[self._seen]
-            factor = np.where(some > 0, 1 / self._repetition, self._repetition)
-            logits[self._seen] = some * factor
+            repeated = logits[self._seen]
+            factor = np.where(repeated > 0, 1 / self._repetition, self._repetition)
+            logits[self._seen] = repeated * factor
         if self._counts and (self._frequency or self._presence):
             tokens = np.fromiter(self._counts, np.int64, len(self._counts))
             counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
@@ -127,83 +127,80 @@ class Penalties:
         self._counts[token] = self._counts.get(token, 0) + 1
 
     def snapshot(self) -> Any:
-        """How often each token was generated."""
+        """Pairs of a token and how often it was generated."""
         return [[token, count] for token, count in self._counts.items()]
 
     def restore(self, value: Any) -> None:
-        """Go back to what :meth:`snapshot` returned."""
+        """Return to what :meth:`snapshot` returned."""
         counts = {int(token): int(count) for token, count in value}
         if not all(0 <= token < self._seen.size for token in counts):
-            raise ValueError("a token that does not exist was counted")
+            raise ValueError("the penalties count a token that does not exist")
         self._counts = counts
 
 
 class BadWords:
-    """Never lets one of some texts be completed, whatever tokens it would be made of.
+    """Forbids every token that would complete one of the words, however it is tokenized.
 
-    It compares bytes: a word that a longer token contains, or that begins in the prompt, is
-    found as well.
+    Words are compared as bytes, so a word inside a longer token, or one that begins in the prompt,
+    is caught too.
 
     Args:
-        words: The texts.
-        tokenizer: The tokenizer.
-        before: The last bytes of what the stream has read.
+        words: The forbidden texts.
+        tokenizer: The model's tokenizer.
+        before: The last bytes that the stream has read.
     """
 
     def __init__(self, words: Sequence[str], tokenizer: Tokenizer, before: bytes = b"") -> None:
         encoded = [word.encode("utf-8", "replace") for word in words]
         self._token_bytes = tokenizer.token_bytes
-        self._longest = max(map(len, encoded)) - 1
+        self._tail_length = max(map(len, encoded)) - 1
         self._tail = b""
-        self._inside = _tokens_with(
+        self._containing = _tokens_with(
             self._token_bytes, lambda token: any(w in token for w in encoded)
         )
-        # For each way of cutting a word in two, the tokens that begin with its second part.
+        # For each way to split a word in two, the tokens that begin with the second part.
         self._endings = {}
         for word in encoded:
             for cut in range(1, len(word)):
-                rest = word[cut:]
-                tokens = _tokens_with(
-                    self._token_bytes, lambda token, rest=rest: token.startswith(rest)
-                )
+                tokens = _tokens_beginning_with(self._token_bytes, word[cut:])
                 if tokens.size:
-                    self._endings[word[:cut], rest] = tokens
+                    self._endings[word[:cut], word[cut:]] = tokens
         self._remember(before)
 
     def apply(self, logits: Logits) -> None:
         """Change logits ``[V]`` in place."""
-        logits[self._inside] = -math.inf
+        logits[self._containing] = -math.inf
         for (beginning, _), tokens in self._endings.items():
             if self._tail.endswith(beginning):
                 logits[tokens] = -math.inf
 
     def accept(self, token: int) -> None:
-        """Remember the last bytes."""
+        """Append a token's bytes to the remembered tail."""
         self._remember(self._token_bytes[token])
 
     def _remember(self, new: bytes) -> None:
         tail = self._tail + new
-        self._tail = tail[max(0, len(tail) - self._longest) :]
+        self._tail = tail[max(0, len(tail) - self._tail_length) :]
 
     def snapshot(self) -> Any:
-        """The last bytes."""
+        """The remembered tail, in hexadecimal."""
         return self._tail.hex()
 
     def restore(self, value: Any) -> None:
-        """Go back to what :meth:`snapshot` returned."""
+        """Return to what :meth:`snapshot` returned."""
         self._tail = b""
         self._remember(bytes.fromhex(value))
 
 
 class Choices:
-    """Lets exactly one of some texts be written.
+    """Restricts the text to exactly one of several choices.
 
     Args:
-        choices: The texts, none of them the beginning of another.
-        tokenizer: The tokenizer.
+        choices: The texts, none of them a prefix of another.
+        tokenizer: The model's tokenizer.
 
     Raises:
-        UsageError: The model cannot write one of them.
+        UsageError: The model cannot write one of the choices.
     """
 
     finish_reason = "choice"
@@ -216,8 +213,8 @@ class Choices:
         for choice, text in zip(self._choices, choices, strict=True):
             if tokenizer.decode(tokenizer.encode(text)).encode() != choice:
                 raise UsageError(
-                    f"choices has {text!r}, with characters that this model has never seen: "
-                    f"{', '.join(map(repr, tokenizer.unknown(text)))}; choose other words"
+                    f"choices has {text!r}, with characters that this model does not know: "
+                    f"{', '.join(map(repr, tokenizer.unknown(text)))}; use other words"
                 )
 
     @property
@@ -229,35 +226,39 @@ class Choices:
         """Change logits ``[V]`` in place."""
         allowed = self._allowed.get(self._written)
         if allowed is None:
-            rests = [
-                choice[len(self._written) :]
-                for choice in self._choices
-                if choice.startswith(self._written)
-            ]
+            written, choices = self._written, self._choices
             allowed = _tokens_with(
-                self._token_bytes, lambda token: any(rest.startswith(token) for rest in rests)
+                self._token_bytes,
+                lambda token: any(choice.startswith(written + token) for choice in choices),
             )
-            self._allowed[self._written] = allowed
+            self._allowed[written] = allowed
         kept = logits[allowed]
         logits.fill(-math.inf)
         logits[allowed] = kept
 
     def accept(self, token: int) -> None:
-        """Append a token's bytes."""
+        """Append a token's bytes to the text."""
         self._written += self._token_bytes[token]
 
     def snapshot(self) -> Any:
-        """What is written of a choice."""
+        """The part of a choice written so far, in hexadecimal."""
         return self._written.hex()
 
     def restore(self, value: Any) -> None:
-        """Go back to what :meth:`snapshot` returned."""
+        """Return to what :meth:`snapshot` returned."""
         written = bytes.fromhex(value)
         if not any(choice.startswith(written) for choice in self._choices):
-            raise ValueError("what was written begins no choice")
+            raise ValueError("the text is not a prefix of any choice")
         self._written = written
 
 
-def _tokens_with(token_bytes: list[bytes], fits: Any) -> npt.NDArray[np.int64]:
-    found = [number for number, token in enumerate(token_bytes) if token and fits(token)]
-    return np.asarray(found, np.int64)
+def _tokens_with(
+    token_bytes: list[bytes], matches: Callable[[bytes], bool]
+) -> npt.NDArray[np.int64]:
+    """The tokens whose bytes match; tokens without bytes never do."""
+    tokens = [number for number, token in enumerate(token_bytes) if token and matches(token)]
+    return np.asarray(tokens, np.int64)
+
+
+def _tokens_beginning_with(token_bytes: list[bytes], prefix: bytes) -> npt.NDArray[np.int64]:
+    return _tokens_with(token_bytes, lambda token: token.startswith(prefix))

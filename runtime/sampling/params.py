@@ -1,4 +1,4 @@
-"""How to sample, by the names that Hugging Face gives it."""
+"""The sampling options, named as in Hugging Face."""
 
 from __future__ import annotations
 
@@ -10,45 +10,50 @@ from typing import Any
 
 from ..errors import UsageError
 
-__all__ = ["SamplingParams"]
+__all__ = ["LONGEST_BAD_WORD", "SamplingParams"]
+
+LONGEST_BAD_WORD = 256
+"""Bytes. A stream remembers enough of its latest tokens to see where such a word began."""
+
+_LARGEST = 1e30
+"""The largest penalty or bias: beyond it, a sum of several could overflow."""
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to sample; the names and meanings are Hugging Face's where it has them.
+    """How to sample; names and meanings are Hugging Face's where it has them.
 
-    They are applied in the order in which Hugging Face applies them: bias, repetition penalty,
-    frequency and presence penalty, bad words, choices or
-    pattern, temperature, top-k, top-p, min-p, typical-p.
+    The options apply in Hugging Face's order: bias, repetition penalty, frequency and presence
+    penalty, bad words, choices or pattern, temperature, top-k, top-p, min-p, typical-p.
 
     Attributes:
         temperature: Divides the logits; 0 always takes the likeliest token.
         top_k: Keep the k likeliest tokens; 0 keeps all.
-        top_p: Keep the smallest set of likeliest tokens whose probabilities reach
-            this sum; 1 keeps all.
+        top_p: Keep the smallest set of likeliest tokens whose probabilities add up to at least
+            this; 1 keeps all.
         seed: Seed of the random numbers; ``None`` draws a fresh one.
         min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
-        typical_p: Keep the smallest set of tokens whose surprise is nearest to the expected one
-            and whose probabilities reach this sum; 1 keeps all.
-        repetition_penalty: Divides positive and multiplies negative logits of tokens that the
-            stream has read or written; 1 changes nothing. The logits are log-probabilities here.
-        frequency_penalty: Subtracted from a token's logit for each time it was generated since
-            the call began.
-        presence_penalty: Subtracted from the logit of a token that was generated since the call
-            began.
-        logit_bias: Added to the logits of tokens, which are given by number or by their text;
-            ``-inf`` forbids one.
-        bad_words: Texts that are never written, whatever tokens they would be made of.
-        choices: Exactly one of these texts is written.
-        regex: Only text that this regular expression matches as a whole is written, in the
-            syntax of Rust's ``regex``; it ends where nothing may follow. Needs ``rillet[grammar]``.
-        grammar: The same by a grammar, in llguidance's form of Lark's syntax.
-        max_new_tokens: Tokens to generate at most.
-        stop: Texts that end the generation. They are not part of what is returned.
+        typical_p: Keep the smallest set of tokens whose surprise is nearest to the expected
+            surprise and whose probabilities add up to at least this; 1 keeps all.
+        repetition_penalty: Divides the positive and multiplies the negative logits of tokens that
+            the stream has read or written; 1 changes nothing. Logits are log-probabilities here.
+        frequency_penalty: Subtracted from a token's logit for each time it was generated in this
+            call.
+        presence_penalty: Subtracted from a token's logit if it was generated in this call.
+        logit_bias: Added to the logits of tokens, keyed by a token's number or its text; ``-inf``
+            forbids a token.
+        bad_words: Texts that are never written, however they are tokenized.
+        choices: Write exactly one of these texts.
+        regex: Write only text that this regular expression matches as a whole, in the syntax of
+            Rust's ``regex``; the text ends where nothing may follow. Requires ``rillet[grammar]``.
+        grammar: Write only text that this grammar allows, in llguidance's variant of Lark's syntax.
+            Requires ``rillet[grammar]``.
+        max_new_tokens: Maximum number of tokens to generate.
+        stop: Texts that end the generation; they are not part of the result.
         top_logprobs: How many of the likeliest tokens to report with each token.
 
     Raises:
-        UsageError: A value can never work.
+        UsageError: A value is invalid.
     """
 
     temperature: float = 0.8
@@ -71,7 +76,7 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for name in _REALS:
-            _real(name, getattr(self, name))
+            _check_real(name, getattr(self, name))
         if self.temperature < 0:
             raise UsageError(
                 f"temperature is {self.temperature}; it must be 0 (greedy) or above, such as 0.8"
@@ -83,14 +88,20 @@ class SamplingParams:
         for name in ("top_p", "typical_p"):
             if not 0 < getattr(self, name) <= 1:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)}; it must lie above 0 and not above 1"
+                    f"{name} is {getattr(self, name)}; it must lie above 0 and be at most 1"
                 )
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min_p is {self.min_p}; it must lie between 0 and 1")
-        if self.repetition_penalty <= 0:
+        if not 1 / _LARGEST <= self.repetition_penalty <= _LARGEST:
             raise UsageError(
-                f"repetition_penalty is {self.repetition_penalty}; it must be above 0, such as 1.1"
+                f"repetition_penalty is {self.repetition_penalty}; it must be above 0 and at "
+                "most 1e30, such as 1.1"
             )
+        for name in ("frequency_penalty", "presence_penalty"):
+            if not abs(getattr(self, name)) <= _LARGEST:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)}; it must lie between -1e30 and 1e30"
+                )
         for name in ("max_new_tokens", "top_logprobs"):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
@@ -98,28 +109,38 @@ class SamplingParams:
         if self.seed is not None and (type(self.seed) is not int or self.seed < 0):
             raise UsageError(f"seed is {self.seed!r}; it must be a whole number, 0 or above")
         for name in ("stop", "bad_words", "choices"):
-            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+            object.__setattr__(self, name, _checked_texts(name, getattr(self, name)))
+        _check_bad_words(self.bad_words)
         _check_choices(self.choices)
         for name in ("regex", "grammar"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
-                raise UsageError(f"{name} is {value!r}; it must be a text, and not empty")
-        given = [name for name in ("choices", "regex", "grammar") if getattr(self, name)]
-        if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} both say what may be written; give one")
-        object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+                raise UsageError(f"{name} is {value!r}; it must be a non-empty text")
+        constraints = [name for name in ("choices", "regex", "grammar") if getattr(self, name)]
+        if len(constraints) > 1:
+            raise UsageError(
+                f"{' and '.join(constraints)} each say what may be written; give only one of them"
+            )
+        object.__setattr__(self, "logit_bias", _checked_bias(self.logit_bias))
 
     @property
     def filters(self) -> tuple[int, float, float, float]:
-        """What leaves tokens out: top-k, top-p, min-p, typical-p."""
+        """The options that leave tokens out: top-k, top-p, min-p, typical-p."""
         return self.top_k, self.top_p, self.min_p, self.typical_p
 
 
-_REALS = ("temperature", "top_p", "min_p", "typical_p", "repetition_penalty",
-          "frequency_penalty", "presence_penalty")  # fmt: skip
+_REALS = (
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "frequency_penalty",
+    "presence_penalty",
+)
 
 
-def _real(name: str, value: Any) -> None:
+def _check_real(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise UsageError(f"{name} is {value!r}; it must be a finite number")
 
@@ -127,40 +148,55 @@ def _real(name: str, value: Any) -> None:
 def _is_finite(value: float) -> bool:
     try:
         return math.isfinite(value)
-    except OverflowError:  # a whole number that no float can hold
+    except OverflowError:  # an integer too large for a float
         return False
 
 
-def _texts(name: str, value: Any) -> tuple[str, ...]:
+def _checked_texts(name: str, value: Any) -> tuple[str, ...]:
     texts = (value,) if isinstance(value, str) else value
     if not isinstance(texts, Sequence) or isinstance(texts, bytes):
         raise UsageError(f"{name} is {value!r}; it must be a text or a list of texts")
     for text in texts:
         if not isinstance(text, str) or not text:
-            raise UsageError(f"{name} has the entry {text!r}; each must be a text, and not empty")
+            raise UsageError(f"{name} has the entry {text!r}; each must be a non-empty text")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(
+                f"{name} has {text!r}, which contains half a surrogate pair; write the whole "
+                "character"
+            )
     return tuple(texts)
+
+
+def _check_bad_words(words: Sequence[str]) -> None:
+    for word in words:
+        if (size := len(word.encode())) > LONGEST_BAD_WORD:
+            raise UsageError(
+                f"bad_words has {word[:40]!r} of {size} bytes; each may have at most "
+                f"{LONGEST_BAD_WORD}, since a stream remembers only its latest text"
+            )
 
 
 def _check_choices(choices: Sequence[str]) -> None:
     ordered = sorted(set(choices))
-    # In this order a text comes right before those that begin with it.
+    # Sorted, a text comes directly before the texts that begin with it.
     for first, second in itertools.pairwise(ordered):
         if second.startswith(first):
             raise UsageError(
-                f"choices has {first!r}, with which {second!r} begins, so that its end cannot be "
-                "told; add the same ending, such as a line break, to all choices"
+                f"choices has {first!r}, which is the beginning of {second!r}, so its end is "
+                "ambiguous; add the same ending, such as a line break, to all choices"
             )
 
 
-def _bias(value: Any) -> dict[int | str, float]:
+def _checked_bias(value: Any) -> dict[int | str, float]:
     if not isinstance(value, Mapping):
         raise UsageError(f"logit_bias is {value!r}; it must map tokens to numbers")
     for token, bias in value.items():
         if type(token) not in (int, str):
             raise UsageError(f"logit_bias names the token {token!r}; give its number or its text")
-        real = isinstance(bias, int | float) and not isinstance(bias, bool)
-        if not real or not (_is_finite(bias) or bias == -math.inf):
+        is_real = isinstance(bias, int | float) and not isinstance(bias, bool)
+        if not is_real or not (abs(bias) <= _LARGEST or bias == -math.inf):
             raise UsageError(
-                f"logit_bias adds {bias!r} to {token!r}; it must be a finite number, or -inf"
+                f"logit_bias adds {bias!r} to {token!r}; it must lie between -1e30 and 1e30, or be "
+                "-inf"
             )
     return dict(value)

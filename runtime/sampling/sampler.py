@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,29 +15,29 @@ from .grammar import Grammar
 from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
 from .params import SamplingParams
 
-__all__ = ["Sampler", "SamplingParams", "draw_rows"]
+__all__ = ["Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
 _ALL_KEPT = (0, 1.0, 0.0, 1.0)
-"""The filters of :attr:`SamplingParams.filters` that leave no token out."""
+"""The :attr:`SamplingParams.filters` that leave no token out."""
 
-_COLDEST = 1e-300
-"""A quotient by a lower temperature may overflow, of which numpy would warn."""
+_MIN_TEMPERATURE = 1e-300
+"""Below this, dividing by the temperature may overflow, and numpy would warn."""
 
 
 class Sampler:
-    """Draws tokens; one for each stream, since it holds the random numbers' state.
+    """Draws tokens from logits. Each stream needs its own, since it holds the random state.
 
     Args:
         params: How to sample.
-        tokenizer: The tokenizer, where ``params`` name tokens by their text.
-        seen: Which tokens the stream has read, ``[V]``, for the repetition penalty; kept by
-            the stream.
+        tokenizer: The model's tokenizer, required where ``params`` refer to tokens or texts.
+        seen: Which tokens the stream has read, ``[V]``, for the repetition penalty; owned by the
+            stream.
         before: The last bytes that the stream has read, for bad words.
 
     Raises:
-        UsageError: ``params`` name a token or a text that the model does not have.
+        UsageError: ``params`` refer to a token or a text that the model does not have.
     """
 
     def __init__(
@@ -48,50 +48,54 @@ class Sampler:
         before: bytes = b"",
     ) -> None:
         self.params = params
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
+        self._bits = np.random.PCG64(params.seed)
+        self._random = np.random.Generator(self._bits)
+        # These two determine the random state, even if an interrupt cuts a draw off.
+        self._start: Any = self._bits.state
+        self._accepted = 0
         self.constraint: Choices | Grammar | None = None
-        self._processors = self._make_processors(tokenizer, seen, before)
-        all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _COLDEST
-        self._is_quick = all_kept and not self._processors
+        self._processors = self._build_processors(tokenizer, seen, before)
+        all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _MIN_TEMPERATURE
+        self._is_unfiltered = all_kept and not self._processors
 
-    def _make_processors(
+    def _build_processors(
         self, tokenizer: Tokenizer | None, seen: npt.NDArray[np.bool_] | None, before: bytes
     ) -> list[LogitProcessor]:
         params = self.params
         penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        penalised = penalties != (1.0, 0.0, 0.0)
-        constrained = params.choices or params.regex or params.grammar
-        if not (params.logit_bias or penalised or params.bad_words or constrained):
+        has_penalties = penalties != (1.0, 0.0, 0.0)
+        has_constraint = params.choices or params.regex or params.grammar
+        if not (params.logit_bias or has_penalties or params.bad_words or has_constraint):
             return []
         if tokenizer is None:
             raise UsageError(
-                "logit_bias, bad_words, choices, regex, grammar and penalties need to know the "
-                "tokens; give the Sampler a tokenizer"
+                "logit_bias, bad_words, choices, regex, grammar and penalties require a tokenizer; "
+                "pass one to Sampler"
             )
-        made: list[LogitProcessor] = []
+        processors: list[LogitProcessor] = []
         if params.logit_bias:
-            made.append(LogitBias(params.logit_bias, tokenizer))
-        if penalised:
-            none = np.zeros(tokenizer.vocab_size, np.bool_)
-            made.append(Penalties(*penalties, none if seen is None else seen))
+            processors.append(LogitBias(params.logit_bias, tokenizer))
+        if has_penalties:
+            seen = np.zeros(tokenizer.vocab_size, np.bool_) if seen is None else seen
+            processors.append(Penalties(*penalties, seen))
         if params.bad_words:
-            made.append(BadWords(params.bad_words, tokenizer, before))
+            processors.append(BadWords(params.bad_words, tokenizer, before))
         if params.choices:
             self.constraint = Choices(params.choices, tokenizer)
         elif params.regex or params.grammar:
             pattern = params.regex or params.grammar or ""
             self.constraint = Grammar(pattern, bool(params.regex), tokenizer)
         if self.constraint is not None:
-            made.append(self.constraint)
-        return made
+            processors.append(self.constraint)
+        return processors
 
     @property
     def is_plain(self) -> bool:
-        """Whether a draw depends on nothing but the logits and a random number."""
+        """Whether a draw depends only on the logits and a random number."""
         return not self._processors
 
     def probabilities(self, logits: npt.NDArray[Any]) -> Array:
-        """The distribution that a token is drawn from, ``[V]`` to ``[V]``."""
+        """The distribution that tokens are drawn from: logits ``[V]`` to probabilities ``[V]``."""
         logits = self._process(logits)
         if self.params.temperature == 0:
             return np.asarray(np.arange(logits.size) == np.argmax(logits), np.float64)
@@ -99,29 +103,64 @@ class Sampler:
         return np.asarray(weights / weights.sum())
 
     def draw(self, logits: npt.NDArray[Any]) -> int:
-        """Choose a token from logits ``[V]``, and take notice of it.
+        """Choose a token from logits ``[V]`` and accept it.
 
         Raises:
-            EngineError: A logit is not a number.
-            UsageError: What is forbidden leaves no token.
+            EngineError: A logit is not a finite number.
+            UsageError: The constraints allow no token.
         """
-        if self._is_quick:
-            return self._draw_quickly(logits)
+        token = self.choose(logits)
+        self.accept(token)
+        return token
+
+    def choose(self, logits: npt.NDArray[Any]) -> int:
+        """Choose a token from logits ``[V]``; only the random state advances.
+
+        Follow it with :meth:`accept` once the token is part of the text, or return to an
+        :meth:`undo_point` if it never will be.
+
+        Raises:
+            EngineError: A logit is not a finite number.
+            UsageError: The constraints allow no token.
+        """
+        if self._is_unfiltered:
+            return self._choose_unfiltered(logits)
         _check_finite(logits)
         logits = self._process(logits)
         if self.params.temperature == 0:
-            token = int(logits.argmax())
-        else:
-            token = _invert(_weights(logits[None], self.params)[0], self._random.random())
+            return int(logits.argmax())
+        return _invert(_weights(logits[None], self.params)[0], self.uniform())
+
+    def accept(self, token: int) -> None:
+        """Make a chosen token part of the text: update penalties, bad words and constraints."""
+        self._accepted += 1
         for processor in self._processors:
             processor.accept(token)
-        return token
 
-    def _draw_quickly(self, logits: npt.NDArray[Any]) -> int:
-        """Draw where nothing is left out: the same numbers in fewer calls, each some 2 µs."""
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the sampler back to this moment, whatever was drawn since."""
+        accepted = self._accepted
+        snapshots = [processor.snapshot() for processor in self._processors]
+
+        def undo() -> None:
+            self._accepted = accepted
+            for processor, snapshot in zip(self._processors, snapshots, strict=True):
+                processor.restore(snapshot)
+            self.rewind()
+
+        return undo
+
+    def rewind(self) -> None:
+        """Draw again whatever was drawn since the last token was accepted."""
+        self._bits.state = self._start
+        if self.params.temperature != 0:
+            self._bits.advance(self._accepted)
+
+    def _choose_unfiltered(self, logits: npt.NDArray[Any]) -> int:
+        """Choose where every token is kept: the same result in fewer numpy calls of 2 µs each."""
         temperature = self.params.temperature
         if temperature == 0:
-            token = int(logits.argmax())  # of what is not a number, if there is any
+            token = int(logits.argmax())  # the position of a NaN, if there is one
             if not math.isfinite(logits[token]):
                 _check_finite(logits)
             return token
@@ -133,7 +172,7 @@ class Sampler:
         return _invert(np.exp(weights, out=weights), self._random.random())
 
     def uniform(self) -> float:
-        """The next random number, for a draw that is made elsewhere."""
+        """The next uniform random number in [0, 1)."""
         return self._random.random()
 
     def _process(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -144,80 +183,97 @@ class Sampler:
             processor.apply(changed)
         if changed.max() == -math.inf:
             raise UsageError(
-                "logit_bias, bad_words, choices, regex or grammar forbid every token that could "
-                "come next; allow one"
+                "logit_bias, bad_words, choices, regex or grammar forbid every possible next "
+                "token; allow at least one"
             )
         return changed
 
+    @property
+    def random_state(self) -> dict[str, str]:
+        """The state of the random number generator, as JSON values."""
+        state: Any = self._bits.state
+        return {key: str(value) for key, value in state["state"].items()}
+
+    @random_state.setter
+    def random_state(self, value: dict[str, str]) -> None:
+        state: Any = self._bits.state
+        state["state"] = {key: int(value[key]) for key in ("state", "inc")}
+        self._bits.state = state
+        self._start, self._accepted = state, 0
+
     def snapshot(self) -> dict[str, Any]:
-        """What the next draws depend on, beside the parameters, as a JSON value."""
-        state: Any = self._random.bit_generator.state
+        """Everything that the next draws depend on, besides the parameters, as a JSON value."""
         return {
-            "random": {key: str(value) for key, value in state["state"].items()},
+            "random": self.random_state,
             "processors": [processor.snapshot() for processor in self._processors],
         }
 
     def restore(self, value: dict[str, Any]) -> None:
-        """Go back to what :meth:`snapshot` returned.
+        """Return to what :meth:`snapshot` returned.
 
         Raises:
-            ValueError: It did not.
-            KeyError: It did not.
-            TypeError: It did not.
+            ValueError: ``value`` is not such a snapshot.
+            KeyError: ``value`` is not such a snapshot.
+            TypeError: ``value`` is not such a snapshot.
         """
-        state: Any = self._random.bit_generator.state
-        state["state"] = {key: int(value["random"][key]) for key in ("state", "inc")}
-        self._random.bit_generator.state = state
-        for processor, its in zip(self._processors, value["processors"], strict=True):
-            processor.restore(its)
+        self.random_state = value["random"]
+        for processor, saved in zip(self._processors, value["processors"], strict=True):
+            processor.restore(saved)
 
 
-def draw_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
-    """Draw a token for each of several streams, together where their parameters allow it.
+def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
+    """Choose a token for each of several streams, in one call where their parameters are alike.
 
     Args:
-        samplers: The streams' samplers.
-        logits: A row for each, ``[rows, V]``.
+        samplers: The sampler of each stream.
+        logits: Logits ``[rows, V]``, a row for each stream.
 
     Returns:
-        The tokens: those that :meth:`Sampler.draw` returns for each.
+        The token of each stream, equal to the result of :meth:`Sampler.choose`.
+
+    Raises:
+        EngineError: A logit is not a finite number.
+        UsageError: The constraints of a stream allow no token.
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
         params = sampler.params
-        alike = (params.temperature, params.filters) if sampler.is_plain else row
-        groups.setdefault(alike, []).append(row)
+        key = (params.temperature, params.filters) if sampler.is_plain else row
+        groups.setdefault(key, []).append(row)
     tokens = [0] * len(samplers)
     for rows in groups.values():
-        first = samplers[rows[0]]
-        if len(rows) == 1:
-            tokens[rows[0]] = first.draw(logits[rows[0]])
-            continue
-        some = logits if len(rows) == len(samplers) else logits[rows]
-        _check_finite(some)
-        if first.params.temperature == 0:
-            drawn = some.argmax(axis=1)
-        else:
-            drawn = _invert_rows(
-                _weights(some, first.params), np.asarray([samplers[row].uniform() for row in rows])
-            )
-        for row, token in zip(rows, drawn.tolist(), strict=True):
+        chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+        for row, token in zip(rows, chosen, strict=True):
             tokens[row] = token
     return tokens
+
+
+def _choose_alike(samplers: list[Sampler], logits: npt.NDArray[Any], rows: list[int]) -> list[int]:
+    """Choose a token for each of the given rows, whose samplers have the same parameters."""
+    first = samplers[0]
+    if len(rows) == 1:
+        return [first.choose(logits[rows[0]])]
+    selected = logits if len(rows) == len(logits) else logits[rows]
+    _check_finite(selected)
+    if first.params.temperature == 0:
+        return list(map(int, selected.argmax(axis=1)))
+    weights = _weights(selected, first.params)
+    uniforms = np.asarray([sampler.uniform() for sampler in samplers])
+    return list(map(int, _invert_rows(weights, uniforms)))
 
 
 def _check_finite(logits: npt.NDArray[Any]) -> None:
     if not np.isfinite(logits).all():
         raise EngineError(
             "the model returned logits that are not finite numbers; the stream's state is "
-            "damaged, start a new session"
+            "damaged: start a new session"
         )
 
 
 def _weights(logits: npt.NDArray[Any], params: SamplingParams) -> Array:
-    """What each token weighs in the draw, ``[rows, V]`` to ``[rows, V]``."""
+    """Unnormalised probabilities: logits ``[rows, V]`` to weights ``[rows, V]``."""
     scaled = logits.astype(np.float64)
-    # Subtract first: however small the temperature, the likeliest stays at 0.
+    # Subtract first: however low the temperature, the likeliest token stays at 0.
     scaled -= scaled.max(axis=1, keepdims=True)
     with np.errstate(over="ignore"):
         scaled /= params.temperature
@@ -244,7 +300,7 @@ def _keep_nucleus(weights: Array, mass: float) -> None:
 
 def _keep_typical(weights: Array, mass: float) -> None:
     total = weights.sum(axis=1, keepdims=True)
-    # What is left out already has a surprise beyond any, but still a finite one.
+    # Tokens already left out get a surprise larger than any other, yet finite.
     surprise = np.log(total) - np.log(np.maximum(weights, np.finfo(np.float64).tiny))
     expected = (weights * surprise).sum(axis=1, keepdims=True) / total
     order = np.argsort(np.abs(surprise - expected), axis=1, kind="stable")
@@ -255,13 +311,13 @@ def _keep_typical(weights: Array, mass: float) -> None:
 
 
 def _invert(weights: Array, uniform: float) -> int:
-    """The token whose share of the unit interval holds the uniform number.
+    """The token whose share of the unit interval contains the uniform number.
 
-    The same rule inside a graph or out of it gives the same token.
+    The generate graph follows the same rule, and so draws the same token.
     """
     ends = weights.cumsum()
     token = int(ends.searchsorted(uniform * ends[-1], side="right"))
-    # Rounding may lead past the end, though hardly ever: then it is the last that has a share.
+    # In rare cases rounding leads past the end: take the last token that has a share.
     return token if token < ends.size else int(np.flatnonzero(weights)[-1])
 
 

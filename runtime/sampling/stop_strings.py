@@ -1,18 +1,18 @@
-"""Finding the texts that end a generation, wherever tokens begin and end."""
+"""Find the texts that end a generation, wherever token boundaries fall."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 __all__ = ["StopStrings"]
 
 
 class StopStrings:
-    """Looks for stop strings in a text that comes in pieces.
+    """Searches for stop strings in a text that arrives in pieces.
 
-    What may yet turn out to be the beginning of one is held back, and nothing else is. The
-    string that is complete first ends the text; of several that end in the same place, the
-    longest. Each character takes O(number of strings), amortised (Knuth, Morris and Pratt).
+    Text that may still become the beginning of a stop string is held back, and nothing else is. The
+    string that completes first ends the text; of several that end at the same character, the
+    longest. Each character takes O(number of strings) amortised time (Knuth, Morris and Pratt).
 
     Args:
         strings: The stop strings, none of them empty.
@@ -25,39 +25,49 @@ class StopStrings:
         self.held = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """Take the next piece of text.
+        """Add the next piece of text.
 
         Args:
             text: The piece; may be empty.
 
         Returns:
-            What can be shown now, and the stop string that was found, if one was. What came
-            before it is shown, what comes after it in this piece is dropped.
+            The text that can be shown now, and the stop string if one is complete. The text before
+            it is shown; the rest of the piece is dropped.
         """
         if not self._strings:
             return text, None
         pending = self.held + text
         for at in range(len(self.held), len(pending)):
-            found = self._advance(pending[at])
-            if found is not None:
+            complete = self._advance(pending[at])
+            if complete is not None:
                 self.reset()
-                return pending[: at + 1 - len(found)], found
+                return pending[: at + 1 - len(complete)], complete
         keep = len(pending) - max(self._matched)
         self.held = pending[keep:]
         return pending[:keep], None
 
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the search back to this moment."""
+        held, matched = self.held, self._matched.copy()
+
+        def undo() -> None:
+            self.held, self._matched = held, matched.copy()
+
+        return undo
+
     def flush(self) -> str:
-        """What was held back, since no more text comes."""
+        """Release the text held back, at the end of the text."""
         held = self.held
         self.reset()
         return held
 
     def reset(self) -> None:
-        """Forget what was read."""
+        """Start over, as if nothing had been read."""
         self._matched = [0] * len(self._strings)
         self.held = ""
 
     def _advance(self, character: str) -> str | None:
+        """Read a character; the longest stop string that it completes, if any."""
         complete: str | None = None
         for index, string in enumerate(self._strings):
             borders, matched = self._borders[index], self._matched[index]
@@ -74,7 +84,7 @@ class StopStrings:
 
 
 def _borders(string: str) -> list[int]:
-    """Length of the longest proper border of each prefix: where a failed match goes on."""
+    """Length of the longest proper border of each prefix, where a failed match resumes."""
     borders = [0] * len(string)
     length = 0
     for at in range(1, len(string)):

@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
-from ..sampling.sampler import draw_rows
+from ..sampling.stats import GenerationStats
 from .encoding import checked_tokens
-from .generation import GeneratedToken, Generation
+from .generation import GeneratedToken, Generation, draw_rows
 from .session import Session
-from .thread_guard import OneThread, alone
-
-if TYPE_CHECKING:
-    from ..model import Model
+from .stream import Stream
+from .thread_guard import ThreadGuard, exclusive
 
 __all__ = ["Batch"]
 
 
-class Batch:
-    """Sessions that take their steps together; they may join and leave between any two.
+@dataclass(eq=False)
+class _Row:
+    """A session of the batch, with what it has lent and the figures of its generation."""
 
-    While a session is in a batch, its state is a row of the batch's: what the session itself
-    offers works again when it has left. Predictions are those of a session alone to within 1e-5:
-    engines multiply one row otherwise than several, so that the last bits differ, and the same
-    seed gives the same text unless two tokens are that close.
+    session: Session
+    stream: Stream
+    generation: Generation
+    tokens: int = 0
+    seconds: float = 0.0
+    first_token_seconds: float | None = None
+
+    @property
+    def stats(self) -> GenerationStats:
+        return GenerationStats(
+            self.tokens, self.first_token_seconds, self.seconds, self.generation.finish_reason
+        )
+
+
+class Batch:
+    """Sessions that step together; they may join and leave between any two steps.
+
+    While a session is in a batch, its state is a row of the batch's, and the session's own
+    methods work again once it has left. Predictions equal those of a session alone to within
+    1e-5: engines multiply one row and several in different orders, so the last bits differ, and
+    the same seed gives the same text unless two tokens are that close.
 
     Args:
-        model: The model that the sessions are of.
+        model: The sessions' model.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.model = model
-        self._state: Any = model.engine.zero_state(0)
-        self._sessions: list[Session] = []
-        self._generations: dict[Session, Generation] = {}
-        self._to_leave: list[Session] = []
-        self._alone = OneThread("batch")
+        self.guard = ThreadGuard("batch")
+        self._state = model.engine.zero_state(0)
+        self._rows: list[_Row] = []
+        self._outbox: dict[Session, GeneratedToken] | None = None
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._rows)
 
     def __iter__(self) -> Iterator[Session]:
-        return iter(list(self._sessions))
+        return iter([row.session for row in self._rows])
 
     def __contains__(self, session: Session) -> bool:
-        return session in self._sessions
+        return any(row.session is session for row in self._rows)
 
-    # Coming and going.
+    # Joining and leaving.
 
-    @alone
+    @exclusive
     def join(self, session: Session, params: SamplingParams | None = None, **sampling: Any) -> None:
-        """Take a session in, to write from where it stands.
+        """Add a session, to write from where it stands.
 
         Args:
             session: A session of the batch's model.
@@ -67,42 +85,49 @@ class Batch:
         """
         if session.model is not self.model:
             raise UsageError("the session is of another model than the batch; make it with its own")
-        generation = session._begin(self.model.sampling(params, **sampling))
-        session._start()
-        row = len(self._sessions)
-        self._state.resize(row + 1)
-        self._state.copy_row(row, session._state, 0)
-        session._logits = session.logits  # a copy: its buffer goes with the state
-        session._move_out("is in a batch; take it out with batch.leave(session)")
-        self._sessions.append(session)
-        self._generations[session] = generation
-        if generation.finish_reason is not None:
-            self._to_leave.append(session)
+        stream, generation = session.lend(params, sampling)
+        place = len(self._rows)
+        self._state.resize(place + 1)
+        self._state.copy_row(place, stream.state, 0)
+        try:
+            stream.lend("is in a batch; take it out with batch.leave(session)")
+            self._rows.append(_Row(session, stream, generation))
+        except BaseException:
+            if stream.is_lent and len(self._rows) == place:
+                stream.take_back(self._state, place)
+            raise
 
-    @alone
+    @exclusive
     def leave(self, session: Session) -> None:
-        """Give a session its state back; it goes on alone from where it stands."""
-        row = self._row(session)
-        last = len(self._sessions) - 1
-        session._move_in(self._state, row)
-        if row != last:
-            self._state.copy_row(row, self._state, last)
-            self._sessions[row] = self._sessions[last]
-        self._sessions.pop()
-        self._state.resize(last)
-        del self._generations[session]
-        if session in self._to_leave:
-            self._to_leave.remove(session)
+        """Return a session's state; it continues alone from where it stands."""
+        place, last = self._place(session), len(self._rows) - 1
+        row, rows = self._rows[place], self._rows[:last]
+        if place != last:
+            rows[place] = self._rows[last]
 
-    def _row(self, session: Session) -> int:
-        for row, other in enumerate(self._sessions):
-            if other is session:
-                return row
+        def release() -> None:
+            if row.stream.is_lent:
+                row.stream.take_back(self._state, place)
+            if place != last:
+                self._state.copy_row(place, self._state, last)
+            self._rows = rows
+            self._state.resize(last)
+
+        try:
+            release()
+        except BaseException:
+            release()  # half of it would be worse than all of it
+            raise
+
+    def _place(self, session: Session) -> int:
+        for place, row in enumerate(self._rows):
+            if row.session is session:
+                return place
         raise UsageError("the session is not in this batch; let it in with batch.join(session)")
 
     # Steps.
 
-    @alone
+    @exclusive
     def step(self, tokens: Mapping[Session, int]) -> dict[Session, npt.NDArray[Any]]:
         """Read one token that was chosen elsewhere with every session.
 
@@ -115,67 +140,101 @@ class Batch:
         Raises:
             UsageError: A session has no token, or a token does not exist.
         """
-        if set(tokens) != set(self._sessions):
+        if set(tokens) != set(self):
             raise UsageError(
-                f"tokens has {len(tokens)} sessions and the batch {len(self._sessions)}; give a "
+                f"tokens has {len(tokens)} sessions and the batch {len(self)}; give a "
                 "token for each session that is in the batch"
             )
-        row_tokens = [tokens[session] for session in self._sessions]
-        if row_tokens:
-            checked_tokens(row_tokens, self.model.vocab_size)
-            self._advance(row_tokens)
-            for session, token in zip(self._sessions, row_tokens, strict=True):
-                session._decoder.push(token)
-        return {session: self._logits_of(session) for session in self._sessions}
+        if self._rows:
+            in_order = [tokens[row.session] for row in self._rows]
+            checked_tokens(in_order, self.model.vocab_size)
+            undo = self._undo_point()
+            try:
+                self._advance(in_order)
+                for row, token in zip(self._rows, in_order, strict=True):
+                    row.stream.decode(token)
+            except BaseException:
+                undo()
+                raise
+        return {row.session: _logits(row).copy() for row in self._rows}
 
-    @alone
     def write(self) -> dict[Session, GeneratedToken]:
-        """Let every session write one token. Those that have come to their end leave.
+        """Let every session write one token. Those that have finished leave.
 
         Returns:
             The token of each session that was in the batch, with the text that it completed.
-        """
-        for session in list(self._to_leave):
-            self.leave(session)  # it was to write nothing
-        sessions = list(self._sessions)
-        if not sessions:
-            return {}
-        generations = [self._generations[session] for session in sessions]
-        logits = np.stack([self._logits_of(session) for session in sessions])
-        rows = [row for row, generation in enumerate(generations) if generation.drawn is None]
-        if rows:
-            # Should the step fail, tokens are not drawn again, and the texts are the same.
-            drawn = draw_rows([generations[row].sampler for row in rows], logits[rows])
-            for row, token, logprob in zip(rows, drawn, logits[rows, drawn].tolist(), strict=True):
-                generations[row].drawn = (token, logprob, generations[row].likeliest(logits[row]))
-        self._advance([generation.drawn[0] for generation in generations if generation.drawn])
-        written = {}
-        for session, generation in zip(sessions, generations, strict=True):
-            token, logprob, top = generation.take()
-            text = session._decoder.push(token)
-            written[session] = generation.push(token, text, logprob, top)
-            if generation.finish_reason is not None:
-                self.leave(session)
-        return written
 
-    def _logits_of(self, session: Session) -> npt.NDArray[Any]:
-        assert session._logits is not None
-        return session._logits
+        Raises:
+            EngineError: The step failed; every session is where it was.
+            UsageError: The constraints of a session leave no token; every session is where it was.
+        """
+        if self._outbox is None:
+            self._write()
+        # Nothing is called from here on, so no interrupt loses what was written.
+        written, self._outbox = self._outbox, None
+        return written or {}
+
+    @exclusive
+    def _write(self) -> None:
+        self._release_finished()  # those that had nothing to write
+        if not self._rows:
+            return
+        began = time.perf_counter()
+        undo = self._undo_point()
+        try:
+            self._outbox = self._write_rows()
+        except BaseException:
+            undo()
+            raise
+        seconds = time.perf_counter() - began
+        for row in self._rows:
+            row.tokens += 1
+            row.seconds += seconds
+            if row.first_token_seconds is None:
+                row.first_token_seconds = row.seconds
+        self._release_finished()
+
+    def _write_rows(self) -> dict[Session, GeneratedToken]:
+        logits = np.stack([_logits(row) for row in self._rows])
+        draws = draw_rows([row.generation for row in self._rows], logits)
+        self._advance([draw.token for draw in draws])
+        return {
+            row.session: row.generation.accept(draw, row.stream.decode(draw.token))
+            for row, draw in zip(self._rows, draws, strict=True)
+        }
+
+    def _release_finished(self) -> None:
+        for row in [row for row in self._rows if row.generation.finish_reason is not None]:
+            self.leave(row.session)
+            self.model.report(row.stats)
+
+    def _undo_point(self) -> Callable[[], None]:
+        """Return what takes back the next step of all rows."""
+        undos = [self._state.undo_point()]
+        for row in self._rows:
+            undos += [row.stream.undo_point(), row.generation.undo_point()]
+
+        def undo() -> None:
+            for one in undos:
+                one()
+
+        return undo
 
     def _advance(self, tokens: list[int]) -> None:
-        learn = np.asarray([session._learn_written for session in self._sessions], np.float32)
+        learn = np.asarray([row.stream.learn_written for row in self._rows], np.float32)
         logits = self.model.engine.step(np.asarray(tokens, np.int64), self._state, learn).copy()
-        for session, token, row in zip(self._sessions, tokens, logits, strict=True):
-            session._logits = row
-            session._note(token)
+        for row, token, prediction in zip(self._rows, tokens, logits, strict=True):
+            row.stream.advance(token, prediction)
 
     # The whole of it.
 
-    @alone
+    @exclusive
     def generate(
         self, prompts: Iterable[str], params: SamplingParams | None = None, **sampling: Any
     ) -> list[str]:
         """Continue several prompts at once, each in a stream of its own.
+
+        The streams step together in a batch of their own: sessions of this one are left alone.
 
         Args:
             prompts: The prompts.
@@ -185,22 +244,27 @@ class Batch:
 
         Returns:
             A text for each prompt.
+
+        Raises:
+            UsageError: The prompts are one text; a prompt or an option can never work.
         """
+        if isinstance(prompts, str):
+            raise UsageError(f"prompts is one text, {prompts[:40]!r}; give a list of texts")
         base = self.model.sampling(params, **sampling)
         texts: dict[Session, list[str]] = {}
-        for index, prompt in enumerate(prompts):
-            session = self.model.session()
-            session.feed(prompt)
-            seed = None if base.seed is None else base.seed + index
-            self.join(session, base, seed=seed)
-            texts[session] = []
-        while any(session in texts for session in self._sessions):
-            for session, made in self.write().items():
-                if session in texts:
-                    texts[session].append(made.text)
+        with Batch(self.model) as batch:
+            for index, prompt in enumerate(prompts):
+                session = Session(self.model)
+                session.feed(prompt)
+                seed = None if base.seed is None else base.seed + index
+                batch.join(session, base, seed=seed)
+                texts[session] = []
+            while len(batch):
+                for session, token in batch.write().items():
+                    texts[session].append(token.text)
         return ["".join(pieces) for pieces in texts.values()]
 
-    @alone
+    @exclusive
     def close(self) -> None:
         """Let all sessions leave."""
         for session in self:
@@ -211,3 +275,8 @@ class Batch:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _logits(row: _Row) -> npt.NDArray[Any]:
+    assert row.stream.logits is not None
+    return row.stream.logits

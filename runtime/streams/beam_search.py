@@ -1,17 +1,16 @@
-"""The likeliest text of several steps, where the likeliest token of each may lead astray."""
+"""Search for the likeliest text of several tokens, which greedy choice may miss."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.base import EngineState
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from .session import Session
+from .stream import Stream
 
 __all__ = ["BeamText", "beam_search"]
 
@@ -22,9 +21,9 @@ class BeamText:
 
     Attributes:
         text: The text, without the stop string.
-        tokens: Its tokens, the stop string's among them.
+        tokens: Its tokens, including those of the stop string.
         logprob: Sum of their log-probabilities.
-        score: ``logprob / len(tokens) ** length_penalty``: what the search ranks by.
+        score: ``logprob / len(tokens) ** length_penalty``, which the search ranks by.
     """
 
     text: str
@@ -34,52 +33,53 @@ class BeamText:
 
 
 def beam_search(
-    session: Session,
+    stream: Stream,
     beams: int,
     max_new_tokens: int,
     stop: tuple[str, ...] = (),
     length_penalty: float = 1.0,
 ) -> list[BeamText]:
-    """Search for likely continuations; every beam carries a state of its own.
+    """Search for the likeliest continuations; each beam has a state of its own.
 
-    All beams take their steps in one call of the engine. A step copies the state of each beam
-    that goes on, so that its cost does not depend on the length of the text, either.
+    All beams step in one call of the engine. A step copies the state of each surviving beam, so
+    its cost does not depend on the length of the text.
 
     Args:
-        session: Where to start from; it stays where it is.
-        beams: Candidates that are kept after each step.
+        stream: Where to start; it stays where it is.
+        beams: Candidates kept after each step.
         max_new_tokens: Tokens of the longest text.
         stop: Texts that end a candidate.
-        length_penalty: Above 0 prefers longer texts, below 0 shorter ones, as with Hugging Face.
+        length_penalty: Above 0 favours longer texts, below 0 shorter ones, as in Hugging Face's
+            transformers.
 
     Returns:
         At most ``beams`` texts, best first.
 
     Raises:
-        UsageError: A number can never work.
+        UsageError: A number has a value that can never work.
     """
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if type(value) is not int or value < 1:
             raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or above")
     if not -10 <= length_penalty <= 10:
         raise UsageError(f"length_penalty is {length_penalty}; it must lie between -10 and 10")
-    with session.fork() as start:
-        start._start()
-        return _Search(start, beams, max_new_tokens, stop, length_penalty).run()
+    start = stream.fork()
+    start.start()
+    return _Search(start, beams, max_new_tokens, stop, length_penalty).run()
 
 
 class _Search:
     def __init__(
-        self, start: Session, beams: int, limit: int, stop: tuple[str, ...], penalty: float
+        self, start: Stream, beams: int, limit: int, stop: tuple[str, ...], penalty: float
     ) -> None:
         self._model, self._tokenizer = start.model, start.model.tokenizer
         self._beams, self._limit, self._penalty = beams, limit, penalty
         self._stops = [text.encode() for text in stop]
-        self._learn = start._learn_written
-        self._states: list[Any] = [self._model.engine.zero_state(1) for _ in range(2)]
-        self._states[0].copy_row(0, start._state, 0)
-        assert start._logits is not None
-        self._logits: npt.NDArray[Any] = start._logits[None].copy()
+        self._learn = start.learn_written
+        self._states: list[EngineState] = [self._model.engine.zero_state(1) for _ in range(2)]
+        self._states[0].copy_row(0, start.state, 0)
+        assert start.logits is not None
+        self._logits: npt.NDArray[Any] = start.logits[None].copy()
         self._written: list[tuple[int, ...]] = [()]
         self._logprobs = np.zeros(1)
         self._finished: list[BeamText] = []
@@ -92,14 +92,14 @@ class _Search:
             self._advance(rows, tokens)
         for written, logprob in zip(self._written, self._logprobs.tolist(), strict=True):
             self._finish(written, logprob)
-        self._finished.sort(key=lambda found: -found.score)
+        self._finished.sort(key=lambda text: -text.score)
         return self._finished[: self._beams]
 
     def _extend(self) -> tuple[list[int], list[int]]:
-        """Append to each beam the tokens that make the best candidates of all."""
+        """Extend the beams by the tokens that give the best candidates overall."""
         vocab = self._logits.shape[1]
         totals = (self._logprobs[:, None] + self._logits).ravel()
-        # Twice as many, for up to half of them may come to an end.
+        # Twice as many, because up to half of them may end here.
         order = np.argsort(-totals, kind="stable")[: 2 * self._beams].tolist()
         rows: list[int] = []
         tokens: list[int] = []
@@ -129,16 +129,16 @@ class _Search:
         self._logits = self._model.engine.step(ids, present, self._learn).copy()
 
     def _cannot_improve(self) -> bool:
-        """Whether as many as are wanted have ended, and no beam can overtake them.
+        """Whether enough texts have ended, and no beam can overtake them.
 
-        A beam's log-probability only falls, so that it is worth at most what it would be worth
-        at the longest with nothing more lost.
+        A beam's log-probability only falls: its score is at most what it would be at the full
+        length with no further loss.
         """
         if len(self._finished) < self._beams:
             return False
         best, length = float(self._logprobs.max()), len(self._written[0])
         bound = max(best / float(n) ** self._penalty for n in (length, self._limit))
-        worst = sorted(found.score for found in self._finished)[-self._beams]
+        worst = sorted(text.score for text in self._finished)[-self._beams]
         return bool(bound <= worst)
 
     def _stop_of(self, tokens: tuple[int, ...]) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -35,7 +36,18 @@ def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[list[
     unknown: dict[str, None] = {}
     yield from tokenizer.encode_stream(_noting(tokenizer, pieces, unknown))
     if unknown:
-        warnings.warn(unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=4)
+        warnings.warn(
+            unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=_callers_level()
+        )
+
+
+def _callers_level() -> int:
+    """The ``stacklevel`` of the code outside this package that is being served."""
+    package = __name__.partition(".")[0]
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None]) -> Iterator[str]:
@@ -46,8 +58,10 @@ def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None
         )
     for piece in pieces:
         if not isinstance(piece, str):
-            raise UsageError(f"the text to read has a piece of type {type(piece).__name__}; "
-                             "give str, and decode bytes first")  # fmt: skip
+            raise UsageError(
+                f"the text to read has a piece of type {type(piece).__name__}; "
+                "give str, and decode bytes first"
+            )
         unknown.update(dict.fromkeys(tokenizer.unknown(piece)))
         yield piece
 

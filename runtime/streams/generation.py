@@ -1,18 +1,21 @@
-"""One run of writing: which tokens were drawn, and what of their text can be shown."""
+"""One generation: what it draws with, and which of its text can be shown."""
 
 from __future__ import annotations
 
+import dataclasses
+import secrets
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..sampling.params import SamplingParams
-from ..sampling.sampler import Sampler
+from ..sampling.sampler import Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
 
-__all__ = ["GeneratedToken", "Generation"]
+__all__ = ["Draw", "GeneratedToken", "Generation", "draw_rows"]
 
 
 class GeneratedToken(NamedTuple):
@@ -20,8 +23,8 @@ class GeneratedToken(NamedTuple):
 
     Attributes:
         token: Its number.
-        text: The text that can be shown since it came; empty while a character or what may be
-            a stop string is incomplete.
+        text: The text that can be shown since it came; empty while a character, or what may be
+            a stop string, is incomplete.
         logprob: Its natural-log probability in the model's own prediction, before any sampling
             option.
         top: The likeliest tokens of that prediction, each with its log-probability.
@@ -33,18 +36,42 @@ class GeneratedToken(NamedTuple):
     top: tuple[tuple[int, float], ...] = ()
 
 
-Drawn = tuple[int, float, tuple[tuple[int, float], ...]]
-"""A token, its log-probability, and the likeliest ones."""
+class Draw(NamedTuple):
+    """A token that was drawn and is not yet part of the text.
+
+    Attributes:
+        token: Its number.
+        logprob: Its natural-log probability.
+        top: The likeliest tokens, each with its log-probability.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 class Generation:
-    """What a stream needs to write on: the sampler, and text that is held back.
+    """The sampler of one generation, its limit, and the text that it holds back.
+
+    A token is drawn with :meth:`draw`, read back by the stream, and then accepted with
+    :meth:`accept`. If anything fails on the way, an undo point returns to before the draw:
+    penalties, constraints, random numbers and held-back text are where they were.
 
     Args:
-        params: How to sample.
+        params: How to sample; without a seed, one is drawn.
         tokenizer: The model's tokenizer.
-        seen: Which tokens the stream has read, ``[V]``.
+        seen: Which tokens the stream has read, ``[V]``; the stream updates it.
         before: The last bytes that the stream has read.
+
+    Attributes:
+        params: How it samples; the seed is the one in use.
+        limit: Tokens to generate at most.
+        count: Tokens generated.
+        finish_reason: Why it ended; ``None`` before the end.
+        stop_string: The stop string that ended it.
+        outbox: A token that was accepted and that the reader has not had yet: an interrupt came
+            between.
+        backlog: Text of an earlier generation that this one continues, to be shown first.
     """
 
     def __init__(
@@ -54,6 +81,8 @@ class Generation:
         seen: npt.NDArray[np.bool_],
         before: bytes = b"",
     ) -> None:
+        if params.seed is None:
+            params = dataclasses.replace(params, seed=secrets.randbits(32))
         self.params = params
         self.sampler = Sampler(params, tokenizer, seen, before)
         self.stops = StopStrings(params.stop)
@@ -61,31 +90,53 @@ class Generation:
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         self.stop_string: str | None = None
-        self.drawn: Drawn | None = None
-        """A token that was drawn and could not be read back: the next to be written."""
+        self.outbox: GeneratedToken | None = None
+        self.backlog = ""
+        self.owed: Draw | None = None
+        """A token that an earlier version drew, accepted and could not read back: it comes next."""
 
-    def likeliest(self, logits: npt.NDArray[Any]) -> tuple[tuple[int, float], ...]:
-        """As many of the likeliest tokens as were asked for, by logits ``[V]``."""
-        wanted = self.params.top_logprobs
-        if not wanted:
-            return ()
-        best = np.argsort(-logits, kind="stable")[:wanted].tolist()
-        return tuple((number, float(logits[number])) for number in best)
+    def draw(self, logits: npt.NDArray[Any]) -> Draw:
+        """Draw a token from logits ``[V]``; follow it with :meth:`accept`.
 
-    def push(
-        self, token: int, text: str, logprob: float, top: tuple[tuple[int, float], ...] = ()
-    ) -> GeneratedToken:
-        """Take a token and the text that it has completed, and see whether the end has come.
+        Raises:
+            EngineError: A logit is not a finite number.
+            UsageError: The constraints leave no token.
+        """
+        if self.owed is not None:
+            return self.owed
+        return self.describe(self.sampler.choose(logits), logits)
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return what brings the generation back to this moment, whatever was drawn since."""
+        undo_sampler, undo_stops = self.sampler.undo_point(), self.stops.undo_point()
+        count, owed, outbox, backlog = self.count, self.owed, self.outbox, self.backlog
+        finish_reason, stop_string = self.finish_reason, self.stop_string
+
+        def undo() -> None:
+            undo_sampler()
+            undo_stops()
+            self.count, self.owed, self.outbox, self.backlog = count, owed, outbox, backlog
+            self.finish_reason, self.stop_string = finish_reason, stop_string
+
+        return undo
+
+    def accept(self, draw: Draw, text: str) -> GeneratedToken:
+        """Make a drawn token part of the text, and see whether that ends the generation.
 
         Args:
-            token: The token that was drawn.
-            text: The text that it completed.
-            logprob: Its log-probability.
-            top: What :meth:`likeliest` returned.
+            draw: The token.
+            text: The text that it completes.
+
+        Returns:
+            The token, with what can be shown now.
         """
+        if self.owed is None:
+            self.sampler.accept(draw.token)
+        self.owed = None
         self.count += 1
         if self.params.stop:
             text, self.stop_string = self.stops.push(text)
+        text, self.backlog = self.backlog + text, ""
         if self.stop_string is not None:
             self.finish_reason = "stop"
         elif (constraint := self.sampler.constraint) is not None and constraint.done:
@@ -94,16 +145,38 @@ class Generation:
         elif self.count >= self.limit:
             self.finish_reason = "length"
             text += self.stops.flush()
-        return GeneratedToken(token, text, logprob, top)
+        return GeneratedToken(draw.token, text, draw.logprob, draw.top)
 
-    def take(self) -> Drawn:
-        """The token that was drawn, whose step has succeeded."""
-        drawn, self.drawn = self.drawn, None
-        assert drawn is not None
-        return drawn
+    def describe(self, token: int, logits: npt.NDArray[Any]) -> Draw:
+        """A drawn token, its log-probability, and as many of the likeliest as are asked for."""
+        logprob, count = float(logits[token]), self.params.top_logprobs
+        if not count:
+            return Draw(token, logprob)
+        best = np.argsort(-logits, kind="stable")[:count].tolist()
+        return Draw(token, logprob, tuple((number, float(logits[number])) for number in best))
+
+    def drop_owed(self) -> None:
+        """Forget a token that is owed: the stream has read something else."""
+        self.owed = None
+
+    @property
+    def held(self) -> str:
+        """Text that was generated and not shown yet."""
+        waiting = "" if self.outbox is None else self.outbox.text
+        return self.backlog + waiting + self.stops.held
+
+    def continue_from(self, earlier: Generation) -> None:
+        """Continue the text of another generation, and its random numbers if the seed is the same.
+
+        Args:
+            earlier: The other generation, with other options.
+        """
+        if self.params.seed == earlier.params.seed:
+            self.sampler.random_state = earlier.sampler.random_state
+        self.backlog, _ = self.stops.push(earlier.held)
 
     def extend(self, max_new_tokens: int | None) -> None:
-        """Go on: up to the old limit, or for so many tokens more."""
+        """Continue: up to the old limit, or for so many tokens more."""
         if self.sampler.constraint is not None and self.sampler.constraint.done:
             return
         self.stop_string = None
@@ -112,7 +185,7 @@ class Generation:
         self.finish_reason = "length" if self.count >= self.limit else None
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything that going on depends on, as a JSON value."""
+        """Everything that the rest of the text depends on, as a JSON value."""
         params = {name: getattr(self.params, name) for name in self.params.__dataclass_fields__}
         params["logit_bias"] = [[key, bias] for key, bias in self.params.logit_bias.items()]
         return {
@@ -122,38 +195,68 @@ class Generation:
             "limit": self.limit,
             "count": self.count,
             "finish_reason": self.finish_reason,
-            **({} if self.drawn is None else {"drawn": self.drawn}),
+            **({} if self.outbox is None else {"outbox": self.outbox}),
+            **({"backlog": self.backlog} if self.backlog else {}),
+            **({} if self.owed is None else {"drawn": self.owed}),
         }
 
     @classmethod
     def from_snapshot(
         cls, value: dict[str, Any], tokenizer: Tokenizer, seen: npt.NDArray[np.bool_]
     ) -> Generation:
-        """Go back to what :meth:`snapshot` returned.
+        """Rebuild what :meth:`snapshot` described.
 
         Raises:
-            UsageError: A parameter cannot be.
-            ValueError: It is of another form.
-            KeyError: It is of another form.
-            TypeError: It is of another form.
+            UsageError: A parameter has a value that can never work.
+            ValueError: The value has another form.
+            KeyError: The value has another form.
+            TypeError: The value has another form.
         """
         params = SamplingParams(
             **{**value["params"], "logit_bias": dict(value["params"]["logit_bias"])}
         )
-        made = cls(params, tokenizer, seen)
-        made.sampler.restore(value["sampler"])
-        held = str(value["held"])
-        if made.stops.push(held) != ("", None):
-            raise ValueError("what was held back begins no stop string")
-        made.limit, made.count = int(value["limit"]), int(value["count"])
-        if value["finish_reason"] is not None:
-            made.finish_reason = str(value["finish_reason"])
-        else:
-            made.finish_reason = None
+        generation = cls(params, tokenizer, seen)
+        generation.sampler.restore(value["sampler"])
+        if generation.stops.push(str(value["held"])) != ("", None):
+            raise ValueError("the text that was held back begins no stop string")
+        generation.limit, generation.count = int(value["limit"]), int(value["count"])
+        generation.backlog = str(value.get("backlog", ""))
+        if (waiting := value.get("outbox")) is not None:
+            token, text, logprob, top = waiting
+            draw = _draw([token, logprob, top], tokenizer.vocab_size)
+            generation.outbox = GeneratedToken(draw.token, str(text), draw.logprob, draw.top)
+        reason = value["finish_reason"]
+        generation.finish_reason = None if reason is None else str(reason)
         if (drawn := value.get("drawn")) is not None:
-            token, logprob, top = drawn
-            pairs = tuple((int(number), float(worth)) for number, worth in top)
-            if type(token) is not int or not 0 <= token < tokenizer.vocab_size:
-                raise ValueError("a token was drawn that does not exist")
-            made.drawn = (token, float(logprob), pairs)
-        return made
+            generation.owed = _draw(drawn, tokenizer.vocab_size)
+        return generation
+
+
+def _draw(value: Any, vocab_size: int) -> Draw:
+    token, logprob, top = value
+    if type(token) is not int or not 0 <= token < vocab_size:
+        raise ValueError("the token that was drawn does not exist")
+    return Draw(token, float(logprob), tuple((int(number), float(lp)) for number, lp in top))
+
+
+def draw_rows(generations: Sequence[Generation], logits: npt.NDArray[Any]) -> list[Draw]:
+    """Draw a token for each of several generations, in few calls.
+
+    Args:
+        generations: The generations.
+        logits: A row for each, ``[rows, V]``.
+
+    Returns:
+        What :meth:`Generation.draw` returns for each.
+
+    Raises:
+        EngineError: A logit is not a finite number.
+        UsageError: The constraints of one leave no token.
+    """
+    rows = [row for row, generation in enumerate(generations) if generation.owed is None]
+    draws = [generation.owed for generation in generations]
+    some = logits if len(rows) == len(generations) else logits[rows]
+    tokens = choose_rows([generations[row].sampler for row in rows], some) if rows else []
+    for row, token in zip(rows, tokens, strict=True):
+        draws[row] = generations[row].describe(token, logits[row])
+    return [draw for draw in draws if draw is not None]

@@ -1,41 +1,39 @@
-"""Writing with the generating graph: many tokens for one call of the engine."""
+"""Generating with the generating graph: many tokens for one call of the engine."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.ort.generate_graph import GraphGenerator
-from ..errors import EngineError, UsageError
-from .generation import Generation
-from .text_stream import GenerationStats
+from ..engines.base import EngineState
+from ..errors import UsageError
+from ..sampling.stats import GenerationStats
+from .generation import Draw, Generation
+from .stream import Stream
 
-if TYPE_CHECKING:
-    from .session import Session
-
-__all__ = ["write_in_graph"]
+__all__ = ["generate_in_graph"]
 
 _TOKENS = 32
-"""Tokens a call: more brings nothing, and a stop string would throw more of them away."""
+"""Tokens a call: more gain nothing, and a stop string would waste more of them."""
 
 
-def write_in_graph(
-    session: Session, generation: Generation, on_text: Callable[[str], object] | None
+def generate_in_graph(
+    stream: Stream, generation: Generation, on_text: Callable[[str], object] | None
 ) -> str:
-    """Write a text as :meth:`Session.generate` does, the same for the same seed.
+    """Generate a text, the same for the same seed as token by token.
 
-    Tokens are drawn inside the graph, with the numbers of the session's own generator. Where a
-    stop string ends the text in the middle of a call, the call is made again for the tokens
-    that count: the stream is then where it would be, had it gone step by step.
+    Tokens are drawn inside the graph, with random numbers from the generation's own sampler. If
+    a stop string ends the text in the middle of a call, the call is repeated for just the tokens
+    that count: the stream then stands where single steps would have left it.
 
     Args:
-        session: The stream.
-        generation: What it writes with.
-        on_text: Called with each piece; it must leave the session alone.
+        stream: The stream.
+        generation: The generation.
+        on_text: Called with each piece; it must leave the stream alone.
 
     Returns:
         The text.
@@ -44,93 +42,98 @@ def write_in_graph(
         UsageError: An option needs the host's sampler.
         BundleError: The bundle has no generating graph.
     """
-    _check(generation)
-    generator = session.model.graph_generator
-    session._start()
+    _check_options(generation)
+    graph = _GraphCalls(stream, generation)
+    if generation.finish_reason is None:
+        stream.start()
     pieces = []
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
-        if generation.drawn is not None:  # its step failed, outside the graph
-            shown = [session._write(generation).text]
+        if generation.owed is not None:
+            stream.next_token(generation)
+            texts, generation.outbox = [generation.outbox.text if generation.outbox else ""], None
         else:
-            shown = _call(session, generation, generator)
+            texts = graph.call()
         first = first or time.perf_counter() - began
-        for text in shown:
-            if text:
-                pieces.append(text)
-                if on_text is not None:
-                    on_text(text)
-    taken = time.perf_counter() - began
-    session.model._report(
-        GenerationStats(generation.count - before, first, taken, generation.finish_reason)
+        for text in filter(None, texts):
+            pieces.append(text)
+            if on_text is not None:
+                on_text(text)
+    seconds = time.perf_counter() - began
+    stream.model.report(
+        GenerationStats(generation.count - before, first, seconds, generation.finish_reason)
     )
     return "".join(pieces)
 
 
-def _call(session: Session, generation: Generation, generator: GraphGenerator) -> list[str]:
-    """Draw and read tokens with one call; return what of their text can be shown."""
-    count = min(_TOKENS, generation.limit - generation.count)
-    sampler = generation.sampler
-    drawn = sampler.snapshot()
-    # Only a stop string can end a text before its limit.
-    before = session._copy() if generation.params.stop else None
-    assert session._logits is not None
-    logits = session._logits[None].copy()
-    uniforms = _uniforms(generation, count)
-    try:
-        tokens, last = _draw(session, generation, generator, logits, uniforms)
-    except EngineError:
-        sampler.restore(drawn)
-        raise
-    shown = []
-    for place, token in enumerate(tokens.tolist()):
-        made = generation.push(token, session._decoder.push(token), float("nan"))
-        session._note(token)
-        shown.append(made.text)
-        if generation.finish_reason is not None and place + 1 < len(tokens):
-            assert before is not None
-            # Nothing but the engine's state has gone too far.
-            session._state.copy_row(0, before.state, 0)
-            sampler.restore(drawn)
-            uniforms = _uniforms(generation, place + 1)
-            _, last = _draw(session, generation, generator, logits, uniforms)
-            break
-    session._logits = last
-    return shown
+class _GraphCalls:
+    """Calls of the generating graph for one generation."""
+
+    def __init__(self, stream: Stream, generation: Generation) -> None:
+        self._stream, self._generation = stream, generation
+        self._generator = stream.model.graph_generator
+
+    def call(self) -> list[str]:
+        """Draw and read tokens with one call: what can be shown after each; all of it, or nothing.
+
+        Raises:
+            EngineError: The engine failed; nothing has changed.
+        """
+        undo, snapshot = self._generation.undo_point(), self._stream.snapshot()
+        try:
+            return self._call(snapshot.state)
+        except BaseException:
+            self._stream.restore(snapshot)
+            undo()
+            raise
+
+    def _call(self, before: EngineState) -> list[str]:
+        stream, generation = self._stream, self._generation
+        count = min(_TOKENS, generation.limit - generation.count)
+        assert stream.logits is not None
+        logits, uniforms = stream.logits[None].copy(), self._uniforms(count)
+        tokens, last = self._run(logits, uniforms)
+        texts = []
+        for place, token in enumerate(tokens.tolist(), start=1):
+            shown = generation.accept(Draw(token, float("nan")), stream.decode(token))
+            stream.advance(token, last)
+            texts.append(shown.text)
+            if generation.finish_reason is not None and place < len(tokens):
+                # Only the engine's state and the random numbers have gone too far.
+                stream.state.copy_row(0, before, 0)
+                generation.sampler.rewind()
+                _, stream.logits = self._run(logits, uniforms[:, :place])
+                break
+        return texts
+
+    def _run(
+        self, logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Tokens ``[K]``, and the logits ``[V]`` after the last."""
+        params = self._generation.params
+        tokens, last = self._generator.generate(
+            self._stream.state,
+            logits,
+            uniforms,
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            learn=self._stream.learn_written,
+        )
+        return tokens[0], last[0]
+
+    def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
+        """The numbers of the next draws, ``[1, count]``; greedy choice takes none."""
+        if self._generation.params.temperature == 0:
+            return np.zeros((1, count))
+        sampler = self._generation.sampler
+        return np.asarray([[sampler.uniform() for _ in range(count)]])
 
 
-def _draw(
-    session: Session,
-    generation: Generation,
-    generator: GraphGenerator,
-    logits: npt.NDArray[Any],
-    uniforms: npt.NDArray[np.float64],
-) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Tokens ``[K]``, and the logits ``[V]`` after the last."""
-    params = generation.params
-    tokens, last = generator.generate(
-        session._state,
-        logits,
-        uniforms,
-        temperature=params.temperature,
-        top_k=params.top_k,
-        top_p=params.top_p,
-        learn=session._learn_written,
-    )
-    return tokens[0], last[0]
-
-
-def _uniforms(generation: Generation, count: int) -> npt.NDArray[np.float64]:
-    """The numbers of the next draws; greedy choice takes none, here as on the host."""
-    if generation.params.temperature == 0:
-        return np.zeros((1, count))
-    return np.asarray([[generation.sampler.uniform() for _ in range(count)]])
-
-
-def _check(generation: Generation) -> None:
+def _check_options(generation: Generation) -> None:
     """Refuse what the graph does not know."""
     params = generation.params
-    unknown = {
+    used = {
         "min_p": params.min_p > 0,
         "typical_p": params.typical_p < 1,
         "top_logprobs": params.top_logprobs > 0,
@@ -138,9 +141,9 @@ def _check(generation: Generation) -> None:
             not generation.sampler.is_plain
         ),
     }
-    found = [name for name, used in unknown.items() if used]
-    if found:
+    unknown = [name for name, is_used in used.items() if is_used]
+    if unknown:
         raise UsageError(
-            f"{', '.join(found)} cannot be used inside the graph, which knows temperature, top_k, "
-            "top_p, seed and stop; leave out in_graph=True"
+            f"{', '.join(unknown)} cannot be used inside the graph, which knows temperature, "
+            "top_k, top_p, seed and stop; leave out in_graph=True"
         )

@@ -1,23 +1,20 @@
-"""Reading a text into a stream's memory alone, and emptying it."""
+"""Teaching a stream's memory a text, and emptying it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-
-if TYPE_CHECKING:
-    from .session import Session
+from .stream import Stream
 
 __all__ = ["forget_all", "learn_text"]
 
 
-def learn_text(session: Session, pieces: Iterable[str]) -> int:
-    """Read a text as a stream of its own, and keep of it what the memory holds.
+def learn_text(stream: Stream, pieces: Iterable[str]) -> int:
+    """Read a text as a stream of its own, and keep what the memory holds of it.
 
     Args:
-        session: The stream; it is where it was when this fails.
+        stream: The stream. If this fails, nothing has changed.
         pieces: The text, in pieces.
 
     Returns:
@@ -26,37 +23,31 @@ def learn_text(session: Session, pieces: Iterable[str]) -> int:
     Raises:
         UsageError: The stream has no memory.
     """
-    names = _memory_names(session)
-    if not names or not session.memory:
-        what = "model was exported without one" if not names else "session has memory=False"
-        raise UsageError(f"the stream cannot learn: it has no memory, for the {what}")
+    names = _memory_tensors(stream)
+    if not names or not stream.memory:
+        reason = "model was exported without one" if not names else "session has memory=False"
+        raise UsageError(f"the stream cannot learn: it has no memory, for the {reason}")
     kept = {*names, "position"}
-    context, mode = session._copy(), session.learn_mode
-    state = session._state
-    before = state.read()
+    context = stream.snapshot()
+    before = stream.state.read()
     try:
-        zeros = {row.name: row.zeros(1) for row in session.model.bundle.state}
-        state.write({name: before[name] if name in kept else zeros[name] for name in before})
-        session.learn_mode = "read"
-        count = session._feed(pieces)
-        after = state.read()
-    except BaseException:
-        session._go_back(context)
-        raise
+        start = {row.name: row.zeros(1) for row in stream.model.bundle.state}
+        stream.state.write({name: (before if name in kept else start)[name] for name in before})
+        count = stream.read_text(pieces, learn=1.0)
+        learnt = stream.state.read()
     finally:
-        session.learn_mode = mode
-    session._go_back(context)
-    state.write({name: after[name] if name in kept else before[name] for name in before})
+        stream.restore(context)
+    stream.state.write({name: (learnt if name in kept else before)[name] for name in before})
     return count
 
 
-def forget_all(session: Session) -> None:
-    """Empty the memory of a stream, which goes on where it is."""
-    values = session._state.read()
-    for name in _memory_names(session):
+def forget_all(stream: Stream) -> None:
+    """Empty the memory; the stream itself stays where it is."""
+    values = stream.state.read()
+    for name in _memory_tensors(stream):
         values[name][...] = 0
-    session._state.write(values)
+    stream.state.write(values)
 
 
-def _memory_names(session: Session) -> list[str]:
-    return [row.name for row in session.model.bundle.state if row.name.startswith("memory_")]
+def _memory_tensors(stream: Stream) -> list[str]:
+    return [row.name for row in stream.model.bundle.state if row.name.startswith("memory_")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,61 +14,77 @@ from safetensors.numpy import save as to_safetensors
 
 from ..errors import RilletError, StateError
 from ..files import write_atomic
+from ..loaded import LoadedModel
 from .generation import Generation
+from .snapshot import Snapshot
+from .stream import LearnMode
 
-if TYPE_CHECKING:
-    from ..model import Model
-    from .session import Session
-
-__all__ = ["STATE_FORMAT", "STATE_VERSION", "load_session", "save_session"]
+__all__ = ["STATE_FORMAT", "STATE_VERSION", "SavedStream", "checksum", "load_stream", "save_stream"]
 
 STATE_FORMAT = "rillet-session"
 STATE_VERSION = "1.0"
 
 _HEADER = "rillet"
-"""The one entry of the file's metadata: with several, safetensors writes any order."""
+"""The only entry of the file's metadata: safetensors writes several in any order."""
 
 _LARGEST_POSITION = 1 << 62
 
+T = TypeVar("T")
 
-def save_session(session: Session, path: Path) -> None:
+
+class SavedStream(NamedTuple):
+    """What a file holds of a stream.
+
+    Attributes:
+        learn: What its memory stores.
+        memory: Whether it has one.
+        snapshot: Where it stood.
+    """
+
+    learn: LearnMode
+    memory: bool
+    snapshot: Snapshot
+
+
+def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
     """Write a stream to a safetensors file.
 
     Args:
-        session: The stream.
+        model: Its model.
+        stream: The stream.
         path: The file; its folder must exist.
     """
-    tensors = {f"state.{name}": value for name, value in session.state.items()}
-    tensors["seen"] = session._seen.astype(np.uint8)
-    if session._logits is not None:
-        tensors["logits"] = session._logits.copy()
-    generation = session._generation
+    snapshot = stream.snapshot
+    tensors = {f"state.{name}": value for name, value in snapshot.state.read().items()}
+    tensors["seen"] = snapshot.seen.astype(np.uint8)
+    if snapshot.logits is not None:
+        tensors["logits"] = snapshot.logits
     header = {
         "format": STATE_FORMAT,
         "format_version": STATE_VERSION,
-        **_identity(session.model),
-        "learn": session.learn_mode,
-        "memory": session.memory,
-        "position": session._position,
-        "pending": session._decoder.pending.hex(),
-        "recent": list(session._recent),
-        "generation": None if generation is None else generation.snapshot(),
+        **model.identity,
+        "learn": stream.learn,
+        "memory": stream.memory,
+        "position": snapshot.position,
+        "pending": snapshot.pending.hex(),
+        "recent": list(snapshot.recent),
+        "generation": snapshot.generation,
     }
-    header["checksum"] = _checksum(header, tensors)
-    # JSON with its keys in order, and infinity by Python's name for it: read back by Python.
+    header["checksum"] = checksum(header, tensors)
+    # Keys in order; infinity by Python's name for it, since Python reads it back.
     text = json.dumps(header, sort_keys=True)
     write_atomic(path, to_safetensors(tensors, {_HEADER: text}))
 
 
-def load_session(model: Model, path: Path) -> Session:
-    """Open a stream that :func:`save_session` wrote.
+def load_stream(model: LoadedModel, path: Path) -> SavedStream:
+    """Read a stream that :func:`save_stream` wrote.
 
     Args:
-        model: The model that it is a stream of.
+        model: Its model.
         path: The file.
 
     Returns:
-        A new session, where the saved one was.
+        The stream.
 
     Raises:
         StateError: The file is missing, damaged, of a newer version, or of another model.
@@ -82,12 +98,12 @@ def load_session(model: Model, path: Path) -> Session:
             f"{path} has format version {version}, and this rillet reads {STATE_VERSION}; install "
             "a newer rillet"
         )
-    if header.get("checksum") != _checksum(header, tensors):
+    if header.get("checksum") != checksum(header, tensors):
         raise StateError(
             f"{path} is damaged or was changed: its checksum does not match its content; go back "
             "to another copy"
         )
-    for name, ours in _identity(model).items():
+    for name, ours in model.identity.items():
         if header.get(name) != ours:
             raise StateError(
                 f"{path} was saved from another model: its {name} is {header.get(name)!r}, and "
@@ -95,7 +111,7 @@ def load_session(model: Model, path: Path) -> Session:
                 "saved from"
             )
     try:
-        return _rebuild(model, header, tensors)
+        return _parse(model, header, tensors)
     except (RilletError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
         raise StateError(
             f"{path} does not hold a whole stream of this model ({error}); it was not written by "
@@ -103,53 +119,78 @@ def load_session(model: Model, path: Path) -> Session:
         ) from error
 
 
-def _rebuild(model: Model, header: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> Session:
-    state = {row.name: tensors.pop(f"state.{row.name}") for row in model.bundle.state}
-    for name, value in state.items():
+def checksum(header: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
+    """SHA-256 of a header, without its own ``checksum``, and of the tensors."""
+    content = {key: value for key, value in header.items() if key != "checksum"}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _parse(
+    model: LoadedModel, header: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
+) -> SavedStream:
+    values = {row.name: tensors.pop(f"state.{row.name}") for row in model.bundle.state}
+    _check_values(values, model.vocab_size)
+    state = model.engine.zero_state()
+    state.write(values)
+    logits, seen = tensors.pop("logits", None), tensors.pop("seen")
+    if logits is not None and (
+        logits.shape != (model.vocab_size,) or not np.isfinite(logits).all()
+    ):
+        raise ValueError("its logits are not those of a step")
+    if seen.shape != (model.vocab_size,) or tensors:
+        raise ValueError("it has other tensors")
+    seen = seen.astype(np.bool_)
+    recent = tuple(_typed(token, int) for token in header["recent"])
+    written = _typed(header["position"], int)
+    if not 0 <= written < _LARGEST_POSITION:
+        raise ValueError("its position is out of range")
+    if not all(0 <= token < model.vocab_size for token in recent):
+        raise ValueError("it has read tokens that do not exist")
+    learn = header["learn"]
+    if learn not in get_args(LearnMode):
+        raise ValueError(f"learn is {learn!r}")
+    generation = header["generation"]
+    if generation is not None:
+        Generation.from_snapshot(generation, model.tokenizer, seen.copy())  # raises if unsound
+    snapshot = Snapshot(
+        model,
+        state,
+        logits,
+        written,
+        bytes.fromhex(header["pending"])[:4],
+        seen,
+        recent,
+        generation,
+    )
+    return SavedStream(learn, _typed(header["memory"], bool), snapshot)
+
+
+def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
+    """Refuse state tensors that no step could have left.
+
+    Raises:
+        ValueError: There are such.
+    """
+    for name, value in values.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ValueError(f"{name} holds numbers that are not finite")
-    tokens = state.get("memory_tokens")
-    if tokens is not None and not ((tokens >= 0) & (tokens < model.vocab_size)).all():
+    tokens = values.get("memory_tokens")
+    if tokens is not None and not ((tokens >= 0) & (tokens < vocab_size)).all():
         raise ValueError("the memory holds tokens that do not exist")
-    place = state.get("position")
-    if place is not None and not ((place >= 0) & (place < _LARGEST_POSITION)).all():
+    position = values.get("position")
+    if position is not None and not ((position >= 0) & (position < _LARGEST_POSITION)).all():
         raise ValueError("its position is out of range")
-    session = model.session(header["learn"], _whole(header["memory"], bool))
-    session._state.write(state)
-    if (logits := tensors.pop("logits", None)) is not None:
-        if logits.shape != (model.vocab_size,) or not np.isfinite(logits).all():
-            raise ValueError("its logits are not those of a step")
-        session._logits = logits
-    seen = tensors.pop("seen")
-    if seen.shape != session._seen.shape or tensors:
-        raise ValueError("it has other tensors")
-    session._seen[...] = seen.astype(np.bool_)
-    session._position = _whole(header["position"], int)
-    session._decoder.pending = bytes.fromhex(header["pending"])[:4]
-    for token in header["recent"]:
-        if not 0 <= _whole(token, int) < model.vocab_size:
-            raise ValueError("it has read tokens that do not exist")
-        session._recent.append(token)
-    if header["generation"] is not None:
-        session._generation = Generation.from_snapshot(
-            header["generation"], model.tokenizer, session._seen
-        )
-    return session
 
 
-def _whole(value: Any, kind: type) -> Any:
+def _typed(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise ValueError(f"{value!r} is not of type {kind.__name__}")
     return value
-
-
-def _identity(model: Model) -> dict[str, Any]:
-    manifest = model.bundle.manifest
-    return {
-        "weights_sha256": manifest.get("weights_sha256"),
-        "tokenizer_sha256": manifest.get("tokenizer_sha256"),
-        "precision": manifest.get("precision"),
-    }
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
@@ -166,13 +207,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
     if not isinstance(header, dict):
         raise StateError(f"{path} is no stream that rillet saved; give a file of session.save()")
     return header, tensors
-
-
-def _checksum(header: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]) -> str:
-    content = {key: value for key, value in header.items() if key != "checksum"}
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
-    for name in sorted(tensors):
-        value = tensors[name]
-        digest.update(f"{name} {value.dtype} {value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()

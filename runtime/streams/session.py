@@ -1,106 +1,109 @@
-"""One stream of text: a model's state, and what reads and writes it."""
+"""The guarded public face of one stream."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence, Sized
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from ..engines.base import EngineState
 from ..errors import UsageError
+from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from .beam_search import BeamText, beam_search
 from .encoding import checked_tokens, encode_pieces
-from .generation import GeneratedToken, Generation
+from .generation import Generation
 from .memory import forget_all, learn_text
-from .snapshot import Mark
+from .score import Score, score_stream
+from .snapshot import Snapshot
+from .stream import LearnMode, Stream
 from .text_stream import TextStream, TokenStream
-from .thread_guard import OneThread, alone
+from .thread_guard import ThreadGuard, exclusive
 
-if TYPE_CHECKING:
-    from ..model import Model
-    from .beam_search import BeamText
-    from .score import Score
+__all__ = ["Session"]
 
-__all__ = ["LEARN_MODES", "Session"]
-
-LEARN_MODES = ("read", "all", "none")
-
-_CLOSED = "is closed; open a new one with model.session()"
-
-_RECENT = 64
-"""Tokens whose text a session remembers, so that a bad word that begins in a prompt is seen."""
+_SHORT = 1 << 16
+"""Characters that one call of the engine reads, which leaves nothing half done."""
 
 
 class Session:
-    """One stream's state.
+    """One stream, and the generation that it last began.
 
-    One thread at a time uses it: a second is refused, and nothing is mixed up.
+    One thread at a time uses it; a second is refused, and nothing is mixed up.
 
     Args:
         model: The model.
         learn: What the stream's memory stores: ``read``, what is fed and not what
             is generated; ``all``; or ``none``.
-        memory: Whether the stream has a memory; without, nothing is stored and nothing found.
+        memory: Whether the stream has a memory; without one, nothing is stored and nothing found.
 
     Raises:
         UsageError: ``learn`` is none of these.
     """
 
-    def __init__(self, model: Model, learn: str = "read", memory: bool = True) -> None:
-        if learn not in LEARN_MODES:
-            raise UsageError(f"learn is {learn!r}; it must be one of {', '.join(LEARN_MODES)}")
+    def __init__(self, model: LoadedModel, learn: LearnMode = "read", memory: bool = True) -> None:
         self.model = model
-        self.learn_mode = learn
-        self.memory = memory
-        self._inner: EngineState | None = model.engine.zero_state()
-        self._elsewhere = _CLOSED
-        self._decoder = model.tokenizer.decoder()
-        self._logits: npt.NDArray[Any] | None = None
-        self._position = 0
-        self._seen = np.zeros(model.vocab_size, np.bool_)
-        self._recent: deque[int] = deque(maxlen=_RECENT)
+        self.guard = ThreadGuard("session")
+        self._stream = Stream(model, learn, memory)
         self._generation: Generation | None = None
-        self._one = np.zeros(1, np.int64)
-        self._alone = OneThread("session")
-
-    # What a stream is.
 
     @property
-    def _state(self) -> Any:
-        if self._inner is None:
-            raise UsageError(f"the session {self._elsewhere}")
-        return self._inner
+    def learn_mode(self) -> LearnMode:
+        """What the memory stores."""
+        return self._stream.learn_mode
+
+    @property
+    def memory(self) -> bool:
+        """Whether the stream has a memory."""
+        return self._stream.memory
 
     @property
     def logits(self) -> npt.NDArray[Any] | None:
         """Log-probabilities of the next token, ``[V]``; ``None`` before anything is read."""
-        return None if self._logits is None else self._logits.copy()
+        logits = self._stream.logits
+        return None if logits is None else logits.copy()
 
     @property
-    @alone
+    @exclusive
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """A copy of every state tensor, by name, batch first."""
-        values: dict[str, npt.NDArray[Any]] = self._state.read()
-        return values
+        return self._stream.state.read()
 
     @property
     def position(self) -> int:
         """Number of tokens read and written so far; what :meth:`learn` reads is not counted."""
-        return self._position
+        return self._stream.history.position
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is a generation that :meth:`resume` can continue."""
+        return self._generation is not None
+
+    @property
+    def last_sampling(self) -> SamplingParams | None:
+        """How the last generation samples, its seed included; ``None`` before the first."""
+        return None if self._generation is None else self._generation.params
+
+    @property
+    def finish_reason(self) -> str | None:
+        """Why the last generation ended, as in :class:`GenerationStats`; ``None`` if it has not."""
+        return None if self._generation is None else self._generation.finish_reason
+
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended the last generation."""
+        return None if self._generation is None else self._generation.stop_string
 
     # Reading.
 
-    @alone
+    @exclusive
     def feed(self, text: str | Iterable[str]) -> int:
         """Read a text of any length; warn of characters that the tokenizer has never seen.
 
-        Memory does not grow with the text beyond the text itself: it goes in by pieces, and only
-        the last prediction is kept. If it fails, the stream is where it was.
+        Memory use grows with nothing but the text itself: it is read in pieces, and only the last
+        prediction is kept. If reading fails, the stream is where it was.
 
         Args:
             text: The text, or its pieces.
@@ -108,23 +111,21 @@ class Session:
         Returns:
             The number of tokens read.
         """
-        if isinstance(text, str) and len(text) <= 1 << 16:
-            return self._feed([text])  # one call, which leaves nothing half done
-        before = self._copy()
-        try:
-            return self._feed([text] if isinstance(text, str) else text)
-        except BaseException:
-            self._go_back(before)
-            raise
-
-    def _feed(self, pieces: Iterable[str]) -> int:
-        count = 0
-        for tokens in encode_pieces(self.model.tokenizer, pieces):
-            self.feed_tokens(tokens)
-            count += len(tokens)
+        if isinstance(text, str) and len(text) <= _SHORT:
+            # Encoded, and warned of, before any of it is read.
+            count = self._stream.read_chunks(list(encode_pieces(self.model.tokenizer, [text])))
+        else:
+            before = self._stream.snapshot()
+            try:
+                count = self._stream.read_text([text] if isinstance(text, str) else text)
+            except BaseException:
+                self._stream.restore(before)
+                raise
+        if count:
+            self._drop_owed()
         return count
 
-    @alone
+    @exclusive
     def feed_tokens(self, tokens: Sequence[int]) -> None:
         """Read tokens; if it fails, the stream is where it was.
 
@@ -133,21 +134,10 @@ class Session:
         """
         if isinstance(tokens, Sized) and not len(tokens):
             return
-        array = checked_tokens(tokens, self.model.vocab_size)
-        if array.shape[1] == 1:
-            self._logits = self.model.engine.step(array[:, 0], self._state, self._learn_read)[0]
-        else:
-            self._logits = self.model.engine.prefill(
-                array, self._state, self._learn_read, last=True
-            )[0, 0]
-        self._drop_drawn()
-        self._position += array.shape[1]
-        self._seen[array[0]] = True
-        self._recent.extend(array[0, -_RECENT:].tolist())
-        # Half a character that was written is never completed now.
-        self._decoder.pending = b""
+        self._stream.read(checked_tokens(tokens, self.model.vocab_size))
+        self._drop_owed()
 
-    @alone
+    @exclusive
     def step(self, token: int) -> npt.NDArray[Any]:
         """Read back one token that was chosen elsewhere, as :meth:`stream` reads its own.
 
@@ -155,28 +145,14 @@ class Session:
             token: The token.
 
         Returns:
-            Log-probabilities of the next, ``[V]``; the next step overwrites them.
+            Log-probabilities of the next, ``[V]``.
         """
         checked_tokens([token], self.model.vocab_size)
-        logits = self._step(token)
-        self._drop_drawn()
-        self._decoder.push(token)
+        logits: npt.NDArray[Any] = self._stream.write(token).copy()
+        self._drop_owed()
         return logits
 
-    def _step(self, token: int) -> npt.NDArray[Any]:
-        self._one[0] = token
-        self._logits = self.model.engine.step(self._one, self._state, self._learn_written)[0]
-        self._note(token)
-        return self._logits
-
-    def _predict(self, tokens: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Read tokens ``[T]`` and keep every prediction, ``[T, V]``."""
-        logits = self.model.engine.prefill(tokens[None], self._state, self._learn_read)
-        self._logits = logits[0, -1].copy()
-        found: npt.NDArray[Any] = logits[0]
-        return found
-
-    @alone
+    @exclusive
     def score(
         self,
         text: str | Iterable[str],
@@ -186,8 +162,8 @@ class Session:
     ) -> Score:
         """Measure how well the stream would predict a text; it stays where it is.
 
-        The text may be of any length: memory does not depend on it, unless ``per_token`` is
-        asked for.
+        The text may be of any length: memory use does not depend on it, unless ``per_token`` is
+        set.
 
         Args:
             text: The text, or its pieces.
@@ -200,31 +176,20 @@ class Session:
         Raises:
             UsageError: The text is too short for a prediction.
         """
-        from .score import score_stream
-
-        before = self._copy()
+        before = self._stream.snapshot()
         try:
-            pieces = [text] if isinstance(text, str) else text
-            return score_stream(self, pieces, per_token, progress)
+            return score_stream(self._stream, _pieces(text), per_token, progress)
         finally:
-            self._go_back(before)
+            self._stream.restore(before)
 
-    @property
-    def _learn_read(self) -> float:
-        return 1.0 if self.learn_mode != "none" and self.memory else 0.0
-
-    @property
-    def _learn_written(self) -> float:
-        return 1.0 if self.learn_mode == "all" and self.memory else 0.0
-
-    def _note(self, token: int) -> None:
-        self._position += 1
-        self._seen[token] = True
-        self._recent.append(token)
+    def _drop_owed(self) -> None:
+        """Something was read that the generation did not write."""
+        if self._generation is not None:
+            self._generation.drop_owed()
 
     # Writing.
 
-    @alone
+    @exclusive
     def tokens(self, params: SamplingParams | None = None, **sampling: Any) -> TokenStream:
         """Generate token by token, with log-probabilities.
 
@@ -238,7 +203,7 @@ class Session:
         Raises:
             UsageError: An option has a value that can never work.
         """
-        return TokenStream(self, self._begin(self.model.sampling(params, **sampling)))
+        return self._token_stream(self._begin(params, sampling))
 
     def stream(
         self,
@@ -249,8 +214,7 @@ class Session:
     ) -> TextStream:
         """Generate text piece by piece.
 
-        A piece is never a part of a character or of a stop string: both wait until they are
-        whole.
+        A piece is never part of a character or of a stop string: both wait until they are whole.
 
         Args:
             params: How to sample; the bundle's defaults when absent.
@@ -265,7 +229,7 @@ class Session:
         """
         return TextStream(self.tokens(params, **sampling), on_text)
 
-    @alone
+    @exclusive
     def generate(
         self,
         params: SamplingParams | None = None,
@@ -290,23 +254,22 @@ class Session:
         Raises:
             UsageError: An option has a value that can never work, or one that the graph does not
                 know.
-            BundleError: ``in_graph``, and the bundle has no generating graph.
+            BundleError: ``in_graph`` is set, and the bundle has no generating graph.
         """
         if in_graph:
-            from .in_graph import write_in_graph
+            from .in_graph import generate_in_graph
 
-            generation = self._begin(self.model.sampling(params, **sampling))
-            return write_in_graph(self, generation, on_text)
+            return generate_in_graph(self._stream, self._begin(params, sampling), on_text)
         return "".join(self.stream(params, on_text=on_text, **sampling))
 
-    @alone
+    @exclusive
     def samples(self, n: int, params: SamplingParams | None = None, **sampling: Any) -> list[str]:
         """Generate several texts from here; the stream itself stays where it is.
 
         Args:
             n: How many.
             params: How to sample; the bundle's defaults when absent. Sample i has the seed
-                ``seed + i``, so that the first is what :meth:`generate` gives.
+                ``seed + i``, so the first is what :meth:`generate` returns.
             **sampling: Fields of :class:`SamplingParams` to change.
 
         Returns:
@@ -322,7 +285,7 @@ class Session:
                 texts.append(twin.generate(base, seed=seed))
         return texts
 
-    @alone
+    @exclusive
     def beam_search(
         self,
         beams: int = 4,
@@ -334,7 +297,7 @@ class Session:
         """Search for the likeliest texts from here; the stream itself stays where it is.
 
         Args:
-            beams: Candidates that are kept after each step.
+            beams: Candidates kept after each step.
             max_new_tokens: Tokens of the longest text.
             stop: Texts that end a candidate.
             length_penalty: The exponent of the length that log-probabilities are divided by.
@@ -345,84 +308,68 @@ class Session:
         Raises:
             UsageError: An option has a value that can never work.
         """
-        from .beam_search import beam_search
-
         stops = tuple(SamplingParams(stop=stop).stop)
-        return beam_search(self, beams, max_new_tokens, stops, length_penalty)
+        return beam_search(self._stream, beams, max_new_tokens, stops, length_penalty)
 
-    @alone
+    @exclusive
     def resume(
         self,
         max_new_tokens: int | None = None,
         *,
         on_text: Callable[[str], object] | None = None,
+        **sampling: Any,
     ) -> TextStream:
-        """Go on with the last generation: the same options, random numbers and held-back text.
+        """Continue the last generation: the same options, random numbers and held-back text.
 
         Args:
             max_new_tokens: Tokens to generate from here; what was left of the first limit when
                 absent.
             on_text: Called with each piece.
+            **sampling: Fields of :class:`SamplingParams` to change from here on; constraints
+                and penalties then begin anew.
 
         Returns:
-            An iterator over pieces of text: what would have come, had it never been interrupted.
+            An iterator over pieces of text: what would have come without the interruption.
 
         Raises:
-            UsageError: Nothing was generated that could be gone on with.
+            UsageError: There is no generation to resume.
         """
-        self._state  # noqa: B018 - is it open?
+        self._stream.check_open()
         if self._generation is None:
             raise UsageError("the session has no generation to resume; begin one with stream()")
         if max_new_tokens is not None:
             self.model.sampling(max_new_tokens=max_new_tokens)
+        if sampling:
+            left = self._generation.limit - self._generation.count
+            params = self.model.sampling(
+                self._generation.params, **{"max_new_tokens": max(left, 0), **sampling}
+            )
+            successor = self._stream.begin(params)
+            successor.continue_from(self._generation)
+            self._generation = successor
         self._generation.extend(max_new_tokens)
-        return TextStream(TokenStream(self, self._generation), on_text)
+        return TextStream(self._token_stream(self._generation), on_text)
 
-    @alone
-    def _begin(self, params: SamplingParams) -> Generation:
-        self._state  # noqa: B018 - is it open?
-        before = b""
-        if params.bad_words:
-            token_bytes = self.model.tokenizer.token_bytes
-            before = b"".join(token_bytes[token] for token in self._recent)
-        self._generation = Generation(params, self.model.tokenizer, self._seen, before)
+    def _begin(self, params: SamplingParams | None, sampling: dict[str, Any]) -> Generation:
+        self._generation = self._stream.begin(self.model.sampling(params, **sampling))
         return self._generation
 
-    def _drop_drawn(self) -> None:
-        """Something else was read than the token that was to be written."""
-        if self._generation is not None:
-            self._generation.drawn = None
+    def _token_stream(self, generation: Generation) -> TokenStream:
+        return TokenStream(generation, self._next_token, self.model.report)
 
-    @alone
-    def _write(self, generation: Generation) -> GeneratedToken:
-        """Draw a token, read it back, and give out what can be shown."""
-        self._start()
-        logits = self._logits
-        assert logits is not None
-        if generation.drawn is None:
-            token = generation.sampler.draw(logits)
-            top = generation.likeliest(logits) if generation.params.top_logprobs else ()
-            # Should the step fail, the token is not drawn again, and the text is the same.
-            generation.drawn = (token, float(logits[token]), top)
-        token, logprob, top = generation.drawn
-        self._step(token)
-        generation.drawn = None
-        return generation.push(token, self._decoder.push(token), logprob, top)
-
-    def _start(self) -> None:
-        if self._logits is None:
-            # Nothing was read: start as if after the bundle's start token.
-            self.feed_tokens([self.model.start_token])
+    @exclusive
+    def _next_token(self, generation: Generation) -> None:
+        self._stream.next_token(generation)
 
     # The memory.
 
-    @alone
+    @exclusive
     def learn(self, text: str | Iterable[str]) -> int:
-        """Read a text into the memory alone: the stream goes on where it is, and knows it.
+        """Read a text into the memory alone: the stream continues where it is, and knows the text.
 
         The text is read as a stream of its own, from the start. What it leaves in the memory is
-        kept, and so are the oldest entries as far as there is room; everything else that the
-        stream remembers is as before.
+        kept, and so are older entries as far as there is room; everything else that the stream
+        remembers is unchanged.
 
         Args:
             text: The text, or its pieces.
@@ -433,72 +380,57 @@ class Session:
         Raises:
             UsageError: The stream has no memory.
         """
-        return learn_text(self, [text] if isinstance(text, str) else text)
+        return learn_text(self._stream, _pieces(text))
 
-    @alone
+    @exclusive
     def forget(self) -> None:
-        """Empty the memory; the stream itself goes on where it is."""
-        forget_all(self)
+        """Empty the memory; the stream itself continues where it is."""
+        forget_all(self._stream)
 
     # Copies, and the end.
 
-    @alone
-    def checkpoint(self) -> Mark:
-        """Remember this moment, to come back to with :meth:`rollback`.
+    @exclusive
+    def checkpoint(self) -> Snapshot:
+        """Remember this moment, to return to with :meth:`rollback`.
 
         It takes a copy of the state, whose size never changes.
         """
         generation = None if self._generation is None else self._generation.snapshot()
-        return dataclasses.replace(self._copy(), generation=generation)
+        return dataclasses.replace(self._stream.snapshot(), generation=generation)
 
-    @alone
-    def rollback(self, mark: Mark) -> None:
-        """Go back: what was read or written since is neither remembered nor learnt.
+    @exclusive
+    def rollback(self, mark: Snapshot) -> None:
+        """Return to a moment: what was read or written since is neither remembered nor learnt.
 
         Args:
-            mark: What :meth:`checkpoint` returned, here or in another session of the model.
+            mark: What :meth:`checkpoint` returned, here or in another session of the model, on
+                any engine.
+
+        Raises:
+            UsageError: It is of another model.
         """
-        self._go_back(mark)
-        self._generation = None
+        generation = None
         if mark.generation is not None:
-            self._generation = Generation.from_snapshot(
-                mark.generation, self.model.tokenizer, self._seen
+            generation = Generation.from_snapshot(
+                mark.generation, self.model.tokenizer, self._stream.history.seen
             )
+        self._stream.restore(mark)
+        self._generation = generation
 
-    def _copy(self) -> Mark:
-        copy = self.model.engine.zero_state()
-        copy.copy_row(0, self._state, 0)
-        return Mark(
-            copy,
-            self.logits,
-            self._position,
-            self._decoder.pending,
-            self._seen.copy(),
-            tuple(self._recent),
-        )
-
-    def _go_back(self, mark: Mark) -> None:
-        self._state.copy_row(0, mark.state, 0)
-        self._logits = None if mark.logits is None else mark.logits.copy()
-        self._position = mark.position
-        self._decoder.pending = mark.pending
-        self._seen[...] = mark.seen
-        self._recent.clear()
-        self._recent.extend(mark.recent)
-
-    @alone
+    @exclusive
     def fork(self) -> Session:
-        """A twin that goes on from here on its own."""
+        """A twin that continues from here on its own."""
         twin = Session(self.model, self.learn_mode, self.memory)
         twin.rollback(self.checkpoint())
         return twin
 
-    @alone
+    @exclusive
     def reset(self) -> None:
-        """Start anew, with an empty memory."""
-        self.rollback(Session(self.model).checkpoint())
+        """Start over, with an empty memory."""
+        self._stream.reset()
+        self._generation = None
 
-    @alone
+    @exclusive
     def save(self, path: str | Path) -> None:
         """Write the stream to a file, which :meth:`rillet.runtime.Model.restore` reads.
 
@@ -507,29 +439,35 @@ class Session:
         Args:
             path: The file.
         """
-        from .saved_state import save_session
+        from .saved_state import SavedStream, save_stream
 
-        save_session(self, Path(path))
+        stream = SavedStream(self.learn_mode, self.memory, self.checkpoint())
+        save_stream(self.model, stream, Path(path))
 
-    @alone
-    def _move_out(self, where: str) -> None:
-        """Give the state away; whoever uses the session is told where it is."""
-        self._inner, self._elsewhere = None, where
+    @exclusive
+    def lend(
+        self, params: SamplingParams | None, sampling: dict[str, Any]
+    ) -> tuple[Stream, Generation]:
+        """Begin a generation for a batch to run, and hand it the stream.
 
-    @alone
-    def _move_in(self, state: Any, row: int) -> None:
-        """Take the state back."""
-        self._inner = self.model.engine.zero_state()
-        self._inner.copy_row(0, state, row)
-        self._elsewhere = _CLOSED
+        Args:
+            params: How to sample; the bundle's defaults when absent.
+            sampling: Fields of :class:`SamplingParams` to change.
 
-    @alone
+        Returns:
+            The stream, started, and the generation.
+
+        Raises:
+            UsageError: The session is closed, or lent already; an option can never work.
+        """
+        generation = self._begin(params, sampling)
+        self._stream.start()
+        return self._stream, generation
+
+    @exclusive
     def close(self) -> None:
-        """Let go of the state; the session cannot be used any more."""
-        if self._elsewhere != _CLOSED:
-            raise UsageError(f"the session {self._elsewhere}, and close it then")
-        self._inner = None
-        self._logits = None
+        """Release the state; the session cannot be used any more."""
+        self._stream.close()
         self._generation = None
 
     def __enter__(self) -> Session:
@@ -537,3 +475,7 @@ class Session:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _pieces(text: str | Iterable[str]) -> Iterable[str]:
+    return [text] if isinstance(text, str) else text

@@ -1,4 +1,4 @@
-"""A moment of a stream, as it is remembered and gone back to."""
+"""A moment of a stream, to go back to."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.base import EngineState
+from ..loaded import LoadedModel
 
-__all__ = ["Mark"]
+__all__ = ["Snapshot"]
 
 
 @dataclass(frozen=True)
-class Mark:
-    """A moment of a stream, to go back to with :meth:`Session.rollback`."""
+class Snapshot:
+    """A moment of a stream: :meth:`Session.checkpoint` takes it, :meth:`Session.rollback` returns.
 
+    Attributes:
+        model: The model.
+        state: The engine's state, one row.
+        logits: Log-probabilities of the next token, ``[V]``; ``None`` before the first.
+        position: Tokens read and written.
+        pending: Bytes of an incomplete character.
+        seen: Which tokens were read or written, ``[V]``.
+        recent: The last tokens.
+        generation: The generation that was under way, as JSON values.
+    """
+
+    model: LoadedModel
     state: EngineState
     logits: npt.NDArray[Any] | None
     position: int

@@ -1,48 +1,34 @@
-"""Text as it is generated: an iterator, an asynchronous iterator, and what it can tell."""
+"""Text as it is generated: an iterator, synchronous or asynchronous, and its figures."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from ..sampling.stats import GenerationStats
 from .generation import GeneratedToken, Generation
 
-if TYPE_CHECKING:
-    from .session import Session
-
-__all__ = ["GenerationStats", "TextStream", "TokenStream"]
-
-
-@dataclass(frozen=True)
-class GenerationStats:
-    """What a run of writing took.
-
-    Attributes:
-        tokens: Tokens generated.
-        first_token_seconds: From the first request to the first token; ``None`` without one.
-        seconds: Spent in generating, without the time that the reader took.
-        finish_reason: ``length``, ``stop``, ``choice``, ``grammar``, ``cancelled``, or ``None``
-            before the end.
-    """
-
-    tokens: int
-    first_token_seconds: float | None
-    seconds: float
-    finish_reason: str | None
+__all__ = ["TextStream", "TokenStream"]
 
 
 class TokenStream(Iterator[GeneratedToken]):
-    """Generated tokens, one at a time, each read back by the stream before it is given out.
+    """Generated tokens, one at a time, each read back by the stream before it is returned.
 
     Args:
-        session: The stream that writes.
-        generation: What it writes with.
+        generation: The generation.
+        next_token: Generates its next token, into its outbox.
+        report: Called with the figures at the end.
     """
 
-    def __init__(self, session: Session, generation: Generation) -> None:
-        self._session, self._generation = session, generation
+    def __init__(
+        self,
+        generation: Generation,
+        next_token: Callable[[Generation], object],
+        report: Callable[[GenerationStats], object],
+    ) -> None:
+        self.generation = generation
+        self._next_token, self._report = next_token, report
         self._cancelled = self._reported = False
         self._tokens = 0
         self._seconds = 0.0
@@ -52,97 +38,139 @@ class TokenStream(Iterator[GeneratedToken]):
         return self
 
     def __next__(self) -> GeneratedToken:
-        generation = self._generation
-        if self._cancelled or generation.finish_reason is not None:
-            self._report()
+        token = self.peek()
+        if token is None:
             raise StopIteration
+        # Nothing is called from here on, so no interrupt loses the token.
+        self.generation.outbox = None
+        return token
+
+    def peek(self) -> GeneratedToken | None:
+        """Generate the next token and leave it in the generation's outbox; ``None`` at the end."""
+        generation = self.generation
+        if generation.outbox is not None:
+            return generation.outbox
+        if self._cancelled or generation.finish_reason is not None:
+            if not self._reported:
+                self._reported = True
+                self._report(self.stats)
+            return None
         began = time.perf_counter()
-        made = self._session._write(generation)
+        self._next_token(generation)
         self._seconds += time.perf_counter() - began
         self._tokens += 1
         if self._first is None:
             self._first = self._seconds
-        return made
+        return generation.outbox
 
     def cancel(self) -> None:
-        """End the stream after the token that is being made; any thread may call this.
+        """End after the token that is under way; any thread may call this.
 
-        What was held back stays with the session: :meth:`Session.resume` goes on as if nothing
-        had happened.
+        Text that is held back stays with the session: :meth:`Session.resume` continues as if
+        nothing had happened.
         """
         self._cancelled = True
 
     @property
+    def seed(self) -> int | None:
+        """The seed in use, drawn if none was given: the same seed gives the same text."""
+        return self.generation.params.seed
+
+    @property
     def finish_reason(self) -> str | None:
-        """Why it ended, as in :class:`GenerationStats`; ``None`` before."""
-        return self._generation.finish_reason or ("cancelled" if self._cancelled else None)
+        """Why it ended, as in :class:`GenerationStats`; ``None`` before the end."""
+        return self.generation.finish_reason or ("cancelled" if self._cancelled else None)
 
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._generation.stop_string
+        return self.generation.stop_string
 
     @property
     def stats(self) -> GenerationStats:
-        """What it took so far."""
+        """The figures so far."""
         return GenerationStats(self._tokens, self._first, self._seconds, self.finish_reason)
-
-    def _report(self) -> None:
-        if not self._reported:
-            self._reported = True
-            self._session.model._report(self.stats)
 
 
 class TextStream(Iterator[str]):
     """Generated text, piece by piece.
 
-    A piece is never empty, never a part of a character, and never the beginning of a stop
-    string. ``async for`` works as well: steps then run in a thread.
+    A piece is never empty, never part of a character, and never the beginning of a stop
+    string. ``async for`` works too; the steps then run in a thread.
 
     Args:
         tokens: Where the tokens come from.
-        on_text: Called with each piece before it is given out.
+        on_text: Called with each piece before it is returned.
     """
 
     def __init__(self, tokens: TokenStream, on_text: Callable[[str], object] | None = None) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
+        """The tokens behind the text; take from one or the other."""
         self._on_text = on_text
 
     def __iter__(self) -> TextStream:
         return self
 
     def __next__(self) -> str:
-        while True:
-            text = next(self._tokens).text
-            if text:
-                if self._on_text is not None:
-                    self._on_text(text)
-                return text
+        text = self._peek()
+        if text is None:
+            raise StopIteration
+        generation = self.tokens.generation
+        if self._on_text is not None:
+            generation.outbox = None
+            self._on_text(text)
+        # Nothing is called from here on, so no interrupt loses the text.
+        generation.outbox = None
+        return text
+
+    def _peek(self) -> str | None:
+        """Generate until there is text, and leave it in the outbox; ``None`` at the end."""
+        while (token := self.tokens.peek()) is not None:
+            if token.text:
+                return token.text
+            self.tokens.generation.outbox = None
+        return None
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces()
 
     async def _pieces(self) -> AsyncIterator[str]:
-        import asyncio  # takes a while, and few need it
+        import asyncio  # slow to import, and few need it
 
-        while (piece := await asyncio.to_thread(next, self, None)) is not None:
-            yield piece
+        while True:
+            step = asyncio.ensure_future(asyncio.to_thread(self._peek))
+            try:
+                text = await asyncio.shield(step)
+            except asyncio.CancelledError:
+                # The thread ends its step; what it generates stays in the outbox.
+                while not step.done():
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([step])
+                raise
+            if text is None:
+                return
+            yield next(self)
 
     def cancel(self) -> None:
-        """End the stream after the token that is being made; see :meth:`TokenStream.cancel`."""
-        self._tokens.cancel()
+        """End after the token that is under way; see :meth:`TokenStream.cancel`."""
+        self.tokens.cancel()
+
+    @property
+    def seed(self) -> int | None:
+        """The seed in use, drawn if none was given: the same seed gives the same text."""
+        return self.tokens.seed
 
     @property
     def finish_reason(self) -> str | None:
-        """Why it ended, as in :class:`GenerationStats`; ``None`` before."""
-        return self._tokens.finish_reason
+        """Why it ended, as in :class:`GenerationStats`; ``None`` before the end."""
+        return self.tokens.finish_reason
 
     @property
     def stop_string(self) -> str | None:
         """The stop string that ended it."""
-        return self._tokens.stop_string
+        return self.tokens.stop_string
 
     @property
     def stats(self) -> GenerationStats:
-        """What it took so far."""
-        return self._tokens.stats
+        """The figures so far."""
+        return self.tokens.stats

@@ -1,4 +1,4 @@
-"""A guard against two threads in one stream at once."""
+"""Refuse a second thread inside a stream."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from typing import Any, TypeVar, cast
 
 from ..errors import UsageError
 
-__all__ = ["OneThread", "alone"]
+__all__ = ["ThreadGuard", "exclusive"]
+
+M = TypeVar("M", bound=Callable[..., Any])
 
 
-class OneThread:
-    """Who is inside an object, for :func:`alone`.
+class ThreadGuard:
+    """Who is inside an object that :func:`exclusive` protects.
 
     Args:
-        what: What is guarded, for the message.
+        what: What it protects, for the error message.
     """
 
     __slots__ = ("depth", "inside", "what")
@@ -27,24 +29,22 @@ class OneThread:
         self.depth = 0
 
 
-M = TypeVar("M", bound=Callable[..., Any])
+def exclusive(method: M) -> M:
+    """Let one thread at a time into a method, recursively; refuse any other.
 
+    The object has a :class:`ThreadGuard` called ``guard``.
 
-def alone(method: M) -> M:
-    """A method that one thread at a time may be in, as often as it likes; another is refused.
+    It refuses rather than waits: the text of a stream that two threads share would depend on
+    which came first. The check takes about half a microsecond.
 
-    It refuses and does not wait: a stream that two threads use has no order in which its text
-    could be meant. Its object has a :class:`OneThread` called ``_alone``. It takes about half a
-    microsecond.
-
-    Ctrl-C may strike wherever Python returns from a call. So who is inside is written down by one
-    call that is atomic, and nothing is called between that and the count, nor between the method's
-    end and the count: whatever is interrupted, the next call by the same thread puts it right.
+    Ctrl-C may strike whenever Python returns from a call. The entry is therefore recorded by one
+    atomic call, with no call between it and the counter, nor between the end of the method and
+    the counter: after any interrupt, the next call by the same thread finds a consistent guard.
     """
 
     @functools.wraps(method)
     def guarded(self: Any, *args: Any, **kwargs: Any) -> Any:
-        guard: OneThread = self._alone
+        guard: ThreadGuard = self.guard
         me = threading.get_ident()
         if guard.inside.setdefault("thread", me) != me:
             raise UsageError(

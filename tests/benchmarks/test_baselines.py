@@ -1,17 +1,18 @@
-"""The models and the naive variant that benchmarks compare with."""
+"""The baselines, and the naive forms of our model, that benchmarks compare with."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from baselines import GPT, GRU, Baseline, held_out, matched_gpt, matched_gru, train_baseline
+from lib.baseline_training import held_out_loss, train_baseline
+from lib.baselines import GPT, GRU, Baseline, matched_gpt, matched_gru
+from lib.naive import naive_forms
 from rillet.train import DualCNN, TrainingConfig
 from rillet.train.data.streams import Text
 from rillet.train.data.token_file import Tokens
 from rillet.train.model import stream_memory
 from support.models import SMALL
-from training import naive
 
 VOCAB = 20
 LEARNABLE = TrainingConfig(batch=4, chunk=32, steps=60, learning_rate=1e-2, precision="fp32")
@@ -19,7 +20,7 @@ LEARNABLE = TrainingConfig(batch=4, chunk=32, steps=60, learning_rate=1e-2, prec
 
 @pytest.fixture
 def tokens() -> torch.Tensor:
-    """A text of some order: each token follows from the one before, but for one in eight."""
+    """A predictable text: seven of eight tokens follow from the one before."""
     torch.manual_seed(0)
     steps = torch.where(torch.rand(2_000) < 0.125, torch.randint(VOCAB, (2_000,)), 3)
     return steps.cumsum(0) % VOCAB
@@ -38,7 +39,7 @@ def test_parameters_are_matched(parameters: int) -> None:
         assert model.parameter_count() == trained == pytest.approx(parameters, rel=0.03)
 
 
-def test_what_cannot_be_matched_is_refused() -> None:
+def test_matching_fails_when_no_shape_comes_close() -> None:
     with pytest.raises(ValueError, match="no GPT"):
         matched_gpt(1_000, 65, 256)
     with pytest.raises(ValueError, match="no GRU"):
@@ -73,30 +74,33 @@ def test_held_out_counts_each_prediction_once(tokens: torch.Tensor, length: int)
     text = tokens[:length]
     gpt = small(GPT)
     losses = []
-    for place in range(1, length):
-        # The window that starts at the last multiple of half the context which leaves the
-        # prediction in its second half.
-        start = max(0, (place - 1) // 16 - 1) * 16
-        logits = gpt(text[start:place].view(1, -1))[0][0, -1]
-        losses.append(-torch.log_softmax(logits, 0)[text[place]])
-    assert held_out(gpt, text) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)
+    for position in range(1, length):
+        # The latest window, of those half a context apart, with the prediction in its second half.
+        start = max(0, (position - 1) // 16 - 1) * 16
+        logits = gpt(text[start:position].view(1, -1))[0][0, -1]
+        losses.append(-torch.log_softmax(logits, 0)[text[position]])
+    assert held_out_loss(gpt, text) == pytest.approx(float(torch.stack(losses).mean()), abs=1e-5)
     gru = small(GRU)
     logits = gru(text[:-1].view(1, -1))[0][0]
     expected = torch.nn.functional.cross_entropy(logits, text[1:])
-    assert held_out(gru, text) == pytest.approx(float(expected), abs=1e-5)
+    assert held_out_loss(gru, text) == pytest.approx(float(expected), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", [GPT, GRU])
-def test_training_learns_and_looks(tokens: torch.Tensor, kind: type[Baseline]) -> None:
-    model, looks = small(kind), []
-    before = held_out(model, tokens[1_600:])
+def test_training_learns_and_evaluates(tokens: torch.Tensor, kind: type[Baseline]) -> None:
+    model = small(kind)
+    evaluations: list[tuple[int, float, Baseline]] = []
+    before = held_out_loss(model, tokens[1_600:])
     config = LEARNABLE.replace(validate_every=25)
     trained = train_baseline(
-        model, Text(Tokens.of(tokens[:1_600])), config, lambda *look: looks.append(look)
+        model,
+        Text(Tokens.of(tokens[:1_600])),
+        config,
+        lambda *evaluation: evaluations.append(evaluation),
     )
-    assert [step for step, _, _ in looks] == [25, 50, 60]
-    assert looks[0][1] < looks[-1][1]
-    assert held_out(trained, tokens[1_600:]) < before - 0.5
+    assert [step for step, _, _ in evaluations] == [25, 50, 60]
+    assert evaluations[0][1] < evaluations[-1][1]
+    assert held_out_loss(trained, tokens[1_600:]) < before - 0.5
 
 
 def test_training_stops_at_the_deadline(tokens: torch.Tensor) -> None:
@@ -107,29 +111,30 @@ def test_training_stops_at_the_deadline(tokens: torch.Tensor) -> None:
     assert steps == [3]
 
 
-def test_naive_variant_computes_the_same(tokens: torch.Tensor) -> None:
-    # Longer than a block of attention, and than the memory.
+def test_naive_forms_compute_the_same(tokens: torch.Tensor) -> None:
+    # The chunks are longer than a block of attention, and than the memory.
     model = DualCNN(SMALL.replace(vocab_size=VOCAB)).fit(tokens).eval()
     stream = tokens[:300].view(2, 150)
     state = model.zero_state(2)
     for chunk in stream.split([40, 110], dim=1):
-        found = model.compute(chunk, state)
-        with naive():
-            other = model.compute(chunk, state)
+        expected = model.compute(chunk, state)
+        with naive_forms():
+            actual = model.compute(chunk, state)
         for name in ("logits", "first_logits", "without_memory"):
             torch.testing.assert_close(
-                getattr(other, name), getattr(found, name), atol=1e-4, rtol=0
+                getattr(actual, name), getattr(expected, name), atol=1e-4, rtol=0
             )
         beta = model.memory.gate.log_beta
-        ours, theirs = (
-            torch.autograd.grad(output.logits.pow(2).mean(), beta)[0] for output in (found, other)
+        actual_gradient, expected_gradient = (
+            torch.autograd.grad(output.logits.pow(2).mean(), beta)[0]
+            for output in (actual, expected)
         )
-        torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=1e-2)
-        state = {name: tensor.detach() for name, tensor in found.state.items()}
+        torch.testing.assert_close(actual_gradient, expected_gradient, atol=1e-6, rtol=1e-2)
+        state = {name: tensor.detach() for name, tensor in expected.state.items()}
 
 
-def test_naive_variant_ends_with_its_block() -> None:
-    before = stream_memory.recall
-    with naive():
-        assert stream_memory.recall is not before
-    assert stream_memory.recall is before
+def test_naive_forms_end_with_their_context() -> None:
+    before = stream_memory.recall_tokens
+    with naive_forms():
+        assert stream_memory.recall_tokens is not before
+    assert stream_memory.recall_tokens is before

@@ -1,4 +1,4 @@
-"""The benchmark of GPU engines: its table without a GPU, and what it says there of one."""
+"""The benchmark of GPU engines: its table on a CPU, and its message without a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_its_table_and_its_file(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
+def test_results_on_a_cpu(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     quick = ("--device", "cpu", "--batch", "1,3", "--steps", 3, "--bursts", 1, "--json", out)
     result = run(small_bundle, small_run, *quick)
@@ -36,7 +36,7 @@ def test_its_table_and_its_file(small_bundle: Path, small_run: Path, tmp_path: P
 
 
 @pytest.mark.skipif(cuda_driver.driver_obstacle() is None, reason="this machine has a GPU")
-def test_without_a_gpu_it_says_so(small_bundle: Path, small_run: Path) -> None:
+def test_without_a_gpu_it_stops_with_a_sentence(small_bundle: Path, small_run: Path) -> None:
     result = run(small_bundle, small_run)
     assert result.returncode == 1
     assert "these figures need an NVIDIA GPU" in result.stderr

@@ -1,17 +1,18 @@
-"""The benchmark of graphs, briefly: it checks on the way that each row computes what it says."""
+"""A short run of the benchmark of graphs, which checks that each row computes the same."""
 
 from __future__ import annotations
 
 import pytest
 
 import graphs
+from lib.samples import fresh_model
 from support.models import SMALL
 
 
 @pytest.mark.slow
 def test_graphs_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    # Wide enough for a GRU of as many parameters.
-    model = graphs.make_model(SMALL.replace(hidden=96))
+    # Wide enough that a GRU can match the number of parameters.
+    model = fresh_model(SMALL.replace(hidden=96))
     figures = graphs.measure(model, bursts=1, compiled=False, capacities=())
     graphs.show(figures)
     shown = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The benchmark of the step's parts, briefly: each form computes what the others do."""
+"""A short run of the benchmark of the step's parts: all forms compute the same."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ def test_python_blocks_run(
 ) -> None:
     (tmp_path / "my-model").symlink_to(small_bundle)
     (tmp_path / "my-run").symlink_to(small_run)
+    (tmp_path / "models").symlink_to(ROOT / "models")
     (tmp_path / "my-notes.txt").write_text(text[:2_400])
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "a block of the page", "exec"), {"__name__": "__main__"})  # noqa: S102
@@ -48,6 +49,12 @@ def test_python_blocks_run(
 def test_there_are_blocks() -> None:
     assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md", "training.md"}
     assert 0 < sum(trains_long(code) for _, _, code in BLOCKS) < len(BLOCKS) / 2
+
+
+def test_the_readme_opens_with_the_text_its_command_writes() -> None:
+    page = (ROOT / "README.md").read_text()
+    command, sample = re.findall(r"```(?:sh\nrillet |text\n)(.*?)\n```", page, re.DOTALL)[:2]
+    assert rillet(*shlex.split(command), cwd=ROOT).stdout.strip() == sample
 
 
 def test_links_lead_somewhere() -> None:

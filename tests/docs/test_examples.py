@@ -171,7 +171,7 @@ def test_power_down(tmp_path: Path) -> None:
         parts.append(begun + rest)
         assert len("".join(parts)) < len(whole)  # it was stopped, and did not just end
     last = subprocess.run(again, capture_output=True, text=True, check=True)
-    assert "going on at token" in last.stderr
+    assert "resuming at token" in last.stderr
     assert "".join(parts) + last.stdout == whole
     assert not list(tmp_path.iterdir())  # done: nothing is left to go on with
 

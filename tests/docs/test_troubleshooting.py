@@ -58,9 +58,9 @@ def test_the_script_sees_what_is_raised(raised: dict[str, list[str]]) -> None:
     for text in (
         "the session has no generation to resume; begin one with stream()",
         "temperature is …; it must be 0 (greedy) or above, such as 0.8",
-        "… is damaged: its hash is another than noted; remove it and the token file to have them "
-        "made again",
-        "leak_min is … and leak_max …; leak_min must not be the larger",
+        "… is damaged: its hash is not the recorded one; delete the token file and its .json file "
+        "to rebuild them",
+        "leak_min is … but leak_max is …; leak_min must not exceed leak_max",
     ):
         assert text in raised
 

@@ -1,6 +1,6 @@
-"""Bundles, saved streams and checkpoints of every format that was ever released still load.
+"""Bundles, saved streams and checkpoints of every released format still load.
 
-The files in ``tests/data`` were written by ``scripts/keep_format.py`` and are never written again.
+``scripts/keep_format.py`` wrote the files in ``tests/data``; they are never rewritten.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from safetensors.numpy import save as to_safetensors
 from rillet.export import verify
 from rillet.runtime import BundleError, StateError, load
 from rillet.runtime.bundle import checksum
+from rillet.runtime.golden import verify_golden
 from rillet.runtime.state_table import FORMAT_VERSION
-from rillet.runtime.verify import verify_golden
 
 DATA = Path(__file__).parents[1] / "data"
 KEPT = sorted(DATA.glob("format-*"))
@@ -35,11 +35,11 @@ def expected_of(kept: Path) -> dict[str, Any]:
     return value
 
 
-def test_todays_format_is_kept() -> None:
+def test_the_current_format_is_kept() -> None:
     assert f"format-{FORMAT_VERSION}" in [path.name for path in KEPT]
 
 
-def test_a_kept_bundle_writes_the_same_text(kept: Path) -> None:
+def test_a_kept_bundle_generates_the_same_text(kept: Path) -> None:
     expected = expected_of(kept)
     model = load(kept / "bundle")
     verify_golden(model)
@@ -49,38 +49,38 @@ def test_a_kept_bundle_writes_the_same_text(kept: Path) -> None:
     assert score == pytest.approx(expected["nats_per_token"], abs=1e-4)
 
 
-def test_a_kept_stream_goes_on(kept: Path) -> None:
+def test_a_kept_stream_resumes(kept: Path) -> None:
     session = load(kept / "bundle").restore(kept / "stream.state")
     assert "".join(session.resume()) == expected_of(kept)["rest"]
 
 
-def test_a_kept_checkpoint_is_the_bundles(kept: Path) -> None:
-    verify(kept / "bundle", kept / "checkpoint", steps=200)
+def test_a_kept_bundle_matches_its_checkpoint(kept: Path) -> None:
+    verify(kept / "bundle", kept / "checkpoint", steps=200).check()
 
 
 def test_a_newer_minor_version_is_read(kept: Path, tmp_path: Path) -> None:
-    """It adds entries, which are passed over."""
-    bundle = changed(kept, tmp_path, f"{FORMAT_VERSION.split('.')[0]}.99")
+    """Its additional entries are ignored."""
+    bundle = with_version(kept, tmp_path, f"{FORMAT_VERSION.split('.')[0]}.99")
     assert load(bundle).generate("It", max_new_tokens=3, seed=1)
 
 
-def test_a_newer_bundle_is_refused_politely(kept: Path, tmp_path: Path) -> None:
+def test_a_newer_bundle_is_refused(kept: Path, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"format version 9\.0, and this rillet reads"):
-        load(changed(kept, tmp_path, "9.0"))
+        load(with_version(kept, tmp_path, "9.0"))
 
 
-def changed(kept: Path, tmp_path: Path, version: str) -> Path:
+def with_version(kept: Path, tmp_path: Path, version: str) -> Path:
     bundle = tmp_path / "bundle"
     shutil.copytree(kept / "bundle", bundle)
     manifest = json.loads((bundle / "bundle.json").read_text())
     manifest["format_version"] = version
-    manifest["what nobody knows yet"] = {"a": [1]}
+    manifest["entry of the future"] = {"a": [1]}
     manifest["checksum"] = checksum(manifest)
     (bundle / "bundle.json").write_text(json.dumps(manifest))
     return bundle
 
 
-def test_a_newer_stream_is_refused_politely(kept: Path, tmp_path: Path) -> None:
+def test_a_newer_stream_is_refused(kept: Path, tmp_path: Path) -> None:
     with safe_open(kept / "stream.state", framework="numpy") as file:
         header = json.loads(file.metadata()["rillet"])
     header["format_version"] = "9.0"

@@ -1,4 +1,4 @@
-"""Exporting through the Python API and its options, and what a damaged graph is told."""
+"""The export API and its options, and the reports on damaged graphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 from rillet.export import ParityReport, export, verify
-from rillet.export.bundle.writer import CARD
+from rillet.export.api import verify_work
+from rillet.export.bundle.folder import CARD
+from rillet.export.parity.gate import gate_work
 from rillet.export.parity.graph_diff import graph_differences
 from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
 from rillet.runtime.bundle import checksum
@@ -28,7 +30,7 @@ from rillet.train import Checkpoint
 
 @pytest.fixture(scope="module")
 def full(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle with every option used, of another opset."""
+    """A bundle with every option, in another opset."""
     out = tmp_path_factory.mktemp("export") / "full"
     return export(
         small, out, opset=21, static_batch=2, last_logits=True, genai=True, parity_steps=300
@@ -37,7 +39,7 @@ def full(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture
 def copy(small_bundle: Path, tmp_path: Path) -> Path:
-    """A copy of the small bundle that a test may change."""
+    """A copy of the small bundle that a test may modify."""
     out = tmp_path / "copy"
     out.mkdir()
     for file in small_bundle.iterdir():
@@ -46,7 +48,7 @@ def copy(small_bundle: Path, tmp_path: Path) -> Path:
 
 
 def damage(bundle: Path, kind: str, change: Callable[[onnx.ModelProto], None]) -> None:
-    """Change a graph and put all hashes right: only parity can tell."""
+    """Change a graph and fix all hashes, so that only parity can tell."""
     path = bundle / f"{kind}.onnx"
     graph = onnx.load(str(path))
     change(graph)
@@ -65,7 +67,7 @@ def one_weight(graph: onnx.ModelProto) -> None:
 
 
 def halved_state(graph: onnx.ModelProto) -> None:
-    """The reservoir's state goes out at half its size; all else in the step is right."""
+    """Halve the reservoir's output state and leave the rest of the step."""
     for node in graph.graph.node:
         for names in (node.input, node.output):
             names[:] = ["whole" if name == "present.reservoir" else name for name in names]
@@ -79,11 +81,13 @@ def dropped_output(graph: onnx.ModelProto) -> None:
     graph.graph.output.extend(kept)
 
 
-def test_the_api_exports_and_verifies(small_run: Path, tmp_path: Path) -> None:
-    seen: list[int] = []
-    bundle = export(small_run, tmp_path / "model", parity_steps=300, progress=seen.append)
-    assert sum(seen) > 600
-    report = verify(bundle, small_run, steps=300)
+def test_export_and_verify(small_run: Path, tmp_path: Path) -> None:
+    read: list[int] = []
+    bundle = export(small_run, tmp_path / "model", parity_steps=300, progress=read.append)
+    assert sum(read) == gate_work(300, generate=True)
+    read.clear()
+    report = verify(bundle, small_run, steps=300, progress=read.append)
+    assert sum(read) == verify_work(bundle, ["cpu"], 300, long=False)
     assert isinstance(report, ParityReport)
     assert report.passed
     assert report.failure is None
@@ -96,7 +100,7 @@ def test_the_api_exports_and_verifies(small_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("graph", "change", "named"),
     [
-        ("decode", one_weight, r"decode: the tensor wave_cnn\.gated\.0\.down has 1 other values"),
+        ("decode", one_weight, r"decode: the tensor wave_cnn\.gated\.0\.down differs in 1 values"),
         pytest.param(
             "decode",
             halved_state,
@@ -105,7 +109,7 @@ def test_the_api_exports_and_verifies(small_run: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_damaged_graph_fails_and_the_culprit_is_named(
+def test_a_damaged_graph_fails_and_the_damage_is_named(
     graph: str,
     change: Callable[[onnx.ModelProto], None],
     named: str,
@@ -119,8 +123,8 @@ def test_a_damaged_graph_fails_and_the_culprit_is_named(
         report.check()
 
 
-def test_two_states_that_changed_places_are_named(copy: Path, small: Checkpoint) -> None:
-    """Their shapes give them away: the engine refuses to bind them, and says which."""
+def test_swapped_states_are_named(copy: Path, small: Checkpoint) -> None:
+    """Their shapes differ, so the engine refuses to bind them and names one."""
 
     def swap(graph: onnx.ModelProto) -> None:
         names = {"present.wave_buffer": "present.reservoir"}
@@ -140,19 +144,19 @@ def test_a_dropped_output_is_named(copy: Path, small: Checkpoint) -> None:
         verify(copy, small, steps=100)
 
 
-def test_differences_of_graphs_are_named(small_bundle: Path) -> None:
-    wanted = onnx.load(str(small_bundle / "decode.onnx")).graph
-    assert graph_differences(wanted, wanted) == []
+def test_graph_differences_are_named(small_bundle: Path) -> None:
+    graph = onnx.load(str(small_bundle / "decode.onnx")).graph
+    assert graph_differences(graph, graph) == []
     other = onnx.GraphProto()
-    other.CopyFrom(wanted)
+    other.CopyFrom(graph)
     removed = other.node.pop()
     other.node[0].attribute.append(onnx.helper.make_attribute("extra", 1))
-    found = graph_differences(wanted, other)
-    assert f"the node {removed.name} is missing" in found
-    assert f"the node {wanted.node[0].name} was changed" in found
+    differences = graph_differences(graph, other)
+    assert f"the node {removed.name} is missing" in differences
+    assert f"the node {graph.node[0].name} was changed" in differences
 
 
-def test_options_are_kept_to(full: Bundle, small: Checkpoint) -> None:
+def test_every_option_takes_effect(full: Bundle, small: Checkpoint) -> None:
     for kind in ("decode", "prefill", "generate"):
         graph = onnx.load(str(full.graph(kind)))
         assert [entry.version for entry in graph.opset_import] == [21]
@@ -167,8 +171,8 @@ def test_options_are_kept_to(full: Bundle, small: Checkpoint) -> None:
     assert report.passed, report.failure
 
 
-def test_the_last_logits_are_those_of_all(full: Bundle, small_bundle: Path) -> None:
-    """Prompts are read alike, and a text is scored alike, if step by step."""
+def test_last_logits_match_full_logits(full: Bundle, small_bundle: Path) -> None:
+    """Prompts and scores agree with those of a prefill graph that returns all logits."""
     whole, last = load(small_bundle), load(full.path)
     text = "The memory of a stream is of fixed size. " * 12
     for model in (whole, last):
@@ -178,21 +182,21 @@ def test_the_last_logits_are_those_of_all(full: Bundle, small_bundle: Path) -> N
     second.feed(text)
     np.testing.assert_allclose(first.logits, second.logits, atol=1e-5)
     tokens = np.asarray([whole.tokenizer.encode(text[:90])])
-    wanted = whole.engine.prefill(tokens, whole.engine.zero_state())
-    found = last.engine.prefill(tokens, last.engine.zero_state())
-    np.testing.assert_allclose(wanted, found, atol=1e-5)
+    expected = whole.engine.prefill(tokens, whole.engine.zero_state())
+    actual = last.engine.prefill(tokens, last.engine.zero_state())
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"opset": 17}, r"opset 17 cannot hold the model: .* came with opset 18; use 18"),
-        ({"opset": 99}, r"opset 99 is newer than the 23"),
+        ({"opset": 17}, r"opset 17 cannot express the model, .* added in opset 18; use 18"),
+        ({"opset": 99}, r"opset 99 is newer than opset 23"),
         ({"static_batch": 0}, r"static_batch is 0"),
         ({"parity_steps": -1}, r"parity_steps is -1"),
     ],
 )
-def test_options_that_cannot_work(
+def test_bad_options_are_refused(
     options: dict[str, int], message: str, small: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
@@ -210,7 +214,7 @@ def test_a_bundle_with_every_option_may_be_replaced(full: Bundle, small: Checkpo
     assert set(bundle.manifest["graphs"]) == {"decode", "prefill"}
 
 
-def test_a_lower_precision_is_exported_in_one_command(small_run: Path, tmp_path: Path) -> None:
+def test_one_command_exports_a_lower_precision(small_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "low"
     text = tmp_path / "text.txt"
     text.write_text("The stream learns what it reads, and writes in its words at once. " * 20)
@@ -222,12 +226,12 @@ def test_a_lower_precision_is_exported_in_one_command(small_run: Path, tmp_path:
     assert Bundle.open(out).manifest["precision"] == "int8"
     assert load(out).generate("The", max_new_tokens=5, seed=1)
     assert {entry.name for entry in tmp_path.iterdir()} == {"low", "text.txt"}
-    with pytest.raises(UsageError, match="this one is fp32"):
+    with pytest.raises(UsageError, match="the precision is fp32"):
         export(small_run, tmp_path / "never", text=text)
 
 
-def test_a_lowered_bundle_that_predicts_worse_fails(small: Checkpoint, tmp_path: Path) -> None:
-    """int8 is judged by its loss, when it is made and whenever it is verified."""
+def test_a_lowered_bundle_with_a_higher_loss_fails(small: Checkpoint, tmp_path: Path) -> None:
+    """int8 is judged by its loss whenever it is verified."""
     out = tmp_path / "low"
     export(small, out, precision="int8", max_loss_rise=0.05, parity_steps=100)
     assert verify(out, small, steps=400).passed
@@ -243,24 +247,24 @@ def test_a_lowered_bundle_that_predicts_worse_fails(small: Checkpoint, tmp_path:
         verify(out, small, steps=400).check()
 
 
-def test_inspect_shows_everything(small_bundle: Path) -> None:
+def test_inspect_shows_the_whole_bundle(small_bundle: Path) -> None:
     shown = CliRunner().invoke(rillet, ["inspect", str(small_bundle)])
     assert shown.exit_code == 0
     for word in ("fp32", "memory_keys", "together", "decode.onnx", "Parity", "spectral_radius"):
         assert word in shown.output
-    found = json.loads(CliRunner().invoke(rillet, ["inspect", str(small_bundle), "--json"]).output)
+    output = json.loads(CliRunner().invoke(rillet, ["inspect", str(small_bundle), "--json"]).output)
     state = OnnxEngine(Bundle.open(small_bundle), "cpu").zero_state().read()
-    assert found["bytes_per_stream"] == sum(value.nbytes for value in state.values())
-    assert found["sizes"]["decode.onnx"] == (small_bundle / "decode.onnx").stat().st_size
+    assert output["bytes_per_stream"] == sum(value.nbytes for value in state.values())
+    assert output["sizes"]["decode.onnx"] == (small_bundle / "decode.onnx").stat().st_size
 
 
 def test_verify_prints_json(small_bundle: Path, small_run: Path) -> None:
     arguments = ["verify", str(small_bundle), "--checkpoint", str(small_run), "--steps", "200"]
     shown = CliRunner().invoke(rillet, [*arguments, "--json"])
     assert shown.exit_code == 0, shown.output
-    found = json.loads(shown.output)
-    assert set(found["record"]["cpu"]) == {"prefill", "decode"}
-    assert len(found["parity"]) == 5
+    output = json.loads(shown.output)
+    assert set(output["record"]["cpu"]) == {"prefill", "decode"}
+    assert len(output["parity"]) == 5
 
 
 _EXPORTER = """
@@ -277,7 +281,7 @@ export(load_checkpoint(Path(sys.argv[1])), sys.argv[2], parity_steps=200)
 def test_another_process_and_folder_give_the_same_bytes(
     small: Checkpoint, small_run: Path, tmp_path: Path
 ) -> None:
-    """All but what was measured, which stands at the end of the card."""
+    """Everything but the measured times at the end of the card."""
     here, there = tmp_path / "here" / "model", tmp_path / "there" / "model"
     export(small, here, parity_steps=200)
     subprocess.run(
@@ -291,7 +295,7 @@ def test_another_process_and_folder_give_the_same_bytes(
         assert first == again, file.name
 
 
-def test_no_file_holds_a_path_of_this_machine(full: Bundle) -> None:
+def test_no_file_contains_a_path_of_this_machine(full: Bundle) -> None:
     for file in full.path.iterdir():
         data = file.read_bytes()
         for path in (str(Path.home()), str(Path(__file__).parents[2]), str(full.path.parent)):

@@ -1,4 +1,4 @@
-"""The form that onnxruntime-genai drives, on plain ONNX Runtime and with the package itself."""
+"""The files for onnxruntime-genai, on plain ONNX Runtime and with the package itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from rillet.export.bundle.genai import GENAI_FILES, write_genai
 from rillet.export.graphs.buffer_safety import unsafe_state
 from rillet.export.graphs.build import decode_graph, prefill_graph
-from rillet.export.graphs.genai_graph import IMPOSSIBLE, Learn, StateLayout, genai_graph
+from rillet.export.graphs.genai import IMPOSSIBLE, Learn, StateLayout, genai_graph
 from rillet.runtime.files import sha256_file
 from rillet.train import Checkpoint, make_tokenizer
 
@@ -58,7 +58,7 @@ def package() -> Iterator[ModuleType]:
 
 
 class Driver:
-    """Runs the graph as onnxruntime-genai does: two state tensors, fed back."""
+    """Runs the graph as onnxruntime-genai does, feeding back its two state tensors."""
 
     def __init__(self, graph: onnx.ModelProto | Path, batch: int = 1, shared: bool = False) -> None:
         source = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
@@ -99,21 +99,21 @@ def compare(
     state = model.zero_state(len(parts[0]))
     for part in parts:
         stored = learn == "all" or (learn == "read" and part.shape[1] > 1)
-        wanted, state = model(
+        expected, state = model(
             torch.from_numpy(part), state, torch.full((len(part),), float(stored))
         )
-        found = driver.run(part)
-        assert found.shape == (*part.shape, model.config.vocab_size + 1)
-        assert np.abs(found[..., :-1] - wanted.numpy()).max() <= TOLERANCE
-        assert (found[..., -1] == np.float32(IMPOSSIBLE)).all()
+        actual = driver.run(part)
+        assert actual.shape == (*part.shape, model.config.vocab_size + 1)
+        assert np.abs(actual[..., :-1] - expected.numpy()).max() <= TOLERANCE
+        assert (actual[..., -1] == np.float32(IMPOSSIBLE)).all()
 
 
 @torch.no_grad()
 def greedy(checkpoint: Checkpoint, turns: list[list[int]], count: int) -> list[int]:
-    """What PyTorch writes: each turn is read and learned, what is written is not."""
+    """Generate with PyTorch, storing the turns that are read but not the generated tokens."""
     state, tokens = checkpoint.model.zero_state(), []
     for number, turn in enumerate(turns):
-        if number:  # the last token that was written has been chosen, but not read
+        if number:  # the last generated token was chosen but not read
             _, state = checkpoint.model(torch.tensor([tokens[-1:]]), state, torch.zeros(1))
         logits, state = checkpoint.model(torch.tensor([turn]), state)
         tokens += turn
@@ -126,12 +126,12 @@ def greedy(checkpoint: Checkpoint, turns: list[list[int]], count: int) -> list[i
 
 
 CUTS = [40, 1, 1, 1, 1, 1, 1, 1, 3, 1, 19, 1, 1, 2, 1, 1]
-"""Prompts and steps in turn; the small model's memory of 20 is overrun more than once."""
+"""Prompts and steps in turn, which overrun the small model's memory of 20 more than once."""
 
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("learn", ["read", "all", "none"])
-def test_the_packed_graph_computes_what_pytorch_does(
+def test_the_packed_graph_matches_pytorch(
     small: Checkpoint, graphs: Graphs, text: str, learn: Learn, shared: bool
 ) -> None:
     graph = genai_graph(*graphs, small.model.config.memory, learn)
@@ -142,7 +142,7 @@ def test_the_packed_graph_computes_what_pytorch_does(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["the least", "no memory", "keyed by the suffix"])
-def test_variants_have_a_packed_graph(
+def test_packed_graphs_of_variants_match_pytorch(
     variant: str, variant_checkpoint: Callable[[str], Checkpoint], text: str, tmp_path: Path
 ) -> None:
     checkpoint = variant_checkpoint(variant)
@@ -151,25 +151,25 @@ def test_variants_have_a_packed_graph(
     compare(checkpoint, Driver(tmp_path / "model.onnx"), cut(stream, CUTS), "read")
 
 
-def test_greedy_tokens_are_those_of_pytorch(small: Checkpoint, folder: Path, text: str) -> None:
+def test_greedy_tokens_match_pytorch(small: Checkpoint, folder: Path, text: str) -> None:
     prompt = small.tokenizer.encode(text[:30])
-    driver, found = Driver(folder / "model.onnx", shared=True), list(prompt)
+    driver, tokens = Driver(folder / "model.onnx", shared=True), list(prompt)
     part = prompt
     for _ in range(64):
         part = [int(driver.run(np.array([part]))[0, -1].argmax())]
-        found += part
-    assert found == greedy(small, [prompt], 64)
+        tokens += part
+    assert tokens == greedy(small, [prompt], 64)
 
 
 def test_the_position_stays_exact(small: Checkpoint, folder: Path) -> None:
-    """It is kept modulo the memory's capacity, so float32 never has to hold more than that."""
+    """It is kept modulo the memory's capacity, which float32 holds exactly."""
     driver, capacity = Driver(folder / "model.onnx"), small.model.config.memory
     for steps, length in ((7, 7), (14, 7), (15, 1), (50, 35), (51, 1)):
         driver.run(np.ones((1, length)))
         assert driver.state["0.conv"][0, -1] == steps % capacity
 
 
-def test_the_config_names_what_the_graph_has(
+def test_the_config_matches_the_graph(
     small: Checkpoint, folder: Path, config: dict[str, Any]
 ) -> None:
     model, decoder = config["model"], config["model"]["decoder"]
@@ -213,24 +213,26 @@ def test_the_largest_tensor_is_not_packed(small: Checkpoint, graphs: Graphs) -> 
 
 @pytest.mark.parametrize("number", [-1, 500])
 @pytest.mark.parametrize("length", [1, 4])
-def test_what_is_no_token_is_refused(folder: Path, number: int, length: int) -> None:
-    """-1 is what the package's tokenizer gives an unknown character; not the last token."""
+def test_numbers_outside_the_vocabulary_are_refused(folder: Path, number: int, length: int) -> None:
+    """-1, the package's number for an unknown character, is not read as the last token."""
     with pytest.raises(Exception, match="out of data bounds"):
         Driver(folder / "model.onnx").run(np.full((1, length), number))
 
 
 @pytest.mark.slow
-def test_a_second_export_is_the_same(small: Checkpoint, folder: Path, tmp_path: Path) -> None:
+def test_a_second_export_gives_the_same_bytes(
+    small: Checkpoint, folder: Path, tmp_path: Path
+) -> None:
     write_genai(small, tmp_path)
     for name in GENAI_FILES:
         assert sha256_file(tmp_path / name) == sha256_file(folder / name), name
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_package_writes_what_pytorch_does(
+def test_the_package_matches_pytorch(
     package: ModuleType, small: Checkpoint, folder: Path, text: str, shared: bool
 ) -> None:
-    """Two turns, the first of more tokens than are read at a time."""
+    """Two turns; the first has more tokens than one chunk."""
     turns = [small.tokenizer.encode(part) for part in (text[:600], text[900:950])]
     generator = make_generator(package, package.Model(str(folder)), shared)
     for turn in turns:
@@ -240,7 +242,7 @@ def test_the_package_writes_what_pytorch_does(
     assert generator.get_sequence(0).tolist() == greedy(small, turns, 64)
 
 
-def test_the_package_steps_many_streams(
+def test_the_package_runs_a_batch(
     package: ModuleType, small: Checkpoint, folder: Path, text: str
 ) -> None:
     prompts = [small.tokenizer.encode(text[start : start + 20]) for start in (0, 500)]
@@ -252,7 +254,7 @@ def test_the_package_steps_many_streams(
         assert generator.get_sequence(row).tolist() == greedy(small, [prompt], 30)
 
 
-def test_the_package_starts_again(
+def test_the_package_rewinds_to_the_start(
     package: ModuleType, small: Checkpoint, folder: Path, text: str
 ) -> None:
     prompts = [small.tokenizer.encode(text[start : start + 20]) for start in (0, 500)]
@@ -276,7 +278,7 @@ def test_sampling_never_ends_a_text(package: ModuleType, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
-def test_the_packages_tokenizer_is_ours(
+def test_the_packages_tokenizer_matches_ours(
     package: ModuleType, small: Checkpoint, graphs: Graphs, text: str, tmp_path: Path, kind: str
 ) -> None:
     sample = "\n".join(["  Two  spaces,\ta tab", text[:300], "naïve façade — 日本語 Ġ"])

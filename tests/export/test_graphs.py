@@ -1,4 +1,4 @@
-"""The exported graphs: contract, metadata, and what does not depend on the example."""
+"""The exported graphs: step contract, metadata, and other model configurations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from rillet.export.bundle.writer import CARD, write_bundle
+from rillet.export.bundle.folder import CARD
+from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.build import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
 from support.models import SMALL
@@ -25,22 +26,22 @@ def path(request: pytest.FixtureRequest, small_bundle: Path) -> Path:
     return small_bundle / f"{request.param}.onnx"
 
 
-def test_checker_with_full_shape_inference(path: Path) -> None:
+def test_onnx_checker_accepts(path: Path) -> None:
     onnx.checker.check_model(str(path), full_check=True)
 
 
-def test_versions_that_old_engines_read(path: Path) -> None:
+def test_versions_are_readable_by_old_engines(path: Path) -> None:
     graph = onnx.load(str(path))
     assert graph.ir_version == IR_VERSION <= 10
     assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", OPSET)]
 
 
-def test_operators_that_tensorrt_lists(path: Path) -> None:
+def test_tensorrt_lists_every_operator(path: Path) -> None:
     assert complaints(onnx.load(str(path))) == []
 
 
-def test_a_graph_that_tensorrt_cannot_read_is_complained_of(small_bundle: Path) -> None:
-    """The generating graph is ONNX Runtime's alone; and what each rule is there for."""
+def test_complaints_about_graphs_that_tensorrt_cannot_read(small_bundle: Path) -> None:
+    """The generating graph has some, and each rule of the list raises one."""
     assert complaints(onnx.load(str(small_bundle / "generate.onnx")))
     x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 3])
     axes = onnx.helper.make_tensor_value_info("axes", onnx.TensorProto.INT64, [1])
@@ -67,14 +68,14 @@ def test_a_graph_that_tensorrt_cannot_read_is_complained_of(small_bundle: Path) 
     ]
 
 
-def test_control_flow(path: Path) -> None:
+def test_only_prefill_has_control_flow(path: Path) -> None:
     kinds = [node.op_type for node in onnx.load(str(path)).graph.node]
     assert "Loop" not in kinds
     assert "If" not in kinds
     assert kinds.count("Scan") == (1 if path.stem == "prefill" else 0)
 
 
-def test_shapes_are_static_but_for_batch_and_length(path: Path) -> None:
+def test_only_batch_and_length_are_dynamic(path: Path) -> None:
     graph = onnx.load(str(path)).graph
     free = {"batch", "length"} if path.stem == "prefill" else {"batch"}
     for entry in (*graph.input, *graph.output):
@@ -83,7 +84,7 @@ def test_shapes_are_static_but_for_batch_and_length(path: Path) -> None:
         assert all(size.dim_value > 0 or size.dim_param in free for size in sizes), entry.name
 
 
-def test_pairing_is_string_replacement(path: Path) -> None:
+def test_state_names_pair_by_string_replacement(path: Path) -> None:
     graph = onnx.load(str(path)).graph
     past = [entry.name for entry in graph.input if entry.name.startswith("past.")]
     present = [entry.name for entry in graph.output if entry.name.startswith("present.")]
@@ -92,16 +93,16 @@ def test_pairing_is_string_replacement(path: Path) -> None:
     assert {entry.name for entry in graph.output} == {"logits", *present}
 
 
-def test_no_trace_of_the_machine_that_exported(path: Path) -> None:
+def test_graphs_contain_no_source_paths(path: Path) -> None:
     data = path.read_bytes()
     assert b"/train/" not in data
     assert b".py" not in data
 
 
-def test_someone_who_read_only_the_table_can_drive_it(
+def test_the_metadata_suffices_to_run_a_graph(
     small_bundle: Path, small: Checkpoint, tmp_path: Path
 ) -> None:
-    """Bare onnxruntime, a copy of one graph without its bundle, and its own properties."""
+    """Plain onnxruntime runs a copied graph from the graph's own properties."""
     for kind in GRAPHS:
         copy = tmp_path / f"{kind}.onnx"
         copy.write_bytes((small_bundle / copy.name).read_bytes())
@@ -115,19 +116,19 @@ def test_someone_who_read_only_the_table_can_drive_it(
         }
         tokens = np.arange(24).reshape(2, 12) % small.tokenizer.vocab_size
         names = [output.name for output in session.get_outputs()]
-        found = []
+        parts = []
         for chunk in np.split(tokens, 12 if kind == "decode" else 3, axis=1):
             feeds = {"input_ids": chunk, "learn": np.ones(2, np.float32)}
             feeds |= {f"past.{name}": value for name, value in state.items()}
             outputs = dict(zip(names, session.run(None, feeds), strict=True))
-            found.append(outputs["logits"])
+            parts.append(outputs["logits"])
             state = {name: outputs[f"present.{name}"] for name in state}
         with torch.no_grad():
-            wanted, _ = small.model(torch.from_numpy(tokens), small.model.zero_state(2))
-        np.testing.assert_allclose(np.concatenate(found, axis=1), wanted.numpy(), atol=1e-5)
+            expected, _ = small.model(torch.from_numpy(tokens), small.model.zero_state(2))
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected.numpy(), atol=1e-5)
 
 
-def test_metadata(path: Path, small_bundle: Path) -> None:
+def test_metadata_matches_the_manifest(path: Path, small_bundle: Path) -> None:
     manifest = json.loads((small_bundle / "bundle.json").read_text())
     properties = {entry.key: entry.value for entry in onnx.load(str(path)).metadata_props}
     assert json.loads(properties["rillet.state"]) == manifest["state"]
@@ -148,7 +149,7 @@ def test_exporting_twice_gives_the_same_bytes(
     assert names == sorted(file.name for file in second.iterdir())
     for name in names:
         first, again = (small_bundle / name).read_bytes(), (second / name).read_bytes()
-        if name == CARD:  # what was measured stands in the card alone, and at its end
+        if name == CARD:  # which ends with measured times
             first, again = (data.partition(b"## Time")[0] for data in (first, again))
         assert first == again, name
 
@@ -170,34 +171,34 @@ def test_exporting_twice_gives_the_same_bytes(
     ids=str,
 )
 def test_other_configurations_export(changes: dict[str, object]) -> None:
-    """Both graphs of every shape of model agree with PyTorch, state included."""
+    """Logits and state of both graphs agree with PyTorch."""
     model = DualCNN(SMALL.replace(vocab_size=11, **changes))
     tokens = torch.arange(150).view(3, 50).pow(2) % 11
     model.fit(tokens.flatten()).eval()
     learn = torch.tensor([1.0, 0.0, 1.0])
     with torch.no_grad():
-        wanted, state = model(tokens, model.zero_state(3), learn)
+        expected, state = model(tokens, model.zero_state(3), learn)
     for graph, length in ((decode_graph(model), 1), (prefill_graph(model), 25)):
         session = ort.InferenceSession(graph.SerializeToString())
         names = [output.name for output in session.get_outputs()]
         values = {name: tensor.numpy() for name, tensor in model.zero_state(3).items()}
-        found = []
+        parts = []
         for chunk in np.split(tokens.numpy(), 50 // length, axis=1):
             feeds = {"input_ids": chunk, "learn": learn.numpy()}
             feeds |= {f"past.{name}": value for name, value in values.items()}
             outputs = dict(zip(names, session.run(None, feeds), strict=True))
-            found.append(outputs["logits"])
+            parts.append(outputs["logits"])
             values = {name: outputs[f"present.{name}"] for name in values}
-        np.testing.assert_allclose(np.concatenate(found, axis=1), wanted.numpy(), atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), expected.numpy(), atol=1e-5)
         for name, tensor in state.items():
             np.testing.assert_allclose(values[name], tensor.numpy(), atol=1e-5, err_msg=name)
 
 
 def test_small_constants_survive_the_export() -> None:
-    """An entry that was not learnt makes no difference, however unlikely its token.
+    """The exporter keeps the kernel's offset, exp(-beta / 2), which is 6e-9 here.
 
-    The kernel's offset, exp(-beta / 2), is 6e-9 here: the exporter's optimiser drops a
-    scalar as small as that, and unlearnt entries are then found.
+    Its optimiser drops scalars that small. Without the offset, entries that were not learned
+    would be recalled.
     """
     model = DualCNN(SMALL.replace(vocab_size=11, memory_sharpness=38.0))
     model.fit(torch.arange(300).pow(2) % 11).eval()
@@ -207,33 +208,33 @@ def test_small_constants_survive_the_export() -> None:
         model.memory.gate.output.bias.fill_(9.0)
         model.readout_cnn.head.weight.mul_(20)
     session = ort.InferenceSession(decode_graph(model).SerializeToString())
-    found = []
+    predictions = []
     for token in range(11):
         feeds = {f"past.{name}": value.numpy() for name, value in model.zero_state().items()}
         feeds["past.memory_tokens"] = np.full((1, SMALL.memory), token)
         feeds |= {"input_ids": np.array([[3]]), "learn": np.zeros(1, np.float32)}
-        found.append(session.run(["logits"], feeds)[0])
-    for logits in found[1:]:
-        np.testing.assert_array_equal(found[0], logits)
+        predictions.append(session.run(["logits"], feeds)[0])
+    for logits in predictions[1:]:
+        np.testing.assert_array_equal(predictions[0], logits)
 
 
 @pytest.mark.parametrize("vocab_size", [129, 300])
 def test_large_vocabularies_are_read_by_digits(vocab_size: int) -> None:
-    """Two digits for each token, the last of them not all in use: the same prediction."""
+    """Tokens as two digits, where the last high digit is only partly used."""
     torch.manual_seed(0)
     model = DualCNN(SMALL.replace(vocab_size=vocab_size))
     model.fit(torch.randint(vocab_size, (4_000,))).eval()
     session = ort.InferenceSession(decode_graph(model).SerializeToString())
     names = [output.name for output in session.get_outputs()]
     tokens = torch.randint(vocab_size, (2, 40))
-    tokens[:, 20:] = tokens[:, :20]  # the second half is found again
+    tokens[:, 20:] = tokens[:, :20]  # the second half is recalled
     tokens[:, -1] = vocab_size - 1
     state = {name: value.numpy() for name, value in model.zero_state(2).items()}
     with torch.no_grad():
-        wanted, _ = model(tokens, model.zero_state(2))
+        expected, _ = model(tokens, model.zero_state(2))
     for place in range(tokens.shape[1]):
         feeds = {"input_ids": tokens[:, place : place + 1].numpy(), "learn": np.ones(2, np.float32)}
         feeds |= {f"past.{name}": value for name, value in state.items()}
         outputs = dict(zip(names, session.run(None, feeds), strict=True))
         state = {name: outputs[f"present.{name}"] for name in state}
-        np.testing.assert_allclose(outputs["logits"][:, 0], wanted[:, place], atol=1e-5)
+        np.testing.assert_allclose(outputs["logits"][:, 0], expected[:, place], atol=1e-5)

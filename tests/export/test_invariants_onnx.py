@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillet.export.parity.gate import TOLERANCE as PARITY
+from rillet.export.graphs.buffer_safety import unsafe_state
+from rillet.export.parity.report import TOLERANCE as PARITY
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint
@@ -20,8 +21,8 @@ from support.models import SMALL
 from support.streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 TOLERANCE = 1e-5
-REMEMBERING = ["every part", "keyed by the suffix", "single CNN, keyed by the suffix"]
-"""Together with a model without a memory, each part of a graph in each of its forms."""
+WITH_MEMORY = ["every part", "keyed by the suffix", "single CNN, keyed by the suffix"]
+"""With a model without a memory, these cover every form of every part of a graph."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def tokens(small: Checkpoint, text: str) -> list[int]:
     return small.tokenizer.encode(text[:60_000])
 
 
-@pytest.fixture(scope="module", params=[*REMEMBERING, "no memory"])
+@pytest.fixture(scope="module", params=[*WITH_MEMORY, "no memory"])
 def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -48,7 +49,7 @@ def checkpoint(
 
 
 @given(case=cut_streams())
-def test_any_cut_gives_the_same_logits_and_state(
+def test_any_chunking_gives_the_same_logits_and_state(
     engine: OnnxEngine, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
     seed, batch, chunks = case
@@ -67,12 +68,12 @@ def test_pytorch_and_onnx_runtime_agree(
 ) -> None:
     seed, batch, chunks = case
     stream = real_tokens(tokens, seed, batch, sum(chunks))
-    wanted = run_torch(checkpoint.model, stream, chunks)
-    assert_same(wanted, run_engine(engine, stream, chunks), PARITY["fp32"])
+    expected = run_torch(checkpoint.model, stream, chunks)
+    assert_same(expected, run_engine(engine, stream, chunks), PARITY["fp32"])
 
 
 @given(case=cut_streams())
-def test_the_same_cut_gives_the_same_bits(
+def test_the_same_chunking_gives_the_same_bits(
     engine: OnnxEngine, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
     seed, batch, chunks = case
@@ -125,36 +126,38 @@ def test_the_start_is_zeros_and_nothing_grows(engine: OnnxEngine, tokens: list[i
     assert (after["position"] == 500).all()
 
 
-@pytest.mark.parametrize("variant", REMEMBERING, indirect=True)
+@pytest.mark.parametrize("variant", WITH_MEMORY, indirect=True)
 @pytest.mark.parametrize("step", [1, 30])
-def test_a_zero_key_is_never_found(engine: OnnxEngine, tokens: list[int], step: int) -> None:
-    """What stands in an entry that was not learnt makes no difference, to the last bit."""
+def test_a_zero_key_is_never_recalled(engine: OnnxEngine, tokens: list[int], step: int) -> None:
+    """The token of an entry that was not learned changes no bit of the logits."""
     stream = np.asarray([tokens[:30]], np.int64)
-    found = []
-    for token in (0, 5):
+
+    def logits_beside(token: int) -> tuple[np.ndarray, np.ndarray]:
+        tokens = {"memory_tokens": np.full((1, SMALL.memory), token)}
         state = engine.zero_state()
-        state.write({**state.read(), "memory_tokens": np.full((1, SMALL.memory), token)})
+        state.write({**state.read(), **tokens})
         parts = [engine.prefill(stream[:, at : at + step], state, 0.0) for at in range(0, 30, step)]
-        found.append(np.concatenate(parts, axis=1))
         state = engine.zero_state()
-        state.write({**state.read(), "memory_tokens": np.full((1, SMALL.memory), token)})
-        found.append(np.stack([engine.step(t, state, 0.0).copy() for t in stream.T], axis=1))
-    np.testing.assert_array_equal(found[0], found[2])
-    np.testing.assert_array_equal(found[1], found[3])
+        state.write({**state.read(), **tokens})
+        steps = [engine.step(column, state, 0.0).copy() for column in stream.T]
+        return np.concatenate(parts, axis=1), np.stack(steps, axis=1)
+
+    for first, second in zip(logits_beside(0), logits_beside(5), strict=True):
+        np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("graph", ["decode", "prefill"])
-def test_past_and_present_may_share_one_buffer(
+def test_past_and_present_may_share_a_buffer(
     graph: str, engine: OnnxEngine, tokens: list[int]
 ) -> None:
-    """Every state tensor bound to one address, for input and output alike."""
+    """Bind the input and the output of every state tensor to one address."""
     bundle = engine.bundle
     session = ort.InferenceSession(str(bundle.graph(graph)), providers=["CPUExecutionProvider"])
     shared = {row.name: row.zeros(1) for row in bundle.state}
     learn = np.ones(1, np.float32)
     length = 1 if graph == "decode" else 9
     stream = np.asarray([tokens[:180]], np.int64)
-    found = []
+    parts = []
     for start in range(0, 180, length):
         ids = np.ascontiguousarray(stream[:, start : start + length])
         logits = np.zeros((1, length, bundle.vocab_size), np.float32)
@@ -168,15 +171,13 @@ def test_past_and_present_may_share_one_buffer(
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         session.run_with_iobinding(binding)
-        found.append(logits)
-    wanted = run_engine(engine, stream, [length] * (180 // length))
-    assert_same(wanted, (np.concatenate(found, axis=1), shared), 0.0)
+        parts.append(logits)
+    expected = run_engine(engine, stream, [length] * (180 // length))
+    assert_same(expected, (np.concatenate(parts, axis=1), shared), 0.0)
 
 
-def test_unsafe_sharing_is_found(small_bundle: Path) -> None:
-    """The static proof notices a reader that nothing holds back."""
-    from rillet.export.graphs.buffer_safety import unsafe_state
-
+def test_unsafe_sharing_is_detected(small_bundle: Path) -> None:
+    """The static proof detects a reader that may run after the write."""
     graph = onnx.load(str(small_bundle / "decode.onnx"))
     assert unsafe_state(graph.graph) == []
     late = onnx.helper.make_node("Identity", ["past.reservoir"], ["late"], name="late_reader")
@@ -184,10 +185,8 @@ def test_unsafe_sharing_is_found(small_bundle: Path) -> None:
     assert unsafe_state(graph.graph) == ["reservoir (read by late_reader)"]
 
 
-def test_a_reader_behind_a_reshape_is_seen() -> None:
-    """An engine may leave a reshaped tensor where it is: its readers read the past."""
-    from rillet.export.graphs.buffer_safety import unsafe_state
-
+def test_a_reader_behind_a_reshape_is_detected() -> None:
+    """A reshaped tensor may alias the past, so its readers read the past."""
     node = onnx.helper.make_node
     graph = onnx.helper.make_graph(
         [
@@ -195,8 +194,10 @@ def test_a_reader_behind_a_reshape_is_seen() -> None:
             node("Add", ["past.x", "one"], ["present.x"], name="writer"),
             node("Mul", ["column", "column"], ["logits"], name="late"),
         ],
-        "graph", [], [onnx.helper.make_empty_tensor_value_info("present.x")],
-    )  # fmt: skip
+        "graph",
+        [],
+        [onnx.helper.make_empty_tensor_value_info("present.x")],
+    )
     assert unsafe_state(graph) == ["x (read by late)"]
     graph.node[1].input[0] = "logits"  # the writer now waits for the reader
     ordered = [graph.node[0], graph.node[2], graph.node[1]]

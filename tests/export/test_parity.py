@@ -1,4 +1,4 @@
-"""The parity gate: it passes what is right, and catches what is not."""
+"""The parity gate passes correct graphs and rejects wrong ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from rillet.export.bundle import writer as bundle_writer
-from rillet.export.parity.gate import TOLERANCE, check, compare, gate_tokens, run_gate
+from rillet.export.parity.gate import run_gate
+from rillet.export.parity.graph_parity import compare_graph
+from rillet.export.parity.report import TOLERANCE, ParityReport
+from rillet.export.parity.texts import real_tokens
 from rillet.runtime import Bundle, ParityError
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint, load_checkpoint, make_tokenizer
@@ -24,10 +27,10 @@ def engine(nano_bundle: Path) -> OnnxEngine:
 
 
 def test_ten_thousand_streamed_steps(nano: Checkpoint, engine: OnnxEngine) -> None:
-    """Real text through the decode graph, step by step, against PyTorch."""
-    tokens = gate_tokens(nano.tokenizer, 10_000)
+    """The step graph reads real text like PyTorch."""
+    tokens = real_tokens(nano.tokenizer, 10_000)
     assert nano.tokenizer.decode(tokens[0, :4].tolist()) == "The "
-    row = compare(nano.model, engine, "decode", tokens, "real text", TOLERANCE["fp32"])
+    row = compare_graph(nano.model, engine, "decode", tokens, "real text", TOLERANCE["fp32"])
     assert row.tokens == 10_000
     assert row.greedy_differences == 0
     assert set(row.deltas) == {"logits", *nano.model.zero_state()}
@@ -37,19 +40,19 @@ def test_ten_thousand_streamed_steps(nano: Checkpoint, engine: OnnxEngine) -> No
 def test_ten_thousand_steps_of_shakespeare(
     nano: Checkpoint, engine: OnnxEngine, tinyshakespeare: str
 ) -> None:
-    """The same on another text, through the prefill graph in chunks of random length."""
+    """The prefill graph reads another text like PyTorch, in chunks of random length."""
     tokens = np.asarray([nano.tokenizer.encode(tinyshakespeare[:10_000])], np.int64)
-    row = compare(nano.model, engine, "prefill", tokens, "real text", TOLERANCE["fp32"])
+    row = compare_graph(nano.model, engine, "prefill", tokens, "real text", TOLERANCE["fp32"])
     assert row.greedy_differences == 0
     assert max(row.deltas.values()) <= 1e-4, row.deltas
 
 
-def test_any_cut_of_the_default_preset(nano: Checkpoint, engine: OnnxEngine) -> None:
-    """Past the memory's capacity and the engine's own chunks, to the invariant's 1e-5.
+def test_any_chunking_of_the_default_preset(nano: Checkpoint, engine: OnnxEngine) -> None:
+    """Longer than the memory and the engine's own chunks, within 1e-5.
 
-    Between engines the gate's tolerance holds.
+    Between PyTorch and the engine, the gate's tolerance holds.
     """
-    tokens = gate_tokens(nano.tokenizer, 1_500)
+    tokens = real_tokens(nano.tokenizer, 1_500)
     whole = run_engine(engine, tokens, [1_500])
     assert_same(whole, run_engine(engine, tokens, [700, 1, 1, 798]), 1e-5)
     assert_same(whole, run_engine(engine, tokens, [1] * 1_500), 1e-5)
@@ -58,8 +61,8 @@ def test_any_cut_of_the_default_preset(nano: Checkpoint, engine: OnnxEngine) -> 
 
 @pytest.mark.slow
 def test_error_does_not_grow_with_the_stream(nano: Checkpoint, engine: OnnxEngine) -> None:
-    """Invariant 6: 100,000 steps, PyTorch in chunks and ONNX Runtime in single steps."""
-    tokens = np.tile(gate_tokens(nano.tokenizer, 50_000), 2)
+    """Invariant 6, over 100,000 steps: PyTorch in chunks, ONNX Runtime step by step."""
+    tokens = np.tile(real_tokens(nano.tokenizer, 50_000), 2)
     state, engine_state = nano.model.zero_state(), engine.zero_state()
     worst = []
     for start in range(0, tokens.shape[1], 10_000):
@@ -67,10 +70,10 @@ def test_error_does_not_grow_with_the_stream(nano: Checkpoint, engine: OnnxEngin
         for at in range(start, start + 10_000, 500):
             chunk = tokens[:, at : at + 500]
             with torch.no_grad():
-                wanted, state = nano.model(torch.from_numpy(chunk), state)
+                expected, state = nano.model(torch.from_numpy(chunk), state)
             for index in range(500):
-                found = engine.step(chunk[:, index], engine_state)
-                delta = max(delta, float(np.abs(wanted[:, index].numpy() - found).max()))
+                actual = engine.step(chunk[:, index], engine_state)
+                delta = max(delta, float(np.abs(expected[:, index].numpy() - actual).max()))
         worst.append(delta)
     assert worst[-1] <= 1e-4
     assert worst[-1] <= 2 * max(worst[:2]), worst
@@ -86,29 +89,29 @@ def test_error_does_not_grow_with_the_stream(nano: Checkpoint, engine: OnnxEngin
         ("memory.key.projection", "memory_keys"),
     ],
 )
-def test_a_slightly_different_model_is_caught(
+def test_a_slightly_different_model_fails(
     tensor: str, named: str, small: Checkpoint, small_bundle: Path, small_run: Path
 ) -> None:
-    """A part of one tensor that is off by a hundredth fails, with output and figure named."""
+    """One row off by 1 % fails, and the report names the output that differs."""
     other = load_checkpoint(small_run).model
     with torch.no_grad():
         other.state_dict()[tensor][0].mul_(1.01)
     engine = OnnxEngine(Bundle.open(small_bundle), "cpu")
     rows = run_gate(other, small.tokenizer, engine, steps=600)
     with pytest.raises(ParityError, match=r"(decode|prefill) on (real text|random tokens)"):
-        check(rows)
+        ParityReport(tuple(rows)).check()
     worst = {name for row in rows for name, delta in row.deltas.items() if delta > 1e-4}
     assert any(name.startswith(named) for name in worst), worst
 
 
-def test_the_gate_refuses_to_write(
+def test_a_failed_gate_writes_nothing(
     small: Checkpoint,
     small_run: Path,
     small_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """An export whose graph is wrong leaves the old bundle, or none."""
+    """An export with a wrong graph leaves the old bundle, or none."""
     other = load_checkpoint(small_run).model
     with torch.no_grad():
         other.reservoir.leak.mul_(0.99)
@@ -126,16 +129,16 @@ def test_the_gate_refuses_to_write(
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_value_that_is_no_number_fails(small: Checkpoint, small_bundle: Path) -> None:
+def test_a_nan_fails(small: Checkpoint, small_bundle: Path) -> None:
     engine = OnnxEngine(Bundle.open(small_bundle), "cpu")
-    tokens = gate_tokens(small.tokenizer, 40)
-    row = compare(small.model, engine, "decode", tokens, "real text", 1e-4)
+    tokens = real_tokens(small.tokenizer, 40)
+    row = compare_graph(small.model, engine, "decode", tokens, "real text", 1e-4)
     row.outputs["wave_buffer"].add(np.zeros((1, 1)), np.full((1, 1), np.nan), np.zeros(1), 1e-4)
     assert "wave_buffer" in str(row.failure(1e-4))
 
 
-def test_gate_tokens_of_a_foreign_alphabet() -> None:
-    """A tokenizer with no letter in common with English still gets a gate."""
-    tokens = gate_tokens(make_tokenizer("水の上を歩く" * 10), 2_000)
+def test_real_tokens_of_a_foreign_alphabet() -> None:
+    """A tokenizer that shares no letter with English still gets tokens."""
+    tokens = real_tokens(make_tokenizer("水の上を歩く" * 10), 2_000)
     assert tokens.shape == (1, 2_000)
     assert len(np.unique(tokens)) == 6

@@ -1,4 +1,4 @@
-"""Bundles in lower precision: what they keep, what they cost, and what is refused."""
+"""Bundles in lower precision: what they keep, what they cost, and which requests are refused."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from rillet.export import quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.buffer_safety import unsafe_state
 from rillet.export.quantization.conversions import PRECISIONS, convert
-from rillet.export.quantization.fp16 import fp16_products, fp16_weights
-from rillet.export.quantization.matmuls import find_products, walk
-from rillet.export.quantization.static_int8 import product_inputs, static_int8
+from rillet.export.quantization.fp16 import fp16_matmuls, fp16_weights
+from rillet.export.quantization.matmuls import find_matmuls, walk
+from rillet.export.quantization.static_int8 import matmul_inputs, to_static_int8
 from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
-from rillet.runtime.verify import SELF_TOLERANCE, verify_golden
+from rillet.runtime.golden import SELF_TOLERANCE, verify_golden
 from support.cache import Cache
 from support.models import SMALL, train_small
 from support.operators import complaints
@@ -33,15 +33,15 @@ from support.operators import complaints
 SHIPPED = Path(__file__).parents[2] / "models" / "shakespeare-nano"
 WAYS = [(name, method) for name, entry in PRECISIONS.items() for method in entry.methods]
 IDS = [" ".join(way) for way in WAYS]
-# The small model was trained for moments; its logits are near even and its loss says little.
+# The small model is barely trained, so its loss says little.
 LOOSE: dict[str, Any] = {"max_loss_rise": 1.0, "tokens": 600}
 
 
 @pytest.fixture(scope="module")
 def source(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model just large enough that its products are worth lowering, the recurrence's too.
+    """A model just large enough for its products, the recurrence included, to be lowered.
 
-    Its matrices are not square: a turned one is then told from one that is not.
+    Its matrices are not square, so that a transposed one is noticed.
     """
 
     def make(folder: Path) -> None:
@@ -52,8 +52,8 @@ def source(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def made(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
-    """The small bundle in any precision, made when it is first asked for."""
+def lowered(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bundle]:
+    """The source in any precision, made on first use."""
     folder, done = tmp_path_factory.mktemp("lowered"), {}
 
     def make(precision: str, method: str) -> Bundle:
@@ -74,38 +74,38 @@ def inner(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
-def test_the_new_bundle_is_as_good_as_any(
-    made: Callable[..., Bundle], source: Path, precision: str, method: str
+def test_lowered_bundles_verify_and_generate(
+    lowered: Callable[..., Bundle], source: Path, precision: str, method: str
 ) -> None:
-    bundle, before = made(precision, method), Bundle.open(source)
+    bundle, before = lowered(precision, method), Bundle.open(source)
     assert bundle.manifest["precision"] == precision
     for same in ("state", "model", "weights_sha256", "tokenizer_sha256", "training"):
         assert bundle.manifest[same] == before.manifest[same], same
-    found = bundle.manifest["quantization"]
-    assert found["method"] == method
-    assert found["tokens"] == 600
+    cost = bundle.manifest["quantization"]
+    assert cost["method"] == method
+    assert cost["tokens"] == 600
     for loss in ("loss", "step_loss"):
-        assert found[loss] - found[f"{loss}_fp32"] < 0.05
+        assert cost[loss] - cost[f"{loss}_fp32"] < 0.05
     model = load(bundle.path)
     assert set(verify_golden(model)) == {"prefill", "decode"}
     assert model.generate("The ", max_new_tokens=40, seed=3)
     card = (bundle.path / "README.md").read_text()
     assert precision in card
-    assert f"{found['loss']:.4f}" in card
+    assert f"{cost['loss']:.4f}" in card
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
-def test_inputs_outputs_and_properties_stay(
-    made: Callable[..., Bundle], source: Path, precision: str, method: str
+def test_inputs_outputs_and_properties_are_kept(
+    lowered: Callable[..., Bundle], source: Path, precision: str, method: str
 ) -> None:
-    before, after = graphs(Bundle.open(source)), graphs(made(precision, method))
+    before, after = graphs(Bundle.open(source)), graphs(lowered(precision, method))
     assert before.keys() == after.keys()
     for kind, model in after.items():
         onnx.checker.check_model(model, full_check=True)
         for side in ("input", "output"):
-            wanted = [entry.SerializeToString() for entry in getattr(before[kind].graph, side)]
-            found = [entry.SerializeToString() for entry in getattr(model.graph, side)]
-            assert found == wanted, (kind, side)
+            expected = [entry.SerializeToString() for entry in getattr(before[kind].graph, side)]
+            actual = [entry.SerializeToString() for entry in getattr(model.graph, side)]
+            assert actual == expected, (kind, side)
         properties = {entry.key: entry.value for entry in model.metadata_props}
         kept = {entry.key: entry.value for entry in before[kind].metadata_props}
         assert properties.items() > kept.items()
@@ -118,11 +118,11 @@ def test_inputs_outputs_and_properties_stay(
 @pytest.mark.parametrize("method", PRECISIONS["fp16"].methods)
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
 def test_fp16_is_legal_for_tensorrt(source: Path, kind: str, method: str) -> None:
-    """Standard operators, and never two types in one of them."""
-    lower = fp16_products if method == "multiply" else fp16_weights
+    """Only standard operators, and never two types in one of them."""
+    lower = fp16_matmuls if method == "multiply" else fp16_weights
     model = lower(onnx.load(source / f"{kind}.onnx"))
     assert {entry.domain for entry in model.opset_import} == {""}
-    # Strict inference fails where an operator is given two types that it wants alike.
+    # Strict inference fails if an operator receives mixed types.
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
     halves = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16}
     assert halves
@@ -132,9 +132,9 @@ def test_fp16_is_legal_for_tensorrt(source: Path, kind: str, method: str) -> Non
 
 
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
-def test_static_int8_is_legal_for_tensorrt(made: Callable[..., Bundle], kind: str) -> None:
-    """int8 and never uint8, zero points of zero, and int8 constants read by nothing else."""
-    model = graphs(made("int8", "static"))[kind]
+def test_static_int8_is_legal_for_tensorrt(lowered: Callable[..., Bundle], kind: str) -> None:
+    """No uint8, zero points of zero, and no other node reads an int8 constant."""
+    model = graphs(lowered("int8", "static"))[kind]
     assert {entry.domain for entry in model.opset_import} == {""}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     types = {tensor.data_type for tensor in constants.values()}
@@ -153,36 +153,37 @@ def test_static_int8_is_legal_for_tensorrt(made: Callable[..., Bundle], kind: st
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
 def test_recurrence_and_memory_stay_float32(
-    made: Callable[..., Bundle], source: Path, precision: str, method: str
+    lowered: Callable[..., Bundle], source: Path, precision: str, method: str
 ) -> None:
-    """What the reservoir and the keys are made of is the same to the last bit."""
-    model, exact = load(made(precision, method).path), load(source)
-    state, wanted = model.engine.zero_state(2), exact.engine.zero_state(2)
+    """The reservoir and the memory's keys are bit-identical."""
+    model, exact = load(lowered(precision, method).path), load(source)
+    state, expected = model.engine.zero_state(2), exact.engine.zero_state(2)
     tokens = np.random.default_rng(5).integers(0, model.vocab_size, (2, 90))
     model.engine.prefill(tokens, state)
-    exact.engine.prefill(tokens, wanted)
+    exact.engine.prefill(tokens, expected)
     for name in ("reservoir", "memory_keys", "memory_tokens", "position"):
-        np.testing.assert_array_equal(state.read()[name], wanted.read()[name], err_msg=name)
+        np.testing.assert_array_equal(state.read()[name], expected.read()[name], err_msg=name)
 
 
-def test_the_recurrence_is_lowered_when_asked(source: Path, tmp_path: Path) -> None:
+def test_the_recurrence_is_lowered_on_request(source: Path, tmp_path: Path) -> None:
     for kind in ("decode", "prefill"):
         model = onnx.load(source / f"{kind}.onnx")
-        without, included = find_products(model), find_products(model, recurrence=True)
+        without, included = find_matmuls(model), find_matmuls(model, recurrence=True)
         assert len(included) == len(without) + 1
-        added = {p.node.name for p in included} - {p.node.name for p in without}
+        added = {m.node.name for m in included} - {m.node.name for m in without}
         assert all(name.startswith("reservoir/") for name in added)
     bundle = quantize(source, tmp_path / "out", "int8", recurrence=True, **LOOSE)
     assert bundle.manifest["quantization"]["recurrence"] is True
-    state, wanted = (load(path).engine.zero_state() for path in (bundle.path, source))
     assert load(bundle.path).generate("The ", max_new_tokens=20, seed=1)
-    assert state.read().keys() == wanted.read().keys()
+    assert bundle.state == Bundle.open(source).state
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
-def test_batches_and_lengths(made: Callable[..., Bundle], precision: str, method: str) -> None:
-    """A batch and any way of cutting: equal, but for the methods that round inputs to int8."""
-    engine = load(made(precision, method).path).engine
+def test_batches_and_chunkings_agree(
+    lowered: Callable[..., Bundle], precision: str, method: str
+) -> None:
+    """Equal results for any batch and chunking, unless the method rounds inputs to int8."""
+    engine = load(lowered(precision, method).path).engine
     tokens = np.random.default_rng(6).integers(0, engine.vocab_size, (3, 50))
     state = engine.zero_state(3)
     whole = engine.prefill(tokens, state)
@@ -206,10 +207,10 @@ def test_batches_and_lengths(made: Callable[..., Bundle], precision: str, method
     [("fp16", "multiply"), ("int8", "dynamic"), ("int8", "static"), ("int4", "weight-only")],
 )
 def test_quantising_twice_gives_the_same_bytes(
-    made: Callable[..., Bundle], source: Path, tmp_path: Path, precision: str, method: str
+    lowered: Callable[..., Bundle], source: Path, tmp_path: Path, precision: str, method: str
 ) -> None:
-    """From a copy of the bundle, in another process and another folder."""
-    first = made(precision, method)
+    """Quantise a copy of the bundle in another process and another folder."""
+    first = lowered(precision, method)
     copy = Path(shutil.copytree(source, tmp_path / "elsewhere" / "copy"))
     command = [sys.executable, "-m", "rillet.runtime.cli", "quantize", str(copy), "--out"]
     command += [str(tmp_path / "second"), "--precision", precision, "--method", method]
@@ -223,18 +224,20 @@ def test_quantising_twice_gives_the_same_bytes(
         data = (second / name).read_bytes()
         assert str(tmp_path).encode() not in data, name
         assert b".py" not in data or name == "README.md", name
-        if name != "README.md":  # its times are measured
+        if name != "README.md":  # which holds measured times
             assert (first.path / name).read_bytes() == data, name
 
 
-def test_what_is_refused(made: Callable[..., Bundle], source: Path, tmp_path: Path) -> None:
+def test_bad_requests_are_refused(
+    lowered: Callable[..., Bundle], source: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
-    lowered = made("int8", "weight-only").path
-    with pytest.raises(UsageError, match=r"is in int8 already.*give the bundle in fp32"):
-        quantize(lowered, out, "fp16")
+    int8 = lowered("int8", "weight-only").path
+    with pytest.raises(UsageError, match=r"is already in int8.*give the fp32 bundle"):
+        quantize(int8, out, "fp16")
     with pytest.raises(UsageError, match="precision is 'int2'; choose one of fp16, int8, int4"):
         quantize(source, out, "int2")
-    with pytest.raises(UsageError, match="int4 cannot be had by the method 'static'"):
+    with pytest.raises(UsageError, match="int4 has no method 'static'"):
         quantize(source, out, "int4", method="static")
     with pytest.raises(UsageError, match="max_loss_rise is nan"):
         quantize(source, out, "int8", max_loss_rise=float("nan"))
@@ -245,7 +248,7 @@ def test_what_is_refused(made: Callable[..., Bundle], source: Path, tmp_path: Pa
     with pytest.raises(CorpusError, match=r"none\.txt"):
         quantize(source, out, "int8", text=tmp_path / "none.txt")
     (tmp_path / "short.txt").write_text("too short")
-    with pytest.raises(CorpusError, match="too short"):
+    with pytest.raises(CorpusError, match="too few to measure"):
         quantize(source, out, "int8", text=tmp_path / "short.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 " * 200)
     with pytest.raises(CorpusError, match="UTF-8"):
@@ -259,10 +262,10 @@ def test_what_is_refused(made: Callable[..., Bundle], source: Path, tmp_path: Pa
     assert [file.name for file in mine.iterdir()] == ["letter.txt"]
 
 
-def test_a_rise_beyond_what_is_allowed_leaves_the_old_bundle(
-    made: Callable[..., Bundle], source: Path, tmp_path: Path
+def test_too_large_a_loss_rise_leaves_the_old_bundle(
+    lowered: Callable[..., Bundle], source: Path, tmp_path: Path
 ) -> None:
-    out = Path(shutil.copytree(made("int8", "dynamic").path, tmp_path / "out"))
+    out = Path(shutil.copytree(lowered("int8", "dynamic").path, tmp_path / "out"))
     before = {file.name: file.read_bytes() for file in out.iterdir()}
     loss = quantize(source, tmp_path / "loose", "int4", **LOOSE).manifest["quantization"]
     rise = max(loss[name] - loss[f"{name}_fp32"] for name in ("loss", "step_loss"))
@@ -273,10 +276,10 @@ def test_a_rise_beyond_what_is_allowed_leaves_the_old_bundle(
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
 
 
-def test_the_held_out_part_of_the_training_text_is_measured(
+def test_only_the_held_out_part_of_the_training_text_is_measured(
     source: Path, text: str, tmp_path: Path
 ) -> None:
-    """A bundle knows the hash of its corpus; any other text is read whole."""
+    """A bundle knows the hash of its corpus; any other text is calibrated on and measured."""
     from rillet.runtime.bundle import checksum
     from rillet.runtime.files import sha256_bytes
 
@@ -290,28 +293,28 @@ def test_the_held_out_part_of_the_training_text_is_measured(
     manifest["checksum"] = checksum(manifest)
     (copy / "bundle.json").write_text(json.dumps(manifest))
     options = {**LOOSE, "tokens": None}
-    found = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
-    assert found["tokens"] == 2_000 - 1
-    assert found["text"] == "corpus.txt"
-    assert found["text_sha256"] == sha256_bytes(corpus.read_bytes())
-    found = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
-    assert found["tokens"] < 2_000
-    assert found["text_sha256"] == sha256_bytes(other.read_bytes())
+    cost = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
+    assert cost["tokens"] == 2_000 - 1
+    assert cost["text"] == "corpus.txt"
+    assert cost["text_sha256"] == sha256_bytes(corpus.read_bytes())
+    cost = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
+    assert cost["tokens"] < 2_000
+    assert cost["text_sha256"] == sha256_bytes(other.read_bytes())
 
 
-def test_static_scales_come_from_the_calibrating_text(source: Path) -> None:
-    """Each input's scale is its range over 127; a value beyond it saturates."""
+def test_static_scales_are_the_calibrated_ranges(source: Path) -> None:
+    """Each input's scale is its range divided by 127."""
     model = onnx.load(source / "decode.onnx")
-    names = product_inputs(model)
-    lowered = static_int8(model, dict.fromkeys(names, 12.7))
-    scales = {t.name: onnx.numpy_helper.to_array(t) for t in lowered.graph.initializer}
-    quantizers = [node for node in lowered.graph.node if node.op_type == "QuantizeLinear"]
+    names = matmul_inputs(model)
+    quantized = to_static_int8(model, dict.fromkeys(names, 12.7))
+    scales = {t.name: onnx.numpy_helper.to_array(t) for t in quantized.graph.initializer}
+    quantizers = [node for node in quantized.graph.node if node.op_type == "QuantizeLinear"]
     assert {node.input[0] for node in quantizers} == set(names)
     for node in quantizers:
         np.testing.assert_allclose(scales[node.input[1]], 0.1, rtol=1e-6)
 
 
-def test_a_conversion_leaves_its_input_alone(source: Path) -> None:
+def test_a_conversion_does_not_modify_its_input(source: Path) -> None:
     state = Bundle.open(source).state
     model = onnx.load(source / "decode.onnx")
     before = model.SerializeToString(deterministic=True)
@@ -326,39 +329,39 @@ def test_a_conversion_leaves_its_input_alone(source: Path) -> None:
 def test_shipped_model_keeps_its_loss(
     tinyshakespeare: str, tmp_path: Path, precision: str, method: str
 ) -> None:
-    """By the default limits, on what training held out."""
+    """Within the default limits, on the held-out text."""
     text = tmp_path / "tinyshakespeare.txt"
     text.write_text(tinyshakespeare, encoding="utf-8")
     bundle = quantize(SHIPPED, tmp_path / "out", precision, method=method, text=text, tokens=8_000)
-    found = bundle.manifest["quantization"]
-    assert "held out" in found["part"]
+    cost = bundle.manifest["quantization"]
+    assert "held out" in cost["part"]
     limit = {"fp16": 0.001, "int8": 0.01, "int4": 0.05}[precision]
-    assert abs(found["loss"] - found["loss_fp32"]) <= limit
+    assert abs(cost["loss"] - cost["loss_fp32"]) <= limit
     assert bundle.graph("decode").stat().st_size < (SHIPPED / "decode.onnx").stat().st_size
     verify_golden(load(bundle.path))
 
 
-def test_dynamic_products_cannot_saturate(made: Callable[..., Bundle]) -> None:
-    """Two products of 8 bits and 7 fit 16 bits, which is what processors without VNNI add in."""
-    found = 0
-    for model in graphs(made("int8", "dynamic")).values():
+def test_dynamic_products_cannot_saturate(lowered: Callable[..., Bundle]) -> None:
+    """A pair of products of 8 by 7 bits fits 16 bits, as processors without VNNI require."""
+    checked = 0
+    for model in graphs(lowered("int8", "dynamic")).values():
         for graph, _ in walk(model.graph):
             for tensor in graph.initializer:
                 if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2:
-                    found += 1
+                    checked += 1
                     assert np.abs(numpy_helper.to_array(tensor).astype(int)).max() <= 64
-    assert found
+    assert checked
 
 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize(("precision", "method"), WAYS, ids=IDS)
 def test_tensorrt_builds_what_is_portable(
-    made: Callable[..., Bundle], precision: str, method: str
+    lowered: Callable[..., Bundle], precision: str, method: str
 ) -> None:
-    """And refuses what is not: the products there are onnxruntime's own."""
+    """And rejects the others, which use ONNX Runtime's own operators."""
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install it")
     api = installed_tensorrt("tensorrt_rtx")
-    bundle = made(precision, method)
+    bundle = lowered(precision, method)
     for kind, lengths in (("decode", (1, 1, 1)), ("prefill", PREFILL_LENGTHS)):
         model = bundle.graph(kind).read_bytes()
         if method in PRECISIONS[precision].portable:

@@ -1,4 +1,4 @@
-"""Lowered graphs beside each other, beside their checkpoint, and of every variant."""
+"""Lowered graphs agree with each other and with their checkpoint, for every variant."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rillet.export.bundle.writer import write_bundle
 from rillet.export.cli.quantize import quantize_command
 from rillet.export.options import ExportOptions
 from rillet.export.quantization.conversions import PRECISIONS
-from rillet.export.quantization.matmuls import find_products
+from rillet.export.quantization.matmuls import find_matmuls
 from rillet.runtime import load
 from rillet.runtime.bundle import Bundle
 from rillet.runtime.engines.ort.generate_graph import GraphGenerator
@@ -28,19 +28,19 @@ WAYS = [(name, way) for name, entry in PRECISIONS.items() for way in entry.metho
 
 
 @pytest.mark.parametrize(("precision", "method"), WAYS)
-def test_the_generating_graph_writes_what_the_step_graph_does(
+def test_the_generating_graph_matches_the_step_graph(
     small_bundle: Path, tmp_path: Path, precision: str, method: str
 ) -> None:
-    made = quantize(
+    lowered = quantize(
         small_bundle, tmp_path / "out", precision, method=method, tokens=300, max_loss_rise=1.0
     )
-    engine = OnnxEngine(made, "cpu")
+    engine = OnnxEngine(lowered, "cpu")
     prompt = np.random.default_rng(4).integers(0, engine.vocab_size, (1, 50))
-    written, stepped = engine.zero_state(), engine.zero_state()
-    logits = engine.prefill(prompt, written)[:, -1].copy()
+    generated, stepped = engine.zero_state(), engine.zero_state()
+    logits = engine.prefill(prompt, generated)[:, -1].copy()
     engine.prefill(prompt, stepped)
     tokens, _ = GraphGenerator(engine).generate(
-        written, logits, np.zeros((1, 24)), temperature=0.0, top_k=0, top_p=1.0
+        generated, logits, np.zeros((1, 24)), temperature=0.0, top_k=0, top_p=1.0
     )
     last = logits
     for token in tokens[0]:
@@ -49,44 +49,52 @@ def test_the_generating_graph_writes_what_the_step_graph_does(
 
 
 @pytest.mark.parametrize(("precision", "method"), [way for way in WAYS if way[1] != "static"])
-def test_the_recurrence_is_lowered_when_asked(
+def test_the_recurrence_is_lowered_on_request(
     nano_bundle: Path, tmp_path: Path, precision: str, method: str
 ) -> None:
     difference = 1.0 if precision == "fp16" else None
-    made = quantize(
-        nano_bundle, tmp_path / "out", precision, method=method, recurrence=True, tokens=300,
-        max_loss_rise=1.0, max_difference=difference,
-    )  # fmt: skip
-    decode = onnx.load(made.graph("decode"))
+    lowered = quantize(
+        nano_bundle,
+        tmp_path / "out",
+        precision,
+        method=method,
+        recurrence=True,
+        tokens=300,
+        max_loss_rise=1.0,
+        max_difference=difference,
+    )
+    decode = onnx.load(lowered.graph("decode"))
     names = {t.name for t in decode.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     assert "reservoir.recurrent" not in names
-    assert made.manifest["quantization"]["recurrence"]
-    for row in made.manifest["parity"]:
+    assert lowered.manifest["quantization"]["recurrence"]
+    for row in lowered.manifest["parity"]:
         assert row["outputs"]["reservoir"]["max"] > 1e-6
 
 
-def test_fp16_holds_the_gate(nano: Checkpoint, nano_bundle: Path, tmp_path: Path) -> None:
-    """As many products as 5e-3 holds; all of them where more is allowed."""
-    made = quantize(nano_bundle, tmp_path / "out", "fp16", tokens=500)
-    report = verify(made, nano, steps=500).check()
+def test_fp16_lowers_as_many_products_as_the_tolerance_allows(
+    nano: Checkpoint, nano_bundle: Path, tmp_path: Path
+) -> None:
+    """The default 5e-3 passes the gate; a wide tolerance lowers every product."""
+    lowered = quantize(nano_bundle, tmp_path / "out", "fp16", tokens=500)
+    report = verify(lowered, nano, steps=500).check()
     assert report.precision == "fp16"
     wider = quantize(nano_bundle, tmp_path / "wider", "fp16", tokens=500, max_difference=0.1)
-    sizes = [b.manifest["quantization"]["lowered_bytes"]["decode"] for b in (made, wider)]
-    every = sum(p.array.size for p in find_products(onnx.load(nano_bundle / "decode.onnx")))
+    sizes = [b.manifest["quantization"]["lowered_bytes"]["decode"] for b in (lowered, wider)]
+    every = sum(m.array.size for m in find_matmuls(onnx.load(nano_bundle / "decode.onnx")))
     assert 0 < sizes[0] <= sizes[1] == 2 * every
 
 
-def test_int8_is_compared_with_its_checkpoint(
-    small: Checkpoint, small_bundle: Path, tmp_path: Path
-) -> None:
-    """The figures are given, and the loss is what is judged."""
-    made = quantize(small_bundle, tmp_path / "out", "int8", tokens=300)
-    report = verify(made, small, steps=200)
+def test_int8_is_judged_by_its_loss(small: Checkpoint, small_bundle: Path, tmp_path: Path) -> None:
+    """Logits beyond float32's tolerance are reported, and the report passes."""
+    lowered = quantize(small_bundle, tmp_path / "out", "int8", tokens=300)
+    report = verify(lowered, small, steps=200)
     assert report.passed
     assert report.comparisons[0].outputs["logits"].largest > 1e-4
 
 
-def test_what_is_of_one_precision_only(small_bundle: Path, tmp_path: Path) -> None:
+def test_options_that_do_not_fit_the_precision_are_refused(
+    small_bundle: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match=r"max_difference is 0\.1 for int8"):
         quantize(small_bundle, tmp_path / "out", "int8", max_difference=0.1)
     with pytest.raises(UsageError, match="static int8 cannot lower the recurrence"):
@@ -95,16 +103,16 @@ def test_what_is_of_one_precision_only(small_bundle: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_other_graphs_are_made_anew_or_left_out(small: Checkpoint, tmp_path: Path) -> None:
+def test_other_graphs_are_rebuilt_or_left_out(small: Checkpoint, tmp_path: Path) -> None:
     options = ExportOptions(static_batch=2, last_logits=True, genai=True, parity_steps=100)
     write_bundle(small, tmp_path / "bundle", options=options)
-    made = quantize(tmp_path / "bundle", tmp_path / "out", "int8", tokens=300)
-    assert made.manifest["graphs"]["decode_static"]["batch"] == 2
-    assert made.last_logits
-    left_out = made.manifest["quantization"]["left_out"]
+    lowered = quantize(tmp_path / "bundle", tmp_path / "out", "int8", tokens=300)
+    assert lowered.manifest["graphs"]["decode_static"]["batch"] == 2
+    assert lowered.last_logits
+    left_out = lowered.manifest["quantization"]["left_out"]
     assert "genai_config.json" in left_out
-    assert not {entry.name for entry in made.path.iterdir()} & set(left_out)
-    static = onnx.load(made.graph("decode_static"))
+    assert not {entry.name for entry in lowered.path.iterdir()} & set(left_out)
+    static = onnx.load(lowered.graph("decode_static"))
     assert all(e.type.tensor_type.shape.dim[0].dim_value == 2 for e in static.graph.input)
 
 
@@ -117,19 +125,23 @@ def test_every_variant_can_be_lowered(
     variant_bundle: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     for precision, method in WAYS:
-        made = quantize(
-            variant_bundle(name), tmp_path / "out", precision, method=method, tokens=100,
+        lowered = quantize(
+            variant_bundle(name),
+            tmp_path / "out",
+            precision,
+            method=method,
+            tokens=100,
             max_loss_rise=1.0,
-        )  # fmt: skip
-        assert load(made.path).generate("The ", max_new_tokens=5, seed=1)
+        )
+        assert load(lowered.path).generate("The ", max_new_tokens=5, seed=1)
 
 
-def test_the_command(small_bundle: Path, tmp_path: Path) -> None:
+def test_the_quantize_command(small_bundle: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = [str(small_bundle), "--precision", "int8", "--out", str(out), "--tokens", "300"]
     result = CliRunner().invoke(quantize_command, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     assert "nats per token" in result.output
-    assert "TensorRT cannot read these graphs" in result.output
+    assert "TensorRT cannot read them" in result.output
     assert json.loads((out / "bundle.json").read_text())["quantization"]["tokens"] == 300
     assert Bundle.open(out).manifest["precision"] == "int8"

@@ -1,4 +1,4 @@
-"""Every variant of the model trains, exports, passes the gate and generates like the rest."""
+"""Every variant of the model exports, passes the gate and generates."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import onnx
 import pytest
 
 from rillet.export.bundle.writer import write_bundle
-from rillet.export.parity.gate import TOLERANCE
+from rillet.export.parity.report import TOLERANCE
 from rillet.runtime import Bundle, load
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import parse
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
 from support.models import SMALL, VARIANTS, train_small
 from support.operators import complaints
@@ -28,7 +28,7 @@ Bundles = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]
 
 ALWAYS = ("single CNN", "keyed by the suffix", "no memory", "reservoir in blocks")
-"""Variants that between them leave out and replace each part; the others are slow."""
+"""Variants that together omit and replace every part; the others are marked slow."""
 
 every_variant = pytest.mark.parametrize(
     "name",
@@ -37,7 +37,7 @@ every_variant = pytest.mark.parametrize(
 
 
 @every_variant
-def test_it_passes_the_gate_and_generates(
+def test_passes_the_gate_and_generates(
     name: str, variant_bundle: Bundles, variant_checkpoint: Checkpoints
 ) -> None:
     model = load(variant_bundle(name))
@@ -56,10 +56,10 @@ def test_it_passes_the_gate_and_generates(
 
 
 @every_variant
-def test_its_state_is_its_table(
+def test_state_table_matches_the_configuration(
     name: str, variant_bundle: Bundles, variant_checkpoint: Checkpoints
 ) -> None:
-    """What the configuration leaves out has no state, in no file; the rest has all of it."""
+    """Parts that the configuration omits have no state, in manifest and graphs alike."""
     bundle, config = Bundle.open(variant_bundle(name)), variant_checkpoint(name).model.config
     shapes = state_shapes(config)
     table = {row.name: (row.shape, row.dtype) for row in bundle.state}
@@ -82,8 +82,8 @@ def test_its_state_is_its_table(
 
 @every_variant
 @pytest.mark.parametrize("kind", ["decode", "prefill"])
-def test_tensorrt_can_read_it(name: str, kind: str, variant_bundle: Bundles) -> None:
-    """By the list of operators, and by the parser where it is installed."""
+def test_tensorrt_can_read_the_graphs(name: str, kind: str, variant_bundle: Bundles) -> None:
+    """Checked against the list of operators, and by the parser if it is installed."""
     path = Bundle.open(variant_bundle(name)).graph(kind)
     assert complaints(onnx.load(str(path))) == []
     if find_spec("tensorrt_rtx") is not None:
@@ -91,7 +91,7 @@ def test_tensorrt_can_read_it(name: str, kind: str, variant_bundle: Bundles) -> 
 
 
 @every_variant
-def test_the_bundle_holds_its_configuration(
+def test_bundle_and_checkpoint_hold_the_configuration(
     name: str, variant_bundle: Bundles, variant_checkpoint: Checkpoints
 ) -> None:
     path, config = variant_bundle(name), variant_checkpoint(name).model.config
@@ -101,17 +101,17 @@ def test_the_bundle_holds_its_configuration(
 
 
 @every_variant
-def test_engine_and_pytorch_agree_on_any_cut(
+def test_engine_and_pytorch_agree_for_any_chunking(
     name: str, variant_bundle: Bundles, variant_checkpoint: Checkpoints, text: str
 ) -> None:
-    """Over several rows, past every window and the memory's capacity."""
+    """Several rows, longer than every window and the memory."""
     checkpoint = variant_checkpoint(name)
     engine = OnnxEngine(Bundle.open(variant_bundle(name)), "cpu")
     tokens = real_tokens(checkpoint.tokenizer.encode(text[:5_000]), 3, 3, 75)
-    wanted = run_torch(checkpoint.model, tokens, [75])
+    expected = run_torch(checkpoint.model, tokens, [75])
     for chunks in ([75], [30, 1, 1, 43], [1] * 75):
-        assert_same(wanted, run_torch(checkpoint.model, tokens, chunks), 1e-5)
-        assert_same(wanted, run_engine(engine, tokens, chunks), TOLERANCE["fp32"])
+        assert_same(expected, run_torch(checkpoint.model, tokens, chunks), 1e-5)
+        assert_same(expected, run_engine(engine, tokens, chunks), TOLERANCE["fp32"])
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_engine_and_pytorch_agree_on_any_cut(
         if "memory" not in VARIANTS[name]
     ],
 )
-def test_what_is_not_learnt_is_not_stored(name: str, variant_bundle: Bundles) -> None:
-    """The key of a step is its past's: that of the first step, all zeros, is no key."""
+def test_generated_text_is_not_stored(name: str, variant_bundle: Bundles) -> None:
+    """A step stores the key of its past, so the first step stores a zero key."""
     session = load(variant_bundle(name)).session("read")
     session.feed("The text")
     session.generate(max_new_tokens=5, seed=0)
@@ -135,14 +135,16 @@ def test_what_is_not_learnt_is_not_stored(name: str, variant_bundle: Bundles) ->
 @pytest.mark.parametrize(
     ("name", "rows"),
     [
-        ("single CNN", ["one CNN", "the last 20 steps, found by the reservoir's state"]),
+        ("single CNN", ["one CNN", "the last 20 steps, keyed by the reservoir's state"]),
         ("no memory", ["| standard, 24 units |", "two CNNs", "| memory | none |"]),
-        ("keyed by the suffix", ["attentive, 24 units, attention over the last 7 states",
-                                 "found by the last 5 tokens"]),
+        (
+            "keyed by the suffix",
+            ["attentive, 24 units, attention over the last 7 states", "keyed by the last 5 tokens"],
+        ),
         ("the least", ["one CNN", "| reservoir | none |", "| memory | none |"]),
     ],
-)  # fmt: skip
-def test_the_model_card_says_what_it_is(
+)
+def test_the_model_card_describes_the_variant(
     name: str, rows: list[str], variant_bundle: Bundles
 ) -> None:
     card = (variant_bundle(name) / "README.md").read_text()
@@ -150,25 +152,26 @@ def test_the_model_card_says_what_it_is(
     assert "could not be set up" not in card
 
 
-def test_fallbacks_are_in_the_bundle_and_on_its_card(
+def test_fallbacks_are_in_the_manifest_and_on_the_card(
     variant_checkpoint: Checkpoints, tmp_path: Path
 ) -> None:
-    made = variant_checkpoint("the least")
+    checkpoint = variant_checkpoint("the least")
     held_out: dict[str, Any] = {"tokens": 500, "loss": 2.5, "without_memory": 2.5, "first": 2.5}
-    notes = ["memory: no such luck; going on with no memory", "read: none; going on without"]
-    training = {**made.training, "fallbacks": notes, "held_out": held_out}
-    write_bundle(Checkpoint(made.model, made.tokenizer, training), tmp_path / "made", steps=50)
-    assert load(tmp_path / "made").bundle.manifest["training"]["fallbacks"] == notes
-    card = (tmp_path / "made" / "README.md").read_text()
+    notes = ["memory: too large; continuing without", "read: missing; continuing without"]
+    training = {**checkpoint.training, "fallbacks": notes, "held_out": held_out}
+    fallen_back = Checkpoint(checkpoint.model, checkpoint.tokenizer, training)
+    write_bundle(fallen_back, tmp_path / "bundle", steps=50)
+    assert load(tmp_path / "bundle").bundle.manifest["training"]["fallbacks"] == notes
+    card = (tmp_path / "bundle" / "README.md").read_text()
     assert "\n".join(f"- {note}" for note in notes) in card
-    # Without a memory there is one loss, not two that are the same.
+    # Without a memory there is one loss, not two equal ones.
     assert "| no memory | 2.5000 |" in card
     assert "with the memory" not in card
 
 
 @pytest.mark.parametrize("length", [1, 9])
-def test_the_narrowest_windows(text: str, length: int) -> None:
-    """A suffix of one token, and one that is longer than the memory."""
+def test_smallest_windows(text: str, length: int) -> None:
+    """A suffix of one token, and one longer than the memory."""
     changes = {"wave_kernel": 2, "memory_key": "suffix", "suffix_length": length, "memory": 4}
     config = SMALL.replace(architecture="single_cnn", reservoir="none", **changes)
     model = train_small(config, text[:20_000], steps=2).model

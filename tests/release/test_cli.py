@@ -94,13 +94,13 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
         errors = process.stderr.read()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert "The run is kept in" in errors
+    assert "The run is saved in" in errors
     assert load_checkpoint(tmp_path).training["steps"] >= 3
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY)
     fails(result, 2, "already holds a checkpoint", "--resume")
     # Another number of steps would have meant another learning rate: it is another run.
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY, "--resume")
-    fails(result, 1, "is the state of another run: config")
+    fails(result, 1, "belongs to another run: config")
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from rillet.export import verify
-from rillet.export.bundle.training_command import training_command
+from rillet.export.bundle.training_command import command_of_run
 from rillet.runtime import load
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 from rillet.train import PRESETS
 
 MODELS = Path(__file__).parents[2] / "models"
@@ -78,7 +78,7 @@ def test_the_command_of_a_run_gives_its_configuration() -> None:
     """It holds every setting that differs from the preset."""
     config = PRESETS["nano"].replace(hidden=64, dropout=0.0, steps=7, seed=3, tokenizer="byte")
     record = {"corpus": "my notes.txt", "preset": "nano", "config": config.training.to_dict()}
-    command = training_command(record, config.replace(vocab_size=99).to_dict())
+    command = command_of_run(record, config.replace(vocab_size=99).to_dict())
     assert command is not None
     words = shlex.split(command)
     assert words[:6] == ["rillet", "train", "--corpus", "my notes.txt", "--preset", "nano"]
@@ -87,4 +87,4 @@ def test_the_command_of_a_run_gives_its_configuration() -> None:
         "seed": words[words.index("--seed") + 1]
     }
     assert PRESETS["nano"].replace_text(changes) == config
-    assert training_command({"preset": "nano"}, {}) is None
+    assert command_of_run({"preset": "nano"}, {}) is None

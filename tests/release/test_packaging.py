@@ -101,6 +101,47 @@ def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
     assert not {name for name in names if name.startswith(("tests/", "models/", "."))}
 
 
+def test_the_package_list_has_every_folder() -> None:
+    """A folder that the list lacks works from a checkout and is missing from the wheel."""
+    folders = {
+        ".".join(("rillet", *file.relative_to(ROOT).parts[:-1]))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+    }
+    packages = pyproject()["tool"]["setuptools"]["packages"]
+    assert set(packages) == folders
+    assert len(packages) == len(folders)
+
+
+def test_every_folder_is_a_package() -> None:
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            assert (file.parent / "__init__.py").exists(), f"{file.parent} lacks __init__.py"
+
+
+def test_the_citation_agrees() -> None:
+    project = project_metadata()
+    citation = (ROOT / "CITATION.cff").read_text()
+    for line in (
+        f"title: {project['name']}",
+        f"version: {project['version']}",
+        f"license: {project['license']}",
+        f"repository-code: {project['urls']['Source']}",
+        *(f"  - {keyword}" for keyword in project["keywords"]),
+    ):
+        assert f"\n{line}\n" in citation, f"CITATION.cff lacks {line!r}"
+
+
+def test_links_lead_to_one_repository(metadata: email.message.Message) -> None:
+    urls = project_metadata()["urls"]
+    assert all(url.startswith(urls["Source"]) for url in urls.values())
+    assert len(metadata.get_all("Project-URL") or ()) == len(urls)
+    for file in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "contributing.md",
+                 *(ROOT / ".github").rglob("*.*")):  # fmt: skip
+        for owner in re.findall(r"github\.com/([\w-]+/rillet)\b", file.read_text()):
+            assert urls["Source"].endswith(owner), file
+
+
 def test_versions_agree(metadata: email.message.Message) -> None:
     assert metadata["Version"] == rillet.runtime.__version__
     result = subprocess.run(
@@ -157,10 +198,15 @@ def extras() -> list[str]:
     return sorted(message["optional-dependencies"])
 
 
-def project_metadata() -> dict[str, Any]:
+def pyproject() -> dict[str, Any]:
     from check_pins import tomllib
 
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    content: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return content
+
+
+def project_metadata() -> dict[str, Any]:
+    project: dict[str, Any] = pyproject()["project"]
     return project
 
 
@@ -210,8 +256,8 @@ def test_a_missing_or_wrong_pin_is_found(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     first, second = result.stdout.splitlines()
-    assert re.fullmatch(r"click \S+ is installed, and constraints.txt has click==0.1", first)
-    assert re.fullmatch(r"huggingface-hub \S+ is installed, .* no pin of it", second)
+    assert re.fullmatch(r"click \S+ is installed, but constraints.txt has click==0.1", first)
+    assert re.fullmatch(r"huggingface-hub \S+ is installed, .* no pin for it", second)
 
 
 def test_pins_are_exact_and_in_order() -> None:

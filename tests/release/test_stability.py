@@ -10,16 +10,16 @@ import pytest
 from rillet.runtime import state_table as contract
 from rillet.runtime.engines.tensorrt import records as engine_records
 from rillet.runtime.streams import saved_state
-from rillet.train import checkpoint
+from rillet.train.checkpoint import CHECKPOINT_FORMAT
 from rillet.train.data import token_file
-from rillet.train.loop import resume as training_state
+from rillet.train.loop.resume import STATE_FORMAT
 
 PAGE = (Path(__file__).parents[2] / "docs" / "stability.md").read_text()
-FORMATS = {
+FORMATS: dict[str, str | None] = {
     contract.FORMAT: contract.FORMAT_VERSION,
     saved_state.STATE_FORMAT: saved_state.STATE_VERSION,
-    checkpoint._FORMAT: checkpoint._VERSION,
-    training_state._FORMAT: training_state._VERSION,
+    CHECKPOINT_FORMAT.name: CHECKPOINT_FORMAT.version,
+    STATE_FORMAT.name: STATE_FORMAT.version,
     token_file._FORMAT: token_file._VERSION,
     engine_records._FORMAT: engine_records._VERSION,
 }

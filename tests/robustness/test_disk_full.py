@@ -13,7 +13,8 @@ import pytest
 
 from rillet.runtime import load
 from rillet.runtime.files import sha256_file
-from support.operations import NANO, PROMPT, TOKENS, Ended, Server, serving
+from support.fork_server import Ended, Server, serving
+from support.operations import NANO, PROMPT, TOKENS
 
 pytestmark = pytest.mark.slow
 

@@ -192,7 +192,7 @@ def test_folders_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="file/deep cannot be written"):
         make_folder(tmp_path / "file" / "deep")
-    with pytest.raises(StorageError, match=r"missing/file cannot be written .*make its folder"):
+    with pytest.raises(StorageError, match=r"missing/file cannot be written .*create its folder"):
         write_atomic(tmp_path / "missing" / "file", b"x")
     with pytest.raises(StorageError, match="Is a directory"):
         write_atomic(tmp_path, b"x")

@@ -25,14 +25,8 @@ from safetensors.numpy import save
 
 from rillet.runtime import Model, SamplingParams, load
 from rillet.runtime.streams import saved_state as saved_state_module
-from support.mutations import (
-    EVIL,
-    corrupt_bundle,
-    corrupt_bytes,
-    corrupt_json,
-    corrupt_tensor,
-    sign,
-)
+from support.bundle_mutations import corrupt_bundle, sign
+from support.mutations import EVIL, corrupt_bytes, corrupt_json, corrupt_tensor
 from support.sandbox import attempt, little_memory
 
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "120"))
@@ -133,7 +127,7 @@ def sign_state(path: Path, header: Any, tensors: dict[str, np.ndarray]) -> bool:
     """Write a state with a matching checksum; false where it cannot be written at all."""
     try:
         if isinstance(header, dict) and "checksum" in header:
-            header["checksum"] = saved_state_module._checksum(header, tensors)
+            header["checksum"] = saved_state_module.checksum(header, tensors)
         path.write_bytes(save(tensors, {"rillet": json.dumps(header)}))
     except (RecursionError, ValueError, TypeError, UnicodeEncodeError):
         return False

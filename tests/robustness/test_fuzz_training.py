@@ -224,9 +224,9 @@ def test_a_link_to_a_device_or_a_pipe_is_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hidden": 2**40}, "hidden = 1099511627776, and axis 1 of wave_cnn"),
-        ({"wave_blocks": 10**9}, "wave_blocks = 1000000000, and the number of tensors"),
-        ({"width": 2**31 - 1}, "width 2147483647; the heads must divide"),
+        ({"hidden": 2**40}, "hidden = 1099511627776, but axis 1 of wave_cnn"),
+        ({"wave_blocks": 10**9}, "wave_blocks = 1000000000, but the number of tensors"),
+        ({"width": 2**31 - 1}, "width is 2147483647; the heads must divide"),
         ({"readout_filters": 10**400}, "readout_filters = 1000"),
         ({"memory": 10**400}, "is damaged"),
     ],

@@ -20,7 +20,8 @@ from rillet.runtime import Bundle, Model, load
 from rillet.runtime.engines.tensorrt.records import find_records
 from rillet.runtime.files import sha256_file
 from rillet.train import load_checkpoint
-from support.operations import NANO, PROMPT, TOKENS, Ended, Server, serving, tensorrt_obstacle
+from support.fork_server import Ended, Server, serving
+from support.operations import NANO, PROMPT, TOKENS, tensorrt_obstacle
 
 pytestmark = pytest.mark.slow
 

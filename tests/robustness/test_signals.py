@@ -127,7 +127,7 @@ def test_a_signal_ends_the_text_and_saves_the_stream(
     running = start(*arguments)
     running.wait_for_output(len(PROMPT) + (20 if how == "streaming" else 0))
     running.process.send_signal(number)
-    assert running.end() == 130, running.errors
+    assert running.end() == 128 + number, running.errors
     assert running.errors.strip() == "Stopped."
     text = running.output[len(PROMPT) : -1]  # the command ends its output with a newline
     session = load(small_bundle).restore(state)

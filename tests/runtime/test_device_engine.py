@@ -1,6 +1,6 @@
-"""The engine whose state stays on a device: its calls, with the processor's memory as the device.
+"""The engine whose state stays on a device, with the processor's memory as the device.
 
-They are the calls that a GPU gets, run by the real ONNX Runtime; what is left to a GPU is marked.
+A GPU gets the same calls of the real ONNX Runtime; tests that need one are marked.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rillet.runtime.engines.cuda import driver as cuda_driver
 from rillet.runtime.engines.device_state import power_of_two
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 
 on_a_gpu = pytest.param("cuda", marks=pytest.mark.gpu)
 
@@ -50,27 +50,27 @@ def tokens_of(engine: OnnxEngine, rows: int, length: int) -> np.ndarray:
     return np.random.default_rng(5).integers(0, engine.vocab_size, (rows, length))
 
 
-def agree(device: OnnxDeviceEngine, found: np.ndarray, wanted: np.ndarray) -> None:
-    """Bit for bit on the processor: the same kernels; on a GPU within float32's tolerance."""
+def agree(device: OnnxDeviceEngine, actual: np.ndarray, expected: np.ndarray) -> None:
+    """Equal bit for bit on the processor, where kernels are the same; on a GPU, within 1e-4."""
     if device.provider == "CPUExecutionProvider":
-        np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_array_equal(actual, expected)
     else:
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_steps_and_chunks_are_those_of_the_host_engine(
+def test_steps_and_chunks_match_the_host_engine(
     device: OnnxDeviceEngine, host: OnnxEngine, rows: int
 ) -> None:
-    """Chunks that overrun the prefill graph's 256, steps before and after, some not learnt."""
+    """Chunks longer than a call of the prefill graph, steps around them, some not learnt."""
     tokens = tokens_of(host, rows, 320)
     ours, theirs = device.zero_state(rows), host.zero_state(rows)
     for at in range(20):
         learn = np.asarray([at % 3 != row for row in range(rows)], np.float32)
-        found = device.step(tokens[:, at], ours, learn)
-        np.testing.assert_allclose(found, host.step(tokens[:, at], theirs, learn), atol=1e-4)
-    found = device.prefill(tokens[:, 20:300], ours, 0.5)
-    np.testing.assert_allclose(found, host.prefill(tokens[:, 20:300], theirs, 0.5), atol=1e-4)
+        actual = device.step(tokens[:, at], ours, learn)
+        np.testing.assert_allclose(actual, host.step(tokens[:, at], theirs, learn), atol=1e-4)
+    actual = device.prefill(tokens[:, 20:300], ours, 0.5)
+    np.testing.assert_allclose(actual, host.prefill(tokens[:, 20:300], theirs, 0.5), atol=1e-4)
     last = device.prefill(tokens[:, 300:], ours, last=True)
     assert last.shape == (rows, 1, host.vocab_size)
     np.testing.assert_allclose(last, host.prefill(tokens[:, 300:], theirs, last=True), atol=1e-4)
@@ -78,7 +78,7 @@ def test_steps_and_chunks_are_those_of_the_host_engine(
         np.testing.assert_allclose(ours.read()[name], value, atol=1e-4, err_msg=name)
 
 
-def test_one_row_is_bit_for_bit_the_host_engines(
+def test_one_row_equals_the_host_engine_bit_for_bit(
     device: OnnxDeviceEngine, host: OnnxEngine
 ) -> None:
     ours, theirs = device.zero_state(), host.zero_state()
@@ -88,15 +88,15 @@ def test_one_row_is_bit_for_bit_the_host_engines(
         agree(device, ours.read()[name], value)
 
 
-def test_warming_up_changes_no_stream(device: OnnxDeviceEngine, host: OnnxEngine) -> None:
-    """Capture runs a step more often than once; a state that was there before is as it was."""
+def test_warm_up_changes_no_stream(device: OnnxDeviceEngine, host: OnnxEngine) -> None:
+    """Capturing runs a step more than once; a state that existed before is unchanged."""
     tokens = tokens_of(host, 1, 40)
     theirs, ours = host.zero_state(), device.zero_state()
     host.prefill(tokens, theirs)
     ours.write(theirs.read())
     lane, session = ours.lane, device._session("decode")
     assert lane.calls is None
-    before = lane.keep()
+    before = lane.save()
     device._prepare(session, lane)
     for side, kept in zip(lane.sides, before, strict=True):
         for name, value in kept.items():
@@ -105,7 +105,7 @@ def test_warming_up_changes_no_stream(device: OnnxDeviceEngine, host: OnnxEngine
 
 
 def test_inputs_are_replaced_in_place(device: OnnxDeviceEngine) -> None:
-    """A captured graph reads the addresses that it was captured with."""
+    """A captured graph always reads the same addresses."""
     state = device.zero_state()
     addresses = [buffer.value.data_ptr() for buffer in (state.lane.ids, state.lane.learn)]
     first = device.step(np.asarray([1]), state, 1.0)
@@ -125,16 +125,16 @@ def test_rows_come_and_go(device: OnnxDeviceEngine, host: OnnxEngine) -> None:
         theirs.resize(rows)
         assert ours.lane.capacity == power_of_two(ours.lane.capacity) >= rows
         for at in range(4):
-            found = device.step(tokens[:rows, at + rows], ours)
-            wanted = host.step(tokens[:rows, at + rows], theirs)
-            np.testing.assert_allclose(found, wanted, atol=1e-4)
+            actual = device.step(tokens[:rows, at + rows], ours)
+            expected = host.step(tokens[:rows, at + rows], theirs)
+            np.testing.assert_allclose(actual, expected, atol=1e-4)
     ours.copy_row(0, ours, 4)
     theirs.copy_row(0, theirs, 4)
     for name, value in theirs.read().items():
         np.testing.assert_allclose(ours.read()[name], value, atol=1e-4, err_msg=name)
 
 
-def test_lanes_are_lent_again_and_start_at_zeros(device: OnnxDeviceEngine) -> None:
+def test_lanes_are_reused_and_start_at_zeros(device: OnnxDeviceEngine) -> None:
     state = device.zero_state()
     device.step(np.asarray([3]), state)
     lane, calls = state.lane, state.lane.calls
@@ -148,7 +148,7 @@ def test_lanes_are_lent_again_and_start_at_zeros(device: OnnxDeviceEngine) -> No
     assert len({id(entry.lane) for entry in [again, *held]}) == 4
 
 
-def test_a_wrong_token_leaves_the_stream(device: OnnxDeviceEngine) -> None:
+def test_an_unknown_token_leaves_the_stream_unchanged(device: OnnxDeviceEngine) -> None:
     state = device.zero_state()
     device.step(np.asarray([1]), state)
     before = state.read()
@@ -163,10 +163,10 @@ def test_a_wrong_token_leaves_the_stream(device: OnnxDeviceEngine) -> None:
         state.write({**before, "position": np.zeros(2, np.int64)})
 
 
-def test_a_prompt_that_fails_on_the_way_is_not_read(
+def test_a_prompt_that_fails_half_way_is_not_read(
     small_bundle: Path, tmp_path: Path, host: OnnxEngine
 ) -> None:
-    """A prefill graph with a fixed length fails at the second chunk, which is shorter."""
+    """A prefill graph of fixed length fails at the second chunk, which is shorter."""
     device = OnnxDeviceEngine(Bundle.open(small_bundle), "cpu")
     graph = onnx.load(str(small_bundle / "prefill.onnx"))
     for node in graph.graph.node:
@@ -192,7 +192,7 @@ def test_a_prompt_that_fails_on_the_way_is_not_read(
 def test_sessions_batches_and_saved_state(
     device: OnnxDeviceEngine, small_model: Model, small_bundle: Path, tmp_path: Path
 ) -> None:
-    """Everything above the engine is none the wiser."""
+    """Everything above the engine works the same."""
     model = Model(Bundle.open(small_bundle), device)
     verify_golden(model)
     sampling = {"max_new_tokens": 40, "temperature": 0.7, "seed": 3}
@@ -215,7 +215,7 @@ def test_sessions_batches_and_saved_state(
 
 @pytest.mark.gpu
 def test_steps_are_captured_as_cuda_graphs(small_bundle: Path, host: OnnxEngine) -> None:
-    """With and without graphs the same logits, on two streams whose buffers differ."""
+    """Logits are the same with and without graphs, on two streams with buffers of their own."""
     bundle = Bundle.open(small_bundle)
     need_cuda(OnnxDeviceEngine(bundle, "cuda"))
     captured = OnnxDeviceEngine(bundle, "cuda", graphs=True)
@@ -224,8 +224,8 @@ def test_steps_are_captured_as_cuda_graphs(small_bundle: Path, host: OnnxEngine)
     for row in tokens:
         ours, theirs = captured.zero_state(), plain.zero_state()
         for token in row:
-            found = captured.step(np.asarray([token]), ours)
-            np.testing.assert_allclose(found, plain.step(np.asarray([token]), theirs), atol=1e-5)
+            actual = captured.step(np.asarray([token]), ours)
+            np.testing.assert_allclose(actual, plain.step(np.asarray([token]), theirs), atol=1e-5)
     assert "CUDA graphs" in captured.version
     assert captured.provider == "CUDAExecutionProvider"
 

@@ -1,4 +1,4 @@
-"""Providers: which can run here, which cannot and why; what doctor and bench print."""
+"""Which providers can run here, and why others cannot; what doctor and bench print."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_what_a_model_is(small_model: Model, small_bundle: Path) -> None:
 
 @only_on_cpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_is_not_there(small_bundle: Path, provider: str) -> None:
+def test_a_provider_that_is_not_installed(small_bundle: Path, provider: str) -> None:
     message = f"provider '{provider}' cannot run here: the installed onnxruntime .* was built with"
     with pytest.raises(EngineError, match=message):
         load(small_bundle, provider)
@@ -50,20 +50,20 @@ def test_a_provider_that_is_not_there(small_bundle: Path, provider: str) -> None
     assert "pip install 'rillet[gpu]'" in result.stderr
 
 
-def test_auto_says_nothing_where_there_is_no_choice(
+def test_auto_is_silent_if_there_is_no_choice(
     small_bundle: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     assert load(small_bundle).info.provider
     assert not [entry for entry in recwarn if "provider" in str(entry.message)]
 
 
-def test_no_such_provider(small_bundle: Path) -> None:
-    with pytest.raises(EngineError, match="provider 'tpu' is not one"):
+def test_an_unknown_provider(small_bundle: Path) -> None:
+    with pytest.raises(EngineError, match="provider 'tpu' is unknown"):
         load(small_bundle, "tpu")
 
 
 def test_two_packages_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What pip records of two packages that overwrite each other."""
+    """Simulate pip's records of two packages that overwrite each other."""
     assert providers.mixed_up_engines() is None
     for name in ("onnxruntime", "onnxruntime-gpu"):
         folder = tmp_path / f"{name.replace('-', '_')}-1.27.0.dist-info"
@@ -84,7 +84,7 @@ def test_the_driver_is_asked_first() -> None:
         assert "libcuda.so.1 cannot be loaded" in (cuda_driver.driver_obstacle() or "")
 
 
-def test_the_least_graph_is_what_it_says() -> None:
+def test_the_least_graph_is_valid() -> None:
     model = onnx.load_from_string(doctor_module._LEAST_GRAPH)
     onnx.checker.check_model(model)
     assert (model.ir_version, model.opset_import[0].version) == (10, 18)
@@ -95,11 +95,11 @@ def test_doctor(small_bundle: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert "cpu         works (CPUExecutionProvider)" in result.stdout
     assert "No problems found." in result.stdout
-    found = json.loads(here("doctor", small_bundle, "--json").stdout)
-    assert found["providers"]["cpu"]["works"]
-    assert found["providers"]["cpu"]["step_us"] > 0
-    assert found["packages"]["numpy"] == np.__version__
-    native = found["tensorrt"]
+    report = json.loads(here("doctor", small_bundle, "--json").stdout)
+    assert report["providers"]["cpu"]["works"]
+    assert report["providers"]["cpu"]["step_us"] > 0
+    assert report["packages"]["numpy"] == np.__version__
+    native = report["tensorrt"]
     assert native["engines"] == []
     obstacle = cuda_driver.driver_obstacle()
     if obstacle is not None:
@@ -113,7 +113,7 @@ def test_doctor(small_bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_broken_engine_is_found_at_load(small_bundle: Path) -> None:
-    """A state that is not carried, which is what users of stateful models complain of most."""
+    """A state that is not carried over, the most common complaint about stateful models."""
     model = load(small_bundle)
     difference = self_test(model)
     assert difference is not None
@@ -124,7 +124,7 @@ def test_a_broken_engine_is_found_at_load(small_bundle: Path) -> None:
         return whole(tokens, model.engine.zero_state(), learn)
 
     model.engine.step = forgetful  # type: ignore[method-assign]
-    with pytest.raises(EngineError, match=r"does not compute what .* should: after \d+ tokens"):
+    with pytest.raises(EngineError, match=r"gives wrong results for .*: after \d+ tokens"):
         self_test(model)
     assert load(small_bundle, self_test=False).generate("The", max_new_tokens=3, seed=0)
 

@@ -1,7 +1,7 @@
-"""Engines that fail in the middle of a stream: nothing is lost, and another one may go on.
+"""Engines that fail in the middle of a stream: nothing is lost, and another can continue.
 
-The failures are real: a graph whose arithmetic ONNX Runtime refuses from some position on, a graph
-that computes no numbers from there on, memory that the system does not give.
+The failures are real: a graph that ONNX Runtime refuses to compute from some position on, a graph
+that computes NaN from there on, memory that the system does not grant.
 """
 
 from __future__ import annotations
@@ -22,60 +22,62 @@ from rillet.runtime.engines.device_state import DeviceState
 from rillet.runtime.engines.fallback import FallbackEngine
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
-from support.mutations import sign
+from support.bundle_mutations import sign
 
 LAST = 120
-"""The position at which a step fails: later than the memory of the small model is full."""
+"""The position at which a step fails, after the memory of the small model has filled up."""
 PROMPT = "The value of an expression is "
 OPTIONS = {"max_new_tokens": 200, "temperature": 0.9, "seed": 3}
 
 
-def spoil(bundle: Path, out: Path, how: str) -> Path:
-    """A copy of a bundle whose decoding graph fails from a position on."""
+def break_graph(bundle: Path, out: Path, how: str) -> Path:
+    """Copy a bundle, with a decoding graph that fails from a position on."""
     shutil.copytree(bundle, out)
     graph = onnx.load(out / "decode.onnx")
     nodes, values = graph.graph.node, graph.graph.initializer
     if how == "raises":
-        # The last node looks the position up in a table that ends there.
+        # The last node looks up the position in a table that ends there.
         for node in nodes:
             node.output[:] = ["whole" if name == "logits" else name for name in node.output]
             node.input[:] = ["whole" if name == "logits" else name for name in node.input]
         values.append(numpy_helper.from_array(np.zeros(LAST, np.float32), "table"))
-        nodes.append(helper.make_node("Gather", ["table", "past.position"], ["found"]))
-        nodes.append(helper.make_node("Reshape", ["found", "each"], ["added"]))
+        nodes.append(helper.make_node("Gather", ["table", "past.position"], ["entry"]))
+        nodes.append(helper.make_node("Reshape", ["entry", "each"], ["added"]))
         values.append(numpy_helper.from_array(np.asarray([-1, 1, 1]), "each"))
         nodes.append(helper.make_node("Add", ["whole", "added"], ["logits"]))
     else:
-        # The reservoir's state is no number from there on, and so is all that comes of it.
+        # The reservoir's state is NaN from there on, and so is everything computed from it.
         for node in nodes:
-            node.input[:] = ["sick" if name == "past.reservoir" else name for name in node.input]
+            node.input[:] = [
+                "poisoned" if name == "past.reservoir" else name for name in node.input
+            ]
         table = np.zeros(100_000, np.float32)
         table[LAST:] = np.nan
         values.append(numpy_helper.from_array(table, "table"))
         values.append(numpy_helper.from_array(np.asarray([-1, 1]), "each"))
-        nodes.insert(0, helper.make_node("Add", ["past.reservoir", "added"], ["sick"]))
-        nodes.insert(0, helper.make_node("Reshape", ["found", "each"], ["added"]))
-        nodes.insert(0, helper.make_node("Gather", ["table", "past.position"], ["found"]))
+        nodes.insert(0, helper.make_node("Add", ["past.reservoir", "added"], ["poisoned"]))
+        nodes.insert(0, helper.make_node("Reshape", ["entry", "each"], ["added"]))
+        nodes.insert(0, helper.make_node("Gather", ["table", "past.position"], ["entry"]))
     (out / "decode.onnx").write_bytes(graph.SerializeToString())
     sign(out)
     return out
 
 
-@pytest.fixture(scope="module", params=["raises", "gives no numbers"])
+@pytest.fixture(scope="module", params=["raises", "computes NaN"])
 def failing(
     request: pytest.FixtureRequest, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    return spoil(small_bundle, tmp_path_factory.mktemp("failing") / "bundle", request.param)
+    return break_graph(small_bundle, tmp_path_factory.mktemp("failing") / "bundle", request.param)
 
 
 @pytest.fixture(scope="module")
-def wanted(small_model: Model) -> str:
-    """The text of a stream that nothing happens to."""
+def expected_text(small_model: Model) -> str:
+    """The text of an undisturbed stream."""
     return small_model.generate(PROMPT, **OPTIONS)
 
 
-def test_the_session_is_where_it_was(failing: Path, small_model: Model, wanted: str) -> None:
-    """State, prediction, position and random numbers: a good engine goes on with the same text."""
+def test_the_session_is_unchanged(failing: Path, small_model: Model, expected_text: str) -> None:
+    """State, prediction, position and random numbers: a good engine continues the same text."""
     model = load(failing)
     session, good = model.session(), small_model.session()
     for each in (session, good):
@@ -85,7 +87,7 @@ def test_the_session_is_where_it_was(failing: Path, small_model: Model, wanted: 
     with pytest.raises(EngineError, match="the stream is where it was"):
         list(stream)
     assert session.position == LAST
-    assert "".join(text) == wanted[: LAST - len(PROMPT)]
+    assert "".join(text) == expected_text[: LAST - len(PROMPT)]
     good.generate(**{**OPTIONS, "max_new_tokens": LAST - len(PROMPT)})
     state, expected = session.state, good.state
     slot = LAST % state["memory_keys"].shape[1]
@@ -99,13 +101,13 @@ def test_the_session_is_where_it_was(failing: Path, small_model: Model, wanted: 
     assert logits is not None
     assert their_logits is not None
     np.testing.assert_array_equal(logits, their_logits)
-    with pytest.raises(EngineError):  # and again, as often as it is tried
+    with pytest.raises(EngineError):  # and again at each attempt
         next(stream)
     assert session.position == LAST
 
 
-def test_what_was_saved_after_a_failure_goes_on_elsewhere(
-    failing: Path, small_model: Model, wanted: str, tmp_path: Path
+def test_a_stream_saved_after_a_failure_continues_elsewhere(
+    failing: Path, small_model: Model, expected_text: str, tmp_path: Path
 ) -> None:
     session = load(failing).session()
     session.feed(PROMPT)
@@ -114,10 +116,10 @@ def test_what_was_saved_after_a_failure_goes_on_elsewhere(
         session.generate(**OPTIONS, on_text=text.append)
     session.save(tmp_path / "saved.state")
     rest = "".join(small_model.restore(tmp_path / "saved.state").resume())
-    assert "".join(text) + rest == wanted
+    assert "".join(text) + rest == expected_text
 
 
-def test_an_earlier_moment_can_be_gone_back_to(failing: Path) -> None:
+def test_rollback_after_a_failure(failing: Path) -> None:
     model = load(failing)
     session = model.session()
     session.feed(PROMPT)
@@ -129,7 +131,7 @@ def test_an_earlier_moment_can_be_gone_back_to(failing: Path) -> None:
     assert session.generate(max_new_tokens=50, seed=1) == text
 
 
-def test_a_batch_is_where_it_was(failing: Path, small_model: Model) -> None:
+def test_a_batch_is_unchanged(failing: Path, small_model: Model) -> None:
     texts: dict[str, list[str]] = {}
     for name, model in (("failing", load(failing)), ("good", small_model)):
         with model.batch() as batch:
@@ -140,31 +142,35 @@ def test_a_batch_is_where_it_was(failing: Path, small_model: Model) -> None:
                 batch.join(session, max_new_tokens=150, temperature=0.9, seed=seed)
             try:
                 while len(batch):
-                    for session, made in batch.write().items():
-                        pieces[sessions.index(session)].append(made.text)
+                    for session, token in batch.write().items():
+                        pieces[sessions.index(session)].append(token.text)
             except EngineError:
                 assert name == "failing"
                 assert max(session.position for session in sessions) == LAST
-                # The longest one leaves and starts anew; the others go on.
+                # The longest one leaves; the others continue.
                 batch.leave(sessions[2])
-                for session, made in batch.write().items():
-                    pieces[sessions.index(session)].append(made.text)
+                for session, token in batch.write().items():
+                    pieces[sessions.index(session)].append(token.text)
         texts[name] = ["".join(each) for each in pieces]
-    for found, whole in zip(texts["failing"], texts["good"], strict=True):
-        assert len(found) > 80
-        assert whole.startswith(found)
+    for text, whole in zip(texts["failing"], texts["good"], strict=True):
+        assert len(text) > 80
+        assert whole.startswith(text)
 
 
 def lose(state: object) -> None:
-    """Take a device's memory away: steps that were prepared still run, and nobody can read it."""
+    """Take a device's memory away: prepared steps still run, but the state cannot be read."""
     assert isinstance(state, DeviceState)
     for side in state.lane.sides:
         side["reservoir"] = None
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["can be read", "is lost with its memory"])
-def test_the_next_engine_goes_on(
-    failing: Path, small_bundle: Path, wanted: str, lost: bool, caplog: pytest.LogCaptureFixture
+def test_the_next_engine_continues(
+    failing: Path,
+    small_bundle: Path,
+    expected_text: str,
+    lost: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     first = OnnxDeviceEngine(Bundle.open(failing), "cpu")
     engine = FallbackEngine(first, [("cpu", lambda: OnnxEngine(Bundle.open(small_bundle), "cpu"))])
@@ -174,19 +180,19 @@ def test_the_next_engine_goes_on(
     stream = session.stream(**OPTIONS)
     text = [next(stream) for _ in range(50)]
     if lost:
-        lose(session._state.inner)
-    with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream goes on with"):
+        lose(session._stream.state.inner)
+    with pytest.warns(RuntimeWarning, match=r"onnxruntime .* failed: .*; the stream continues on"):
         text += list(stream)
-    assert "".join(text) == wanted
+    assert "".join(text) == expected_text
     assert any(record.levelname == "ERROR" for record in caplog.records)
-    # New streams begin on the engine that works, without another word.
+    # New streams begin on the engine that works, without another warning.
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert model.generate(PROMPT, **OPTIONS) == wanted
+        assert model.generate(PROMPT, **OPTIONS) == expected_text
 
 
 def test_a_long_stream_moves_with_its_copy(failing: Path, small_bundle: Path) -> None:
-    """The copy in the host's memory is renewed; forks and batches take theirs along."""
+    """The copy in the host's memory is renewed; forks and batches keep copies of their own."""
     bundle = Bundle.open(small_bundle)
     first = OnnxDeviceEngine(Bundle.open(failing), "cpu")
     engine = FallbackEngine(first, [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
@@ -194,17 +200,17 @@ def test_a_long_stream_moves_with_its_copy(failing: Path, small_bundle: Path) ->
     tokens = np.random.default_rng(2).integers(0, engine.vocab_size, (2, 700))
     state, expected = engine.zero_state(2), plain.zero_state(2)
     learn = np.asarray([1.0, 0.0], np.float32)
-    for each, made in ((engine, state), (plain, expected)):
-        each.step(tokens[:, 0], made)
-        each.prefill(tokens[:, :600], made, learn)  # the prefill graph knows no such end
-        each.prefill(tokens[:, 600:650], made)
+    for each, own in ((engine, state), (plain, expected)):
+        each.step(tokens[:, 0], own)
+        each.prefill(tokens[:, :600], own, learn)  # the prefill graph does not fail
+        each.prefill(tokens[:, 600:650], own)
     twin = engine.zero_state(1)
     twin.copy_row(0, state, 1)
     lose(state.inner)
-    with pytest.warns(RuntimeWarning, match="goes on"):
-        found = engine.step(tokens[:, 650], state)
+    with pytest.warns(RuntimeWarning, match="continues on"):
+        actual = engine.step(tokens[:, 650], state)
     logits = plain.step(tokens[:, 650], expected)
-    np.testing.assert_allclose(found, logits, atol=1e-4)
+    np.testing.assert_allclose(actual, logits, atol=1e-4)
     for name, value in state.read().items():
         np.testing.assert_allclose(value, expected.read()[name], atol=1e-4, err_msg=name)
     np.testing.assert_allclose(engine.step(tokens[1:, 650], twin)[0], logits[1], atol=1e-4)
@@ -217,17 +223,42 @@ def test_without_another_engine_the_error_stands(failing: Path) -> None:
         model.generate(PROMPT, **OPTIONS)
 
 
-def test_bad_tokens_are_no_reason_to_go_over(small_bundle: Path) -> None:
+def test_a_state_of_another_engine_is_refused(small_bundle: Path) -> None:
     bundle = Bundle.open(small_bundle)
-    engine = FallbackEngine(OnnxEngine(bundle, "cpu"), [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
+    host, token = OnnxEngine(bundle, "cpu"), np.asarray([1])
+    devices = [OnnxDeviceEngine(bundle, "cpu") for _ in range(2)]
+    fallback = FallbackEngine(host, [])
+    engines = [host, *devices, fallback]
+    for engine in engines:
+        for other in engines:
+            state, foreign = engine.zero_state(), other.zero_state()
+            if engine is other:
+                engine.step(token, foreign)
+                continue
+            for refused in (
+                lambda engine=engine, foreign=foreign: engine.step(token, foreign),
+                lambda engine=engine, foreign=foreign: engine.prefill(token[None], foreign),
+                lambda state=state, foreign=foreign: state.copy_row(0, foreign, 0),
+            ):
+                with pytest.raises(EngineError, match="belongs to another engine"):
+                    refused()
+
+
+def test_unknown_tokens_do_not_switch_engines(small_bundle: Path) -> None:
+    bundle = Bundle.open(small_bundle)
+    plain = OnnxEngine(bundle, "cpu")
+    engine = FallbackEngine(plain, [("cpu", lambda: OnnxEngine(bundle, "cpu"))])
     with pytest.raises(EngineError, match="tokens must lie between"):
         engine.step(np.asarray([engine.vocab_size]), engine.zero_state())
+    for wrong in (-1, plain.vocab_size):
+        with pytest.raises(EngineError, match="tokens must lie between"):
+            plain.prefill(np.asarray([[0, wrong]]), plain.zero_state())
     assert len(engine._engines) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is what Linux keeps to")
-def test_memory_that_the_system_does_not_give(small_bundle: Path) -> None:
-    """A long chunk without room for it: an error by name, and the stream goes on as before."""
+def test_memory_that_the_system_does_not_grant(small_bundle: Path) -> None:
+    """A chunk too long for the memory is a named error, and the stream continues as before."""
     code = """
 import resource, sys
 import numpy as np
@@ -248,7 +279,7 @@ except (EngineError, MemoryError) as error:
     print(type(error).__name__, str(error)[:60])
 resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 assert session.generate(max_new_tokens=30, seed=1) == twin.generate(max_new_tokens=30, seed=1)
-print("goes on")
+print("continues")
 """
     result = subprocess.run(
         [sys.executable, "-c", code, str(small_bundle)], capture_output=True, text=True, check=False
@@ -256,4 +287,4 @@ print("goes on")
     assert result.returncode == 0, result.stderr
     first, last = result.stdout.splitlines()
     assert first.startswith(("EngineError", "MemoryError"))
-    assert last == "goes on"
+    assert last == "continues"

@@ -1,4 +1,4 @@
-"""What an engine was built for, where it is kept, and when it is refused: no GPU needed."""
+"""What an engine was built for, where it is kept, and when it is refused, without a GPU."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.engines.cache import (
-    EngineKey,
-    cache_folder,
-    engine_folders,
-    provider_key,
-)
+from rillet.runtime.engines.cache import cache_folder, engine_folders
 from rillet.runtime.engines.cuda.driver import Gpu
-from rillet.runtime.engines.ort.options import cuda_options, profile_shapes, tensorrt_options
+from rillet.runtime.engines.engine_key import EngineKey
+from rillet.runtime.engines.ort.options import (
+    cuda_options,
+    profile_shapes,
+    provider_key,
+    tensorrt_options,
+)
 from rillet.runtime.engines.tensorrt.api import how_to_install, is_jetson, parse_layers
 from rillet.runtime.engines.tensorrt.records import find_records, save_engine
 from rillet.runtime.state_table import StateTensor
@@ -43,7 +44,7 @@ def bundle(small_bundle: Path, tmp_path: Path) -> Bundle:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"graph_sha256": "b" * 64}, "another graph"),
         ({"precision": "fp16"}, "precision fp32, and the bundle is fp16"),
@@ -54,12 +55,14 @@ def bundle(small_bundle: Path, tmp_path: Path) -> Bundle:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_another_machine_version_or_graph_does_not_fit(change: dict[str, str], said: str) -> None:
+def test_another_machine_version_or_graph_does_not_fit(
+    change: dict[str, str], message: str
+) -> None:
     here = dataclasses.replace(KEY, **change)
     assert here.digest != KEY.digest
-    found = KEY.misfit(here)
-    assert found is not None
-    assert re.search(said, found), found
+    reason = KEY.misfit(here)
+    assert reason is not None
+    assert re.search(message, reason), reason
 
 
 def _fits(key: EngineKey, here: EngineKey) -> None:
@@ -68,7 +71,7 @@ def _fits(key: EngineKey, here: EngineKey) -> None:
 
 def test_what_fits() -> None:
     _fits(KEY, KEY)
-    # Another driver, or other batches, are another key, and no reason to refuse.
+    # Another driver or other batches make another key, but no reason to refuse.
     for change in ({"driver": "13.0"}, {"batches": (1,)}):
         here = dataclasses.replace(KEY, **change)
         assert here.digest != KEY.digest
@@ -93,8 +96,8 @@ def test_a_key_survives_json() -> None:
             EngineKey.from_dict({**KEY.to_dict(), **change})
 
 
-def test_what_a_build_of_the_provider_is_keyed_by(tmp_path: Path) -> None:
-    """GPU, driver, library, graph and precision: each alone gives another folder."""
+def test_the_key_of_the_providers_builds(tmp_path: Path) -> None:
+    """GPU, driver, library, graph and precision: each of them selects another folder."""
     gpu = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30)
     decode, other = tmp_path / "decode.onnx", tmp_path / "other" / "decode.onnx"
     other.parent.mkdir()
@@ -111,7 +114,7 @@ def test_what_a_build_of_the_provider_is_keyed_by(tmp_path: Path) -> None:
     assert provider_key(decode, "fp32", gpu).digest == keys[0].digest
 
 
-def test_a_record_whose_engine_is_gone_is_passed_over(bundle: Bundle) -> None:
+def test_a_record_without_its_engine_is_ignored(bundle: Bundle) -> None:
     folder = cache_folder(bundle)
     gone = save_engine(folder, b"an engine", KEY, 1.5)
     kept = save_engine(folder, b"another", dataclasses.replace(KEY, precision="fp16"), 1.5)
@@ -132,10 +135,10 @@ def test_engines_lie_beside_the_bundle_and_not_in_it(bundle: Bundle) -> None:
     assert not list(folder.iterdir())
 
 
-def test_where_nothing_can_be_written_beside_it(
+def test_if_the_place_beside_it_is_not_writable(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file of the folder's name stands for a parent that refuses, even to root."""
+    """A file with the folder's name makes it unwritable, even for root."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     beside, cache = engine_folders(bundle)
     beside.write_text("in the way")
@@ -158,8 +161,8 @@ def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
         record.read()
     file = record.path.with_suffix(".json")
     value = json.loads(file.read_text())
-    for change, said in (
-        ({"format": "other"}, "is no record of an engine"),
+    for change, message in (
+        ({"format": "other"}, "is not the record of an engine"),
         ({"format_version": "2.0"}, "install a newer rillet"),
         ({"key": {}}, "does not have the fields"),
         ({"size": "large"}, "cannot be read"),
@@ -167,7 +170,7 @@ def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
         ({"layers": [1]}, "cannot be read"),
     ):
         file.write_text(json.dumps({**value, **change}))
-        with pytest.raises(EngineError, match=said):
+        with pytest.raises(EngineError, match=message):
             find_records(bundle)
     file.write_text("{")
     with pytest.raises(EngineError, match="or remove it"):

@@ -1,4 +1,4 @@
-"""The generating graph: the tokens of the host's sampler, given the same numbers."""
+"""The generating graph draws the tokens of the host's sampler from the same random numbers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def prompt(engine: OnnxEngine, rows: int) -> tuple[Any, np.ndarray]:
 def test_it_draws_what_the_host_draws(
     engine: OnnxEngine, sampling: dict[str, Any], learn: float
 ) -> None:
-    """Two rows, three calls; then logits and state are those of the host's own steps."""
+    """Two rows, three calls; then logits and state match the host's own steps."""
     rows, count = 2, 25
     generator = GraphGenerator(engine)
     state, logits = prompt(engine, rows)
@@ -71,12 +71,12 @@ def test_it_stops_at_the_end_token_of_any_row(engine: OnnxEngine) -> None:
     state, logits = prompt(engine, 2)
     tokens, last = generator.generate(state, logits, numbers, end_token=end)
     assert tokens.tolist() == whole[:, : stop + 1].tolist()
-    # The state is that of the tokens that came out, so that the stream goes on from there.
+    # The state has read just the returned tokens, so the stream continues from there.
     rest, _ = generator.generate(state, last, numbers[:, stop + 1 :])
     assert rest.tolist() == whole[:, stop + 1 :].tolist()
 
 
-def test_a_failed_call_leaves_the_stream(engine: OnnxEngine) -> None:
+def test_a_failed_call_leaves_the_stream_unchanged(engine: OnnxEngine) -> None:
     state, logits = prompt(engine, 1)
     before = state.read()
     with pytest.raises(EngineError, match="the stream is where it was"):
@@ -86,14 +86,14 @@ def test_a_failed_call_leaves_the_stream(engine: OnnxEngine) -> None:
 
 
 def test_a_bundle_without_it_says_so(engine: OnnxEngine) -> None:
-    bundle = Bundle(engine.bundle.path, {**engine.bundle.manifest, "graphs": {}}, engine.state)
-    bundle.manifest["graphs"]["prefill"] = {}
+    manifest = {**engine.bundle.manifest, "graphs": {"prefill": {}}}
+    bundle = Bundle(engine.bundle.path, manifest, engine.state_table)
     with pytest.raises(BundleError, match="no generate graph"):
         GraphGenerator(OnnxEngine(bundle, "cpu"))
 
 
 def test_its_form(nano_bundle: Path) -> None:
-    """One loop, with the weights inside it, and nothing of other domains."""
+    """One loop with the weights inside it, and only operators of the default domain."""
     graph = onnx.load(str(nano_bundle / "generate.onnx")).graph
     loops = [node for node in graph.node if node.op_type == "Loop"]
     assert len(loops) == 1

@@ -1,4 +1,4 @@
-"""Writing that keeps to a regular expression or a grammar."""
+"""Text constrained by a regular expression or a grammar."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PATTERNS = [
     seed=st.integers(0, 1000),
     temperature=st.sampled_from([0.0, 0.8, 3.0]),
 )
-def test_what_is_written_matches(
+def test_generated_text_matches_the_pattern(
     small_model: Model, pattern: str, seed: int, temperature: float
 ) -> None:
     session = small_model.session()
@@ -48,13 +48,13 @@ def test_what_is_written_matches(
     text = "".join(stream)
     if stream.finish_reason == "grammar":
         assert re.fullmatch(pattern, text)
-    else:  # a greedy word may go on for ever
+    else:  # a greedy word may never end
         assert stream.finish_reason == "length"
         assert stream.stats.tokens == 500
 
 
 @given(seed=st.integers(0, 1000))
-def test_a_grammar_that_nests(small_model: Model, seed: int) -> None:
+def test_a_recursive_grammar(small_model: Model, seed: int) -> None:
     session = small_model.session()
     stream = session.stream(grammar=LIST, seed=seed, temperature=1.0, max_new_tokens=2000)
     text = "".join(stream)
@@ -65,8 +65,8 @@ def test_a_grammar_that_nests(small_model: Model, seed: int) -> None:
 
 
 @given(seed=st.integers(0, 50))
-def test_tokens_of_several_bytes(seed: int) -> None:
-    """Tokens of BPE may span what the pattern says in parts; characters may span tokens."""
+def test_a_pattern_with_multibyte_tokens(seed: int) -> None:
+    """BPE tokens may span several parts of the pattern, and characters several tokens."""
     tokenizer = make_tokenizer("the cat sat on the mät, the hat in the cät " * 40, "bpe", 300)
     sampler = Sampler(SamplingParams(1.0, regex="the (c|h)(at|ät){2}!?;", seed=seed), tokenizer)
     random = np.random.default_rng(seed)
@@ -77,14 +77,14 @@ def test_tokens_of_several_bytes(seed: int) -> None:
     assert re.fullmatch("the (c|h)(at|ät){2}!?;", tokenizer.decode(tokens))
 
 
-def test_a_pattern_without_an_end_goes_on(small_model: Model) -> None:
+def test_a_pattern_without_an_end_continues_to_the_limit(small_model: Model) -> None:
     stream = small_model.session().stream(regex="[a-z]+", max_new_tokens=30, seed=1)
     text = "".join(stream)
     assert stream.finish_reason == "length"
     assert re.fullmatch("[a-z]{30}", text)
 
 
-def test_saved_in_the_middle(small_model: Model, tmp_path: Path) -> None:
+def test_saving_in_the_middle_of_a_pattern(small_model: Model, tmp_path: Path) -> None:
     options = {"regex": r"[a-z ]{40}\.", "seed": 5, "temperature": 1.0}
     whole = small_model.session().generate(**options)
     session = small_model.session()
@@ -93,13 +93,13 @@ def test_saved_in_the_middle(small_model: Model, tmp_path: Path) -> None:
     session.save(tmp_path / "state")
     restored = small_model.restore(tmp_path / "state")
     assert begun + "".join(restored.resume()) == whole
-    mark = session.checkpoint()
+    checkpoint = session.checkpoint()
     rest = "".join(stream)
-    session.rollback(mark)
+    session.rollback(checkpoint)
     assert begun + "".join(session.resume()) == begun + rest == whole
 
 
-def test_in_a_batch(small_model: Model) -> None:
+def test_patterns_in_a_batch(small_model: Model) -> None:
     options = {"regex": r"[a-z]{2,8}!", "temperature": 1.0}
     with small_model.batch() as batch:
         together = batch.generate(["The ", "In ", "A "], seed=3, **options)
@@ -111,18 +111,18 @@ def test_in_a_batch(small_model: Model) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"regex": "(a"}, r"regex is '\(a', which cannot be used: .*unclosed group"),
-        ({"grammar": 'start: "a" other'}, 'cannot be used: .*unknown name: "other"'),
-        ({"regex": ""}, "regex is ''; it must be a text"),
-        ({"grammar": 3}, "grammar is 3; it must be a text"),
-        ({"regex": "a", "choices": ["b"]}, "choices and regex both say"),
-        ({"regex": "a", "grammar": "b"}, "regex and grammar both say"),
-        ({"regex": "水"}, "forbid every token"),
-        ({"regex": "a\ud800"}, "has half a character"),
+        ({"regex": "(a"}, r"regex is '\(a', which is not valid: .*unclosed group"),
+        ({"grammar": 'start: "a" other'}, 'which is not valid: .*unknown name: "other"'),
+        ({"regex": ""}, "regex is ''; it must be a non-empty text"),
+        ({"grammar": 3}, "grammar is 3; it must be a non-empty text"),
+        ({"regex": "a", "choices": ["b"]}, "choices and regex each say"),
+        ({"regex": "a", "grammar": "b"}, "regex and grammar each say"),
+        ({"regex": "水"}, "forbid every possible next token"),
+        ({"regex": "a\ud800"}, "contains half a surrogate pair"),
         ({"regex": "[0-9]", "in_graph": True}, "regex, grammar or penalties cannot be used inside"),
     ],
 )
-def test_what_cannot_be_is_refused(
+def test_invalid_patterns_are_refused(
     small_model: Model, options: dict[str, object], message: str
 ) -> None:
     session = small_model.session()
@@ -133,14 +133,12 @@ def test_what_cannot_be_is_refused(
     assert session.position == before
 
 
-def test_without_the_package(small_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rillet.runtime.sampling import grammar
-
-    grammar._library.cache_clear()
+def test_a_missing_llguidance_says_how_to_install_it(
+    small_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "llguidance", None)
     with pytest.raises(UsageError, match=r"pip install 'rillet\[grammar\]'"):
         small_model.session().generate(regex="a")
-    grammar._library.cache_clear()
 
 
 def test_on_the_command_line(small_bundle: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sessions that write with the generating graph: the text of the steps, for the same seed."""
+"""Generating inside the graph gives the same text as generating step by step."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SAMPLING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("sampling", SAMPLING, ids=str)
 @pytest.mark.parametrize("learn", ["read", "all"])
 @pytest.mark.parametrize("count", [0, 1, 32, 75])
-def test_the_same_text_as_step_by_step(
+def test_in_graph_text_equals_step_by_step_text(
     small_model: Model, sampling: dict[str, Any], learn: str, count: int
 ) -> None:
-    """And the same stream after it: position, prediction, state and random numbers."""
+    """And leaves the stream with the same position, logits, state and random numbers."""
     inside, outside = small_model.session(learn), small_model.session(learn)
     pieces: list[str] = []
     for session in (inside, outside):
@@ -37,7 +37,7 @@ def test_the_same_text_as_step_by_step(
     assert "".join(inside.resume(20)) == "".join(outside.resume(20))
 
 
-def test_top_k_of_any_size(small_model: Model) -> None:
+def test_top_k_may_exceed_the_vocabulary(small_model: Model) -> None:
     options = {"temperature": 1.0, "seed": 8, "max_new_tokens": 9, "top_k": 10**30}
     session = small_model.session()
     twin = session.fork()
@@ -45,8 +45,8 @@ def test_top_k_of_any_size(small_model: Model) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 5, 31, 32, 50])
-def test_a_stop_string_leaves_the_stream_where_it_would_be(small_model: Model, place: int) -> None:
-    """Wherever in a call it comes; nothing after it is read, drawn or learnt."""
+def test_a_stop_string_leaves_the_same_stream(small_model: Model, place: int) -> None:
+    """Wherever it falls within a call of the graph: nothing after it is read, drawn or learnt."""
     whole = small_model.generate("The ", learn="all", temperature=1.0, seed=8, max_new_tokens=90)
     stop = whole[place : place + 3]
     texts, sessions = [], []
@@ -72,7 +72,7 @@ def test_a_stop_string_leaves_the_stream_where_it_would_be(small_model: Model, p
     [{"min_p": 0.1}, {"typical_p": 0.5}, {"top_logprobs": 3}, {"repetition_penalty": 1.2}],
     ids=str,
 )
-def test_what_the_graph_does_not_know_is_refused(
+def test_options_that_the_graph_lacks_are_refused(
     small_model: Model, option: dict[str, Any]
 ) -> None:
     session = small_model.session()
@@ -83,10 +83,10 @@ def test_what_the_graph_does_not_know_is_refused(
     assert session.position == before
 
 
-def test_the_figures_reach_who_asked_for_them(
+def test_on_finish_receives_the_statistics(
     small_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those of every other generation do."""
+    """As it does for every other generation."""
     seen: list[Any] = []
     monkeypatch.setattr(small_model, "on_finish", seen.append)
     session = small_model.session()
@@ -94,12 +94,13 @@ def test_the_figures_reach_who_asked_for_them(
     session.generate(in_graph=True, max_new_tokens=40, seed=1)
     session.generate(max_new_tokens=7, seed=1)
     assert [(stats.tokens, stats.finish_reason) for stats in seen] == [
-        (40, "length"), (7, "length"),
-    ]  # fmt: skip
+        (40, "length"),
+        (7, "length"),
+    ]
     assert all(0 < stats.first_token_seconds <= stats.seconds for stats in seen)
 
 
-def test_a_bundle_without_the_graph_says_so(small_bundle: Path) -> None:
+def test_a_bundle_without_a_generate_graph_is_refused(small_bundle: Path) -> None:
     model = load(small_bundle)
     del model.bundle.manifest["graphs"]["generate"]
     with pytest.raises(BundleError, match="no generate graph"):

@@ -1,6 +1,6 @@
-"""The real onnxruntime-gpu on a machine without a GPU: refused where named, said where chosen.
+"""The real onnxruntime-gpu on a machine without a GPU: an error if named, a warning if not.
 
-Its wheel is 256 MB: fetched where ``RILLET_GPU_WHEEL`` is set, and kept in ``build``.
+Its wheel is 256 MB; it is fetched if ``RILLET_GPU_WHEEL`` is set, and kept in ``build``.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ RILLET = ("-m", "rillet.runtime.cli")
 
 @pytest.fixture(scope="module")
 def package() -> Path:
-    """The package, unpacked: in front of everything, it is the onnxruntime that is imported."""
+    """The unpacked package: first on the path, it is the onnxruntime that is imported."""
     if sys.platform != "linux":
-        pytest.skip("what is said of missing libraries is Linux's")
+        pytest.skip("the messages about missing libraries are those of Linux")
     if not (FOLDER / "onnxruntime").is_dir():
         if not os.environ.get("RILLET_GPU_WHEEL"):
             pytest.skip(f"{REQUIREMENT} is 256 MB; set RILLET_GPU_WHEEL=1 to fetch it")
@@ -66,7 +66,7 @@ def test_a_named_provider_is_refused(package: Path, small_bundle: Path, provider
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_auto_goes_on_and_says_so(package: Path, small_bundle: Path) -> None:
+def test_auto_warns_and_continues(package: Path, small_bundle: Path) -> None:
     arguments = ("generate", small_bundle, "The ", "--max-new-tokens", 20, "--seed", 1)
     result = python(package, *RILLET, *arguments)
     assert result.returncode == 0
@@ -78,41 +78,42 @@ def test_auto_goes_on_and_says_so(package: Path, small_bundle: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_doctor_tells_what_was_compiled_in_from_what_works(package: Path) -> None:
-    found = json.loads(python(package, *RILLET, "doctor", "--json").stdout)
-    assert found["providers"]["cpu"]["works"]
+def test_doctor_distinguishes_compiled_in_from_working(package: Path) -> None:
+    report = json.loads(python(package, *RILLET, "doctor", "--json").stdout)
+    assert report["providers"]["cpu"]["works"]
     for name in ("cuda", "tensorrt"):
-        assert not found["providers"][name]["works"]
-        assert "NVIDIA driver" in found["providers"][name]["reason"]
+        assert not report["providers"][name]["works"]
+        assert "NVIDIA driver" in report["providers"][name]["reason"]
 
 
 SILENT = """
 import json, sys
-from rillet.runtime import EngineError, load, providers
+from rillet.runtime import EngineError
+from rillet.runtime.engines.ort import providers
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
 from rillet.runtime.bundle import Bundle
-providers.driver_obstacle = lambda: None  # as where there is a driver, and no CUDA libraries
+providers.driver_obstacle = lambda: None  # as if there were a driver, but no CUDA
 try:
     OnnxDeviceEngine(Bundle.open(sys.argv[1]), "cuda").zero_state()
-    said = "it ran"
+    message = "it ran"
 except EngineError as error:
-    said = str(error)
-print(json.dumps(said))
+    message = str(error)
+print(json.dumps(message))
 """
 
 
 @pytest.mark.usefixtures("no_gpu")
-def test_its_silent_fallback_is_found_out(package: Path, small_bundle: Path) -> None:
-    """Past our own question to the driver: the package gives a session on the CPU, no error."""
+def test_its_silent_fallback_is_detected(package: Path, small_bundle: Path) -> None:
+    """Without our own check of the driver, the package makes a session on the CPU, no error."""
     result = python(package, "-c", SILENT, small_bundle)
     assert result.returncode == 0, result.stderr
-    said = json.loads(result.stdout.splitlines()[-1])
-    assert "went over to CPUExecutionProvider without an error" in said
+    message = json.loads(result.stdout.splitlines()[-1])
+    assert "fell back to CPUExecutionProvider without an error" in message
 
 
 @pytest.mark.parametrize("library", ["cuda", "tensorrt"])
 def test_the_package_knows_every_option(package: Path, library: str) -> None:
-    """By name, in the provider's library: it refuses those that it does not know."""
+    """The name is in the provider's library, which refuses options that it does not know."""
     state = [StateTensor("position", (), "int64")]
     options: dict[str, Any] = {
         "cuda": cuda_options(True),

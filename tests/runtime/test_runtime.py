@@ -1,4 +1,4 @@
-"""Loading a bundle, sessions, sampling and streaming."""
+"""The runtime end to end: bundles, sessions, sampling, tokenizers and streaming."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def test_the_same_seed_gives_the_same_text(small_bundle: Path) -> None:
     assert one != first.generate("The ", max_new_tokens=80, seed=6)
 
 
-def test_greedy_text_is_pytorchs(small_model: Model, small: Checkpoint) -> None:
+def test_greedy_text_equals_pytorchs(small_model: Model, small: Checkpoint) -> None:
     import torch
 
     prompt = small.tokenizer.encode("The statement ")
     with torch.no_grad():
         logits, state = small.model(torch.tensor([prompt]), small.model.zero_state())
-        wanted = []
+        expected = []
         for _ in range(60):
-            wanted.append(int(logits[0, -1].argmax()))
-            logits, state = small.model(torch.tensor([[wanted[-1]]]), state, torch.zeros(1))
-    found = small_model.generate("The statement ", max_new_tokens=60, temperature=0)
-    assert found == small.tokenizer.decode(wanted)
+            expected.append(int(logits[0, -1].argmax()))
+            logits, state = small.model(torch.tensor([[expected[-1]]]), state, torch.zeros(1))
+    text = small_model.generate("The statement ", max_new_tokens=60, temperature=0)
+    assert text == small.tokenizer.decode(expected)
 
 
-def test_feeding_in_pieces_is_feeding_at_once(small_model: Model) -> None:
+def test_feeding_in_pieces_equals_feeding_at_once(small_model: Model) -> None:
     whole, pieces = small_model.session(), small_model.session()
     whole.feed("The statement is a name")
     for piece in ("T", "he ", "statement", " is a ", "name"):
@@ -57,37 +57,39 @@ def test_feeding_in_pieces_is_feeding_at_once(small_model: Model) -> None:
 
 
 def test_sessions_do_not_share_state(small_model: Model) -> None:
-    """Streams stepped in turn, and in eight threads, give what each gives alone."""
+    """Interleaved streams, and streams in eight threads, give what each gives alone."""
     prompts = ["The ", "Some other text ", "a", "import sys", "", "x = 1", "names are ", "In a "]
     alone = [small_model.generate(p, max_new_tokens=40, seed=1) for p in prompts]
     streams = [small_model.stream(p, max_new_tokens=40, seed=1) for p in prompts]
     turns = zip(*streams, strict=True)
     together = ["".join(pieces) for pieces in zip(*turns, strict=True)]
     assert together == alone
-    found: dict[int, str] = {}
+    texts: dict[int, str] = {}
 
     def run(index: int) -> None:
-        found[index] = small_model.generate(prompts[index], max_new_tokens=40, seed=1)
+        texts[index] = small_model.generate(prompts[index], max_new_tokens=40, seed=1)
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(len(prompts))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [found[index] for index in range(len(prompts))] == alone
+    assert [texts[index] for index in range(len(prompts))] == alone
 
 
 @pytest.mark.parametrize(
     ("learn", "read", "written"),
     [("read", True, False), ("all", True, True), ("none", False, False)],
 )
-def test_what_the_memory_learns(small_model: Model, learn: str, read: bool, written: bool) -> None:
-    """The memory stores what is read, what is written, both or nothing."""
+def test_learn_decides_what_the_memory_stores(
+    small_model: Model, learn: str, read: bool, written: bool
+) -> None:
+    """The memory stores what is read, also what is written, or nothing."""
     session = small_model.session(learn)
     session.feed("The text")
     session.generate(max_new_tokens=5, seed=0)
     keys = session.state["memory_keys"][0]
-    # The first entry's key is that of the zero state, and so it is empty in any case.
+    # The first entry has the key of the zero state, so it is always empty.
     assert keys[1:8].any(axis=1).all() == read
     assert keys[1:8].any() == read
     assert keys[8:13].any(axis=1).all() == written
@@ -95,13 +97,13 @@ def test_what_the_memory_learns(small_model: Model, learn: str, read: bool, writ
     assert not keys[13:].any()
 
 
-def test_an_empty_prompt_starts_as_after_a_line_break(small_model: Model) -> None:
+def test_an_empty_prompt_starts_after_a_line_break(small_model: Model) -> None:
     assert small_model.generate("", max_new_tokens=20, seed=3) == small_model.generate(
         "\n", max_new_tokens=20, seed=3
     )
 
 
-def test_unknown_characters_are_said_and_left_out(small_model: Model) -> None:
+def test_unknown_characters_are_skipped_with_a_warning(small_model: Model) -> None:
     session, plain = small_model.session(), small_model.session()
     with pytest.warns(UnknownCharacterWarning, match="'水'"):
         assert session.feed("The 水name") == 8
@@ -109,42 +111,42 @@ def test_unknown_characters_are_said_and_left_out(small_model: Model) -> None:
     np.testing.assert_array_equal(session.logits, plain.logits)
 
 
-def test_a_failed_step_leaves_the_stream_where_it_was(small_model: Model) -> None:
+def test_a_failed_step_leaves_the_stream_unchanged(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The statement")
     before, logits = session.state, session.logits
     with pytest.raises(UsageError, match="tokens must lie between"):
         session.feed_tokens([3, small_model.vocab_size])
-    # The engine has a check of its own.
+    # The engine checks its tokens too.
     with pytest.raises(EngineError, match="the stream is where it was"):
-        small_model.engine.step(np.asarray([10_000]), session._state)
+        small_model.engine.step(np.asarray([10_000]), session._stream.state)
     for name, value in session.state.items():
         np.testing.assert_array_equal(before[name], value, err_msg=name)
     np.testing.assert_array_equal(logits, session.logits)
 
 
-def test_a_failed_prefill_leaves_the_stream_where_it_was(small_model: Model) -> None:
-    """The prompt's first chunks are fine and change the memory; its last one fails."""
+def test_a_failed_prefill_leaves_the_stream_unchanged(small_model: Model) -> None:
+    """The first chunks of the prompt succeed and change the memory; the last one fails."""
     session = small_model.session()
     session.feed("The statement")
     before = session.state
     tokens = np.zeros((1, 700), np.int64)
     tokens[0, -1] = 10_000
     with pytest.raises(EngineError, match="the stream is where it was"):
-        small_model.engine.prefill(tokens, session._state)
+        small_model.engine.prefill(tokens, session._stream.state)
     for name, value in session.state.items():
         np.testing.assert_array_equal(before[name], value, err_msg=name)
 
 
-def test_writing_a_state_moves_the_stream(small_model: Model) -> None:
+def test_writing_a_state_replaces_the_streams_own(small_model: Model) -> None:
     first, second = small_model.session(), small_model.session()
     first.feed("The statement")
-    second._state.write(first.state)
+    second._stream.state.write(first.state)
     for session in (first, second):
         session.feed(" is")
     np.testing.assert_array_equal(first.logits, second.logits)
     with pytest.raises(EngineError, match="'reservoir' must be float32"):
-        second._state.write({**first.state, "reservoir": np.zeros((1, 3), np.float32)})
+        second._stream.state.write({**first.state, "reservoir": np.zeros((1, 3), np.float32)})
 
 
 @pytest.mark.parametrize(
@@ -163,22 +165,24 @@ def test_writing_a_state_moves_the_stream(small_model: Model) -> None:
         ({"learn": "some"}, "learn is 'some'"),
     ],
 )
-def test_impossible_options(small_model: Model, options: dict[str, object], message: str) -> None:
+def test_invalid_options_are_refused(
+    small_model: Model, options: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         small_model.generate("The", **options)  # type: ignore[arg-type]
 
 
-logits_of_any_size = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
+arbitrary_logits = st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=40)
 
 
 @given(
-    values=logits_of_any_size,
+    values=arbitrary_logits,
     temperature=st.floats(1e-300, 10),
     top_k=st.integers(0, 50),
     top_p=st.floats(0.001, 1.0),
     seed=st.integers(0, 2**32),
 )
-def test_sampling_stays_among_the_kept(
+def test_sampling_draws_only_kept_tokens(
     values: list[float], temperature: float, top_k: int, top_p: float, seed: int
 ) -> None:
     logits = np.asarray(values, np.float32)
@@ -190,7 +194,7 @@ def test_sampling_stays_among_the_kept(
     assert kept[token] > 0
     if top_k:
         assert (logits > logits[token]).sum() < top_k
-    # Nucleus: among the k likeliest, what is likelier than the token falls short of top_p.
+    # Nucleus: among the k likeliest, the tokens likelier than this one add up to less than top_p.
     scaled = (logits.astype(np.float64) - logits.max()) / temperature
     among = np.sort(scaled)[::-1][min(top_k, len(values)) - 1] if top_k else -np.inf
     weights = np.where(scaled >= among, np.exp(scaled), 0)
@@ -211,13 +215,13 @@ def test_sampling_follows_the_probabilities() -> None:
     np.testing.assert_allclose(few, np.asarray([0.5, 0.3, 0.15, 0]) / 0.95, rtol=1e-5)
 
 
-def test_logits_that_are_no_numbers_are_refused() -> None:
+def test_logits_that_are_not_finite_are_refused() -> None:
     with pytest.raises(EngineError, match="not finite"):
         Sampler(SamplingParams()).draw(np.asarray([0.0, np.nan], np.float32))
 
 
 @given(text=st.text(min_size=1, max_size=60))
-def test_byte_tokenizer_knows_everything(text: str) -> None:
+def test_the_byte_tokenizer_encodes_any_text(text: str) -> None:
     tokenizer = make_tokenizer("any", "byte")
     whole = text.encode("utf-8", "ignore").decode()
     tokens = tokenizer.encode(text)
@@ -231,12 +235,12 @@ def test_byte_tokenizer_knows_everything(text: str) -> None:
 
 
 def _tokens_of_bytes(tokenizer: Tokenizer, data: bytes) -> list[int]:
-    number = {tokenizer._bytes[token]: token for token in range(256)}
+    number = {tokenizer.token_bytes[token]: token for token in range(256)}
     return [number[bytes([byte])] for byte in data]
 
 
 @given(text=st.text(alphabet="ab\n\t é水\U0001f600", min_size=1, max_size=60))
-def test_char_tokenizer_has_a_token_for_each_character(text: str) -> None:
+def test_the_char_tokenizer_has_a_token_for_each_character(text: str) -> None:
     tokenizer = make_tokenizer(text, "char")
     assert tokenizer.vocab_size == len(set(text))
     tokens = tokenizer.encode(text)
@@ -246,7 +250,7 @@ def test_char_tokenizer_has_a_token_for_each_character(text: str) -> None:
     assert tokenizer.encode("Z" + text) == tokens
 
 
-def test_auto_tokenizer_goes_by_the_number_of_characters() -> None:
+def test_the_auto_tokenizer_depends_on_the_number_of_characters() -> None:
     assert make_tokenizer("abc").vocab_size == 3
     many = "".join(chr(0x4E00 + index) for index in range(300))
     assert make_tokenizer(many).vocab_size == 256
@@ -255,7 +259,7 @@ def test_auto_tokenizer_goes_by_the_number_of_characters() -> None:
         make_tokenizer("abc", "word")
 
 
-def test_half_a_character_waits() -> None:
+def test_an_incomplete_character_waits() -> None:
     tokenizer = make_tokenizer("any", "byte")
     decoder = tokenizer.decoder()
     pieces = [decoder.push(token) for token in tokenizer.encode("é😀!")]

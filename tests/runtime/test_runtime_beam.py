@@ -1,4 +1,4 @@
-"""Beam search: exhaustive where the beams are enough, greedy where there is one."""
+"""Beam search: exhaustive with enough beams, greedy with a single one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from rillet.runtime import Model, UsageError
 def test_one_beam_is_greedy(small_model: Model, prompt: str, count: int) -> None:
     session = small_model.session()
     session.feed(prompt)
-    (found,) = session.beam_search(1, max_new_tokens=count)
-    assert found.text == session.fork().generate(temperature=0, max_new_tokens=count)
+    (beam,) = session.beam_search(1, max_new_tokens=count)
+    assert beam.text == session.fork().generate(temperature=0, max_new_tokens=count)
 
 
 def logprob_of(model: Model, prompt: str, tokens: tuple[int, ...]) -> float:
@@ -28,11 +28,11 @@ def logprob_of(model: Model, prompt: str, tokens: tuple[int, ...]) -> float:
     return total
 
 
-def test_beams_that_keep_everything_find_the_best(small_model: Model) -> None:
+def test_enough_beams_find_the_best_texts(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The ")
     vocab = small_model.vocab_size
-    found = session.beam_search(vocab, max_new_tokens=2)
+    beams = session.beam_search(vocab, max_new_tokens=2)
     first = session.logits
     assert first is not None
     totals = {}
@@ -42,20 +42,20 @@ def test_beams_that_keep_everything_find_the_best(small_model: Model) -> None:
             for second, value in enumerate(after):
                 totals[token, second] = float(first[token] + value)
     best = sorted(totals, key=lambda pair: -totals[pair])[:10]
-    assert [beam.tokens for beam in found[:10]] == best
+    assert [beam.tokens for beam in beams[:10]] == best
     assert session.position == 4
 
 
-@given(beams=st.integers(2, 6), count=st.integers(1, 12))
-def test_a_beams_figures_are_its_texts(small_model: Model, beams: int, count: int) -> None:
+@given(width=st.integers(2, 6), count=st.integers(1, 12))
+def test_a_beams_scores_match_its_tokens(small_model: Model, width: int, count: int) -> None:
     session = small_model.session()
     session.feed("A statement ")
-    found = session.beam_search(beams, max_new_tokens=count)
-    assert len(found) == beams
-    scores = [beam.score for beam in found]
+    beams = session.beam_search(width, max_new_tokens=count)
+    assert len(beams) == width
+    scores = [beam.score for beam in beams]
     assert scores == sorted(scores, reverse=True)
-    assert len({beam.tokens for beam in found}) == beams
-    for beam in found:
+    assert len({beam.tokens for beam in beams}) == width
+    for beam in beams:
         assert beam.logprob == pytest.approx(
             logprob_of(small_model, "A statement ", beam.tokens), abs=1e-4
         )
@@ -65,16 +65,16 @@ def test_a_beams_figures_are_its_texts(small_model: Model, beams: int, count: in
 def test_beams_end_at_stop_strings(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The ")
-    found = session.beam_search(4, max_new_tokens=25, stop=[" ", "e"])
-    assert found
-    for beam in found:
+    beams = session.beam_search(4, max_new_tokens=25, stop=[" ", "e"])
+    assert beams
+    for beam in beams:
         written = small_model.tokenizer.decode(list(beam.tokens))
         cut = min((written.find(s) for s in " e" if s in written), default=len(written))
         assert beam.text == written[:cut]
         assert cut >= len(written) - 1
 
 
-def test_impossible_beams(small_model: Model) -> None:
+def test_invalid_options_are_refused(small_model: Model) -> None:
     session = small_model.session()
     for options, message in (
         ({"beams": 0}, "beams is 0"),

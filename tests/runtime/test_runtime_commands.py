@@ -1,4 +1,4 @@
-"""`rillet generate`: its options, saved states, prompts from files, and lines in turn."""
+"""`rillet generate`: options, saved streams, prompts from files, and the interactive mode."""
 
 from __future__ import annotations
 
@@ -23,38 +23,44 @@ def generate(bundle: Path, *arguments: object, **more: Any) -> subprocess.Comple
     return here("generate", bundle, *arguments, **more)
 
 
-def test_options_are_those_of_the_library(small_bundle: Path, small_model: Model) -> None:
-    result = generate(
-        small_bundle, "The ", "--max-new-tokens", 60, "--seed", 3, "--temperature", 1.1,
-        "--top-k", 20, "--top-p", 0.95, "--min-p", 0.01, "--typical-p", 0.9, "--stop", "zq",
-        "--repetition-penalty", 1.1, "--frequency-penalty", 0.1, "--presence-penalty", 0.2,
-        "--bad-word", "th", "--bad-word", "e ", "--stats",
-    )  # fmt: skip
+def test_command_line_options_equal_python_options(small_bundle: Path, small_model: Model) -> None:
+    options: dict[str, Any] = {
+        "max_new_tokens": 60,
+        "seed": 3,
+        "temperature": 1.1,
+        "top_k": 20,
+        "top_p": 0.95,
+        "min_p": 0.01,
+        "typical_p": 0.9,
+        "stop": "zq",
+        "repetition_penalty": 1.1,
+        "frequency_penalty": 0.1,
+        "presence_penalty": 0.2,
+    }
+    flags = [(f"--{name.replace('_', '-')}", value) for name, value in options.items()]
+    flags += [("--bad-word", "th"), ("--bad-word", "e ")]
+    result = generate(small_bundle, "The ", "--stats", *(part for flag in flags for part in flag))
     assert result.returncode == 0, result.stderr
-    wanted = small_model.generate(
-        "The ", max_new_tokens=60, seed=3, temperature=1.1, top_k=20, top_p=0.95, min_p=0.01,
-        typical_p=0.9, stop=["zq"], repetition_penalty=1.1, frequency_penalty=0.1,
-        presence_penalty=0.2, bad_words=["th", "e "],
-    )  # fmt: skip
-    assert result.stdout == f"The {wanted}\n"
+    expected = small_model.generate("The ", bad_words=["th", "e "], **options)
+    assert result.stdout == f"The {expected}\n"
     assert "60 tokens" in result.stderr
-    assert "on CPUExecutionProvider; ended by length" in result.stderr
+    assert "on CPUExecutionProvider, seed 3; ended by length" in result.stderr
 
 
-def test_a_stream_goes_on_in_the_next_command(
+def test_a_saved_stream_continues_in_the_next_command(
     small_bundle: Path, small_model: Model, tmp_path: Path
 ) -> None:
     whole = small_model.generate("The ", max_new_tokens=50, seed=2)
-    first = rillet("generate", small_bundle, "The ", "--max-new-tokens", 20, "--seed", 2,
-                     "--save-state", tmp_path / "s")  # fmt: skip
+    options = ("--max-new-tokens", 20, "--seed", 2)
+    first = rillet("generate", small_bundle, "The ", *options, "--save-state", tmp_path / "s")
     assert first.stdout == f"The {whole[:20]}\n"
     second = rillet(
         "generate", small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30
     )
     assert second.stdout == f"{whole[20:]}\n"
-    # With something more to read, it is a new text in the same stream.
-    third = generate(small_bundle, "And ", "--load-state", tmp_path / "s", "--seed", 5,
-                     "--max-new-tokens", 10)  # fmt: skip
+    # With more to read, a new text begins in the same stream.
+    options = ("--max-new-tokens", 10, "--seed", 5)
+    third = generate(small_bundle, "And ", "--load-state", tmp_path / "s", *options)
     session = small_model.restore(tmp_path / "s")
     session.feed("And ")
     assert third.stdout == f"And {session.generate(max_new_tokens=10, seed=5)}\n"
@@ -71,7 +77,7 @@ def test_prompts_from_files_and_several_texts(
     file = tmp_path / "prompt.txt"
     file.write_text("In a statement ")
     options = ("--max-new-tokens", 15, "--seed", 4, "--n", 3, "--json")
-    wanted = [
+    expected = [
         small_model.generate("In a statement ", max_new_tokens=15, seed=4 + i) for i in range(3)
     ]
     for result in (
@@ -82,35 +88,45 @@ def test_prompts_from_files_and_several_texts(
     ):
         assert result.returncode == 0, result.stderr
         lines = [json.loads(line) for line in result.stdout.splitlines()]
-        assert [line["text"] for line in lines] == wanted
+        assert [line["text"] for line in lines] == expected
         assert {line["finish_reason"] for line in lines} == {"length"}
 
 
-def test_a_choice_and_what_was_learnt(small_bundle: Path, tmp_path: Path) -> None:
+def test_a_choice_ends_the_text(small_bundle: Path) -> None:
     result = generate(small_bundle, "The ", "--choice", "name", "--choice", "value", "--json")
-    made = json.loads(result.stdout)
-    assert made["text"] in ("name", "value")
-    assert made["finish_reason"] == "choice"
+    answer = json.loads(result.stdout)
+    assert answer["text"] in ("name", "value")
+    assert answer["finish_reason"] == "choice"
+
+
+def test_a_text_to_learn_from(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
     notes = tmp_path / "notes.txt"
     notes.write_text("is a name. " * 3)
-    result = generate(small_bundle, "is a ", "--learn-from", notes, "--seed", 1, "--json")
+    options = ("--seed", 1, "--max-new-tokens", 30, "--json")
+    result = generate(small_bundle, "is a ", "--learn-from", notes, *options)
     assert result.returncode == 0, result.stderr
+    session = small_model.session()
+    session.learn(notes.read_text())
+    session.feed("is a ")
+    assert json.loads(result.stdout)["text"] == session.generate(max_new_tokens=30, seed=1)
 
 
-def test_lines_in_turn(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
+def test_the_interactive_mode_answers_each_line(
+    small_bundle: Path, small_model: Model, tmp_path: Path
+) -> None:
     lines = "The statement\n/nonsense\nis a\n/forget\nname\n"
-    result = generate(small_bundle, "-i", "--seed", 1, "--max-new-tokens", 30, stdin=lines,
-                      cwd=tmp_path)  # fmt: skip
+    options = ("--seed", 1, "--max-new-tokens", 30)
+    result = generate(small_bundle, "-i", *options, stdin=lines, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Commands: /reset" in result.stderr
     session = small_model.session()
-    wanted = ""
+    expected = ""
     for line in ("The statement\n", "is a\n", "name\n"):
         if line == "name\n":
             session.forget()
         session.feed(line)
-        wanted += session.generate(max_new_tokens=30, seed=1, stop="\n") + "\n"
-    assert result.stdout == wanted
+        expected += session.generate(max_new_tokens=30, seed=1, stop="\n") + "\n"
+    assert result.stdout == expected
 
 
 @pytest.mark.parametrize(
@@ -120,11 +136,13 @@ def test_lines_in_turn(small_bundle: Path, small_model: Model, tmp_path: Path) -
         (["a", "--n", "2", "--save-state", "s"], "--save-state saves one stream"),
         (["-i", "--json"], "--interactive reads lines"),
         (["--stop", ""], "stop has the entry ''"),
-        (["--choice", "a", "--choice", "ab"], "with which 'ab' begins"),
+        (["--choice", "a", "--choice", "ab"], "which is the beginning of 'ab'"),
         (["--presence-penalty", "nan"], "presence_penalty is nan"),
     ],
 )
-def test_options_that_do_not_fit(small_bundle: Path, arguments: list[str], message: str) -> None:
+def test_conflicting_options_are_refused(
+    small_bundle: Path, arguments: list[str], message: str
+) -> None:
     result = generate(small_bundle, *arguments)
     assert result.returncode == 2
     assert message in result.stderr
@@ -163,12 +181,11 @@ OPTIONS = st.lists(
 def test_no_option_prints_a_traceback(
     small_bundle: Path, prompt: str, options: list[tuple[str, ...]]
 ) -> None:
-    """In this process: thousands of commands would take hours in one each."""
+    """In this process: thousands of commands would take hours in processes of their own."""
     flat = [part for option in options for part in option if "\0" not in part]
     threads = [i for i, part in enumerate(flat) if part == "--threads"]
-    if any(flat[i + 1 : i + 2] and flat[i + 1].isdecimal() and int(flat[i + 1]) > 2
-           for i in threads):  # fmt: skip
-        return  # a valid wish, which would start that many threads
+    if any(value.isdecimal() and int(value) > 2 for i in threads for value in flat[i + 1 : i + 2]):
+        return  # valid, but it would start that many threads
     if prompt.strip() == "-" or prompt.startswith("-"):
         prompt = ""
     errors = io.StringIO()

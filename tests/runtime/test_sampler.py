@@ -1,4 +1,4 @@
-"""Choosing tokens: each option by its definition, checked against one written out plainly."""
+"""Sampling: each option is checked against a plain implementation of its definition."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import Model, Sampler, SamplingParams, Tokenizer, UsageError
-from rillet.runtime.sampling.sampler import draw_rows
+from rillet.runtime.sampling.sampler import choose_rows
 from rillet.train import make_tokenizer
 
 LETTERS = make_tokenizer("abcdefgh", "char")
 
-logits_of_letters = st.lists(st.floats(-20, 0, width=32), min_size=8, max_size=8).map(
+letter_logits = st.lists(st.floats(-20, 0, width=32), min_size=8, max_size=8).map(
     lambda values: np.asarray(values, np.float32)
 )
 
@@ -26,17 +26,17 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-@given(logits=logits_of_letters, min_p=st.floats(0, 1))
+@given(logits=letter_logits, min_p=st.floats(0, 1))
 def test_min_p(logits: np.ndarray, min_p: float) -> None:
     kept = Sampler(SamplingParams(1.0, min_p=min_p)).probabilities(logits)
     plain = softmax(logits)
-    wanted = np.where(plain < min_p * plain.max(), 0, plain)
-    np.testing.assert_allclose(kept, wanted / wanted.sum(), atol=1e-12)
+    expected = np.where(plain < min_p * plain.max(), 0, plain)
+    np.testing.assert_allclose(kept, expected / expected.sum(), atol=1e-12)
 
 
-@given(logits=logits_of_letters, typical_p=st.floats(0.01, 0.999))
+@given(logits=letter_logits, typical_p=st.floats(0.01, 0.999))
 def test_typical_p(logits: np.ndarray, typical_p: float) -> None:
-    """Tokens by how far their surprise is from the expected one, until the mass is reached."""
+    """Tokens in order of distance from the expected surprise, until they reach the mass."""
     kept = Sampler(SamplingParams(1.0, typical_p=typical_p)).probabilities(logits)
     plain = softmax(logits)
     surprise = -np.log(plain)
@@ -48,34 +48,34 @@ def test_typical_p(logits: np.ndarray, typical_p: float) -> None:
     assert kept[order[0]] > 0
 
 
-def test_options_are_applied_in_hugging_faces_order() -> None:
+def test_options_apply_in_hugging_faces_order() -> None:
     logits = np.log(np.asarray([0.4, 0.3, 0.2, 0.05, 0.03, 0.01, 0.006, 0.004], np.float32))
     params = SamplingParams(0.5, top_k=4, top_p=0.9, min_p=0.3)
     squared = np.asarray([0.16, 0.09, 0.04, 0.0025])
     # top-k keeps 4, of which top-p keeps 3 (0.547, 0.855, 0.991), of which min-p keeps 2.
-    wanted = np.zeros(8)
-    wanted[:2] = squared[:2] / squared[:2].sum()
-    np.testing.assert_allclose(Sampler(params).probabilities(logits), wanted, rtol=1e-5)
+    expected = np.zeros(8)
+    expected[:2] = squared[:2] / squared[:2].sum()
+    np.testing.assert_allclose(Sampler(params).probabilities(logits), expected, rtol=1e-5)
 
 
-@given(logits=logits_of_letters, penalty=st.floats(0.5, 3), text=st.text("abcdefgh", max_size=6))
+@given(logits=letter_logits, penalty=st.floats(0.5, 3), text=st.text("abcdefgh", max_size=6))
 def test_repetition_penalty(logits: np.ndarray, penalty: float, text: str) -> None:
-    logits = logits + 5  # some above zero and some below
+    logits = logits + 5  # some positive, some negative
     seen = np.zeros(8, np.bool_)
     seen[LETTERS.encode(text)] = True
     params = SamplingParams(1.0, repetition_penalty=penalty)
-    found = Sampler(params, LETTERS, seen).probabilities(logits)
-    wanted = logits.astype(np.float64)
+    actual = Sampler(params, LETTERS, seen).probabilities(logits)
+    expected = logits.astype(np.float64)
     for token in set(LETTERS.encode(text)):
-        wanted[token] = wanted[token] / penalty if wanted[token] > 0 else wanted[token] * penalty
-    np.testing.assert_allclose(found, softmax(wanted), atol=1e-9)
+        expected[token] *= 1 / penalty if expected[token] > 0 else penalty
+    np.testing.assert_allclose(actual, softmax(expected), atol=1e-9)
 
 
-def test_frequency_and_presence_penalty_count_what_was_generated() -> None:
+def test_frequency_and_presence_penalty_count_generated_tokens() -> None:
     params = SamplingParams(0, frequency_penalty=1.0, presence_penalty=0.5)
     sampler = Sampler(params, LETTERS)
     logits = np.asarray([0, -1, -9, -9, -9, -9, -9, -9], np.float32)
-    # a costs 0, 1.5, 2.5, ... and b costs 1, 2.5, 3.5, ...: they take turns, a first.
+    # a costs 0, 1.5, 2.5, ... and b costs 1, 2.5, 3.5, ...: on a tie, a comes first.
     assert [sampler.draw(logits) for _ in range(6)] == [0, 1, 0, 0, 1, 0]
 
 
@@ -83,8 +83,8 @@ def test_logit_bias_by_number_and_by_text() -> None:
     logits = np.zeros(8, np.float32)
     bias: dict[int | str, float] = {0: 3.0, "b": 1.0, "h": -math.inf, 1: 1.0}
     params = SamplingParams(1.0, logit_bias=bias)
-    found = Sampler(params, LETTERS).probabilities(logits)
-    np.testing.assert_allclose(found, softmax(np.asarray([3, 2, 0, 0, 0, 0, 0, -np.inf])))
+    actual = Sampler(params, LETTERS).probabilities(logits)
+    np.testing.assert_allclose(actual, softmax(np.asarray([3, 2, 0, 0, 0, 0, 0, -np.inf])))
 
 
 @given(
@@ -101,7 +101,7 @@ def test_bad_words_are_never_written(words: list[str], before: str, seed: int) -
     for _ in range(60):
         written += tokenizer.decode([sampler.draw(np.zeros(4, np.float32))])
     assert not any(word in written for word in words)
-    # Nor is one completed that the prompt began; those that stand in the prompt are not counted.
+    # Nor is a word completed that begins in the prompt; words inside the prompt do not count.
     for at in range(len(before), len(before) + len(written)):
         ended = (before + written)[: at + 1]
         assert not any(ended.endswith(word) for word in words)
@@ -127,18 +127,18 @@ def test_bad_words_and_choices_across_longer_tokens(seed: int) -> None:
     assert tokenizer.decode(tokens) in choices
 
 
-def test_choices(small_model: Model) -> None:
+def test_exactly_one_choice_is_written(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The ")
     choices = ["statement", "expression", "name"]
-    found = set()
+    texts = set()
     for seed in range(12):
         with session.fork() as twin:
             stream = twin.stream(choices=choices, seed=seed, temperature=3.0)
-            found.add("".join(stream))
+            texts.add("".join(stream))
             assert stream.finish_reason == "choice"
-    assert found <= set(choices)
-    assert len(found) > 1
+    assert texts <= set(choices)
+    assert len(texts) > 1
 
 
 @given(
@@ -150,41 +150,55 @@ def test_choices(small_model: Model) -> None:
     min_p=st.sampled_from([0.0, 0.1]),
     typical_p=st.sampled_from([1.0, 0.9]),
 )
-def test_drawing_together_is_drawing_alone(data: st.DataObject, count: int, **options: Any) -> None:
-    rows = np.stack([data.draw(logits_of_letters) for _ in range(count)])
-    kinds = [SamplingParams(**options, seed=seed) for seed in range(count)]
-    kinds[0] = SamplingParams(0.9, seed=3, repetition_penalty=1.3)
-    together = [Sampler(params, LETTERS) for params in kinds]
-    alone = [Sampler(params, LETTERS) for params in kinds]
+def test_drawing_together_equals_drawing_alone(
+    data: st.DataObject, count: int, **options: Any
+) -> None:
+    rows = np.stack([data.draw(letter_logits) for _ in range(count)])
+    variants = [SamplingParams(**options, seed=seed) for seed in range(count)]
+    variants[0] = SamplingParams(0.9, seed=3, repetition_penalty=1.3)
+    together = [Sampler(params, LETTERS) for params in variants]
+    alone = [Sampler(params, LETTERS) for params in variants]
     for _ in range(3):
-        drawn = draw_rows(together, rows)
+        drawn = choose_rows(together, rows)
+        for sampler, token in zip(together, drawn, strict=True):
+            sampler.accept(token)
         assert drawn == [sampler.draw(row) for sampler, row in zip(alone, rows, strict=True)]
 
 
-@pytest.mark.parametrize("uniform", [0.0, 0.25, 0.5, np.nextafter(1, 0)])
-def test_the_draw_inverts_the_distribution(uniform: float) -> None:
-    """The rule that a sampler inside a graph follows: one uniform number for each token."""
+@given(logits=letter_logits, seed=st.integers(0, 1000))
+def test_a_draw_inverts_the_distribution(logits: np.ndarray, seed: int) -> None:
+    """One uniform number for each token, by the rule that the generate graph follows too."""
+    params = SamplingParams(1.0, top_k=3, seed=seed)
+    sampler, twin = Sampler(params), Sampler(params)
+    ends = np.cumsum(sampler.probabilities(logits))
+    for _ in range(5):
+        token, uniform = sampler.draw(logits), twin.uniform()
+        start = ends[token - 1] if token else 0.0
+        assert start - 1e-12 <= uniform <= ends[token] + 1e-12
+        assert ends[token] > start
 
-    class Fixed:
-        def random(self) -> float:
-            return uniform
 
+@pytest.mark.parametrize(
+    ("uniform", "token"), [(0.0, 0), (0.25, 1), (0.5, 2), (np.nextafter(1, 0), 2)]
+)
+def test_a_draw_at_a_boundary(uniform: float, token: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A share of the unit interval contains its start and not its end."""
     logits = np.log(np.asarray([0.25, 0.25, 0.5, 1e-30], np.float32))
     sampler = Sampler(SamplingParams(1.0, top_k=3))
-    sampler._random = Fixed()  # type: ignore[assignment]
-    assert sampler.draw(logits) == {0.0: 0, 0.25: 1, 0.5: 2}.get(uniform, 2)
+    monkeypatch.setattr(sampler, "uniform", lambda: uniform)
+    assert sampler.draw(logits) == token
 
 
-def test_logprobs_are_the_models_own(small_model: Model) -> None:
+def test_logprobs_come_from_the_model_before_sampling(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The ")
     for _ in range(10):
         logits = session.logits
         assert logits is not None
-        made = next(session.tokens(max_new_tokens=1, seed=1, temperature=2.0, top_logprobs=3))
-        assert made.logprob == logits[made.token]
-        assert [value for _, value in made.top] == sorted(logits, reverse=True)[:3]
-        assert all(logits[token] == value for token, value in made.top)
+        drawn = next(session.tokens(max_new_tokens=1, seed=1, temperature=2.0, top_logprobs=3))
+        assert drawn.logprob == logits[drawn.token]
+        assert [value for _, value in drawn.top] == sorted(logits, reverse=True)[:3]
+        assert all(logits[token] == value for token, value in drawn.top)
 
 
 @pytest.mark.parametrize(
@@ -199,26 +213,30 @@ def test_logprobs_are_the_models_own(small_model: Model) -> None:
         ({"stop": ["a", ""]}, "stop has the entry ''"),
         ({"stop": 5}, "stop is 5; it must be a text or a list"),
         ({"bad_words": [5]}, "bad_words has the entry 5"),
-        ({"choices": ["a", "ab"]}, "choices has 'a', with which 'ab' begins"),
+        ({"choices": ["a", "ab"]}, "choices has 'a', which is the beginning of 'ab'"),
         ({"choices": ["水"]}, "choices has '水', with characters"),
         ({"logit_bias": 5}, "logit_bias is 5"),
         ({"logit_bias": {1.5: 1}}, "logit_bias names the token 1.5"),
         ({"logit_bias": {1: math.nan}}, "logit_bias adds nan to 1"),
-        ({"logit_bias": {10_000: 1}}, "logit_bias names the token 10000; tokens lie between"),
+        ({"logit_bias": {10_000: 1}}, "logit_bias names the token 10000; tokens must lie between"),
         ({"logit_bias": {"the": 1}}, "logit_bias names the text 'the', which is 3 tokens"),
         ({"bad_words": list("abcdefghijklmnopqrstuvwxyz "), "choices": ["the"]}, "forbid every"),
     ],
 )
-def test_impossible_options(small_model: Model, options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(
+    small_model: Model, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         small_model.generate("The", **options)
 
 
-def test_what_needs_a_tokenizer_says_so() -> None:
-    with pytest.raises(UsageError, match="give the Sampler a tokenizer"):
+def test_options_that_need_a_tokenizer_are_refused_without_one() -> None:
+    with pytest.raises(UsageError, match="require a tokenizer; pass one to Sampler"):
         Sampler(SamplingParams(bad_words=["a"]))
 
 
-def test_texts_may_be_given_alone() -> None:
-    assert SamplingParams(stop="end").stop == ("end",)
-    assert hash(SamplingParams(stop=["end"], logit_bias={1: 2.0})) is not None
+def test_a_single_text_may_replace_a_list() -> None:
+    alone, listed = SamplingParams(stop="end", seed=1), SamplingParams(stop=["end"], seed=1)
+    assert alone.stop == ("end",)
+    assert alone == listed
+    assert hash(alone) == hash(listed)

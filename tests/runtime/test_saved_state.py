@@ -1,4 +1,4 @@
-"""A stream in a file: bit-identical in a new process, and refused when anything is wrong."""
+"""Saved streams: bit-identical in a new process, and refused if anything is wrong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def interrupted(model: Model, after: int, learn: str = "read", **options: Any) -> Session:
-    """A stream that was left in the middle of writing."""
+    """A stream in the middle of a generation."""
     session = model.session(learn)
     session.feed("The statement is a name. ")
     stream = session.tokens(**options)
@@ -54,14 +54,16 @@ def parts(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def rewrite(path: Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
-    """What one would do who knows the format: with a checksum that fits."""
-    header["checksum"] = module._checksum(header, tensors)
+    """Write a changed file with a matching checksum, as someone who knows the format could."""
+    header["checksum"] = module.checksum(header, tensors)
     path.write_bytes(save(tensors, {"rillet": json.dumps(header, sort_keys=True)}))
 
 
 @pytest.mark.parametrize("learn", ["read", "all"])
-def test_going_on_in_a_new_process(small_bundle: Path, learn: str, tmp_path: Path) -> None:
-    """Text, state and position are what they would have been, bit for bit."""
+def test_a_stream_continues_in_a_new_process(
+    small_bundle: Path, learn: str, tmp_path: Path
+) -> None:
+    """Text, state and position equal those of an uninterrupted stream, bit for bit."""
     model = load(small_bundle)
     session = interrupted(model, 25, learn, **OPTIONS)
     session.save(tmp_path / "s")
@@ -88,7 +90,9 @@ def test_going_on_in_a_new_process(small_bundle: Path, learn: str, tmp_path: Pat
 
 
 @given(after=st.integers(0, 30), seed=st.integers(0, 1000))
-def test_nothing_is_lost(small_model: Model, after: int, seed: int, tmp_path_factory: Any) -> None:
+def test_a_restored_stream_equals_the_original(
+    small_model: Model, after: int, seed: int, tmp_path_factory: Any
+) -> None:
     path = tmp_path_factory.mktemp("saved") / "s"
     session = interrupted(small_model, after, **{**OPTIONS, "seed": seed, "stop": ["zzz"]})
     session.save(path)
@@ -110,7 +114,7 @@ def test_choices_and_a_fresh_stream_are_saved(small_model: Model, tmp_path: Path
     assert (restored.learn_mode, restored.memory) == ("none", False)
 
 
-def test_the_same_stream_is_the_same_file(small_model: Model, tmp_path: Path) -> None:
+def test_equal_streams_give_equal_files(small_model: Model, tmp_path: Path) -> None:
     for name in "ab":
         interrupted(small_model, 9, **OPTIONS).save(tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -154,7 +158,9 @@ def test_a_newer_version_is_refused(small_model: Model, tmp_path: Path) -> None:
     small_model.restore(path)
 
 
-def test_what_is_no_saved_stream(small_model: Model, small_bundle: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_saved_stream_is_refused(
+    small_model: Model, small_bundle: Path, tmp_path: Path
+) -> None:
     with pytest.raises(StateError, match="does not exist"):
         small_model.restore(tmp_path / "none")
     with pytest.raises(StateError, match="does not exist"):
@@ -167,8 +173,10 @@ def test_what_is_no_saved_stream(small_model: Model, small_bundle: Path, tmp_pat
 
 
 @given(data=st.data())
-def test_any_damage_is_seen(small_model: Model, data: st.DataObject, tmp_path_factory: Any) -> None:
-    """A bit turned over, or an end cut off, anywhere in the file."""
+def test_any_damage_is_refused(
+    small_model: Model, data: st.DataObject, tmp_path_factory: Any
+) -> None:
+    """A flipped bit, or a file cut short, at any position."""
     path = tmp_path_factory.mktemp("damaged") / "s"
     interrupted(small_model, 4, **OPTIONS).save(path)
     content = bytearray(path.read_bytes())
@@ -206,10 +214,10 @@ CHANGES: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("where", "value"), CHANGES, ids=str)
-def test_a_stream_that_cannot_be(
+def test_an_inconsistent_header_is_refused(
     small_model: Model, where: str, value: Any, tmp_path: Path
 ) -> None:
-    """Whoever changes a file and its checksum gets a sentence, not a crash."""
+    """A file that was edited, checksum included, gives an error message and not a crash."""
     path = tmp_path / "s"
     interrupted(small_model, 4, **OPTIONS).save(path)
     header, tensors = parts(path)
@@ -237,7 +245,7 @@ def test_a_stream_that_cannot_be(
         ("other", np.zeros(3)),
     ],
 )
-def test_tensors_that_cannot_be(
+def test_inconsistent_tensors_are_refused(
     small_model: Model, name: str, value: np.ndarray | None, tmp_path: Path
 ) -> None:
     path = tmp_path / "s"
@@ -251,7 +259,7 @@ def test_tensors_that_cannot_be(
         small_model.restore(path)
 
 
-def test_a_closed_session_is_not_saved(small_model: Model, tmp_path: Path) -> None:
+def test_a_closed_session_cannot_be_saved(small_model: Model, tmp_path: Path) -> None:
     session = small_model.session()
     session.close()
     with pytest.raises(UsageError, match="is closed"):

@@ -1,4 +1,4 @@
-"""How well a stream predicts a text: the figures, their definition, and their limits."""
+"""Scoring: how well a stream predicts a text, and the limits of the measurement."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from rillet.train import Checkpoint, evaluate, make_tokenizer
 from support.command_line import here, rillet
 
 
-def test_the_loss_is_trainings(small_model: Model, small: Checkpoint, text: str) -> None:
-    """The same figure as PyTorch's, over a text of many chunks."""
+def test_the_score_equals_trainings_loss(small_model: Model, small: Checkpoint, text: str) -> None:
+    """Over a text of many chunks, with and without the memory."""
     held_out = "".join(c for c in text[60_000:66_000] if not small_model.tokenizer.unknown(c))
-    wanted = evaluate(small.model, torch.tensor(small.tokenizer.encode(held_out)))
-    found = small_model.score(held_out)
-    assert found.tokens == wanted.tokens == found.characters
-    assert found.bytes == len(held_out[1:].encode())
-    assert found.nats_per_token == pytest.approx(wanted.loss, abs=1e-4)
-    assert found.perplexity == pytest.approx(math.exp(wanted.loss), rel=1e-3)
-    assert found.bits_per_char == pytest.approx(wanted.loss / math.log(2), rel=1e-4)
+    expected = evaluate(small.model, torch.tensor(small.tokenizer.encode(held_out)))
+    score = small_model.score(held_out)
+    assert score.tokens == expected.tokens == score.characters
+    assert score.bytes == len(held_out[1:].encode())
+    assert score.nats_per_token == pytest.approx(expected.loss, abs=1e-4)
+    assert score.perplexity == pytest.approx(math.exp(expected.loss), rel=1e-3)
+    assert score.bits_per_char == pytest.approx(expected.loss / math.log(2), rel=1e-4)
     without = small_model.score(held_out, memory=False)
-    assert without.nats_per_token == pytest.approx(wanted.without_memory, abs=1e-3)
+    assert without.nats_per_token == pytest.approx(expected.without_memory, abs=1e-3)
 
 
 @given(text=st.text("The statemnorf .\n", min_size=2, max_size=400))
-def test_a_score_adds_up_its_tokens(small_model: Model, text: str) -> None:
-    found = small_model.score(text, per_token=True)
-    assert found.token_logprobs is not None
+def test_a_score_is_the_sum_over_its_tokens(small_model: Model, text: str) -> None:
+    score = small_model.score(text, per_token=True)
+    assert score.token_logprobs is not None
     session = small_model.session()
-    wanted = []
+    expected = []
     for token in small_model.tokenizer.encode(text):
         if session.logits is not None:
-            wanted.append(session.logits[token])
+            expected.append(session.logits[token])
         session.feed_tokens([token])
-    np.testing.assert_allclose(found.token_logprobs, wanted, atol=1e-4)
-    assert found.nats == pytest.approx(-float(found.token_logprobs.sum(dtype=np.float64)))
+    np.testing.assert_allclose(score.token_logprobs, expected, atol=1e-4)
+    assert score.nats == pytest.approx(-float(score.token_logprobs.sum(dtype=np.float64)))
 
 
-def test_scoring_leaves_the_stream_where_it_is(small_model: Model) -> None:
-    """And scores what comes next in it: the first token as well."""
+def test_scoring_leaves_the_stream_unchanged(small_model: Model) -> None:
+    """It scores the text as the stream's continuation, including the first token."""
     session = small_model.session()
     session.feed("The statement ")
     before, logits = session.state, session.logits
@@ -62,7 +62,7 @@ def test_scoring_leaves_the_stream_where_it_is(small_model: Model) -> None:
     assert whole.nats == pytest.approx(small_model.score("The statement ").nats + rest.nats)
 
 
-def test_learning_lowers_the_score(small_model: Model) -> None:
+def test_learning_a_text_lowers_its_loss(small_model: Model) -> None:
     notes = "foo bar baz, foo bar baz. "
     session = small_model.session()
     before = session.score(notes)
@@ -70,7 +70,7 @@ def test_learning_lowers_the_score(small_model: Model) -> None:
     assert session.score(notes).nats < before.nats
 
 
-def test_memory_does_not_grow_with_the_text(small_model: Model) -> None:
+def test_scoring_takes_constant_memory(small_model: Model) -> None:
     def peak(repeats: int) -> int:
         pieces = ("The statement is a name. " * 40 for _ in range(repeats))
         tracemalloc.start()
@@ -85,7 +85,7 @@ def test_memory_does_not_grow_with_the_text(small_model: Model) -> None:
     assert large < small * 1.05 + 100_000
 
 
-def test_characters_of_several_bytes(byte_model: Model) -> None:
+def test_multibyte_characters_are_counted(byte_model: Model) -> None:
     score = byte_model.score("aé😀水")
     assert (score.tokens, score.characters, score.bytes) == (9, 3, 9)
     assert score.bits_per_char == pytest.approx(score.bits_per_byte * 3)
@@ -97,44 +97,39 @@ def test_characters_of_several_bytes(byte_model: Model) -> None:
     kind=st.sampled_from(["char", "byte", "bpe"]),
 )
 def test_a_text_in_pieces_has_the_same_tokens(text: str, cuts: list[int], kind: str) -> None:
-    import rillet.runtime.tokenizer as module
-
     sample = "the cat's é hat \n and the cat\n\n" * 30
     tokenizer = make_tokenizer(sample, kind, 300) if kind == "bpe" else make_tokenizer(sample, kind)
     edges = [0, *sorted(cuts), len(text)]
     pieces = [text[start:end] for start, end in itertools.pairwise(edges)]
-    before = module._PIECE
-    module._PIECE = 40  # cuts in every text
-    try:
-        found = [token for tokens in tokenizer.encode_stream(pieces) for token in tokens]
-    finally:
-        module._PIECE = before
-    words = max((len(word) for word in text.split()), default=0)
-    if kind != "bpe" or words < 35:
-        assert found == tokenizer.encode(text)
-    assert tokenizer.decode(found) == tokenizer.decode(tokenizer.encode(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rillet.runtime.tokenizer._PIECE", 40)  # cuts in every text
+        actual = [token for tokens in tokenizer.encode_stream(pieces) for token in tokens]
+    longest_word = max((len(word) for word in text.split()), default=0)
+    if kind != "bpe" or longest_word < 35:
+        assert actual == tokenizer.encode(text)
+    assert tokenizer.decode(actual) == tokenizer.decode(tokenizer.encode(text))
 
 
 @pytest.mark.parametrize("short", ["", "T", "水水水"])
 @pytest.mark.filterwarnings("ignore::rillet.runtime.UnknownCharacterWarning")
-def test_what_is_too_short(small_model: Model, short: str) -> None:
+def test_a_text_that_is_too_short_is_refused(small_model: Model, short: str) -> None:
     with pytest.raises(UsageError, match="at least two tokens"):
         small_model.score(short)
 
 
-def test_the_command(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
+def test_the_score_command(small_bundle: Path, small_model: Model, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
-    file.write_text("is a name. " * 3)  # it repeats within the little memory's reach
-    wanted = small_model.score(file.read_text())
+    file.write_text("is a name. " * 3)  # it repeats within the small memory's reach
+    expected = small_model.score(file.read_text())
 
     def run(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
         return here("score", small_bundle, *arguments, **more)
 
     result = rillet("score", small_bundle, file)
     assert result.returncode == 0, result.stderr
-    assert f"{wanted.nats_per_token:.4f}" in result.stdout
+    assert f"{expected.nats_per_token:.4f}" in result.stdout
     values = json.loads(run("-", "--json", stdin=file.read_text()).stdout)
-    assert values["nats"] == pytest.approx(wanted.nats)
+    assert values["nats"] == pytest.approx(expected.nats)
     assert values["provider"] == "CPUExecutionProvider"
     worse = json.loads(run(file, "--json", "--no-memory").stdout)
     better = json.loads(run(file, "--json", "--learn-from", file).stdout)

@@ -1,4 +1,4 @@
-"""One stream's state: reading, learning, forgetting, copies, and the end."""
+"""Sessions: reading, learning, forgetting, copying, rolling back and closing."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from rillet.train import Checkpoint
 
 
 def assert_same(first: Session, second: Session) -> None:
-    """Bit for bit the same stream."""
+    """Both streams are equal, bit for bit."""
     assert first.position == second.position
     np.testing.assert_array_equal(first.logits, second.logits)
-    theirs = second.state
+    expected = second.state
     for name, value in first.state.items():
-        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
-def test_a_long_text_goes_in_by_pieces(small_model: Model, text: str) -> None:
-    """What a prompt takes does not grow with it, and its pieces make no difference."""
+def test_a_long_text_is_read_in_constant_memory(small_model: Model, text: str) -> None:
+    """How the text is cut into pieces makes no difference."""
     long = text[:100_000]
     whole = small_model.session()
     tracemalloc.start()
@@ -49,7 +49,7 @@ def test_a_long_text_goes_in_by_pieces(small_model: Model, text: str) -> None:
     assert_same(whole, pieces)
 
 
-def test_a_long_text_that_fails_leaves_the_stream_where_it_was(small_model: Model) -> None:
+def test_a_text_that_fails_midway_leaves_the_stream_unchanged(small_model: Model) -> None:
     session, same = small_model.session(), small_model.session()
     for stream in (session, same):
         stream.feed("The statement")
@@ -66,7 +66,7 @@ def test_a_long_text_that_fails_leaves_the_stream_where_it_was(small_model: Mode
 @pytest.mark.parametrize(
     "tokens", [[0.5], ["a"], [True], [-1], [10**30], [[1]], [None], [2**40]], ids=str
 )
-def test_what_is_no_token(small_model: Model, tokens: list[int]) -> None:
+def test_invalid_tokens_are_refused(small_model: Model, tokens: list[int]) -> None:
     session = small_model.session()
     with pytest.raises(UsageError, match="tokens must"):
         session.feed_tokens(tokens)
@@ -75,17 +75,17 @@ def test_what_is_no_token(small_model: Model, tokens: list[int]) -> None:
     assert session.position == 0
 
 
-def test_step_is_how_a_stream_reads_itself(small_model: Model) -> None:
+def test_stepping_by_hand_equals_generating(small_model: Model) -> None:
     session, writer = small_model.session(), small_model.session()
     session.feed("The ")
     writer.feed("The ")
-    for made in writer.tokens(max_new_tokens=30, seed=2):
-        logits = session.step(made.token)
+    for generated in writer.tokens(max_new_tokens=30, seed=2):
+        logits = session.step(generated.token)
     np.testing.assert_array_equal(logits, writer.logits)
     assert_same(session, writer)
 
 
-def test_a_fork_goes_its_own_way(small_model: Model) -> None:
+def test_a_fork_is_independent(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The statement")
     twin = session.fork()
@@ -95,7 +95,7 @@ def test_a_fork_goes_its_own_way(small_model: Model) -> None:
     assert session.generate(max_new_tokens=40, seed=1) == alone
 
 
-def test_samples_fork(small_model: Model) -> None:
+def test_samples_leave_the_session_unchanged(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The statement")
     texts = session.samples(3, max_new_tokens=20, seed=5)
@@ -108,32 +108,32 @@ def test_samples_fork(small_model: Model) -> None:
 
 
 @given(kept=st.text("The staemn", max_size=40), rejected=st.text("The staemn", max_size=40))
-def test_what_is_rolled_back_never_was(small_model: Model, kept: str, rejected: str) -> None:
+def test_a_rollback_undoes_everything(small_model: Model, kept: str, rejected: str) -> None:
     session, same = small_model.session("all"), small_model.session("all")
     for stream in (session, same):
         stream.feed(kept)
-    mark = session.checkpoint()
-    for _ in range(2):  # a mark can be gone back to again
+    checkpoint = session.checkpoint()
+    for _ in range(2):  # a checkpoint can be used again
         session.feed(rejected)
         session.generate(max_new_tokens=5, seed=0)
-        session.rollback(mark)
+        session.rollback(checkpoint)
         assert_same(session, same)
     assert session.generate(max_new_tokens=10, seed=1) == same.generate(max_new_tokens=10, seed=1)
 
 
-def test_a_generation_is_rolled_back_too(small_model: Model) -> None:
+def test_a_rollback_restores_the_generation(small_model: Model) -> None:
     session = small_model.session()
     session.feed("The ")
     stream = session.stream(max_new_tokens=60, seed=3, temperature=1.0)
     first = [next(stream) for _ in range(20)]
-    mark = session.checkpoint()
+    checkpoint = session.checkpoint()
     rest = "".join(stream)
-    session.rollback(mark)
+    session.rollback(checkpoint)
     assert "".join(session.resume()) == rest
     assert len(first) + len(rest) == 60
 
 
-def test_reset_is_a_new_stream(small_model: Model) -> None:
+def test_a_reset_starts_a_new_stream(small_model: Model) -> None:
     session = small_model.session("all")
     session.feed("The statement")
     session.generate(max_new_tokens=10)
@@ -145,8 +145,7 @@ def test_reset_is_a_new_stream(small_model: Model) -> None:
         session.resume()
 
 
-def test_learning_leaves_the_context_alone(small_model: Model) -> None:
-    """What is learnt is found, and nothing but the memory knows of it."""
+def test_learning_changes_only_the_memory(small_model: Model) -> None:
     notes = "zebra quagga zorilla. " * 2
     session, plain = small_model.session(), small_model.session()
     for stream in (session, plain):
@@ -161,12 +160,12 @@ def test_learning_leaves_the_context_alone(small_model: Model) -> None:
     # The memory holds what a stream of its own would have stored.
     alone = small_model.session()
     alone.feed(notes)
-    slots = 20 - 3  # all but the oldest, and the first, whose key is that of the start
+    slots = 20 - 3  # without the oldest entries and the first, which has the key of the start
     keys = [np.sort(s["memory_keys"][0], axis=0)[-slots:] for s in (after, alone.state)]
     np.testing.assert_allclose(*keys, atol=1e-6)
 
 
-def test_learnt_text_is_likelier(nano_bundle: Path) -> None:
+def test_a_learnt_text_becomes_likelier(nano_bundle: Path) -> None:
     model = load(nano_bundle)
     notes = "Mistress Quizzlebock keeps seventeen ferrets in the vestibule. "
     before, after = model.session(), model.session()
@@ -183,7 +182,7 @@ def test_learnt_text_is_likelier(nano_bundle: Path) -> None:
     assert losses[1] < losses[0] - 0.3, losses
 
 
-def test_forgetting_empties_the_memory_alone(small_model: Model) -> None:
+def test_forgetting_empties_only_the_memory(small_model: Model) -> None:
     session, never = small_model.session(), small_model.session("none")
     for stream in (session, never):
         stream.feed("The statement is a name")
@@ -191,11 +190,11 @@ def test_forgetting_empties_the_memory_alone(small_model: Model) -> None:
     assert not session.state["memory_keys"].any()
     for name in ("reservoir", "wave_buffer", "position"):
         np.testing.assert_array_equal(session.state[name], never.state[name])
-    # With nothing in it, the memory has no say: as if nothing had ever been learnt.
+    # An empty memory has no influence, as if nothing had ever been learnt.
     np.testing.assert_allclose(session.step(3), never.step(3), atol=1e-5)
 
 
-def test_without_a_memory_nothing_is_found(small_model: Model) -> None:
+def test_a_session_without_a_memory_stores_nothing(small_model: Model) -> None:
     session, none = small_model.session("all", memory=False), small_model.session("none")
     for stream in (session, none):
         stream.feed("The statement is a name")
@@ -218,7 +217,7 @@ def test_a_model_without_a_memory(variant_bundle: Callable[[str], Path]) -> None
     assert session.fork().generate(max_new_tokens=5, seed=0)
 
 
-def test_a_closed_session_says_so(small_model: Model) -> None:
+def test_a_closed_session_cannot_be_used(small_model: Model) -> None:
     with small_model.session() as session:
         session.feed("The")
         stream = session.stream(max_new_tokens=5)
@@ -238,7 +237,7 @@ def test_a_closed_session_says_so(small_model: Model) -> None:
     session.close()
 
 
-def test_a_closed_model_lets_go_and_can_be_used_again(small_bundle: Path) -> None:
+def test_a_closed_model_releases_its_graphs_and_reloads_them(small_bundle: Path) -> None:
     with load(small_bundle) as model:
         before = model.generate("The", max_new_tokens=5, seed=1)
     assert not model.engine._sessions
@@ -246,7 +245,7 @@ def test_a_closed_model_lets_go_and_can_be_used_again(small_bundle: Path) -> Non
 
 
 @pytest.mark.slow
-def test_thousands_of_sessions_leave_nothing(small_model: Model) -> None:
+def test_thousands_of_sessions_leak_nothing(small_model: Model) -> None:
     def come_and_go(count: int) -> None:
         for _ in range(count):
             session = small_model.session()
@@ -261,13 +260,15 @@ def test_thousands_of_sessions_leave_nothing(small_model: Model) -> None:
     gc.collect()
     before, _ = tracemalloc.get_traced_memory()
     come_and_go(1000)
-    assert gc.collect() == 0  # no cycles: nothing had to wait for the collector
+    assert gc.collect() == 0  # no reference cycles
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert after - before < 50_000
 
 
-def test_pytorch_and_a_session_agree_after_chunks(small_model: Model, small: Checkpoint) -> None:
+def test_pytorch_and_a_session_agree_over_several_chunks(
+    small_model: Model, small: Checkpoint
+) -> None:
     import torch
 
     text = "The statement is a name. " * 40  # several chunks of the prefill graph
@@ -279,19 +280,19 @@ def test_pytorch_and_a_session_agree_after_chunks(small_model: Model, small: Che
     np.testing.assert_allclose(session.logits, logits[0, -1].numpy(), atol=1e-4)
 
 
-def test_rows_come_and_go(small_model: Model) -> None:
-    """A state may grow and shrink; rows that stay are what they were."""
+def test_resizing_a_state_keeps_the_remaining_rows(small_model: Model) -> None:
+    """Rows that a state gains are zeros."""
     engine = small_model.engine
     state = engine.zero_state(0)
     streams = [small_model.session() for _ in range(5)]
     for index, stream in enumerate(streams):
         stream.feed("The statement"[: index + 3])
         state.resize(index + 1)
-        state.copy_row(index, stream._state, 0)
+        state.copy_row(index, stream._stream.state, 0)
     tokens = np.arange(5)
     together = engine.step(tokens, state, np.asarray([1, 0, 1, 0, 1], np.float32)).copy()
     for index, stream in enumerate(streams):
-        alone = engine.step(tokens[index : index + 1], stream._state, float(index % 2 == 0))
+        alone = engine.step(tokens[index : index + 1], stream._stream.state, float(index % 2 == 0))
         np.testing.assert_allclose(alone[0], together[index], atol=1e-5)
     state.resize(2)
     state.resize(3)

@@ -1,4 +1,4 @@
-"""Text as it streams: stop strings, characters in several tokens, cancelling, resuming."""
+"""Streaming text: stop strings, multibyte characters, cancelling and resuming."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rillet.runtime.sampling.stop_strings import StopStrings
 
 
 def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:
-    """The definition: the stop string that is complete first, the longest if several are."""
+    """The definition: the stop string that completes first; of several, the longest."""
     for end in range(1, len(text) + 1):
-        found = [stop for stop in stops if text[:end].endswith(stop)]
-        if found:
-            longest = max(found, key=len)
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            longest = max(complete, key=len)
             return text[: end - len(longest)], longest
     return text, None
 
@@ -28,55 +28,61 @@ def cut_at_first_stop(text: str, stops: list[str]) -> tuple[str, str | None]:
     pieces=st.lists(st.text("ab\n", max_size=4), max_size=25),
     stops=st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=4),
 )
-def test_stop_strings_wherever_tokens_end(pieces: list[str], stops: list[str]) -> None:
+def test_stop_strings_across_token_boundaries(pieces: list[str], stops: list[str]) -> None:
     whole = "".join(pieces)
-    wanted, which = cut_at_first_stop(whole, stops)
-    finder, shown, found = StopStrings(stops), "", None
+    expected, expected_stop = cut_at_first_stop(whole, stops)
+    finder, shown, stop = StopStrings(stops), "", None
     for index, piece in enumerate(pieces):
-        part, found = finder.push(piece)
+        part, stop = finder.push(piece)
         shown += part
-        # Never partly printed, and nothing held back without need.
-        assert wanted.startswith(shown)
-        if found is not None:
+        assert expected.startswith(shown)  # no part of a stop string is shown
+        if stop is not None:
             break
-        so_far = "".join(pieces[: index + 1])
-        held = so_far[len(shown) :]
-        assert finder.held == held
-        begins = [n for n in range(len(so_far) + 1) if any(
-            s.startswith(so_far[len(so_far) - n :]) and n < len(s) for s in stops)]  # fmt: skip
-        assert len(held) == max(begins, default=0)
-    assert found == which
-    assert shown + finder.flush() == wanted
+        read = "".join(pieces[: index + 1])
+        assert shown + finder.held == read
+        assert len(finder.held) == longest_beginning(read, stops)  # and nothing else is held back
+    assert stop == expected_stop
+    assert shown + finder.flush() == expected
+
+
+def longest_beginning(text: str, stops: list[str]) -> int:
+    """Length of the longest end of a text that begins a stop string without completing it."""
+    beginnings = {stop[:length] for stop in stops for length in range(len(stop))}
+    return max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
 
 
 @given(seed=st.integers(0, 100), stops=st.lists(st.text("e taosn\n", min_size=1, max_size=3)))
-def test_a_stream_stops(small_model: Model, seed: int, stops: list[str]) -> None:
+def test_a_stream_ends_at_a_stop_string(small_model: Model, seed: int, stops: list[str]) -> None:
     options = {"seed": seed, "max_new_tokens": 60}
     whole = small_model.generate("The ", **options)
-    wanted, which = cut_at_first_stop(whole, stops)
+    expected, stop = cut_at_first_stop(whole, stops)
     stream = small_model.stream("The ", stop=stops, **options)
     pieces = list(stream)
-    assert "".join(pieces) == wanted
+    assert "".join(pieces) == expected
     assert all(pieces)
-    assert stream.stop_string == which
-    assert stream.finish_reason == ("length" if which is None else "stop")
+    assert stream.stop_string == stop
+    assert stream.finish_reason == ("length" if stop is None else "stop")
 
 
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.2, 3))
-def test_a_piece_is_whole_characters(byte_model: Model, seed: int, temperature: float) -> None:
+def test_a_piece_holds_only_whole_characters(
+    byte_model: Model, seed: int, temperature: float
+) -> None:
     session = byte_model.session()
     stream = session.tokens(seed=seed, temperature=temperature, max_new_tokens=80)
-    made = list(stream)
-    data = b"".join(byte_model.tokenizer.token_bytes[token.token] for token in made)
-    # All but what is incomplete at the end; what can be no character is U+FFFD.
-    shown = "".join(token.text for token in made)
-    pending = session._decoder.pending
+    tokens = list(stream)
+    data = b"".join(byte_model.tokenizer.token_bytes[token.token] for token in tokens)
+    # All but an incomplete character at the end; invalid bytes become U+FFFD.
+    shown = "".join(token.text for token in tokens)
+    pending = session._stream.pending
     assert shown == data[: len(data) - len(pending)].decode("utf-8", "replace")
     assert len(pending) < 4
 
 
 @given(seed=st.integers(0, 100), cuts=st.lists(st.integers(0, 40), max_size=4))
-def test_going_on_is_never_having_stopped(byte_model: Model, seed: int, cuts: list[int]) -> None:
+def test_resuming_equals_an_uninterrupted_generation(
+    byte_model: Model, seed: int, cuts: list[int]
+) -> None:
     total = sum(cuts) + 20
     whole = byte_model.generate("é", seed=seed, max_new_tokens=total, temperature=1.2)
     session = byte_model.session()
@@ -88,7 +94,7 @@ def test_going_on_is_never_having_stopped(byte_model: Model, seed: int, cuts: li
 
 
 @given(seed=st.integers(0, 100), after=st.integers(0, 30))
-def test_cancel_and_resume(small_model: Model, seed: int, after: int) -> None:
+def test_a_cancelled_stream_can_be_resumed(small_model: Model, seed: int, after: int) -> None:
     options = {"seed": seed, "max_new_tokens": 40, "stop": ["the ", "a state"]}
     whole = small_model.generate("In ", **options)
     session = small_model.session()
@@ -106,7 +112,7 @@ def test_cancel_and_resume(small_model: Model, seed: int, after: int) -> None:
     assert text == whole
 
 
-def test_cancel_from_another_thread(small_model: Model) -> None:
+def test_cancelling_from_another_thread(small_model: Model) -> None:
     stream = small_model.stream("The", max_new_tokens=10**9, seed=1)
     next(stream)
     timer = threading.Timer(0.05, stream.cancel)
@@ -115,12 +121,12 @@ def test_cancel_from_another_thread(small_model: Model) -> None:
     assert stream.finish_reason == "cancelled"
 
 
-def test_iterator_callback_and_async(small_model: Model) -> None:
+def test_iterator_callback_and_async_iterator_agree(small_model: Model) -> None:
     options = {"seed": 4, "max_new_tokens": 50, "stop": ["zz"]}
-    wanted = list(small_model.stream("The ", **options))
+    expected = list(small_model.stream("The ", **options))
     called: list[str] = []
     small_model.generate("The ", on_text=called.append, **options)
-    assert called == wanted
+    assert called == expected
 
     async def gather() -> list[list[str]]:
         async def one() -> list[str]:
@@ -128,24 +134,24 @@ def test_iterator_callback_and_async(small_model: Model) -> None:
 
         return await asyncio.gather(one(), one())
 
-    assert asyncio.run(gather()) == [wanted, wanted]
+    assert asyncio.run(gather()) == [expected, expected]
 
 
-def test_a_callback_that_fails_leaves_a_sound_stream(small_model: Model) -> None:
+def test_a_failing_callback_loses_no_text(small_model: Model) -> None:
     session, same = small_model.session(), small_model.session()
     for stream in (session, same):
         stream.feed("The ")
-    wanted = same.generate(max_new_tokens=20, seed=1)
+    expected = same.generate(max_new_tokens=20, seed=1)
 
     def fail(piece: str) -> None:
         raise RuntimeError(piece)
 
     with pytest.raises(RuntimeError) as failure:
         session.generate(max_new_tokens=20, seed=1, on_text=fail)
-    assert str(failure.value) + "".join(session.resume()) == wanted
+    assert str(failure.value) + "".join(session.resume()) == expected
 
 
-def test_figures_are_reported(small_bundle: Path) -> None:
+def test_on_finish_is_called_once_with_the_statistics(small_bundle: Path) -> None:
     model = load(small_bundle)
     seen: list[GenerationStats] = []
     model.on_finish = seen.append
@@ -158,7 +164,7 @@ def test_figures_are_reported(small_bundle: Path) -> None:
     assert 0 < (seen[0].first_token_seconds or 0) <= seen[0].seconds
 
 
-def test_nothing_to_resume(small_model: Model) -> None:
+def test_resuming_without_a_generation_is_refused(small_model: Model) -> None:
     session = small_model.session()
     with pytest.raises(UsageError, match="no generation to resume"):
         session.resume()

@@ -1,6 +1,6 @@
-"""TensorRT takes the graphs: parsed and built by the code that builds engines, with no GPU.
+"""TensorRT accepts the graphs: the code that builds engines parses and builds them.
 
-TensorRT-RTX builds on a machine without one; TensorRT itself does not, so that it is marked.
+TensorRT-RTX builds without a GPU. TensorRT itself needs one, so its tests are marked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pytest
 
 from rillet.export.quantization.conversions import PRECISIONS
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.cli.engine import _TAKEN
+from rillet.runtime.cli.engine import TENSORRT_METHODS
 from rillet.runtime.engines.cuda import driver as cuda_driver
 from rillet.runtime.engines.tensorrt.api import TensorrtApi, installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import (
@@ -37,10 +37,10 @@ def api(request: pytest.FixtureRequest) -> TensorrtApi:
     return installed_tensorrt(name)
 
 
-def test_the_precisions_that_are_offered_are_those_that_are_portable() -> None:
+def test_the_offered_precisions_are_the_portable_ones() -> None:
     assert {"fp32": ()} | {
         name: entry.portable for name, entry in PRECISIONS.items() if entry.portable
-    } == _TAKEN
+    } == TENSORRT_METHODS
 
 
 @pytest.mark.tensorrt
@@ -54,7 +54,7 @@ def test_every_graph_builds(small_bundle: Path, api: TensorrtApi, kind: str) -> 
 @pytest.mark.tensorrt
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_state_keeps_its_static_sizes(small_bundle: Path, api: TensorrtApi, kind: str) -> None:
-    # Builder and parser too: a network does not outlive them.
+    # Keep builder and parser: the network needs them.
     parsed = parse(api, (small_bundle / f"{kind}.onnx").read_bytes(), kind)
     network = parsed[2]
     sizes = {row.present: row.shape for row in Bundle.open(small_bundle).state}
@@ -69,22 +69,22 @@ def test_progress_and_timings(small_bundle: Path, tmp_path: Path, api: TensorrtA
     timings, seen = tmp_path / "timings", []
     model = (small_bundle / "decode.onnx").read_bytes()
     build_graph(
-        api, model, BuildOptions(), timings=timings, progress=lambda *told: seen.append(told)
+        api, model, BuildOptions(), timings=timings, progress=lambda *event: seen.append(event)
     )
     assert timings.stat().st_size > 0
     assert seen
     assert all(0 <= done <= total for _, done, total in seen)
     assert len({name for name, *_ in seen}) > 1
-    # What was timed by something else is left alone, and the build goes on without it.
+    # Timings by something else are ignored, and the build continues without them.
     timings.write_bytes(b"no timings")
     assert build_graph(api, model, BuildOptions(), timings=timings)
-    # An engine is not lost for timings that cannot be written.
-    with pytest.warns(UserWarning, match="timings of this build are not kept"):
+    # Timings that cannot be written do not cost the engine.
+    with pytest.warns(UserWarning, match="timings of this build were not saved"):
         assert build_graph(api, model, BuildOptions(), timings=tmp_path / "missing" / "timings")
 
 
 @pytest.mark.tensorrt
-def test_what_it_cannot_read_is_said(api: TensorrtApi) -> None:
+def test_a_graph_that_it_cannot_read(api: TensorrtApi) -> None:
     with pytest.raises(EngineError, match=r"cannot read decode: .+"):
         build_graph(api, b"no graph", BuildOptions(), name="decode")
 

@@ -1,8 +1,8 @@
-"""The API that we use is there in the real bindings of each TensorRT, and in cuda-python's.
+"""The API that we use exists in the real bindings of each TensorRT, and in cuda-python.
 
-The bindings are small wheels of the package index; the libraries behind them are not on it. A
-stub with the libraries' entry points lets the bindings be imported, and their classes be looked
-at. What is looked for is read from our own source.
+The bindings are small wheels on the package index; the libraries behind them are not. With a stub
+that has the libraries' entry points, the bindings can be imported and their classes inspected. The
+names to look for are read from our own source.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ GUARDED = {
     "ICudaEngine.device_memory_size",
     "ICudaEngine.device_memory_size_v2",
 }
-"""Asked for with `hasattr` first: the two memory sizes stand for each other."""
+"""Checked with `hasattr` before use; the two memory sizes are alternatives."""
 
 VERSIONS = [
     "tensorrt-cu12-bindings==10.3.0",
@@ -84,9 +84,9 @@ for path in json.loads(sys.argv[3]):
     if value is None:
         missing.append(path)
 logger = api.logger()
-logger.log(bindings.ILogger.Severity.ERROR, "said")
+logger.log(bindings.ILogger.Severity.ERROR, "a message")
 seen = []
-monitor = api.monitor(lambda *told: seen.append(told))
+monitor = api.monitor(lambda *event: seen.append(event))
 monitor.phase_start("all", None, 2)
 monitor.step_complete("all", 0)
 monitor.phase_finish("all")
@@ -96,8 +96,8 @@ print(json.dumps({"missing": missing, "flags": api.network_flags(), "errors": lo
 
 
 def names_used() -> list[str]:
-    """Every attribute of TensorRT's that our source mentions, as a path from the module."""
-    found = set()
+    """Every attribute of TensorRT that our source uses, as a path from the module."""
+    names = set()
     for source in SOURCES:
         for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
             if not isinstance(node, ast.Attribute):
@@ -106,10 +106,10 @@ def names_used() -> list[str]:
             if "trt" in chain[:-1] or "_trt" in chain[:-1]:
                 at = chain.index("trt" if "trt" in chain else "_trt")
                 path = [part for part in chain[at + 1 :] if not part.startswith("__")]
-                found |= {"trt." + ".".join(path)} if path else set()
+                names |= {"trt." + ".".join(path)} if path else set()
             elif len(chain) > 1 and chain[-2] in CLASSES and not chain[-1].startswith("_"):
-                found.add(f"{CLASSES[chain[-2]]}.{chain[-1]}")
-    return sorted(found)
+                names.add(f"{CLASSES[chain[-2]]}.{chain[-1]}")
+    return sorted(names)
 
 
 def _chain(node: ast.AST) -> list[str]:
@@ -120,7 +120,7 @@ def _chain(node: ast.AST) -> list[str]:
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Libraries that have TensorRT's entry points, and nothing behind them."""
+    """Libraries with TensorRT's entry points and nothing behind them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None or not sys.platform.startswith("linux"):
         pytest.skip("there is no C compiler to make stub libraries with")
@@ -136,8 +136,8 @@ def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_looked_for() -> None:
-    """The reading of our own source finds what it should."""
+def test_the_names_to_look_for() -> None:
+    """Reading our own source finds the names that it should."""
     names = names_used()
     assert {
         "trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED",
@@ -153,7 +153,7 @@ def test_what_is_looked_for() -> None:
         "IExecutionContext.execute_async_v3",
         "EngineInspector.get_engine_information",
     } <= set(names)
-    # What 11 took away, and what must never stand in our source.
+    # Removed in version 11, so it must never appear in our source.
     gone = ("EXPLICIT_BATCH", "FP16", "BF16", "INT8", "FP8", "INT4", "Calibrator", "supports_model")
     assert not [name for name in names if name.rpartition(".")[2] in gone]
 
@@ -162,19 +162,19 @@ def test_what_is_looked_for() -> None:
 def test_the_bindings_have_it(requirement: str, stubs: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(fetch(requirement)) as wheel:
         wheel.extractall(tmp_path)
-    found = probe("tensorrt_bindings", tmp_path, {"LD_LIBRARY_PATH": str(stubs)})
-    assert found["missing"] == []
-    assert found["flags"] == (2 if "==10." in requirement else 1)
-    assert found["errors"] == ["said"]
-    assert found["seen"] == [["all", 0, 2], ["all", 1, 2], ["all", 2, 2]]
-    assert requirement.partition("==")[2].startswith(found["library"].removeprefix("tensorrt "))
+    report = probe("tensorrt_bindings", tmp_path, {"LD_LIBRARY_PATH": str(stubs)})
+    assert report["missing"] == []
+    assert report["flags"] == (2 if "==10." in requirement else 1)
+    assert report["errors"] == ["a message"]
+    assert report["seen"] == [["all", 0, 2], ["all", 1, 2], ["all", 2, 2]]
+    assert requirement.partition("==")[2].startswith(report["library"].removeprefix("tensorrt "))
 
 
 def test_tensorrt_rtx_has_it(tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install it")
-    found = probe("tensorrt_rtx", tmp_path, {})
-    assert found["missing"] == []
-    assert found["flags"] == 1
+    report = probe("tensorrt_rtx", tmp_path, {})
+    assert report["missing"] == []
+    assert report["flags"] == 1
 
 
 def probe(module: str, folder: Path, environment: dict[str, str]) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def probe(module: str, folder: Path, environment: dict[str, str]) -> dict[str, A
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
-    return found
+    report: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return report
 
 
 CUDA_PROBE = """
@@ -203,10 +203,10 @@ for path in json.loads(sys.argv[2]):
         missing.append(path)
 try:
     Cuda()
-    said = "works"
+    outcome = "works"
 except EngineError as error:
-    said = str(error)
-print(json.dumps({"missing": missing, "said": said}))
+    outcome = str(error)
+print(json.dumps({"missing": missing, "outcome": outcome}))
 """
 
 CUDA_VALUES = [
@@ -227,7 +227,7 @@ CUDA_VALUES = [
     ids=lambda names: names[0],
 )
 def test_cuda_python_has_what_is_called(requirements: list[str], tmp_path: Path) -> None:
-    """And without a driver, a sentence says so instead of a traceback."""
+    """And without a driver, the error is a sentence, not a traceback."""
     for requirement in requirements:
         with zipfile.ZipFile(fetch(requirement)) as wheel:
             wheel.extractall(tmp_path)
@@ -237,13 +237,13 @@ def test_cuda_python_has_what_is_called(requirements: list[str], tmp_path: Path)
     texts = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant)]
     called = {text for text in texts if isinstance(text, str) and re.fullmatch(CALL, text)}
     assert {"cudaMalloc", "cudaMemcpyAsync", "cudaGraphLaunch", "cudaFreeHost"} <= called
-    command = [sys.executable, "-c", CUDA_PROBE, json.dumps([str(tmp_path)]),
-               json.dumps(sorted(called) + CUDA_VALUES)]  # fmt: skip
+    names = json.dumps(sorted(called) + CUDA_VALUES)
+    command = [sys.executable, "-c", CUDA_PROBE, json.dumps([str(tmp_path)]), names]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.splitlines()[-1])
-    assert found["missing"] == []
-    assert found["said"] == "works" or "failed: " in found["said"]
+    report = json.loads(result.stdout.splitlines()[-1])
+    assert report["missing"] == []
+    assert report["outcome"] == "works" or "failed: " in report["outcome"]
 
 
 CALL = (

@@ -1,7 +1,7 @@
 """`rillet engine`, and the engine on TensorRT itself.
 
-Building is real on any machine where TensorRT-RTX is installed. Running needs a GPU, and what it
-does there is marked; here, what is refused and why.
+Building works on any machine with TensorRT-RTX. Running needs a GPU, and those tests are marked;
+without one, the tests are about what is refused and why.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rillet.runtime import Bundle, EngineError, Model, UsageError, load
-from rillet.runtime.cli.engine import engine
-from rillet.runtime.cli.verify import verify
-from rillet.runtime.engines.cache import EngineKey, cache_folder
+from rillet.runtime.cli.engine import engine_group
+from rillet.runtime.cli.verify import verify_command
+from rillet.runtime.engines.cache import cache_folder
 from rillet.runtime.engines.cuda import driver as cuda_driver
+from rillet.runtime.engines.engine_key import EngineKey
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.select import open_engine
 from rillet.runtime.engines.tensorrt.api import LIBRARIES
 from rillet.runtime.engines.tensorrt.build import BuildOptions
 from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
 from rillet.runtime.engines.tensorrt.records import find_records, save_engine
-from rillet.runtime.verify import verify_golden
+from rillet.runtime.golden import verify_golden
 
 needs_rtx = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None,
@@ -50,7 +51,7 @@ JETSON = EngineKey(
 
 
 def command(*arguments: object) -> Result:
-    return CliRunner().invoke(engine, [str(argument) for argument in arguments])
+    return CliRunner().invoke(engine_group, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -65,37 +66,37 @@ def test_build_list_inspect(bundle: Path) -> None:
     rtx = ("--library", "tensorrt_rtx", "--graph", "decode")
     result = command("build", bundle, "--batch", "8,1", "--precision", "fp32", *rtx, "--json")
     assert result.exit_code == 0, result.output
-    [made] = json.loads(result.stdout)
-    assert made["key"]["batches"] == [1, 8]
-    assert made["key"]["precision"] == "fp32"
+    [built] = json.loads(result.stdout)
+    assert built["key"]["batches"] == [1, 8]
+    assert built["key"]["precision"] == "fp32"
     folder = bundle.with_name("model.engines")
     record = find_records(Bundle.open(bundle))[0]
     assert record.path.parent == folder
-    assert len(record.read()) == made["size"]
+    assert len(record.read()) == built["size"]
     first = record.path.stat().st_mtime_ns
 
     again = command("build", bundle, "--batch", "1,8", *rtx)
     assert "was built before" in again.stdout
     assert record.path.stat().st_mtime_ns == first
     assert command("build", bundle, "--batch", "1,8", *rtx, "--rebuild").exit_code == 0
-    [record] = find_records(Bundle.open(bundle))  # it has changed between two names
+    [record] = find_records(Bundle.open(bundle))  # under its other name
     assert record.path.stat().st_mtime_ns > first
 
     [listed] = json.loads(command("list", bundle, "--json").stdout)
     assert listed["path"] == str(record.path)
     assert record.path.name in command("list", bundle).stdout
     shown = command("inspect", bundle, "decode", "--layers").stdout
-    assert made["key"]["graph_sha256"] in shown
+    assert built["key"]["graph_sha256"] in shown
     assert isinstance(command("inspect", bundle, "nothing").exception, UsageError)
     if cuda_driver.driver_obstacle() is not None:
-        assert made["verified"] is None
+        assert built["verified"] is None
         assert "NVIDIA driver" in listed["misfit"]
 
 
 def test_nothing_was_built(bundle: Path) -> None:
     result = command("list", bundle)
     assert result.exit_code == 0
-    assert f"No engine was built of {bundle}: rillet engine build {bundle}" in result.stdout
+    assert f"No engine was built from {bundle}: rillet engine build {bundle}" in result.stdout
     assert json.loads(command("list", bundle, "--json").stdout) == []
 
 
@@ -107,7 +108,7 @@ def test_precision_lives_in_the_graph(bundle: Path, small_bundle: Path) -> None:
     assert f"quantize {bundle} " in str(error)
 
 
-def test_what_cannot_be_lowered_again_is_not_advised() -> None:
+def test_lowering_twice_is_not_advised() -> None:
     int8 = Path(__file__).parents[2] / "models" / "shakespeare-nano-int8"
     error = str(command("build", int8).exception)
     assert "onnxruntime's own" in error
@@ -117,12 +118,12 @@ def test_what_cannot_be_lowered_again_is_not_advised() -> None:
 @pytest.mark.parametrize("batch", ["x", "0", "1,,2", ""])
 def test_batches_that_can_never_work(bundle: Path, batch: str) -> None:
     assert isinstance(command("build", bundle, "--batch", batch).exception, UsageError)
-    with pytest.raises(UsageError, match="each once, in order"):
+    with pytest.raises(UsageError, match="in ascending order, each once"):
         BuildOptions((8, 1))
 
 
 @without_gpu
-def test_without_a_gpu_it_says_so_before_any_library_is_touched(bundle: Path) -> None:
+def test_without_a_gpu_no_library_is_touched(bundle: Path) -> None:
     with pytest.raises(EngineError):
         TensorrtEngine(Bundle.open(bundle))
     error = command("build", bundle, "--library", "tensorrt").exception
@@ -134,7 +135,7 @@ def test_without_a_gpu_it_says_so_before_any_library_is_touched(bundle: Path) ->
 
 @without_gpu
 def test_an_engine_that_cannot_run_here(bundle: Path) -> None:
-    """It is not passed over in silence, and with leave the CPU takes its place."""
+    """It is not ignored silently; with ``allow_fallback`` the CPU takes its place."""
     opened = Bundle.open(bundle)
     save_engine(cache_folder(opened), b"built on a Jetson", JETSON, 1.0)
     with pytest.raises(EngineError, match="provider 'tensorrt' cannot run here"):
@@ -173,10 +174,10 @@ def test_steps_and_chunks(native: TensorrtEngine, host: OnnxEngine, rows: int) -
     ours, theirs = native.zero_state(rows), host.zero_state(rows)
     for at in range(30):
         learn = np.asarray([at % 3 != row for row in range(rows)], np.float32)
-        found = native.step(tokens[:, at], ours, learn)
-        np.testing.assert_allclose(found, host.step(tokens[:, at], theirs, learn), atol=1e-4)
-    found = native.prefill(tokens[:, 30:], ours)
-    np.testing.assert_allclose(found, host.prefill(tokens[:, 30:], theirs), atol=1e-4)
+        actual = native.step(tokens[:, at], ours, learn)
+        np.testing.assert_allclose(actual, host.step(tokens[:, at], theirs, learn), atol=1e-4)
+    actual = native.prefill(tokens[:, 30:], ours)
+    np.testing.assert_allclose(actual, host.prefill(tokens[:, 30:], theirs), atol=1e-4)
     for name, value in theirs.read().items():
         np.testing.assert_allclose(ours.read()[name], value, atol=1e-4, err_msg=name)
 
@@ -184,15 +185,15 @@ def test_steps_and_chunks(native: TensorrtEngine, host: OnnxEngine, rows: int) -
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 def test_with_and_without_cuda_graphs(native: TensorrtEngine, host: OnnxEngine) -> None:
-    """Two streams in turn, each with buffers and graphs of its own."""
+    """Two streams that take turns, each with buffers and graphs of its own."""
     plain = TensorrtEngine(native.bundle, native.api.name, graphs=False)
     tokens = np.random.default_rng(6).integers(0, host.vocab_size, (2, 60))
     ours = [native.zero_state() for _ in tokens]
     theirs = [plain.zero_state() for _ in tokens]
     for at in range(tokens.shape[1]):
         for row, token in enumerate(tokens[:, at : at + 1]):
-            found = native.step(token, ours[row])
-            np.testing.assert_allclose(found, plain.step(token, theirs[row]), atol=1e-5)
+            actual = native.step(token, ours[row])
+            np.testing.assert_allclose(actual, plain.step(token, theirs[row]), atol=1e-5)
     assert "CUDA graphs" in native.version
     assert ours[0].lane.calls._captured
     assert not theirs[0].lane.calls._captured
@@ -210,16 +211,16 @@ def test_everything_above_the_engine(native: TensorrtEngine, small_model: Model)
         prompts = ["The ", "A ", "In this "]
         alone = [model.generate(prompt, **sampling) for prompt in prompts]
         assert batch.generate(prompts, **sampling) == alone
-    with pytest.raises(EngineError, match="steps 8 streams at most"):
+    with pytest.raises(EngineError, match="steps at most 8 streams"):
         native.zero_state(9)
 
 
 @pytest.mark.gpu
 @pytest.mark.tensorrt
 def test_the_gate_of_verify(native: TensorrtEngine, bundle: Path, small_run: Path) -> None:
-    """On TensorRT, and on CUDA where that is to be had."""
+    """The whole parity gate runs on TensorRT."""
     options = ["--checkpoint", str(small_run), "--steps", "600", "--json"]
-    result = CliRunner().invoke(verify, [str(bundle), "--engine", "tensorrt", *options])
+    result = CliRunner().invoke(verify_command, [str(bundle), "--engine", "tensorrt", *options])
     assert result.exit_code == 0, result.output
     rows = json.loads(result.stdout)["parity"]
     assert {row["graph"] for row in rows} == {"decode", "prefill"}

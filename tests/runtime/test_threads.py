@@ -1,6 +1,6 @@
-"""Sessions and threads: one at a time in each stream, any number beside each other.
+"""Threads: one at a time in each session, any number of sessions side by side.
 
-The long form: ``make load``, or RILLET_LOAD_SESSIONS and RILLET_LOAD_SECONDS.
+For a longer run, use ``make load``, or set RILLET_LOAD_SESSIONS and RILLET_LOAD_SECONDS.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
-from rillet.runtime.streams.thread_guard import OneThread, alone
+from rillet.runtime.streams.thread_guard import ThreadGuard, exclusive
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
-"""How long sessions come and go beyond the first round of each."""
+"""How long to keep repeating the sessions after the first round."""
 THREADS = 8
 PROMPTS = ("It is ", "The value of ", "An object has ", "If no ")
 
 
 def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]:
-    """Run something in several threads; return what they raised."""
+    """Run a function in several threads and return the exceptions they raised."""
     raised: list[BaseException] = []
 
     def guarded(number: int) -> None:
@@ -46,19 +46,19 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]
     return raised
 
 
-def test_two_threads_in_one_session_mix_nothing_up(small_model: Model) -> None:
-    """Each step that is not refused is a whole one: the text is that of one stream."""
+def test_threads_that_share_a_session_do_not_corrupt_it(small_model: Model) -> None:
+    """Every step is either refused or complete: the text is that of one stream."""
     session = small_model.session()
     session.feed("It is ")
     stream = session.tokens(max_new_tokens=1_000_000, seed=5)
-    made: queue.SimpleQueue[int] = queue.SimpleQueue()
+    generated: queue.SimpleQueue[int] = queue.SimpleQueue()
     refused: list[str] = []
     written = [0] * THREADS
 
     def write(number: int) -> None:
         while written[number] < 40:
             try:
-                made.put(next(stream).token)
+                generated.put(next(stream).token)
                 written[number] += 1
             except UsageError as error:
                 refused.append(str(error))
@@ -67,21 +67,21 @@ def test_two_threads_in_one_session_mix_nothing_up(small_model: Model) -> None:
     assert session.position == len("It is ") + 40 * THREADS
     assert refused, "no two threads ever met"
     assert all("used by another thread" in message for message in refused)
-    # The tokens may have been put down in another order than they were written in.
+    # The threads may record the tokens in another order than the session wrote them.
     alone = small_model.session()
     alone.feed("It is ")
-    wanted = [token.token for token in alone.tokens(max_new_tokens=40 * THREADS, seed=5)]
-    assert sorted(wanted) == sorted(made.get_nowait() for _ in range(40 * THREADS))
+    expected = [token.token for token in alone.tokens(max_new_tokens=40 * THREADS, seed=5)]
+    assert sorted(expected) == sorted(generated.get_nowait() for _ in range(40 * THREADS))
     np.testing.assert_array_equal(session.logits, alone.logits)
     for name, value in alone.state.items():
         np.testing.assert_array_equal(session.state[name], value, err_msg=name)
 
 
-def test_whatever_another_thread_does_is_refused(small_model: Model, tmp_path: Path) -> None:
-    """While one thread is inside, no door is open; afterwards all are."""
+def test_every_method_is_refused_to_another_thread(small_model: Model, tmp_path: Path) -> None:
+    """While one thread is inside a session, no method can be called; afterwards all can."""
     session = small_model.session()
     session.feed("It is ")
-    mark = session.checkpoint()
+    checkpoint = session.checkpoint()
     inside, leave = threading.Event(), threading.Event()
 
     def stay(piece: str) -> None:
@@ -93,7 +93,7 @@ def test_whatever_another_thread_does_is_refused(small_model: Model, tmp_path: P
     )
     thread.start()
     assert inside.wait(60)
-    doors: list[Callable[[], object]] = [
+    methods: list[Callable[[], object]] = [
         lambda: session.feed("x"),
         lambda: session.feed_tokens([1]),
         lambda: session.step(1),
@@ -107,7 +107,7 @@ def test_whatever_another_thread_does_is_refused(small_model: Model, tmp_path: P
         session.resume,
         session.forget,
         session.checkpoint,
-        lambda: session.rollback(mark),
+        lambda: session.rollback(checkpoint),
         session.fork,
         session.reset,
         lambda: session.save(tmp_path / "a.state"),
@@ -116,18 +116,18 @@ def test_whatever_another_thread_does_is_refused(small_model: Model, tmp_path: P
         lambda: small_model.batch().join(session),
     ]
     try:
-        for door in doors:
+        for method in methods:
             with pytest.raises(UsageError, match="used by another thread"):
-                door()
+                method()
     finally:
         leave.set()
         thread.join()
-    session.rollback(mark)
+    session.rollback(checkpoint)
     assert not list(tmp_path.iterdir())
     session.close()
 
 
-def test_a_batch_is_for_one_thread_too(small_model: Model) -> None:
+def test_threads_that_share_a_batch_do_not_corrupt_it(small_model: Model) -> None:
     batch = small_model.batch()
     for seed in range(4):
         session = small_model.session()
@@ -150,25 +150,25 @@ def test_a_batch_is_for_one_thread_too(small_model: Model) -> None:
 
 
 class Guarded:
-    """Nothing but the guard of a session."""
+    """An object with the thread guard of a session and nothing else."""
 
     def __init__(self) -> None:
-        self._alone = OneThread("session")
+        self.guard = ThreadGuard("session")
 
-    @alone
+    @exclusive
     def work(self) -> None:
-        """Takes no time, so that an interrupt meets the guard."""
+        """Do nothing, so that an interrupt arrives inside the guard itself."""
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no interval timers")
-def test_ctrl_c_in_the_guard_shuts_nobody_out() -> None:
-    """Interrupted at any moment, the guard is open to others after the thread's next call."""
+def test_ctrl_c_inside_the_guard_locks_nobody_out() -> None:
+    """After an interrupt at any moment and one more call, other threads may enter the guard."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    chance = random.Random(0)  # noqa: S311 - it is to be repeatable
+    chance = random.Random(0)  # noqa: S311 - must be repeatable
     try:
         for _ in range(2_000):
             guarded = Guarded()
@@ -184,7 +184,7 @@ def test_ctrl_c_in_the_guard_shuts_nobody_out() -> None:
 
 
 class Life:
-    """What befalls a session, decided by its number alone, so that it can be lived again."""
+    """A session's random course, determined by its number alone so that it can be repeated."""
 
     def __init__(self, model: Model, number: int, folder: Path) -> None:
         self.model, self.folder = model, folder
@@ -192,13 +192,13 @@ class Life:
         self.number = number
 
     def live(self) -> list[str]:
-        """Reads, writes, is cancelled, saved and restored, forked and rolled back."""
+        """Read, write, cancel, save and restore, fork and roll back; return the texts."""
         session = self.model.session(str(self.random.choice(["read", "all", "none"])))
         text = []
         for turn in range(self.random.integers(2, 6)):
             session.feed(str(self.random.choice(PROMPTS)) * int(self.random.integers(1, 5)))
             text.append(self._write(session, turn))
-            session = self._befall(session, turn)
+            session = self._replace(session, turn)
         session.close()
         return text
 
@@ -217,38 +217,39 @@ class Life:
                 stream.cancel()
         return "".join(pieces)
 
-    def _befall(self, session: Session, turn: int) -> Session:
-        what = self.random.integers(5)
-        if what == 0:
+    def _replace(self, session: Session, turn: int) -> Session:
+        """Save and restore, fork, roll back, or teach; return the session that continues."""
+        action = self.random.integers(5)
+        if action == 0:
             path = self.folder / f"{self.number}-{turn}.state"
             session.save(path)
             session.close()
             session = self.model.restore(path)
             path.unlink()
-        elif what == 1:
+        elif action == 1:
             twin = session.fork()
             session.close()
             session = twin
-        elif what == 2:
-            mark = session.checkpoint()
+        elif action == 2:
+            checkpoint = session.checkpoint()
             session.generate(max_new_tokens=5, seed=1)
-            session.rollback(mark)
-        elif what == 3:
+            session.rollback(checkpoint)
+        elif action == 3:
             session.learn("The sum of two numbers is a number. ")
         return session
 
 
-def test_many_sessions_in_threads_are_what_they_are_alone(
+def test_sessions_in_many_threads_equal_their_reruns_in_one(
     small_bundle: Path, tmp_path: Path
 ) -> None:
-    """Every stream equals its own rerun in one thread; descriptors and memory do not grow."""
+    """And file descriptors and memory do not grow."""
     model = load(small_bundle, "cpu")
-    found: dict[int, list[str]] = {}
+    texts: dict[int, list[str]] = {}
     numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in range(SESSIONS):
         numbers.put(number)
     until = time.monotonic() + SECONDS
-    seen: list[tuple[int, int]] = []
+    usage: list[tuple[int, int]] = []
 
     def work(_: int) -> None:
         while True:
@@ -257,27 +258,27 @@ def test_many_sessions_in_threads_are_what_they_are_alone(
             except queue.Empty:
                 return
             text = Life(model, number, tmp_path).live()
-            assert found.setdefault(number, text) == text, "another round, another text"
+            assert texts.setdefault(number, text) == text, "a repeated session wrote another text"
             if time.monotonic() < until:
                 numbers.put(number)
             if number == 0:
-                seen.append(_held())
+                usage.append(_resources())
 
-    before = _held()
+    before = _resources()
     assert in_threads(THREADS, work) == []
-    assert sorted(found) == list(range(SESSIONS))
-    for number, text in found.items():
+    assert sorted(texts) == list(range(SESSIONS))
+    for number, text in texts.items():
         assert Life(model, number, tmp_path).live() == text, number
     assert list(tmp_path.iterdir()) == []
     gc.collect()
-    files, memory = _held()
+    files, memory = _resources()
     assert files <= before[0] + 2
-    # What was held after the first round is what is held at the end, but for the allocator's own.
-    assert memory - (seen[0][1] if len(seen) > 1 else before[1]) < 64 << 20
+    # Memory stays at the level of the first round, apart from the allocator's own reserves.
+    assert memory - (usage[0][1] if len(usage) > 1 else before[1]) < 64 << 20
 
 
-def test_no_session_waits_for_anothers_step(small_bundle: Path) -> None:
-    """While one thread stays inside a step's callback, the others write on."""
+def test_a_session_does_not_wait_for_another(small_bundle: Path) -> None:
+    """While one thread is inside a callback, other sessions keep writing."""
     model = load(small_bundle, "cpu")
     inside, leave = threading.Event(), threading.Event()
 
@@ -301,37 +302,37 @@ def test_no_session_waits_for_anothers_step(small_bundle: Path) -> None:
         slow.join()
 
 
-def test_ten_thousand_forks(small_model: Model) -> None:
+def test_ten_thousand_forks_leak_nothing(small_model: Model) -> None:
     session = small_model.session()
     session.feed("It is ")
-    wanted = session.fork().generate(max_new_tokens=10, seed=1)
-    before = _held()[1]
+    expected = session.fork().generate(max_new_tokens=10, seed=1)
+    before = _resources()[1]
     for number in range(10_000):
         twin = session.fork()
         if number % 1_000 == 0:
-            assert twin.generate(max_new_tokens=10, seed=1) == wanted
+            assert twin.generate(max_new_tokens=10, seed=1) == expected
     gc.collect()
-    assert _held()[1] - before < 64 << 20
+    assert _resources()[1] - before < 64 << 20
     # A fork of a fork of a fork, a thousand deep.
     twin = session
     for _ in range(1_000):
         twin = twin.fork()
-    assert twin.generate(max_new_tokens=10, seed=1) == wanted
+    assert twin.generate(max_new_tokens=10, seed=1) == expected
 
 
-def test_a_state_is_restored_twice(small_model: Model, tmp_path: Path) -> None:
+def test_a_saved_stream_can_be_restored_twice(small_model: Model, tmp_path: Path) -> None:
     session = small_model.session()
     session.feed("It is ")
     session.save(tmp_path / "a.state")
     first, second = (small_model.restore(tmp_path / "a.state") for _ in range(2))
-    wanted = session.generate(max_new_tokens=30, seed=1)
-    assert first.generate(max_new_tokens=30, seed=1) == wanted
+    expected = session.generate(max_new_tokens=30, seed=1)
+    assert first.generate(max_new_tokens=30, seed=1) == expected
     first.close()
-    assert second.generate(max_new_tokens=30, seed=1) == wanted
+    assert second.generate(max_new_tokens=30, seed=1) == expected
 
 
-def _held() -> tuple[int, int]:
-    """Open file descriptors and bytes of resident memory; zeros where the system does not tell."""
+def _resources() -> tuple[int, int]:
+    """Open file descriptors and bytes of resident memory; zeros where they are unavailable."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return 0, 0

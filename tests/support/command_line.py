@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,17 +20,18 @@ __all__ = ["RILLET", "here", "rillet"]
 RILLET = [sys.executable, "-m", "rillet.runtime.cli"]
 
 
-def rillet(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in a new process; ``options`` go to ``subprocess.run``."""
-    return subprocess.run(
+def rillet(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command with some arguments; ``options`` are those of ``subprocess.run``."""
+    result: subprocess.CompletedProcess[str] = subprocess.run(
         [*RILLET, *map(str, arguments)],
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
         env={**os.environ, "PYTHONUTF8": "1"},
-        **options,  # type: ignore[call-overload]
+        **options,
     )
+    return result
 
 
 def here(

@@ -1,23 +1,12 @@
-"""The operations that write files, each in a process that can be killed at any moment.
-
-Run as a program, this is a small server. It imports everything once and forks for each operation,
-so that hundreds of processes can be killed without importing torch hundreds of times.
-"""
+"""Operations that write files, for tests that interrupt them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import resource
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "models" / "shakespeare-nano"
@@ -48,41 +37,37 @@ _SMALL = {
 
 
 def train(folder: Path) -> None:
-    """``rillet train``; an interrupted run is resumed."""
+    """Run ``rillet train``, resuming an interrupted run."""
     if (folder / "run" / "training.safetensors").exists():
-        resume = ["--resume"]
+        existing = ["--resume"]
     else:
-        resume = ["--overwrite"] if (folder / "run").exists() else []
+        existing = ["--overwrite"] if (folder / "run").exists() else []
     settings = [part for name, value in _SMALL.items() for part in ("--set", f"{name}={value}")]
-    files = ["--corpus", folder / "corpus.txt", "--out", folder / "run"]
-    _rillet("train", *files, *["--steps", "12", "--threads", "1", "--no-plot"], *settings, *resume)
+    paths = ("--corpus", folder / "corpus.txt", "--out", folder / "run")
+    _rillet("train", *paths, "--steps", 12, "--threads", 1, "--no-plot", *settings, *existing)
 
 
 def export(folder: Path) -> None:
-    """``rillet export`` with graphs taken from ``models/``, since building them writes nothing."""
+    """Run ``rillet export`` with graphs from ``models/``, since building them writes nothing."""
     import onnx
 
-    from rillet.export.bundle import writer as bundle_writer
+    from rillet.export.bundle import writer
 
     kinds = ("decode", "prefill", "generate")
-    bundle_writer._graphs = lambda *_: {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
+    graphs = {kind: onnx.load(NANO / f"{kind}.onnx") for kind in kinds}
     run = ROOT / "models" / "checkpoints" / NANO.name
-    _rillet("export", run, "--out", folder / "bundle", "--parity-steps", 50)
+    with mock.patch.object(writer, "build_graphs", return_value=graphs):
+        _rillet("export", run, "--out", folder / "bundle", "--parity-steps", 50)
 
 
 def quantize(folder: Path) -> None:
-    """``rillet quantize``."""
-    files = ["--text", folder / "corpus.txt", "--out", folder / "int8"]
-    _rillet(
-        "quantize",
-        NANO,
-        *files,
-        *["--precision", "int8", "--tokens", "300", "--max-loss-rise", "1"],
-    )
+    """Run ``rillet quantize``."""
+    text = ("--text", folder / "corpus.txt", "--tokens", 300, "--max-loss-rise", 1)
+    _rillet("quantize", NANO, "--precision", "int8", "--out", folder / "int8", *text)
 
 
 def state(folder: Path) -> None:
-    """A stream that is saved every few tokens and resumes where it was saved."""
+    """Save a stream every few tokens, and resume a saved one."""
     from rillet.runtime import load
 
     path = folder / "stream"
@@ -101,7 +86,7 @@ def state(folder: Path) -> None:
 
 
 def stubborn(folder: Path) -> None:
-    """A stream that continues when saving fails."""
+    """Generate on while saves may fail."""
     from rillet.runtime import StorageError, load
 
     session = load(NANO, "cpu", 1, self_test=False).session()
@@ -116,29 +101,30 @@ def stubborn(folder: Path) -> None:
 
 
 def generate(folder: Path) -> None:
-    """``rillet generate --save-state``."""
-    options = ["--max-new-tokens", "20", "--seed", "5", "--threads", "1"]
+    """Run ``rillet generate --save-state``."""
+    options = ("--max-new-tokens", 20, "--seed", 5, "--threads", 1)
     _rillet("generate", NANO, PROMPT, *options, "--save-state", folder / "state")
 
 
 def engine(folder: Path) -> None:
-    """``rillet engine build --rebuild``; without TensorRT, only the writing of the engine."""
-    os.environ["XDG_CACHE_HOME"] = str(folder)  # for engines that cannot be stored beside a bundle
+    """Run ``rillet engine build --rebuild``, or without TensorRT save engines as it does."""
+    os.environ["XDG_CACHE_HOME"] = str(folder)  # for engines that cannot be beside the bundle
     if tensorrt_obstacle() is None:
         _rillet("engine", "build", folder / "model", "--graph", "decode", "--rebuild")
         return
     from rillet.runtime.bundle import Bundle
-    from rillet.runtime.engines.cache import EngineKey, cache_folder
+    from rillet.runtime.engines.cache import cache_folder
+    from rillet.runtime.engines.engine_key import EngineKey
     from rillet.runtime.engines.tensorrt.records import save_engine
 
     key = EngineKey("decode", "a" * 64, "fp32", "tensorrt 10.3.0", "Orin", "8.7", "12.6", "linux")
     place = cache_folder(Bundle.open(folder / "model"))
-    for _ in range(4):  # each different, as no two builds give the same bytes
+    for _ in range(4):  # no two builds give the same bytes
         save_engine(place, os.urandom(1 << 20), key, 1.0)
 
 
 def tensorrt_obstacle() -> str | None:
-    """The reason why no engine can be built here, or ``None``."""
+    """Why this machine cannot build engines; ``None`` if it can."""
     from rillet.runtime import EngineError
     from rillet.runtime.engines.tensorrt.api import find_tensorrt
 
@@ -150,8 +136,13 @@ def tensorrt_obstacle() -> str | None:
 
 
 OPERATIONS: dict[str, Callable[[Path], None]] = {
-    function.__name__: function
-    for function in (train, export, quantize, state, stubborn, generate, engine)
+    "train": train,
+    "export": export,
+    "quantize": quantize,
+    "state": state,
+    "stubborn": stubborn,
+    "generate": generate,
+    "engine": engine,
 }
 
 
@@ -159,170 +150,3 @@ def _rillet(*arguments: object) -> None:
     from rillet.runtime.cli.entry import main
 
     main([str(argument) for argument in arguments])
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The outcome of an operation.
-
-    Attributes:
-        status: Its exit status; -9 if it was killed.
-        said: What it wrote to stdout and stderr.
-        seconds: How long it ran.
-        events: How often it opened, moved or removed something in its folder.
-    """
-
-    status: int
-    said: str
-    seconds: float
-    events: int
-
-    @property
-    def killed(self) -> bool:
-        """Whether it was killed before it finished."""
-        return self.status == -signal.SIGKILL
-
-
-class Server:
-    """Runs operations, each in a new process."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def run(self, operation: str, folder: Path, **how: Any) -> Ended:
-        """Run one operation.
-
-        Args:
-            operation: Its name.
-            folder: The folder it works in.
-            how: ``after``: seconds after which to kill it; ``event``: kill it just before this
-                file operation, counted from 1; ``largest``: the most bytes that a file may
-                have; ``user``: the number of the user to run as.
-        """
-        request = {"operation": operation, "folder": str(folder), **how}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        return Ended(**json.loads(self._process.stdout.readline()))
-
-
-@contextlib.contextmanager
-def serving() -> Iterator[Server]:
-    """Run a server."""
-    tests = str(Path(__file__).parents[1])
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": tests,
-    }
-    with subprocess.Popen(
-        [sys.executable, "-m", "support.operations"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        try:
-            yield Server(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def _serve() -> None:
-    import onnx  # noqa: F401
-    import onnxruntime  # noqa: F401
-
-    import rillet.export.cli.export
-    import rillet.export.cli.quantize
-    import rillet.runtime.cli.generate
-    import rillet.train.cli.train  # noqa: F401
-
-    for line in sys.stdin:
-        request = json.loads(line)
-        sys.stdout.write(json.dumps(_run(**request)) + "\n")
-        sys.stdout.flush()
-
-
-def _run(operation: str, folder: str, after: float | None = None, **how: Any) -> dict[str, Any]:
-    reading, writing = os.pipe()
-    heard, speaking = os.pipe()
-    began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        os.close(heard)
-        _do(operation, Path(folder), writing, speaking, **how)
-    os.close(writing)
-    os.close(speaking)
-    if after is not None:
-        time.sleep(after)
-        os.kill(child, signal.SIGKILL)
-    with open(reading, "rb") as counts, open(heard, "rb") as texts:  # until the child is gone
-        said = texts.read().decode(errors="replace")
-        events = len(counts.read())
-    _, status = os.waitpid(child, 0)
-    return {
-        "status": os.waitstatus_to_exitcode(status),
-        "said": said,
-        "seconds": time.monotonic() - began,
-        "events": events,
-    }
-
-
-def _do(
-    operation: str,
-    folder: Path,
-    counts: int,
-    speaking: int,
-    event: int | None = None,
-    largest: int | None = None,
-    user: int | None = None,
-) -> None:
-    """The child: never returns."""
-    status = 1
-    try:
-        os.dup2(speaking, 1)
-        os.dup2(speaking, 2)
-        os.set_blocking(counts, False)
-        inside, done = os.fsencode(folder), 0
-
-        def watch(name: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal done
-            if name not in _EVENTS or not arguments:
-                return
-            path = arguments[0]
-            if isinstance(path, int) or inside not in os.fsencode(path):
-                return
-            done += 1
-            if done == event:
-                os.kill(os.getpid(), signal.SIGKILL)
-            with contextlib.suppress(BlockingIOError):
-                os.write(counts, b".")
-
-        if largest is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
-        sys.addaudithook(watch)
-        OPERATIONS[operation](folder)
-        status = 0
-    except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except BaseException as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
-
-
-_EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.scandir", "shutil.rmtree")
-
-
-if __name__ == "__main__":
-    _serve()

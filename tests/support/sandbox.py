@@ -1,4 +1,4 @@
-"""Limits on what code may do, use and say while it reads an untrusted file."""
+"""Limits on code that reads an untrusted file: what it may open, use and report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rillet.runtime import RilletError
 __all__ = ["attempt", "little_memory", "watching"]
 
 SECONDS = 30
-"""CPU time for one case; most take milliseconds."""
+"""CPU seconds for one case; most take a few milliseconds."""
 
 _WRITES = (
     "os.rename",
@@ -47,44 +47,44 @@ _NEVER = (
     "shutil.unpack_archive",
 )
 _LIBRARIES = tuple(
-    os.path.realpath(place)
-    for place in (sys.prefix, sys.base_prefix, Path(__file__).parents[2], *sys.path)
-    if place
+    os.path.realpath(path)
+    for path in (sys.prefix, sys.base_prefix, str(Path(__file__).parents[2]), *sys.path)
+    if path
 )
 _DEVICES = ("/dev/null", "/dev/urandom", "/proc/", "/sys/", "/etc/localtime")
 
-_place: str | None = None
+_folder: str | None = None
 _breaches: list[str] = []
 
 
 def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if _place is None:
+    if _folder is None:
         return
     if event in _NEVER:
         _breaches.append(f"{event} {arguments!r}")
     elif event == "ctypes.dlopen":
         if arguments[0] is not None:
-            _breaches.append(f"a library is loaded: {arguments[0]!r}")
+            _breaches.append(f"loads a library: {arguments[0]!r}")
     elif event in _WRITES:
-        if not _inside(arguments[0], (_place,)):
+        if not _inside(arguments[0], (_folder,)):
             _breaches.append(f"{event} {arguments!r}")
     elif event == "open" and not isinstance(arguments[0], int):
         path, mode, flags = arguments
-        writes = any(mark in str(mode or "") for mark in "wax+")
+        writes = any(letter in str(mode or "") for letter in "wax+")
         writes |= bool(mode is None and (flags or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-        places = (_place,) if writes else (_place, *_LIBRARIES, *_DEVICES)
-        if not _inside(path, places):
+        allowed = (_folder,) if writes else (_folder, *_LIBRARIES, *_DEVICES)
+        if not _inside(path, allowed):
             _breaches.append(f"open {path!r} {mode!r} {flags!r}")
 
 
-def _inside(path: Any, places: tuple[str, ...]) -> bool:
+def _inside(path: Any, folders: tuple[str, ...]) -> bool:
     if isinstance(path, int):
         return True
     try:
         whole = os.path.realpath(os.fsdecode(path))
-    except ValueError:  # a zero in it: it cannot be opened
+    except ValueError:  # a path with a zero byte cannot be opened
         return True
-    return any(whole == place or whole.startswith(place.rstrip("/") + "/") for place in places)
+    return any(whole == f or whole.startswith(f.rstrip("/") + "/") for f in folders)
 
 
 sys.addaudithook(_watch)
@@ -92,30 +92,33 @@ sys.addaudithook(_watch)
 
 @contextlib.contextmanager
 def watching(folder: Path) -> Iterator[list[str]]:
-    """Record every file, library or process that is used without permission.
+    """Record every forbidden open, write, load or start of a process.
 
     Args:
-        folder: What may be read and written; libraries may be read.
+        folder: The folder that may be read and written; libraries may be read.
 
     Yields:
-        The list of breaches so far.
+        The list of breaches, which grows.
     """
-    global _place
+    global _folder
     _breaches.clear()
-    _place = os.path.realpath(folder)
+    _folder = os.path.realpath(folder)
     try:
         yield _breaches
     finally:
-        _place = None
+        _folder = None
 
 
 def attempt(what: str, call: Callable[[], Any], folder: Path | None = None) -> str | None:
-    """Call something; ``None`` if it succeeds or fails with a proper error, else the problem.
+    """Call code that may succeed, or fail with a :class:`RilletError`.
 
     Args:
-        what: A description for the message.
-        call: What to call.
-        folder: The only folder that it may read and write; not checked when absent.
+        what: A description of the case, for the message.
+        call: The code.
+        folder: The folder that it may read and write; unchecked when absent.
+
+    Returns:
+        What went wrong; ``None`` if nothing did.
     """
     before = signal.signal(signal.SIGPROF, _too_long)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
@@ -127,7 +130,7 @@ def attempt(what: str, call: Callable[[], Any], folder: Path | None = None) -> s
             else:
                 with watching(folder):
                     call()
-    except RilletError as error:  # a breach counts all the same
+    except RilletError as error:  # breaches still count
         if not str(error).strip() or len(str(error)) > 4000:
             return f"{what}: the message is {str(error)[:300]!r}"
     except BaseException:
@@ -141,7 +144,7 @@ def attempt(what: str, call: Callable[[], Any], folder: Path | None = None) -> s
 
 
 class TooLong(BaseException):
-    """A case has used up its CPU time."""
+    """A case takes too long."""
 
 
 def _too_long(number: int, frame: Any) -> None:
@@ -150,10 +153,10 @@ def _too_long(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def little_memory(more: int = 3 << 30) -> Iterator[str | None]:
-    """Limit memory to a few gigabytes more than now.
+    """Limit the address space to its current size and ``more`` bytes.
 
     Yields:
-        Why this system cannot do that, or ``None``.
+        Why this system cannot do that; ``None`` where it can.
     """
     size = Path("/proc/self/statm")
     try:
@@ -162,7 +165,7 @@ def little_memory(more: int = 3 << 30) -> Iterator[str | None]:
         yield "this system cannot limit memory"
         return
     if not size.exists():
-        yield "this system does not tell a process its size"
+        yield "this system does not report the size of a process"
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = int(size.read_text().split()[0]) * resource.getpagesize()

@@ -1,6 +1,8 @@
-"""Streams and ways to cut them into chunks, for the tests of the invariants."""
+"""Streams, and ways to cut them into chunks, for the tests of the invariants."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,12 +12,12 @@ from hypothesis import strategies as st
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import DualCNN
 
-State = dict[str, npt.NDArray[np.generic]]
+State = dict[str, npt.NDArray[Any]]
 
 
 @st.composite
 def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
-    """A seed for the tokens, a batch size, and the chunk lengths of a stream."""
+    """Draw a seed for the tokens, a batch size, and the lengths of a stream's chunks."""
     chunks = draw(st.lists(st.integers(1, 40), min_size=1, max_size=6))
     while sum(chunks) > most:
         chunks.pop()
@@ -23,7 +25,7 @@ def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
 
 
 def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> npt.NDArray[np.int64]:
-    """Random excerpts of a real text, ``[batch, length]``."""
+    """Random pieces of a real text, ``[batch, length]``."""
     starts = np.random.default_rng(seed).integers(0, len(tokens) - length, batch)
     return np.stack([np.asarray(tokens[s : s + length], np.int64) for s in starts])
 
@@ -35,7 +37,7 @@ def run_torch(
     chunks: list[int],
     learn: list[float] | None = None,
 ) -> tuple[npt.NDArray[np.float32], State]:
-    """Logits and final state of the PyTorch model, fed in chunks."""
+    """Logits and final state of the PyTorch model after reading tokens in chunks."""
     state, parts, start = model.zero_state(len(tokens)), [], 0
     weights = None if learn is None else torch.tensor(learn)
     for length in chunks:
@@ -49,7 +51,7 @@ def run_torch(
 def run_engine(
     engine: OnnxEngine, tokens: npt.NDArray[np.int64], chunks: list[int]
 ) -> tuple[npt.NDArray[np.float32], State]:
-    """The same through an engine; chunks of one token go through the decode graph."""
+    """The same for an engine; the decode graph reads chunks of one token."""
     state, parts, start = engine.zero_state(len(tokens)), [], 0
     for length in chunks:
         chunk = tokens[:, start : start + length]
@@ -66,7 +68,7 @@ def assert_same(
     second: tuple[npt.NDArray[np.float32], State],
     tolerance: float,
 ) -> None:
-    """Check that logits and every state tensor agree."""
+    """Assert that logits and every state tensor agree within a tolerance."""
     differences = {"logits": np.abs(first[0] - second[0]).max()}
     assert first[1].keys() == second[1].keys()
     for name, value in first[1].items():

@@ -1,4 +1,4 @@
-"""The configuration: constraints, repairs, round trips, and choices made for a corpus."""
+"""Configurations: constraints, remedies, round trips, and inference from a corpus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rillet.runtime import ConfigError, UsageError
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
-from rillet.train.config.auto import Budget
+from rillet.train.auto_config import Budget
 
 NUMBERS = [
     field
@@ -22,7 +22,7 @@ NUMBERS = [
 ]
 
 
-def test_presets_are_sound() -> None:
+def test_presets_are_valid() -> None:
     for config in PRESETS.values():
         assert config.conflicts() == []
         assert DualCNNConfig.from_json(config.to_json()) == config
@@ -37,31 +37,56 @@ def test_presets_grow() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "seen", "repair"),
+    ("changes", "seen", "remedy"),
     [
-        ({"wave_overlap": 32}, "wave_overlap is 32 and wave_window 32", "try 16"),
-        ({"attention_heads": 5}, "attention_heads is 5 and width 64", "try 4"),
+        (
+            {"wave_overlap": 32},
+            "wave_overlap is 32 but wave_window is 32",
+            "try wave_overlap=16",
+        ),
+        (
+            {"attention_heads": 5},
+            "attention_heads is 5 but width is 64",
+            "try attention_heads=4",
+        ),
         ({"spectral_radius": 1.2}, "spectral_radius is 1.2", "try 0.9"),
-        ({"wave_window": 300}, "wave_window is 300 and chunk, the training length, 256",
-         "try chunk=300"),
+        (
+            {"wave_window": 300},
+            "wave_window is 300 but chunk, the training length, is 256",
+            "try chunk=300",
+        ),
         ({"memory": 10**8}, "memory is 100000000", "try memory=7812500"),
-        ({"key_width": 999}, "key_width is 999 and reservoir_size 128", "try 128"),
-        ({"leak_min": 0.9, "leak_max": 0.5}, "leak_min is 0.9 and leak_max 0.5", "larger"),
-        ({"reservoir": "none"}, "memory_key is reservoir and reservoir none",
-         "try memory_key=suffix, or memory=0"),
-        ({"reservoir_structure": "blocks", "reservoir_blocks": 7},
-         "reservoir_blocks is 7 and reservoir_size 128", "try 8"),
+        (
+            {"key_width": 999},
+            "key_width is 999 but reservoir_size is 128",
+            "try key_width=128",
+        ),
+        (
+            {"leak_min": 0.9, "leak_max": 0.5},
+            "leak_min is 0.9 but leak_max is 0.5",
+            "must not exceed",
+        ),
+        (
+            {"reservoir": "none"},
+            "memory_key is reservoir but reservoir is none",
+            "try memory_key=suffix, or memory=0",
+        ),
+        (
+            {"reservoir_structure": "blocks", "reservoir_blocks": 7},
+            "reservoir_blocks is 7 but reservoir_size is 128",
+            "try reservoir_blocks=8",
+        ),
         ({"dropout": 1.0}, "dropout is 1.0", "below 1"),
         ({"architecture": "triple"}, "architecture is 'triple'", "dual_cnn, single_cnn"),
     ],
-)  # fmt: skip
-def test_a_conflict_says_what_was_seen_and_what_to_do(
-    changes: dict[str, object], seen: str, repair: str
+)
+def test_a_conflict_names_the_value_and_the_remedy(
+    changes: dict[str, object], seen: str, remedy: str
 ) -> None:
     conflicts = dataclasses.replace(DualCNNConfig(), **changes).conflicts()
     assert len(conflicts) == 1
     assert seen in conflicts[0]
-    assert repair in conflicts[0]
+    assert remedy in conflicts[0]
 
 
 def test_all_conflicts_are_reported_at_once() -> None:
@@ -76,7 +101,7 @@ def test_all_conflicts_are_reported_at_once() -> None:
         "attention_heads is 5",
         "dropout is 1.0",
         "wave_overlap is 40",
-        "first_weight is 0.5 and second_weight 0.7; they must sum to 1",
+        "first_weight is 0.5 and second_weight is 0.7; they must sum to 1",
         "steps is 0",
         "held_out is 0.9",
     ):
@@ -84,8 +109,8 @@ def test_all_conflicts_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
-def test_every_number_has_its_constraint(field: dataclasses.Field[float]) -> None:
-    """Outside its bounds a value is named with its repair; its default is inside."""
+def test_every_number_has_a_constraint(field: dataclasses.Field[float]) -> None:
+    """A value out of bounds is reported by name; the default is within bounds."""
     own = {entry.name for entry in dataclasses.fields(DualCNNConfig)}
     wrong = {name: -1 if type(field.default) is int else -1.0 for name in [field.name]}
     config = DualCNNConfig()
@@ -110,17 +135,35 @@ def test_every_number_has_its_constraint(field: dataclasses.Field[float]) -> Non
     keyed=st.sampled_from(["reservoir", "suffix"]),
     single=st.booleans(),
 )
-def test_what_has_no_conflict_can_be_built(
-    width: int, heads: int, window: int, overlap: int, memory: int, key: int, units: int,
-    reservoir: str, keyed: str, single: bool,
-) -> None:  # fmt: skip
-    """validate() is neither too lenient nor silent: a model is built or a sentence is given."""
+def test_a_configuration_without_conflicts_builds(
+    width: int,
+    heads: int,
+    window: int,
+    overlap: int,
+    memory: int,
+    key: int,
+    units: int,
+    reservoir: str,
+    keyed: str,
+    single: bool,
+) -> None:
+    """A configuration either reports conflicts, or builds a model."""
     config = DualCNNConfig(
-        width=width, attention_heads=heads, wave_window=window, wave_overlap=overlap,
-        attention_window=window, memory=memory, key_width=key, reservoir_size=units,
-        reservoir=reservoir, memory_key=keyed, wave_blocks=1, hidden=4, wave_features=4,
+        width=width,
+        attention_heads=heads,
+        wave_window=window,
+        wave_overlap=overlap,
+        attention_window=window,
+        memory=memory,
+        key_width=key,
+        reservoir_size=units,
+        reservoir=reservoir,
+        memory_key=keyed,
+        wave_blocks=1,
+        hidden=4,
+        wave_features=4,
         architecture="single_cnn" if single else "dual_cnn",
-    )  # fmt: skip
+    )
     if config.conflicts():
         with pytest.raises(ConfigError):
             DualCNN(config)
@@ -147,12 +190,12 @@ def test_what_has_no_conflict_can_be_built(
         ('{"reservoir": 3}', "reservoir is 3; it must be a word"),
     ],
 )
-def test_a_bad_configuration_is_refused(text: str, message: str) -> None:
+def test_an_invalid_configuration_is_rejected(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DualCNNConfig.from_json(text)
 
 
-def test_settings_of_both_kinds_are_replaced_by_name() -> None:
+def test_settings_of_model_and_training_are_replaced_by_name() -> None:
     config = DualCNNConfig().replace(width=32, batch=4, seed=3)
     assert (config.width, config.training.batch) == (32, 4)
     assert (config.seed, config.training.seed) == (3, 3)
@@ -162,7 +205,7 @@ def test_settings_of_both_kinds_are_replaced_by_name() -> None:
         config.replace(widht=3)
 
 
-def test_budgets_are_read() -> None:
+def test_budgets_are_parsed() -> None:
     assert Budget.parse("30min") == Budget(seconds=1800)
     assert Budget.parse("1.5h, 2MB") == Budget(seconds=5400, size=2e6)
     assert Budget.parse(None) == Budget()
@@ -171,7 +214,7 @@ def test_budgets_are_read() -> None:
             Budget.parse(wrong)
 
 
-def test_a_configuration_is_chosen_for_a_text(tmp_path: Path, text: str) -> None:
+def test_infer_chooses_a_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
     config = DualCNNConfig.infer(path, "700kB")
@@ -186,7 +229,7 @@ def test_a_configuration_is_chosen_for_a_text(tmp_path: Path, text: str) -> None
         DualCNNConfig.infer(path, "1kB")
 
 
-def test_the_choice_follows_the_text(tmp_path: Path) -> None:
+def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
     many = tmp_path / "many.txt"
     many.write_text("".join(chr(0x4E00 + n % 3000) for n in range(30_000)), encoding="utf-8")
     assert DualCNNConfig.infer(many).training.tokenizer == "byte"
@@ -200,7 +243,7 @@ def test_the_choice_follows_the_text(tmp_path: Path) -> None:
     json.loads(config.to_json())
 
 
-def test_time_is_measured_and_kept_to(tmp_path: Path, text: str) -> None:
+def test_infer_measures_time_and_stays_within_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
     short, long = DualCNNConfig.infer(path, "5s"), DualCNNConfig.infer(path, "60s")

@@ -1,4 +1,4 @@
-"""Texts to train on: where they come from, how they are read, and how they become tokens."""
+"""Training text: its sources, how it is read, and how it becomes tokens."""
 
 from __future__ import annotations
 
@@ -42,16 +42,16 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     return path
 
 
-def test_texts_are_joined_without_glue_and_without_loss(tmp_path: Path) -> None:
+def test_texts_are_joined_without_loss(tmp_path: Path) -> None:
     parts = [LINES, "no newline at the end", "\ufeffnor here", "", LINES]
     files = [write(tmp_path / f"{n}.txt", part) for n, part in enumerate(parts)]
     corpus = Corpus(files)
-    wanted = LINES + "no newline at the end\n\nnor here\n\n" + LINES
-    assert "".join(corpus.blocks()) == wanted
+    expected = LINES + "no newline at the end\n\nnor here\n\n" + LINES
+    assert "".join(corpus.blocks()) == expected
     assert corpus.names == ("0.txt", "1.txt", "2.txt", "3.txt", "4.txt")
-    assert corpus.characters == len(wanted)
-    assert corpus.symbols == "".join(sorted(set(wanted)))
-    assert corpus.sha256 == hashlib.sha256(wanted.encode()).hexdigest()
+    assert corpus.characters == len(expected)
+    assert corpus.symbols == "".join(sorted(set(expected)))
+    assert corpus.sha256 == hashlib.sha256(expected.encode()).hexdigest()
     assert corpus.size == sum(file.stat().st_size for file in files)
 
 
@@ -73,7 +73,7 @@ def test_a_folder_is_read_in_the_order_of_paths(tmp_path: Path) -> None:
     assert read_corpus(str(folder)) == "".join(corpus.blocks())
 
 
-def test_a_folder_without_texts_says_what_is_there(tmp_path: Path) -> None:
+def test_a_folder_without_texts_is_rejected(tmp_path: Path) -> None:
     for name in ("1.pdf", "2.pdf", "README"):
         write(tmp_path / name, "x")
     with pytest.raises(CorpusError, match=r"it has 2 \.pdf, 1 without a suffix.*\.txt, \.text"):
@@ -83,13 +83,13 @@ def test_a_folder_without_texts_says_what_is_there(tmp_path: Path) -> None:
         Corpus(tmp_path / "empty")
 
 
-def test_what_is_no_corpus(tmp_path: Path) -> None:
+def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no corpus"):
         Corpus([])
     with pytest.raises(CorpusError, match=r"none\.txt does not exist; give a UTF-8 text file"):
         Corpus([write(tmp_path / "a.txt", LINES), tmp_path / "none.txt"])
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CorpusError, match="pipe is no file"):
+    with pytest.raises(CorpusError, match="pipe is not a regular file"):
         Corpus(tmp_path / "pipe")
     short = [write(tmp_path / name, "short") for name in ("1.txt", "2.txt")]
     with pytest.raises(CorpusError, match=r"1\.txt \(and 1 more\) has only 12 characters"):
@@ -105,14 +105,14 @@ def test_what_is_no_corpus(tmp_path: Path) -> None:
         (b"short", "has only 5 characters; give at least 2,000"),
     ],
 )
-def test_too_little_text(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_text_that_is_too_short_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "corpus.txt"
     path.write_bytes(content)
     with pytest.raises(CorpusError, match=message):
         read_corpus(str(path))
 
 
-def test_a_corpus_is_read_as_it_is(tmp_path: Path) -> None:
+def test_line_endings_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "corpus.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "line é\r\n".encode() * 500)
     assert read_corpus(str(path)) == "line é\r\n" * 500
@@ -130,10 +130,10 @@ def test_the_builtin_corpus() -> None:
     text=st.text(st.sampled_from("a\n\r é水\U0001f600"), max_size=300),
     size=st.integers(1, 50),
 )
-def test_pieces_are_the_text(
+def test_pieces_join_to_the_text(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    text += "b" * module.MINIMUM
+    text += "b" * module.MIN_CHARACTERS
     path = write(tmp_path_factory.getbasetemp() / "pieces.txt", text)
     corpus = Corpus(path)
     pieces = list(corpus.blocks(size=size))
@@ -186,7 +186,7 @@ def test_a_corpus_that_changes_is_noticed(tmp_path: Path) -> None:
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request with the same bytes, and counts them."""
+    """Answers every request with the same bytes, and counts the requests."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
@@ -220,7 +220,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         server.shutdown()
 
 
-def test_a_named_corpus_is_fetched_once(
+def test_a_named_corpus_is_downloaded_once(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RILLET_CACHE", str(tmp_path / "new" / "cache"))
@@ -238,34 +238,37 @@ def test_a_named_corpus_is_fetched_once(
 
 
 @pytest.mark.parametrize("other", [LINES[:-1] + "!", LINES + "more", LINES[:-1]])
-def test_something_else_is_not_kept(tmp_path: Path, server: Server, other: str) -> None:
-    wanted = server.remote(LINES.encode())
+def test_a_download_with_a_wrong_hash_is_discarded(
+    tmp_path: Path, server: Server, other: str
+) -> None:
+    expected = server.remote(LINES.encode())
     server.data = other.encode()
-    with pytest.raises(CorpusError, match=rf"not .* of {wanted.sha256}; give the file"):
-        fetch(wanted, tmp_path)
+    with pytest.raises(CorpusError, match=rf"instead of .* {expected.sha256}; give the file"):
+        fetch(expected, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_more_is_read_than_there_should_be(tmp_path: Path, server: Server) -> None:
+def test_a_download_stops_at_the_expected_size(tmp_path: Path, server: Server) -> None:
     server.data = b"x" * 1_000_000
     with pytest.raises(CorpusError, match="sent 101 bytes"):
         fetch(server.remote(b"y" * 100), tmp_path)
 
 
-def test_without_a_network_the_file_is_asked_for(tmp_path: Path, server: Server) -> None:
+def test_a_failed_download_asks_for_the_file(tmp_path: Path, server: Server) -> None:
     data = LINES.encode()
     closed = Remote("little", "http://127.0.0.1:1/input.txt", len(data), "0" * 64)
     for remote in (server.remote(data, "/none"), closed):
-        with pytest.raises(CorpusError, match=r"little cannot be fetched.*--corpus FILE") as caught:
+        message = r"little cannot be downloaded.*--corpus FILE"
+        with pytest.raises(CorpusError, match=message) as caught:
             fetch(remote, tmp_path)
         assert "\n" not in str(caught.value)
     (tmp_path / "file").touch()
-    with pytest.raises(CorpusError, match="cannot be fetched"):
+    with pytest.raises(CorpusError, match="cannot be downloaded"):
         fetch(server.remote(data), tmp_path / "file" / "cache")
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_cache_folder_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("RILLET_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "rillet"
@@ -274,7 +277,7 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert cache_folder() == tmp_path / ".cache" / "rillet"
 
 
-def test_tinyshakespeare_is_what_it_should_be(
+def test_tinyshakespeare_has_its_recorded_size_and_hash(
     tinyshakespeare: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RILLET_CACHE", str(tmp_path))
@@ -305,7 +308,7 @@ def corpus_symbols(path: Path) -> str:
     return "".join(sorted(set(read_corpus(str(path)))))
 
 
-def test_tokens_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
     first = prepare(Corpus(path), "bpe", folder, vocab_size=300)
     names = {"corpus.tokens", "corpus.tokens.json", "tokenizer.json"}
@@ -326,8 +329,8 @@ def test_tokens_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             write(path, text)
         corpus = Corpus(path)
         prepared = prepare(corpus, kind, folder, vocab_size=size)
-        wanted = prepared.tokenizer.encode(read_corpus(str(path)))
-        assert prepared.tokens.tensor().tolist() == wanted
+        expected = prepared.tokenizer.encode(read_corpus(str(path)))
+        assert prepared.tokens.tensor().tolist() == expected
         assert prepared.sha256 == corpus.sha256
         assert {entry.name for entry in folder.iterdir()} == names
         return len(calls)
@@ -338,7 +341,7 @@ def test_tokens_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (same.sha256, same.names) == (first.sha256, first.names)
     assert {name: (folder / name).read_bytes() for name in names} == before
     os.utime(path, (1, 1))
-    assert again() == 0  # another time, the same text
+    assert again() == 0  # another modification time, but the same text
     assert str(tmp_path) not in (folder / "corpus.tokens.json").read_text()
     assert again(size=310) == 1
     assert again(kind="auto", size=None) == 1
@@ -347,16 +350,17 @@ def test_tokens_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name in names:
         (folder / name).write_bytes((folder / name).read_bytes()[:-3])
         assert again(kind="auto", size=None) == 1, name
-    given = make_tokenizer("only these", "char")
+    partial_tokenizer = make_tokenizer("only these", "char")
     for count in (1, 0):
         calls.clear()
-        prepared = prepare(Corpus(path), given, folder)
-        assert prepared.tokens.tensor().tolist() == given.encode(read_corpus(str(path)))
-        assert prepared.unknown == tuple(given.unknown(corpus_symbols(path)))
+        prepared = prepare(Corpus(path), partial_tokenizer, folder)
+        expected = partial_tokenizer.encode(read_corpus(str(path)))
+        assert prepared.tokens.tensor().tolist() == expected
+        assert prepared.unknown == tuple(partial_tokenizer.unknown(corpus_symbols(path)))
         assert len(calls) == count
 
 
-def test_a_known_corpus_whose_file_changed(tmp_path: Path) -> None:
+def test_a_scanned_corpus_whose_file_changed_is_read_again(tmp_path: Path) -> None:
     path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
     corpus = Corpus(path)
     prepare(corpus, "char", folder)
@@ -367,7 +371,7 @@ def test_a_known_corpus_whose_file_changed(tmp_path: Path) -> None:
     assert prepared.sha256 == hashlib.sha256(changed.encode()).hexdigest()
 
 
-def test_a_failure_leaves_the_tokens_that_were_there(tmp_path: Path) -> None:
+def test_a_failure_keeps_the_old_tokens(tmp_path: Path) -> None:
     path, folder = write(tmp_path / "text.txt", LINES), tmp_path / "tokens"
     prepare(Corpus(path), "byte", folder)
     before = (folder / "corpus.tokens").read_bytes()
@@ -382,11 +386,9 @@ def test_a_failure_leaves_the_tokens_that_were_there(tmp_path: Path) -> None:
     assert len(list(folder.iterdir())) == 3
 
 
-def test_what_memory_does_not_hold_needs_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tokenizers, "IN_MEMORY", 1_000)
-    with pytest.raises(UsageError, match="up to 1,000 are kept in memory; give a folder"):
+def test_a_large_corpus_needs_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizers, "MAX_IN_MEMORY", 1_000)
+    with pytest.raises(UsageError, match="the 1,000 that are kept in memory; give a folder"):
         prepare(Corpus(write(tmp_path / "text.txt", LINES)))
 
 
@@ -396,7 +398,7 @@ def test_what_memory_does_not_hold_needs_a_folder(
 def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
     """Peak memory grows by less than 150 MB over a corpus of 60 MB and its co-occurrences.
 
-    BPE takes minutes for as much; half of it would still show what grows.
+    BPE would take minutes for that much text; half of it is enough to show any growth.
     """
     path, blocks = tmp_path / "large.txt", 30 if kind == "bpe" else 60
     with path.open("wb") as file:
@@ -411,17 +413,17 @@ def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
         "from rillet.train.model.embedder import fit_codes\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3\n"
         "before = peak()\n"
-        "made = prepare(Corpus(sys.argv[1]), sys.argv[2], Path(sys.argv[1] + '.tokens'))\n"
+        "prepared = prepare(Corpus(sys.argv[1]), sys.argv[2], Path(sys.argv[1] + '.tokens'))\n"
         "encoded = peak()\n"
-        "fit_codes(made.tokens, made.tokenizer.vocab_size, 16)\n"
-        "print(json.dumps([encoded - before, peak() - before, len(made.tokens)]))\n"
+        "fit_codes(prepared.tokens, prepared.tokenizer.vocab_size, 16)\n"
+        "print(json.dumps([encoded - before, peak() - before, len(prepared.tokens)]))\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", script, str(path), kind], capture_output=True, text=True, check=True
     )
     encoded, fitted, tokens = json.loads(result.stdout)
     assert encoded < 150, f"encoding took {encoded:.0f} MB"
-    assert fitted < 250, f"with codes, {fitted:.0f} MB"  # pages of the token file count, too
+    assert fitted < 250, f"with codes, {fitted:.0f} MB"  # includes mapped pages of the token file
     assert tokens > 5_000_000
 
 

@@ -1,4 +1,4 @@
-"""Several processes train as one: the real torchrun, gloo on the CPU."""
+"""Training on several processes gives the result of one, under the real torchrun with gloo."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def torchrun(folder: Path, processes: int, until: int, resume: bool) -> None:
 
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(text: str, tmp_path: Path) -> None:
-    """The same global batch, gloo on the CPU; and a checkpoint resumes at another size."""
+    """The global batch is the same, and a run can resume with another number of processes."""
     tokens = torch.tensor([ord(character) % 50 for character in text[:9_000]])
     single = model_for(tokens[:8_000])
     DualCNNTrainer(single, CONFIG).train(tokens[:8_000], tokens[8_000:])
-    wanted = single.state_dict()
+    expected = single.state_dict()
     (tmp_path / "two").mkdir()
     torchrun(tmp_path / "two", processes=2, until=24, resume=False)
     (tmp_path / "mixed").mkdir()
     torchrun(tmp_path / "mixed", processes=2, until=11, resume=False)
     torchrun(tmp_path / "mixed", processes=1, until=24, resume=True)
     for name in ("two", "mixed"):
-        found = safetensors.torch.load_file(tmp_path / name / "weights.safetensors")
-        for key, tensor in wanted.items():
-            torch.testing.assert_close(found[key], tensor, atol=2e-4, rtol=2e-3)
+        actual = safetensors.torch.load_file(tmp_path / name / "weights.safetensors")
+        for key, tensor in expected.items():
+            torch.testing.assert_close(actual[key], tensor, atol=2e-4, rtol=2e-3)
 
 
-def test_an_uneven_share_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"batch is 7 and there are 2 processes.*try batch=6"):
+def test_a_batch_that_does_not_divide_is_rejected() -> None:
+    with pytest.raises(ConfigError, match=r"batch is 7 but there are 2 processes.*try batch=6"):
         Group(0, 2).rows(7)

@@ -1,4 +1,4 @@
-"""Invariants 1 to 5 of every variant of the model, in PyTorch."""
+"""Invariants 1 to 6 of every variant of the model, in PyTorch."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_same_cut_gives_the_same_bits(
 
 
 def test_a_chunk_longer_than_the_memory_equals_single_steps(nano: Checkpoint, text: str) -> None:
-    """The default preset's blocks and ring are only overrun by a long chunk."""
+    """Only a long chunk exceeds the default preset's blocks and memory."""
     stream = np.asarray([nano.tokenizer.encode(text)[:2_300]], np.int64)
     whole = run_torch(nano.model, stream, [2_300])
     assert_same(whole, run_torch(nano.model, stream, [700, 1_500, 100]), TOLERANCE)
@@ -94,8 +94,8 @@ def test_a_token_changes_no_logit_before_it(
     assert np.abs(before[:, at] - after[:, at]).max() > 0
 
 
-def test_an_empty_memory_has_no_say(remembering: Checkpoint, tokens: list[int]) -> None:
-    """From zeros, and with nothing learnt, the prediction is the network's own."""
+def test_an_empty_memory_has_no_influence(remembering: Checkpoint, tokens: list[int]) -> None:
+    """With nothing stored in the memory, the prediction is that of the network."""
     stream = torch.tensor([tokens[:60]])
     with torch.no_grad():
         output = remembering.model.compute(stream, remembering.model.zero_state(), torch.zeros(1))
@@ -119,10 +119,10 @@ def test_no_state_grows(
     seed, batch, chunks = case
     stream = real_tokens(tokens, seed, batch, sum(chunks))
     _, state = run_torch(variant.model, stream, chunks)
-    wanted = {
+    expected = {
         name: (batch, *shape) for name, (shape, _) in state_shapes(variant.model.config).items()
     }
-    assert {name: value.shape for name, value in state.items()} == wanted
+    assert {name: value.shape for name, value in state.items()} == expected
     assert (state["position"] == sum(chunks)).all()
 
 
@@ -142,7 +142,7 @@ def test_rows_never_mix(
 
 @pytest.mark.parametrize("variant", RESONATING, indirect=True)
 def test_a_small_difference_is_forgotten(variant: Checkpoint, tokens: list[int]) -> None:
-    """Invariant 6: what differs in the state by a thousandth is gone after some hundred steps."""
+    """Invariant 6: a difference of a thousandth in the state vanishes within 300 steps."""
     stream = torch.tensor([tokens[:400]])
     noise = torch.randn(1, variant.model.config.reservoir_size, generator=torch.manual_seed(0))
     with torch.no_grad():
@@ -154,7 +154,7 @@ def test_a_small_difference_is_forgotten(variant: Checkpoint, tokens: list[int])
 
 
 def test_wave_buffer_ends_with_the_newest_wave(small: Checkpoint, tokens: list[int]) -> None:
-    """Windows count the current step: the buffer after a step is what that step read."""
+    """Windows include the current step: the buffer after a step is the window of that step."""
     model = small.model
     _, before = run_torch(model, np.asarray([tokens[:30]]), [30])
     _, after = run_torch(model, np.asarray([tokens[:31]]), [30, 1])
@@ -163,7 +163,7 @@ def test_wave_buffer_ends_with_the_newest_wave(small: Checkpoint, tokens: list[i
 
 
 def test_the_memory_is_circular(remembering: Checkpoint, tokens: list[int]) -> None:
-    """The entry of step p, key of the state before it and its token, is in slot p mod M."""
+    """Slot p mod M holds the entry of step p: its token, and the key of the state before it."""
     model, capacity = remembering.model, remembering.model.config.memory
     length = 2 * capacity + 3
     stream = torch.tensor([tokens[:length]])
@@ -176,7 +176,7 @@ def test_the_memory_is_circular(remembering: Checkpoint, tokens: list[int]) -> N
         torch.testing.assert_close(stored, output.keys[0, step - 1])
 
 
-def test_a_reservoirs_key_is_of_its_state(small: Checkpoint, tokens: list[int]) -> None:
+def test_a_reservoir_key_depends_on_the_state_alone(small: Checkpoint, tokens: list[int]) -> None:
     model, state = small.model, small.model.zero_state()
     assert model.memory is not None
     with torch.no_grad():
@@ -187,10 +187,10 @@ def test_a_reservoirs_key_is_of_its_state(small: Checkpoint, tokens: list[int]) 
             torch.testing.assert_close(output.keys[:, 0], model.memory.key(state["reservoir"]))
 
 
-def test_a_suffix_key_knows_the_last_tokens_and_no_more(
+def test_a_suffix_key_depends_on_the_last_tokens_alone(
     variant_checkpoint: Callable[[str], Checkpoint], tokens: list[int]
 ) -> None:
-    """The same five tokens have the same key to the last bit, whatever came before."""
+    """The same five tokens give the same key, bit for bit, whatever came before."""
     model = variant_checkpoint("keyed by the suffix").model
     first, second = tokens[:40], [*tokens[50:75], *tokens[15:40]]
     keys = []

@@ -1,4 +1,4 @@
-"""From a text to a generator in one call, and what happens when a part fails."""
+"""The pipeline: from a text to a generator in one call, and parts that fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from rillet.runtime import ConfigError, UsageError
-from rillet.runtime.streams.session import LEARN_MODES
+from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
     Checkpoint,
@@ -39,7 +39,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
     return path
 
 
-def test_one_call_makes_a_pipeline_that_does_it_all(corpus: Path, tmp_path: Path) -> None:
+def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> None:
     seen: list[SetupProgress] = []
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, progress=seen.append, **QUICK)
     ready = [progress.component for progress in seen if progress.detail]
@@ -65,7 +65,7 @@ def test_one_call_makes_a_pipeline_that_does_it_all(corpus: Path, tmp_path: Path
     assert (len(buffer), buffer.position) == (SMALL.memory, 43)
 
 
-def test_the_memory_is_seeded_and_told_what_to_learn(nano: Checkpoint, text: str) -> None:
+def test_the_memory_can_be_seeded_and_its_learning_chosen(nano: Checkpoint, text: str) -> None:
     buffer = RollingWaveBuffer.from_config(nano.model.config)
     pipeline = DualCNNPipeline(nano.model, nano.tokenizer, buffer)
     options: dict[str, Any] = {"max_new_tokens": 80, "seed": 2, "temperature": 1.0}
@@ -96,8 +96,8 @@ def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
 
 
-def test_each_part_can_be_given(corpus: Path) -> None:
-    """Modules, functions, the tokenizer: what is given is what is used."""
+def test_each_part_can_be_replaced(corpus: Path) -> None:
+    """Modules, functions and the tokenizer that the caller passes are used."""
 
     class Louder(AttentiveReservoir):
         def activation(self, z: torch.Tensor) -> torch.Tensor:
@@ -138,14 +138,14 @@ def test_a_part_that_fails_is_named_or_replaced(
     with pytest.raises(SetupError) as caught:
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, parts={part: fail}, **QUICK)
     message = str(caught.value)
-    assert f"setting up the {part} failed: RuntimeError: no such luck" in message
+    assert f"the {part} cannot be set up: RuntimeError: no such luck" in message
     assert advice in message
     notes: list[str] = []
     pipeline = DualCNNPipeline.fit_and_initialize(
         corpus, SMALL, parts={part: fail}, allow_fallback=True, notify=notes.append, **QUICK
     )
     assert len(notes) == len(pipeline.fallbacks) == 1
-    assert notes[0].startswith(f"{part}: RuntimeError: no such luck; going on with ")
+    assert notes[0].startswith(f"{part}: RuntimeError: no such luck; continuing with ")
     for name, value in changes.items():
         assert getattr(pipeline.config, name) == value
     pipeline.train(tmp_path)
@@ -159,21 +159,21 @@ def test_a_failing_fit_falls_back_too(corpus: Path, monkeypatch: pytest.MonkeyPa
         raise ArithmeticError("did not converge")
 
     monkeypatch.setattr("rillet.train.model.memory_keys.ReservoirKey.fit", broken)
-    with pytest.raises(SetupError, match=r"keys failed: ArithmeticError.*memory=0, or allow"):
+    with pytest.raises(SetupError, match=r"keys cannot .*: ArithmeticError.*memory=0, or allow"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=True, **QUICK)
     assert pipeline.model.memory is None
-    assert "did not converge; going on with no memory" in str(pipeline.fallbacks[0])
+    assert "did not converge; continuing with no memory" in str(pipeline.fallbacks[0])
 
 
 def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
-    with pytest.raises(SetupError, match="wave_cnn failed"):
+    with pytest.raises(SetupError, match="the wave_cnn cannot be set up"):
         DualCNNPipeline.fit_and_initialize(
             corpus, SMALL, parts={"wave_cnn": fail}, allow_fallback=True, **QUICK
         )
 
 
-def test_bad_arguments(corpus: Path) -> None:
+def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
         DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
     with pytest.raises(ConfigError, match="stpes: no such setting"):
@@ -192,11 +192,11 @@ def test_a_small_corpus_gets_fewer_streams(tmp_path: Path) -> None:
     pipeline = DualCNNPipeline.fit_and_initialize(path, SMALL, notify=notes.append, chunk=256)
     assert pipeline.config.training.batch == 9
     assert notes == [
-        "the corpus has room for 9 streams of 256 tokens; training with batch 9 instead of 32"
+        "the corpus has only 9 streams of 256 tokens; training with batch 9 instead of 32"
     ]
 
 
-def test_a_validation_text_of_its_own(corpus: Path, tmp_path: Path, text: str) -> None:
+def test_a_separate_validation_text(corpus: Path, tmp_path: Path, text: str) -> None:
     other = tmp_path / "other.txt"
     other.write_text(text[3_000:7_000] + "水")
     notes: list[str] = []
@@ -211,7 +211,7 @@ def test_a_validation_text_of_its_own(corpus: Path, tmp_path: Path, text: str) -
 
 
 def test_lsm_lite(corpus: Path, tmp_path: Path) -> None:
-    """One line each does the whole job."""
+    """Each task takes one line."""
     lite = LSMLite()
     for call in (lite.dual_cnn_generate, lite.generate, lite.quick_dual_cnn_train):
         with pytest.raises(UsageError):

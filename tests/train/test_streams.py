@@ -1,4 +1,4 @@
-"""The rows of a batch, the split of a corpus, and the noise of each stream."""
+"""Streams of a batch, the split of a corpus, and the noise of each stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rillet.train.model.dropout_noise import Noise
 
 
 def test_noise_depends_on_the_stream_alone() -> None:
-    """The masks of a stream are the same wherever, and with whomever, it is trained."""
+    """A stream's masks do not depend on the streams trained beside it."""
     x = torch.ones(4, 6, 5)
     together, alone = Noise(), Noise()
     together.begin(1, 7, range(4), x.device)
@@ -43,28 +43,28 @@ def test_streams_are_contiguous_and_cover_the_text() -> None:
     parts = split(numbers, config)
     assert parts.held_out.tensor().tolist() == list(range(900, 1000))
     assert parts.validation is not None
-    looked_at = set(parts.validation.flatten().tolist())
-    assert len(looked_at) == 8 * 22
+    validated = set(parts.validation.flatten().tolist())
+    assert len(validated) == 8 * 22
     streams = Streams(parts.trained, config)
     steps = -(-len(parts.trained) // 25)
     chunks = [streams.chunk(step, range(4)) for step in range(steps)]
     seen = {int(n) for inputs, _ in chunks for n in inputs.flatten()}
-    # All that is neither held out nor looked at, but the few that an uneven cut leaves over.
-    assert seen.isdisjoint(looked_at)
-    assert len(set(range(900)) - looked_at - seen) < 8
+    # Everything else is trained on, except the few tokens that an uneven cut leaves over.
+    assert seen.isdisjoint(validated)
+    assert len(set(range(900)) - validated - seen) < 8
     for before, after in pairwise(chunks):
         assert torch.equal(before[1][:, -1], after[0][:, 0])
 
 
-def test_a_text_of_its_own_can_be_held_out() -> None:
+def test_a_separate_text_can_be_held_out() -> None:
     own = Tokens.of(torch.zeros(50, dtype=torch.int64))
     parts = split(Tokens.of(torch.arange(1_000)), TrainingConfig(), own)
     assert len(parts.held_out) == 50
     assert len(parts.trained.tokens) == 1_000
 
 
-def test_a_text_too_short_for_its_streams() -> None:
-    with pytest.raises(CorpusError, match="has 90 tokens, and 4 streams of 32 tokens need 128"):
+def test_a_text_too_short_for_its_streams_is_rejected() -> None:
+    with pytest.raises(CorpusError, match="has 90 tokens, but 4 streams of 32 tokens need 128"):
         Streams(
             Text(Tokens.of(torch.zeros(90, dtype=torch.int64))), TrainingConfig(batch=4, chunk=32)
         )

@@ -1,4 +1,4 @@
-"""Tokenizers made from a corpus, tokens in memory and in files, and what is counted of them."""
+"""Tokenizers built from a corpus, tokens in memory and in files, and co-occurrence counts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rillet.train.data.token_file import (
 )
 from rillet.train.data.tokenizers import encode_blocks, make_tokenizer
 from rillet.train.model import cooccurrence
-from rillet.train.model.cooccurrence import company, count_pairs
+from rillet.train.model.cooccurrence import count_pairs, pmi_coordinates
 from rillet.train.model.embedder import SinusoidalEmbedder, fit_codes
 
 SPACES = st.sampled_from([" ", "\n", "\n\n", "  ", "\r\n", " \n\t ", "\u3000 "])
@@ -54,28 +54,28 @@ def bpe(text: str) -> Tokenizer:
 @given(text=st.text(max_size=80), known=st.text(min_size=1, max_size=80), cut=st.integers(0, 80))
 @pytest.mark.parametrize("kind", ["char", "byte"])
 def test_a_text_in_pieces_has_the_same_tokens(kind: str, text: str, known: str, cut: int) -> None:
-    """Characters that the tokenizer lacks are left out, as they are by its own encoding."""
+    """Unknown characters are left out, as :meth:`Tokenizer.encode` does."""
     tokenizer = make_tokenizer(known, kind)
     for whole in (text, known, known + text, "\ud83d" + text):
-        wanted = tokenizer.encode(whole)
-        assert encoded(tokenizer, [whole[:cut], whole[cut:]]) == wanted
+        expected = tokenizer.encode(whole)
+        assert encoded(tokenizer, [whole[:cut], whole[cut:]]) == expected
 
 
 @given(text=TEXTS, cuts=st.lists(st.integers(0, 300), max_size=5))
-def test_where_bpe_is_cut_changes_nothing(bpe: Tokenizer, text: str, cuts: list[int]) -> None:
+def test_bpe_tokens_do_not_depend_on_the_cuts(bpe: Tokenizer, text: str, cuts: list[int]) -> None:
     edges = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     pieces = [text[low:high] for low, high in itertools.pairwise(edges)]
     with mock.patch.object(tokenizers, "_PIECE", 64):
         assert encoded(bpe, pieces) == bpe.encode(text)
 
 
-def test_bpe_encodes_a_real_text_in_pieces_as_at_once(bpe: Tokenizer, text: str) -> None:
+def test_bpe_encodes_a_real_text_in_pieces(bpe: Tokenizer, text: str) -> None:
     with mock.patch.object(tokenizers, "_PIECE", 1_000):
         assert encoded(bpe, [text]) == bpe.encode(text)
 
 
 @given(text=st.text(max_size=80))
-def test_bpe_knows_everything(bpe: Tokenizer, text: str) -> None:
+def test_bpe_represents_any_text(bpe: Tokenizer, text: str) -> None:
     tokens = bpe.encode(text)
     assert bpe.decode(tokens) == text
     decoder = bpe.decoder()
@@ -92,11 +92,11 @@ def test_bpe_begins_with_the_bytes_and_learns_words(bpe: Tokenizer, text: str) -
     file = json.loads(bpe.source)
     assert file["added_tokens"] == []
     assert len(file["model"]["merges"]) == 600 - 256
-    again = library.Tokenizer.from_str(bpe.source)  # as anyone else would read it
+    again = library.Tokenizer.from_str(bpe.source)  # readable without rillet
     assert again.decode(again.encode(text[:5_000]).ids) == text[:5_000]
 
 
-def test_bpe_has_as_many_tokens_as_the_text_is_worth() -> None:
+def test_bpe_learns_only_pairs_that_occur_twice() -> None:
     assert make_tokenizer("", "bpe").vocab_size == 256
     assert make_tokenizer("ab ab", "bpe").vocab_size == 257
     assert make_tokenizer("aa bb cc dd", "bpe", 300).vocab_size == 256  # no pair occurs twice
@@ -129,18 +129,18 @@ def test_a_text_may_come_in_pieces(kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", [-1, 0, 256, 65_537])
-def test_a_vocabulary_of_a_wrong_size(size: int) -> None:
-    with pytest.raises(UsageError, match=f"vocab_size is {size:,}; it must lie between 257 and"):
+def test_a_vocabulary_size_out_of_range_is_rejected(size: int) -> None:
+    with pytest.raises(UsageError, match=f"vocab_size is {size:,}; it must be between 257 and"):
         make_tokenizer("text", "bpe", size)
 
 
 @pytest.mark.parametrize("kind", ["auto", "char", "byte"])
-def test_only_bpe_has_a_size_to_choose(kind: str) -> None:
-    with pytest.raises(UsageError, match=f"1,024; it needs tokenizer 'bpe', not '{kind}'"):
+def test_only_bpe_takes_a_size(kind: str) -> None:
+    with pytest.raises(UsageError, match=f"1,024 but tokenizer is '{kind}'; only 'bpe' takes"):
         make_tokenizer("text", kind, 1_024)
 
 
-def test_tokenizers_of_others_are_encoded_their_own_way(bpe: Tokenizer) -> None:
+def test_foreign_tokenizers_encode_with_their_own_rules(bpe: Tokenizer) -> None:
     file = json.loads(make_tokenizer("ab\n", "char").source)
     for key, value in (("normalizer", {"type": "Lowercase"}), ("pre_tokenizer", None)):
         tokenizer = Tokenizer(json.dumps({**file, key: value}))
@@ -163,16 +163,16 @@ def test_tokens_are_a_sequence(
     assert tokens[low:high].tensor().tolist() == values[low:high]
     assert torch.cat(list(tokens.blocks(7))).tolist() == values
     assert max(len(block) for block in tokens.blocks(7)) <= 7
-    wanted = [[values[(s + t) % len(values)] for t in range(length)] for s in starts]
+    expected = [[values[(s + t) % len(values)] for t in range(length)] for s in starts]
     windows = tokens.windows(torch.tensor(starts), length)
     assert windows.dtype == torch.int64
-    assert windows.tolist() == wanted
+    assert windows.tolist() == expected
 
 
 @pytest.mark.parametrize(
     ("most", "size"), [(255, 1), (256, 2), (65_535, 2), (65_536, 4), (2**32 - 1, 4)]
 )
-def test_tokens_take_no_more_room_than_they_need(most: int, size: int) -> None:
+def test_tokens_use_the_smallest_type(most: int, size: int) -> None:
     for values in ([0, most], np.asarray([0, most]), torch.tensor([0, most])):
         tokens = Tokens.of(values)
         assert tokens.nbytes == 2 * size
@@ -180,22 +180,22 @@ def test_tokens_take_no_more_room_than_they_need(most: int, size: int) -> None:
     assert token_dtype(most + 1).itemsize == size
 
 
-def test_tokens_refuse_what_is_no_token() -> None:
-    for values, message in (([-1, 3], "run from -1 to 3"), ([0.5], "type float64")):
+def test_invalid_tokens_are_rejected() -> None:
+    for values, message in (([-1, 3], "range from -1 to 3"), ([0.5], "type float64")):
         with pytest.raises(UsageError, match=message):
             Tokens.of(values)
     with pytest.raises(UsageError, match=r"shape \[1, 2\]"):
         Tokens(np.zeros((1, 2), np.uint8))
-    with pytest.raises(TypeError, match="the index is 3; take a slice"):
+    with pytest.raises(TypeError, match="the index is 3; use a slice"):
         Tokens.of([1, 2])[3]  # type: ignore[index]
-    with pytest.raises(CorpusError, match="no tokens to take a window of"):
+    with pytest.raises(CorpusError, match="the text has no tokens"):
         Tokens.of([]).windows(torch.tensor([0]), 3)
     array = np.arange(5, dtype=np.uint8)
     tokens = Tokens(array)
     assert Tokens.of(tokens) is tokens
     with pytest.raises(ValueError, match="read-only"):
         tokens._numbers[0] = 1
-    array[0] = 7  # the caller's own array is not touched
+    array[0] = 7  # the caller's array stays writable
     assert repr(tokens) == "Tokens(5 x uint8)"
 
 
@@ -213,15 +213,13 @@ def test_a_token_file_is_raw_numbers(tmp_path: Path, vocab_size: int, dtype: str
     assert len(write_tokens(path, [], vocab_size)) == len(open_tokens(path)) == 0
 
 
-def test_a_damaged_token_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_token_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "corpus.tokens"
     write_tokens(path, [np.arange(200)], 300)
     beside, data, header = header_path(path), path.read_bytes(), header_path(path).read_bytes()
     for damaged in (b"", data[:-1], data + b"\0\0", data[:-1] + b"\1"):
         path.write_bytes(damaged)
-        with pytest.raises(
-            CorpusError, match=r"corpus\.tokens is damaged.*to have them made again"
-        ):
+        with pytest.raises(CorpusError, match=r"corpus\.tokens is damaged.*to rebuild them"):
             open_tokens(path)
     path.unlink()
     with pytest.raises(CorpusError, match=r"corpus\.tokens cannot be read"):
@@ -230,10 +228,10 @@ def test_a_damaged_token_file_is_refused(tmp_path: Path) -> None:
     changes = ((b"uint16", b"object"), (b'"count"', b'"cuont"'), (b"200", b'"7"'), (b"{", b"["))
     for old, new in (*changes, (b"200", b"-200"), (b"rillet-tokens", b"other")):
         beside.write_bytes(header.replace(old, new))
-        with pytest.raises(CorpusError, match=r"tokens\.json is damaged or not ours"):
+        with pytest.raises(CorpusError, match=r"tokens\.json is damaged or is not a token header"):
             open_tokens(path)
     beside.write_bytes(header.replace(b'"1.0"', b'"2.0"'))
-    with pytest.raises(CorpusError, match=r"version 2\.0.*use a newer rillet"):
+    with pytest.raises(CorpusError, match=r"version 2\.0.*install a newer rillet"):
         open_tokens(path)
     beside.unlink()
     with pytest.raises(CorpusError, match=r"tokens\.json cannot be read \(No such file"):
@@ -251,7 +249,7 @@ def test_a_failed_write_leaves_the_old_tokens(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_tokens(path, failing(), 10)
     for bad in (10, -1):
-        with pytest.raises(CorpusError, match=rf"to {bad}, and the vocabulary has 10"):
+        with pytest.raises(CorpusError, match=rf"to {bad}, but the vocabulary has 10"):
             write_tokens(path, [np.asarray([bad])], 10)
     full = mock.patch("os.fsync", side_effect=OSError(28, "No space left on device"))
     with full, pytest.raises(CorpusError, match=r"cannot be written \(No space left"):
@@ -263,35 +261,35 @@ def test_a_failed_write_leaves_the_old_tokens(tmp_path: Path) -> None:
 @pytest.mark.parametrize("vocab_size", [5, 300])
 def test_codes_of_a_token_file_are_those_of_a_tensor(tmp_path: Path, vocab_size: int) -> None:
     values = torch.randint(0, vocab_size, (5_000,), generator=torch.Generator().manual_seed(0))
-    wanted = fit_codes(values, vocab_size, 32)
+    expected = fit_codes(values, vocab_size, 32)
     path = tmp_path / "corpus.tokens"
     tokens = write_tokens(path, [values.numpy()], vocab_size)
-    assert torch.equal(SinusoidalEmbedder(vocab_size, 32, 4).fit(tokens).codes, wanted)
+    assert torch.equal(SinusoidalEmbedder(vocab_size, 32, 4).fit(tokens).codes, expected)
     for block, dense in ((1, 4_096), (777, 4_096), (777, 0)):
         with mock.patch.multiple(cooccurrence, _BLOCK=block, _DENSE=dense):
-            assert torch.equal(fit_codes(tokens[: len(tokens)], vocab_size, 32), wanted)
+            assert torch.equal(fit_codes(tokens[: len(tokens)], vocab_size, 32), expected)
 
 
 def test_pairs_are_counted() -> None:
     pairs, counts = count_pairs(Tokens.of([0, 1, 0, 1, 2]), 3)
     assert dict(zip(pairs.tolist(), counts.tolist(), strict=True)) == {1: 2, 3: 1, 5: 1}
-    with pytest.raises(UsageError, match="there is a token 2, and the vocabulary has 2"):
+    with pytest.raises(UsageError, match="the text has token 2, but the vocabulary has 2"):
         count_pairs(Tokens.of([0, 1, 2]), 2)
-    with pytest.raises(CorpusError, match="at least two tokens"):
+    with pytest.raises(CorpusError, match="has 1 tokens; fitting token codes needs at least two"):
         fit_codes(torch.tensor([1]), 3, 8)
 
 
 def test_a_large_vocabulary_has_the_same_coordinates(text: str) -> None:
-    """The truncated method against the whole decomposition; and again, bit for bit."""
+    """The truncated method agrees with the full SVD, and is deterministic."""
     tokenizer = make_tokenizer(text, "bpe", 900)
     tokens, size = Tokens.of(encoded(tokenizer, [text])), tokenizer.vocab_size + 30
-    wanted, seen = company(tokens, size, 16)
-    with mock.patch.multiple(cooccurrence, _WHOLE=0, _BLOCK=200_000):
-        found, also = company(tokens, size, 16)
-        assert torch.equal(found, company(tokens, size, 16)[0])
+    expected, seen = pmi_coordinates(tokens, size, 16)
+    with mock.patch.multiple(cooccurrence, _EXACT=0, _BLOCK=200_000):
+        actual, actual_seen = pmi_coordinates(tokens, size, 16)
+        assert torch.equal(actual, pmi_coordinates(tokens, size, 16)[0])
         codes = fit_codes(tokens, size, 32)
-    assert torch.equal(seen, also)
+    assert torch.equal(seen, actual_seen)
     assert not seen[-30:].any()
-    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(codes.norm(dim=1), torch.ones(size))
     assert (codes - fit_codes(tokens, size, 32)).abs().max() < 1e-3

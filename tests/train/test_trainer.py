@@ -1,4 +1,4 @@
-"""Runs that stop, resume, run out of memory, get no better, or go wrong."""
+"""Runs that stop, resume, run out of memory, stop improving, or diverge."""
 
 from __future__ import annotations
 
@@ -19,9 +19,16 @@ from rillet.train.loop.optimizer import WeightAverage
 from support.models import SMALL
 
 CONFIG = TrainingConfig(
-    steps=24, batch=4, chunk=32, validate_every=6, report_every=1, checkpoint_every=5,
-    precision="fp32", average=0.9, warmup=4,
-)  # fmt: skip
+    steps=24,
+    batch=4,
+    chunk=32,
+    validate_every=6,
+    report_every=1,
+    checkpoint_every=5,
+    precision="fp32",
+    average=0.9,
+    warmup=4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def assert_equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
     ("stop", "precision"), [(1, "fp32"), (7, "fp32"), (12, "fp32"), (20, "fp32"), (7, "bf16")]
 )
 def test_resume_is_exact(tokens: torch.Tensor, tmp_path: Path, stop: int, precision: str) -> None:
-    """N steps equal some, a stop, and the rest in a new trainer: bit for bit."""
+    """A run that stops and resumes in a new trainer equals an undisturbed run bit for bit."""
     config = CONFIG.replace(precision=precision)
     trained, validation = tokens[:8_000], tokens[8_000:]
     whole = model_for(trained)
@@ -69,12 +76,12 @@ def test_resume_is_exact(tokens: torch.Tensor, tmp_path: Path, stop: int, precis
     assert_equal(weights(whole), weights(second))
 
 
-def test_resume_refuses_another_run(tokens: torch.Tensor, tmp_path: Path) -> None:
+def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"holds no run to resume \(training.safetensors\)"):
         DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, until=3)
     other = DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=8), folder=tmp_path)
-    with pytest.raises(BundleError, match="state of another run: config"):
+    with pytest.raises(BundleError, match="belongs to another run: config"):
         other.train(tokens, resume=True)
     path = tmp_path / "training.safetensors"
     data = path.read_bytes()
@@ -86,27 +93,27 @@ def test_resume_refuses_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
     DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
 
 
-def test_the_best_look_is_kept(tokens: torch.Tensor) -> None:
-    """A learning rate that ruins the model late does not ruin the result."""
+def test_the_best_validation_is_kept(tokens: torch.Tensor) -> None:
+    """A model that is ruined late does not ruin the result."""
     trained, validation = tokens[:8_000], tokens[8_000:]
     model = model_for(trained)
-    looks: dict[int, float] = {}
+    losses: dict[int, float] = {}
 
-    def look(progress: TrainingProgress) -> None:
+    def ruin(progress: TrainingProgress) -> None:
         if progress.validation is not None:
-            looks[progress.step] = progress.validation.loss
+            losses[progress.step] = progress.validation.loss
             if progress.step == 12:
                 with torch.no_grad():
                     for parameter in model.parameters():
                         parameter.mul_(-1)
 
-    result = DualCNNTrainer(model, CONFIG).train(trained, validation, look)
+    result = DualCNNTrainer(model, CONFIG).train(trained, validation, ruin)
     assert result.best_step == 12
-    assert result.validation_loss == min(looks.values()) == looks[12]
-    assert looks[24] > looks[12]
+    assert result.validation_loss == min(losses.values()) == losses[12]
+    assert losses[24] > losses[12]
 
 
-def test_training_stops_when_nothing_gets_better(tokens: torch.Tensor) -> None:
+def test_training_stops_when_the_loss_no_longer_improves(tokens: torch.Tensor) -> None:
     model = model_for(tokens)
     config = CONFIG.replace(steps=400, patience=3, learning_rate=1e-12, validate_every=2)
     result = DualCNNTrainer(model, config).train(tokens[:8_000], tokens[8_000:])
@@ -118,7 +125,7 @@ def test_training_stops_when_nothing_gets_better(tokens: torch.Tensor) -> None:
 def test_halving_the_streams_changes_nothing_but_rounding(
     tokens: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When memory runs out the batch is taken in parts, said so, with the same result."""
+    """When memory runs out, the batch is split, the user is told, and the result is the same."""
     whole = model_for(tokens)
     DualCNNTrainer(whole, CONFIG).train(tokens)
     inner = DualCNN.compute
@@ -133,10 +140,10 @@ def test_halving_the_streams_changes_nothing_but_rounding(
     parted = model_for(tokens)
     DualCNNTrainer(parted, CONFIG, notify=notes.append).train(tokens)
     assert [note.split(";")[0] for note in notes] == [
-        "the memory ran out with 4 streams at a time",
-        "the memory ran out with 2 streams at a time",
+        "memory ran out with 4 streams at a time",
+        "memory ran out with 2 streams at a time",
     ]
-    assert "going on with 1 at a time" in notes[-1]
+    assert "continuing with 1 at a time" in notes[-1]
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(parted.state_dict()[name], tensor, atol=2e-4, rtol=2e-3)
 
@@ -152,7 +159,7 @@ def test_one_stream_that_does_not_fit_is_an_error(
         DualCNNTrainer(model_for(tokens), CONFIG).train(tokens)
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(
+def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     tokens: torch.Tensor, tmp_path: Path
 ) -> None:
     model = model_for(tokens)
@@ -173,18 +180,18 @@ def test_a_loss_that_is_no_number_leaves_the_last_good_checkpoint(
     assert again.train(tokens[:8_000], tokens[8_000:], resume=True).steps == 24
 
 
-def test_the_average_is_what_the_formula_says(tokens: torch.Tensor) -> None:
+def test_the_weight_average_follows_its_formula(tokens: torch.Tensor) -> None:
     model = model_for(tokens)
     average = WeightAverage(model, 0.9)
     own = dict(average.model.named_parameters())["readout_cnn.head.bias"]
-    wanted = model.readout_cnn.head.bias.detach().clone()
+    expected = model.readout_cnn.head.bias.detach().clone()
     for step in range(5):
         with torch.no_grad():
             model.readout_cnn.head.bias.add_(1)
         average.update(step)
         decay = min(0.9, (step + 1) / (step + 10))
-        wanted = decay * wanted + (1 - decay) * model.readout_cnn.head.bias.detach()
-    torch.testing.assert_close(own, wanted)
+        expected = decay * expected + (1 - decay) * model.readout_cnn.head.bias.detach()
+    torch.testing.assert_close(own, expected)
 
 
 def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
@@ -208,8 +215,8 @@ def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
     assert len(events.Scalars("training/validation")) == 4
 
 
-def test_a_model_computes_where_it_is_put(tokens: torch.Tensor) -> None:
-    """Nothing is made on the CPU behind a model's back: checked on PyTorch's meta device."""
+def test_a_model_computes_on_its_own_device(tokens: torch.Tensor) -> None:
+    """No tensor is created on the CPU by accident: checked on PyTorch's meta device."""
     for changes in ({}, {"memory_key": "suffix"}, {"reservoir": "standard"}):
         model = model_for(tokens, **changes).to("meta").train()
         model.autocast = None
@@ -220,7 +227,7 @@ def test_a_model_computes_where_it_is_put(tokens: torch.Tensor) -> None:
 
 
 @pytest.mark.gpu
-def test_training_on_a_gpu_learns_in_short_precision(tokens: torch.Tensor) -> None:
+def test_training_on_a_gpu_learns_in_bfloat16(tokens: torch.Tensor) -> None:
     if not torch.cuda.is_available():
         pytest.skip("this machine has no CUDA device")
     model = model_for(tokens)
@@ -232,7 +239,7 @@ def test_training_on_a_gpu_learns_in_short_precision(tokens: torch.Tensor) -> No
 
 
 def test_ctrl_c_waits_for_the_step(tokens: torch.Tensor, tmp_path: Path) -> None:
-    """A run that is interrupted at any moment goes on bit for bit."""
+    """A run that is interrupted within a step resumes bit for bit."""
     whole = model_for(tokens)
     DualCNNTrainer(whole, CONFIG).train(tokens)
     inner = BatchStep.backward

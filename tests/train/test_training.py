@@ -1,4 +1,4 @@
-"""Parts of the model, training and checkpoints."""
+"""Parts of the model, training, and checkpoints."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from support.models import SMALL, train_small
 
 
 @pytest.mark.parametrize("vocab_size", [1, 3, 60, 256])
-def test_token_codes_tell_tokens_apart(vocab_size: int, text: str) -> None:
-    """Tokens of like company are near each other; those never seen are not all the same."""
+def test_token_codes_are_distinct(vocab_size: int, text: str) -> None:
+    """Codes have unit length and differ from each other, even those of unseen tokens."""
     used = min(vocab_size, 50)
     tokens = torch.tensor([ord(character) % used for character in text[:20_000]])
     codes = fit_codes(tokens, vocab_size, 32)
     assert codes.shape == (vocab_size, 32)
     torch.testing.assert_close(codes.norm(dim=1), torch.ones(vocab_size))
-    alike = (codes @ codes.T).fill_diagonal_(0)
-    assert alike.pow(2).mean().sqrt() < 0.5
-    assert alike.max() < 0.999
+    similarity = (codes @ codes.T).fill_diagonal_(0)
+    assert similarity.pow(2).mean().sqrt() < 0.5
+    assert similarity.max() < 0.999
     assert torch.equal(codes, fit_codes(tokens, vocab_size, 32))
 
 
-def test_the_spectral_radius_is_what_was_asked_for() -> None:
+def test_the_spectral_radius_is_as_configured() -> None:
     reservoir = SparseReservoir(80, 32, spectral_radius=0.7)
     radius = np.abs(np.linalg.eigvals(reservoir.recurrent.numpy())).max()
     assert radius == pytest.approx(0.7, rel=1e-4)
@@ -58,7 +58,7 @@ def test_the_spectral_radius_is_what_was_asked_for() -> None:
     assert ((reservoir.leak >= 0.3) & (reservoir.leak <= 1)).all()
 
 
-def test_a_difference_in_the_reservoir_dies_out() -> None:
+def test_a_difference_in_the_reservoir_decays() -> None:
     """Invariant 6, for the recurrence itself."""
     reservoir = AttentiveReservoir(128, 32)
     drive = torch.randn(1, 400, 128, generator=torch.Generator().manual_seed(0))
@@ -79,21 +79,21 @@ def test_the_reservoir_is_not_trained(small: Checkpoint) -> None:
 
 
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([0.0, 1e-3, 1.0]))
-def test_closeness_is_exact(seed: int, scale: float) -> None:
-    """-|k - k_j|^2 / 2 to 1e-8, where the keys are near each other."""
+def test_closeness_is_accurate(seed: int, scale: float) -> None:
+    """-|k - k_j|^2 / 2 is accurate to 1e-8 for keys near each other."""
     random = torch.Generator().manual_seed(seed)
     query = torch.nn.functional.normalize(torch.randn(1, 7, 32, generator=random), dim=2)
     keys = query[:, :5] + scale * torch.randn(1, 5, 32, generator=random) * 0.1
     keys = torch.cat([torch.nn.functional.normalize(keys, dim=2), torch.zeros(1, 2, 32)], dim=1)
-    wanted = -(query.double()[:, :, None] - keys.double()[:, None]).pow(2).sum(3) / 2
-    found = closeness(query, keys).double()
-    assert ((found - wanted).abs()[wanted > -0.1] <= 1e-8).all()
-    torch.testing.assert_close(found, wanted, atol=2e-7, rtol=0)
+    expected = -(query.double()[:, :, None] - keys.double()[:, None]).pow(2).sum(3) / 2
+    actual = closeness(query, keys).double()
+    assert ((actual - expected).abs()[expected > -0.1] <= 1e-8).all()
+    torch.testing.assert_close(actual, expected, atol=2e-7, rtol=0)
 
 
 @pytest.mark.parametrize("bias", [-40.0, -8.0, 0.0, 8.0, 14.0, 40.0])
-def test_unlikely_tokens_keep_their_digits(bias: float) -> None:
-    """However far the memory is trusted, the rest of the distribution is exact to 1e-5."""
+def test_unlikely_tokens_keep_their_precision(bias: float) -> None:
+    """However far the memory is trusted, all log-probabilities are accurate to 1e-5."""
     config = SMALL.replace(vocab_size=12)
     gate = MemoryGate(config)
     with torch.no_grad():
@@ -101,14 +101,14 @@ def test_unlikely_tokens_keep_their_digits(bias: float) -> None:
         gate.log_c.fill_(-4.0)
     random = torch.Generator().manual_seed(0)
     features = torch.randn(1, 50, config.wave_features, generator=random)
-    found = torch.rand(1, 50, 12, generator=random) * torch.eye(12)[torch.arange(50) % 12] * 20
+    recalled = torch.rand(1, 50, 12, generator=random) * torch.eye(12)[torch.arange(50) % 12] * 20
     logits = torch.randn(1, 50, 12, generator=random) * 4
     with torch.no_grad():
-        shown = combine(logits, *gate(features, found))
+        actual = combine(logits, *gate(features, recalled))
         exact = gate.double()
-        wanted = combine(logits.double(), *exact(features.double(), found.double()))
-    assert (shown - wanted).abs().max() <= 1e-5
-    torch.testing.assert_close(wanted.exp().sum(-1), torch.ones(1, 50, dtype=torch.float64))
+        expected = combine(logits.double(), *exact(features.double(), recalled.double()))
+    assert (actual - expected).abs().max() <= 1e-5
+    torch.testing.assert_close(expected.exp().sum(-1), torch.ones(1, 50, dtype=torch.float64))
 
 
 @given(
@@ -124,8 +124,8 @@ def test_blocked_filters_are_a_convolution(
     x = torch.randn(2, window - 1 + length, 5, generator=random)
     filters = torch.randn(5, multiplier, window, generator=random)
     taps = filters.reshape(5 * multiplier, 1, window)
-    wanted = torch.nn.functional.conv1d(x.transpose(1, 2), taps, groups=5).transpose(1, 2)
-    torch.testing.assert_close(causal_filters(x, filters), wanted, atol=1e-5, rtol=1e-5)
+    expected = torch.nn.functional.conv1d(x.transpose(1, 2), taps, groups=5).transpose(1, 2)
+    torch.testing.assert_close(causal_filters(x, filters), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_a_seed_gives_the_same_model(text: str, small: Checkpoint) -> None:
@@ -154,16 +154,16 @@ def test_training_learns_and_reports(text: str) -> None:
         assert 0 < progress.buffer_utilisation <= 1
         assert 0 < progress.attention_entropy <= math.log(SMALL.attention_window)
         assert progress.memory > 1e6
-    looks = {progress.step: progress.validation for progress in seen if progress.validation}
-    assert sorted(looks) == [30, 60]
-    assert looks[60].loss < looks[30].loss
+    validations = {progress.step: progress.validation for progress in seen if progress.validation}
+    assert sorted(validations) == [30, 60]
+    assert validations[60].loss < validations[30].loss
     rates = [progress.learning_rate for progress in seen]
     assert rates[0] < max(rates)
     assert rates[-1] < 0.1 * max(rates)
 
 
 def test_evaluation_is_one_stream(small: Checkpoint, text: str) -> None:
-    """The loss in chunks is the loss at once; the memory is in it, and left out of it."""
+    """The loss does not depend on the chunks; it is measured with and without the memory."""
     tokens = torch.tensor(small.tokenizer.encode(text[60_000:62_000]))
     whole = evaluate(small.model, tokens, chunk=10_000)
     parts = evaluate(small.model, tokens, chunk=37)
@@ -179,21 +179,21 @@ def test_evaluation_is_one_stream(small: Checkpoint, text: str) -> None:
     assert whole.loss != whole.without_memory
 
 
-def test_a_loss_that_is_no_number_stops_training(text: str) -> None:
+def test_a_loss_that_is_not_finite_stops_training(text: str) -> None:
     tokens = torch.tensor([ord(character) % 50 for character in text[:20_000]])
     model = DualCNN(SMALL.replace(vocab_size=50)).fit(tokens)
     with torch.no_grad():
         model.wave_cnn.emit.weight[0, 0] = float("nan")
-    with pytest.raises(TrainingError, match="the loss is nan at step 1; nothing was changed"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 1; the weights are unchanged"):
         DualCNNTrainer(model, TrainingConfig(steps=3, batch=4, chunk=32)).train(tokens)
 
 
-def test_a_text_too_short_for_the_batch(text: str) -> None:
+def test_a_text_too_short_for_the_batch_is_rejected(text: str) -> None:
     with pytest.raises(CorpusError, match="8 streams of 64 tokens need 512"):
         train_small(SMALL, text[:400], steps=1)
 
 
-def test_a_checkpoint_comes_back_as_it_was(small: Checkpoint, tmp_path: Path) -> None:
+def test_checkpoint_round_trip(small: Checkpoint, tmp_path: Path) -> None:
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
         save_checkpoint(folder, small)
@@ -208,7 +208,7 @@ def test_a_checkpoint_comes_back_as_it_was(small: Checkpoint, tmp_path: Path) ->
         assert torch.equal(tensor, loaded.model.state_dict()[name]), name
 
 
-def test_damaged_checkpoints_are_refused(small_run: Path, tmp_path: Path) -> None:
+def test_damaged_checkpoints_are_rejected(small_run: Path, tmp_path: Path) -> None:
     data = (small_run / CHECKPOINT_FILE).read_bytes()
     path = tmp_path / CHECKPOINT_FILE
     for damaged in (b"", data[:50], data[:-100], b"\xff" * 100, data.replace(b'"width', b'"wodth')):
@@ -220,7 +220,7 @@ def test_damaged_checkpoints_are_refused(small_run: Path, tmp_path: Path) -> Non
         load_checkpoint(tmp_path)
 
 
-def test_foreign_and_newer_checkpoints_are_refused(small_run: Path, tmp_path: Path) -> None:
+def test_foreign_and_newer_checkpoints_are_rejected(small_run: Path, tmp_path: Path) -> None:
     tensors = safetensors.torch.load_file(small_run / CHECKPOINT_FILE)
     path = tmp_path / CHECKPOINT_FILE
     safetensors.torch.save_file(tensors, path)
@@ -232,7 +232,7 @@ def test_foreign_and_newer_checkpoints_are_refused(small_run: Path, tmp_path: Pa
         load_checkpoint(tmp_path)
 
 
-def test_weights_that_are_no_numbers_are_refused(small: Checkpoint, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_rejected(small: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, small)
     other = load_checkpoint(tmp_path)
     with torch.no_grad():

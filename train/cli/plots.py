@@ -1,4 +1,4 @@
-"""Pictures of a training run: loss curves, the attention, the reservoir's spectrum."""
+"""Plot a training run: loss curves, attention, and the reservoir's spectrum."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def can_plot() -> bool:
 def plot_run(
     path: Path, model: DualCNN, rows: Sequence[dict[str, Any]], tokens: torch.Tensor
 ) -> None:
-    """Draw a run's summary as a PNG.
+    """Plot the summary of a run to a PNG file.
 
     Args:
         path: The file to write.
         model: The trained model.
-        rows: The rows of the run's CSV log.
-        tokens: A piece of text to show the attention on, ``[T]``.
+        rows: Rows of the run's CSV log.
+        tokens: A text to show the attention on, ``[T]``.
 
     Raises:
         RilletError: matplotlib is not installed.
@@ -43,9 +43,9 @@ def plot_run(
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise RilletError(
-            "drawing needs matplotlib; install it with: pip install matplotlib"
+            "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
-    # A figure without pyplot: no window system, no global state.
+    # Without pyplot there is no window system and no global state.
     figure = figures.Figure(figsize=(13, 4), layout="constrained")
     losses, attention, spectrum = figure.subplots(1, 3)
     _losses(losses, rows)
@@ -69,7 +69,7 @@ def _losses(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), style, label=label, linewidth=1, markersize=3)
     if rows:
-        # The first steps are off the scale of all that is of interest.
+        # Cut off the first steps, whose losses are far off the scale.
         values = sorted(float(r["second_loss"]) for r in rows)
         axes.set_ylim(values[0] - 0.15, values[int(0.95 * (len(values) - 1))] + 0.6)
         axes.legend(fontsize=7)
@@ -79,14 +79,13 @@ def _losses(axes: Any, rows: Sequence[dict[str, Any]]) -> None:
 def _attention(axes: Any, model: DualCNN, tokens: torch.Tensor) -> None:
     axes.set_title("attention: weight by distance")
     if not isinstance(model.reservoir, AttentiveReservoir) or len(tokens) < 2:
-        axes.text(0.5, 0.5, "no attention", ha="center", va="center")
-        axes.set_axis_off()
+        _say(axes, "no attention")
         return
     device = model.embedder.codes.device
     output = model.compute(tokens.view(1, -1).to(device), model.zero_state(), need_weights=True)
     assert output.attended is not None
     assert output.attended.weights is not None
-    # Rows: heads; columns: steps back; mean over the text.
+    # Rows are heads, columns are steps back; averaged over the text.
     weights = output.attended.weights[0].mean(1).flip(1).cpu().numpy()
     picture = axes.imshow(weights, aspect="auto", interpolation="nearest")
     axes.set_xlabel("steps back")
@@ -98,8 +97,7 @@ def _attention(axes: Any, model: DualCNN, tokens: torch.Tensor) -> None:
 def _spectrum(axes: Any, model: DualCNN) -> None:
     axes.set_title("reservoir: eigenvalues of W")
     if model.reservoir is None:
-        axes.text(0.5, 0.5, "no reservoir", ha="center", va="center")
-        axes.set_axis_off()
+        _say(axes, "no reservoir")
         return
     values = np.linalg.eigvals(model.reservoir.recurrent.cpu().double().numpy())
     angle = np.linspace(0, 2 * np.pi, 200)
@@ -108,3 +106,8 @@ def _spectrum(axes: Any, model: DualCNN) -> None:
     axes.set_aspect("equal")
     axes.set_xlabel("real")
     axes.set_ylabel("imaginary")
+
+
+def _say(axes: Any, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center")
+    axes.set_axis_off()

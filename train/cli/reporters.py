@@ -1,4 +1,4 @@
-"""Where progress goes: a bar on the terminal, a CSV file, TensorBoard."""
+"""Report progress to the terminal, to a CSV file and to TensorBoard."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
+from ...runtime.cli.progress import ProgressBar
 from ...runtime.errors import RilletError
 from ...runtime.files import write_atomic
-from ..loop.progress import TrainingProgress, progress_bar
+from ..loop.progress import TrainingProgress
 
-__all__ = ["LOG_FILE", "CsvLog", "ProgressBar", "TensorBoardLog", "row"]
+__all__ = ["LOG_FILE", "CsvLog", "TensorBoardLog", "TerminalLog", "row"]
 
 LOG_FILE = "log.csv"
 
 
 def row(progress: TrainingProgress) -> dict[str, float | int | None]:
-    """Everything that a report says, by the name of its column."""
+    """Convert a report to a row of the log, by column name."""
     seen = progress.validation
     return {
         "step": progress.step,
@@ -44,11 +45,11 @@ def row(progress: TrainingProgress) -> dict[str, float | int | None]:
 
 
 class CsvLog:
-    """A CSV file with a line for each report, rewritten as a whole at each look.
+    """A CSV file with one line per report, rewritten as a whole at each validation.
 
     Args:
         folder: The run's folder.
-        resume: Keep the lines of the steps before.
+        resume: Keep the lines of earlier steps.
     """
 
     def __init__(self, folder: Path, resume: bool = False) -> None:
@@ -59,8 +60,8 @@ class CsvLog:
                 self.rows = list(csv.DictReader(file))
 
     def __call__(self, progress: TrainingProgress) -> None:
-        """Take in a report."""
-        # A run that resumes repeats the steps after its last checkpoint.
+        """Add a report."""
+        # A resumed run repeats the steps after its last checkpoint.
         while self.rows and int(self.rows[-1]["step"]) >= progress.step:
             self.rows.pop()
         self.rows.append(row(progress))
@@ -78,44 +79,40 @@ class CsvLog:
         write_atomic(self.path, text.getvalue().encode())
 
 
-class ProgressBar:
-    """A live display of both CNNs' losses, and a line for each look at the validation text.
+class TerminalLog:
+    """A progress bar with both CNNs' losses, and a line for each validation.
 
     Args:
-        steps: Steps in all.
-        done: Steps done before, when a run is resumed.
+        steps: Total number of steps.
     """
 
-    def __init__(self, steps: int, done: int = 0) -> None:
-        self._bar = progress_bar(steps, "step", "training")
-        self._bar.update(done)
-        self._done = done
+    def __init__(self, steps: int) -> None:
+        self._bar, self._steps = ProgressBar("training", steps), steps
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Show a report."""
-        self._bar.set_postfix_str(
+        self._bar.show(
+            progress.step,
+            self._steps,
             f"first CNN {progress.first_loss:.3f}, second {progress.second_loss:.3f}, "
             f"{progress.tokens_per_second / 1000:.1f}k tokens/s",
-            refresh=False,
+            progress.seconds_left,
         )
-        self._bar.update(progress.step - self._done)
-        self._done = progress.step
-        seen = progress.validation
-        if seen is not None:
-            # Not the bar's own write, which leaves lines in a pipe's buffer.
+        validation = progress.validation
+        if validation is not None:
             self._bar.clear()
             click.echo(
-                f"step {progress.step}: validation {seen.loss:.4f} nats per token, "
-                f"{seen.without_memory:.4f} without the memory"
+                f"step {progress.step}: validation {validation.loss:.4f} nats per token, "
+                f"{validation.without_memory:.4f} without the memory"
                 + (", the best so far" if progress.best else "")
             )
 
     def close(self) -> None:
-        """Leave the line."""
+        """Erase the bar."""
         self._bar.close()
 
     def note(self, text: str) -> None:
-        """Say something without disturbing the bar."""
+        """Print a note without disturbing the bar."""
         self._bar.clear()
         click.echo(f"Note: {text}", err=True)
 
@@ -124,7 +121,7 @@ class TensorBoardLog:
     """Event files for TensorBoard.
 
     Args:
-        folder: Where they go.
+        folder: Folder of the event files.
 
     Raises:
         RilletError: TensorBoard is not installed.
@@ -135,7 +132,7 @@ class TensorBoardLog:
             module = importlib.import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise RilletError(
-                "logging to TensorBoard needs it; install it with: pip install tensorboard"
+                "--tensorboard needs TensorBoard; install it with: pip install tensorboard"
             ) from error
         self._writer = module.SummaryWriter(str(folder))
 
@@ -146,5 +143,5 @@ class TensorBoardLog:
                 self._writer.add_scalar(f"training/{name}", value, progress.step)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the event file."""
         self._writer.close()

@@ -1,1 +1,1 @@
-"""Configurations: of a model, of a training run, by name, and chosen for a corpus."""
+"""Configuration of the model and of training, with presets by size."""

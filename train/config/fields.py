@@ -1,4 +1,4 @@
-"""Fields of a configuration that carry their own constraint."""
+"""Configuration fields that carry their own constraints."""
 
 from __future__ import annotations
 
@@ -16,30 +16,35 @@ _ARTICLE = {int: "a whole number", float: "a number", str: "a word", bool: "true
 
 
 def whole(default: int, least: int = 0, most: int | None = None) -> Any:
-    """A whole number from ``least`` to ``most``."""
+    """Declare a whole number between ``least`` and ``most``, both included."""
     return field(default=default, metadata={"least": least, "most": most})
 
 
 def number(
-    default: float, *, least: float | None = None, above: float | None = None,
-    most: float | None = None, below: float | None = None, why: str = "",
-) -> Any:  # fmt: skip
-    """A number within bounds: from ``least`` to ``most``, or between ``above`` and ``below``.
+    default: float,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    why: str = "",
+) -> Any:
+    """Declare a number with inclusive (``least``, ``most``) or exclusive bounds.
 
-    ``why`` is added to the message of a value outside: the reason, and what to try.
+    ``why`` is added to the error message of a value out of bounds: the reason, and what to try.
     """
     bounds = {"least": least, "above": above, "most": most, "below": below}
     return field(default=default, metadata={**bounds, "why": why})
 
 
 def choice(default: str, options: Iterable[str]) -> Any:
-    """One of some words."""
+    """Declare a choice between words."""
     return field(default=default, metadata={"options": tuple(options)})
 
 
 def check_fields(config: Any) -> list[str]:
-    """Every field of a dataclass that breaks its own constraint, a sentence for each."""
-    found = []
+    """List the fields of a dataclass that break their own constraint, one sentence each."""
+    conflicts = []
     for entry in dataclasses.fields(config):
         if not entry.metadata:
             continue
@@ -47,17 +52,19 @@ def check_fields(config: Any) -> list[str]:
         options = entry.metadata.get("options")
         if options is not None:
             if value not in options:
-                found.append(f"{entry.name} is {value!r}; it must be one of {', '.join(options)}")
+                conflicts.append(
+                    f"{entry.name} is {value!r}; it must be one of {', '.join(options)}"
+                )
             continue
-        # No finite check of whole numbers: there are some that no float holds.
+        # math.isfinite overflows for an int too large for a float.
         finite = isinstance(value, int) or math.isfinite(value)
         if not finite or not _within(value, entry.metadata):
             why = entry.metadata.get("why")
-            found.append(
+            conflicts.append(
                 f"{entry.name} is {value}; it must be {_bounds(entry.metadata)}"
                 + (f", {why}" if why else "")
             )
-    return found
+    return conflicts
 
 
 def _within(value: float, bounds: Any) -> bool:
@@ -78,10 +85,10 @@ def _bounds(bounds: Any) -> str:
 
 
 def parse_field(cls: type, name: str, text: str) -> Any:
-    """The value of a field from the text that a user typed.
+    """Parse the value of a field from the text that a user typed.
 
     Raises:
-        ConfigError: The text is no value of the field's type.
+        ConfigError: The text is not a value of the field's type.
     """
     defaults: dict[str, Any] = {entry.name: entry.default for entry in dataclasses.fields(cls)}
     kind = type(defaults[name])
@@ -99,7 +106,10 @@ def parse_field(cls: type, name: str, text: str) -> Any:
 
 
 def read_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """JSON values as arguments of a dataclass, names and types checked.
+    """Check the names and types of JSON values that become arguments of a dataclass.
+
+    Returns:
+        The values, with whole numbers converted where the field is a float.
 
     Raises:
         ConfigError: A name is unknown, or a value has the wrong type.
@@ -108,14 +118,14 @@ def read_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(
-            f"{', '.join(unknown)}: no such setting; there are {', '.join(sorted(fields))}"
+            f"{', '.join(unknown)}: no such setting; choose from {', '.join(sorted(fields))}"
         )
     checked: dict[str, Any] = {}
     for name, value in values.items():
-        wanted = type(fields[name].default)
-        if wanted is float and type(value) is int:
+        kind = type(fields[name].default)
+        if kind is float and type(value) is int:
             value = float(value)
-        if type(value) is not wanted:
-            raise ConfigError(f"{name} is {value!r}; it must be {_ARTICLE[wanted]}")
+        if type(value) is not kind:
+            raise ConfigError(f"{name} is {value!r}; it must be {_ARTICLE[kind]}")
         checked[name] = value
     return checked

@@ -1,4 +1,4 @@
-"""Configurations by size."""
+"""Named configurations, by size."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ PRESETS: dict[str, DualCNNConfig] = {
         steps=3200,
     ),
 }
-"""Configurations by size; ``nano`` is the default of every command."""
+"""Configurations by name, smallest first; ``nano`` is the default of every command."""

@@ -1,4 +1,4 @@
-"""Every number that shapes a training run."""
+"""All settings of a training run."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ __all__ = ["TrainingConfig"]
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train.
+    """Settings of a training run.
 
-    The rows of a batch are contiguous streams: each carries its state from chunk to
-    chunk, since that is how the model is used.
+    The rows of a batch are contiguous streams. Each carries its state from chunk to chunk,
+    because that is how the model is used.
 
     Attributes:
-        tokenizer: ``char``, ``byte``, ``bpe``, or ``auto``: ``char`` where the corpus has
-            few distinct characters, else ``byte``.
-        bpe_vocab: Tokens of a ``bpe`` tokenizer.
-        steps: Optimiser steps.
+        tokenizer: ``char``, ``byte``, ``bpe``, or ``auto``: ``char`` if the corpus has few
+            distinct characters, ``byte`` otherwise.
+        bpe_vocab: Vocabulary size of a ``bpe`` tokenizer.
+        steps: Optimizer steps.
         batch: Streams trained side by side [B], over all processes.
         chunk: Tokens of each stream in a step [T].
-        learning_rate: Highest learning rate of AdamW (Loshchilov and Hutter, 2019).
-        final_rate: Learning rate at the end of the cosine, as a share of the highest.
+        learning_rate: Peak learning rate of AdamW (Loshchilov and Hutter, 2019).
+        final_rate: Learning rate at the end of the cosine, as a share of the peak.
         warmup: Steps over which the learning rate rises.
-        weight_decay: Decay of matrices and filters; biases and norms have none.
-        clip: Largest norm of the gradient.
+        weight_decay: Weight decay of matrices and filters; biases and norms have none.
+        clip: Maximum gradient norm.
         first_weight: Weight of the first CNN's loss.
         second_weight: Weight of the second CNN's loss, memory included.
-        network_share: Share of the second CNN's weight that goes to its prediction
-            without the memory, so that it does not come to lean on it.
-        memory_dropout: Share of streams that go without the memory in a step, for the
-            same reason.
-        reset: Share of streams that start anew, from zeros, in a step.
-        average: Decay of the moving average of the weights that is kept as the result
-            (Polyak and Juditsky, 1992); 0 keeps the weights themselves.
-        patience: Looks at the validation text without a better loss after which
-            training stops; 0 trains to the end.
+        network_share: Share of the second CNN's weight given to its prediction without the
+            memory, so that the network does not come to rely on the memory.
+        memory_dropout: Share of streams trained without the memory in a step, for the same
+            reason.
+        reset: Share of streams restarted from zeros in a step.
+        average: Decay of the moving average of the weights, which is the result of training
+            (Polyak and Juditsky, 1992); 0 uses the weights themselves.
+        patience: Validations without improvement after which training stops; 0 never stops
+            early.
         precision: ``fp32``; ``bf16``, which computes the network's matrix products in
-            bfloat16; or ``auto``, ``bf16`` where the processor has instructions for it.
-        report_every: Steps between two progress reports.
-        held_out: Share at the end of the corpus that is never trained on; the final
-            losses are measured on it.
-        held_out_tokens: Most tokens of it that are measured.
-        validation: Share of the rest, in pieces spread over it, that progress is measured
-            on: its end alone would be missed, since what is held out follows on from it.
-        validation_tokens: Most tokens that are set aside so.
-        validate_every: Steps between two looks at the validation text.
-        checkpoint_every: Steps between two checkpoints; there is one at each look as well.
-        seed: Seed of dropout and of the choices above.
+            bfloat16; or ``auto``, which chooses ``bf16`` if the hardware has instructions
+            for it.
+        report_every: Steps between progress reports.
+        held_out: Share at the end of the corpus that is never trained on; the final losses
+            are measured on it.
+        held_out_tokens: Maximum number of held-out tokens to measure.
+        validation: Share of the rest that validation measures, in pieces spread over the
+            text. One piece at its end would be missed most, since the held-out text continues
+            from there.
+        validation_tokens: Maximum number of validation tokens.
+        validate_every: Steps between validations.
+        checkpoint_every: Steps between checkpoints; every validation writes one as well.
+        seed: Seed of dropout and of the random choices above.
     """
 
     tokenizer: str = choice("auto", ("auto", "char", "byte", "bpe"))
@@ -84,31 +86,33 @@ class TrainingConfig:
     seed: int = whole(0)
 
     def conflicts(self) -> list[str]:
-        """Every reason why nothing can be trained, each with its repair."""
-        found = check_fields(self)
+        """List everything that prevents training, each with its remedy."""
+        conflicts = check_fields(self)
         total = self.first_weight + self.second_weight
         if abs(total - 1) > 1e-6:
-            found.append(
-                f"first_weight is {self.first_weight} and second_weight {self.second_weight}; "
+            conflicts.append(
+                f"first_weight is {self.first_weight} and second_weight is {self.second_weight}; "
                 "they must sum to 1: try 0.3 and 0.7"
             )
-        return found
+        return conflicts
 
     def validate(self) -> TrainingConfig:
         """Check all settings.
 
+        Returns:
+            The configuration itself, so that calls can be chained.
+
         Raises:
-            ConfigError: There are conflicts; the message lists all of them.
+            ConfigError: Settings conflict; the message lists every conflict.
         """
-        found = self.conflicts()
-        if found:
-            raise ConfigError("; ".join(found))
+        if conflicts := self.conflicts():
+            raise ConfigError("; ".join(conflicts))
         return self
 
     def replace(self, **changes: Any) -> TrainingConfig:
-        """A copy with some fields changed, validated."""
+        """Return a validated copy with some fields changed."""
         return dataclasses.replace(self, **changes).validate()
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as a dictionary that JSON can hold."""
+        """Return the fields as plain JSON values."""
         return dataclasses.asdict(self)

@@ -1,1 +1,1 @@
-"""Text and tokens to train on."""
+"""Corpora, tokenizers and token streams for training."""

@@ -1,4 +1,4 @@
-"""Text to train on: files, folders and named corpora, read as one stream."""
+"""Training text: files, folders and named corpora, read as one stream."""
 
 from __future__ import annotations
 
@@ -18,24 +18,36 @@ import numpy as np
 from ...runtime.errors import CorpusError, UsageError
 from ...runtime.files import sha256_bytes, sha256_file, write_atomic
 
-__all__ = ["BUILTIN", "MINIMUM", "SUFFIXES", "TINYSHAKESPEARE", "Corpus", "CorpusFacts"]
-__all__ += ["Progress", "Remote", "builtin_corpus", "cache_folder", "fetch", "read_corpus"]
+__all__ = [
+    "BUILTIN",
+    "MIN_CHARACTERS",
+    "SUFFIXES",
+    "TINYSHAKESPEARE",
+    "Corpus",
+    "CorpusFacts",
+    "Progress",
+    "Remote",
+    "builtin_corpus",
+    "cache_folder",
+    "fetch",
+    "read_corpus",
+]
 
 BUILTIN = "builtin:pydoc"
-"""Name of the corpus that every Python brings along."""
+"""Name of the corpus that ships with Python."""
 
-MINIMUM = 2_000
-"""Fewest characters that a model can be trained on."""
+MIN_CHARACTERS = 2_000
+"""Minimum length of a corpus."""
 
 SUFFIXES = (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org")
-"""How the names of the files end that are read from a folder, in any case of letters."""
+"""Suffixes of the files read from a folder, in lower case; matching ignores case."""
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, the bytes of text done so far, and bytes in all (about)."""
+"""Called with the current activity, the bytes of text done, and the total, which is approximate."""
 
 
 class Remote(NamedTuple):
-    """A text that is fetched once: its name, where it is, its bytes and their hash."""
+    """A text to download once: its name, URL, size in bytes and SHA-256."""
 
     name: str
     url: str
@@ -52,7 +64,7 @@ TINYSHAKESPEARE = Remote(
 
 
 class CorpusFacts(NamedTuple):
-    """Number of characters, the distinct ones in order, and the hash of the UTF-8 text."""
+    """Number of characters, the sorted distinct characters, and the SHA-256 of the UTF-8 text."""
 
     characters: int
     symbols: str
@@ -60,7 +72,7 @@ class CorpusFacts(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One text of a corpus; without a path it is the built-in one."""
+    """One text of a corpus; ``path`` is ``None`` for the built-in text."""
 
     name: str
     path: Path | None
@@ -68,80 +80,81 @@ class _Part(NamedTuple):
 
 
 class Corpus:
-    """One or several texts, read as one; never whole in memory.
+    """One or several texts, read as one, and never held in memory as a whole.
 
-    A text that does not end with a newline is followed by two before the next text begins;
-    one that does is followed by nothing, so that the parts of a split file make it whole.
+    Two newlines are inserted after a text that does not end with one. After a text that does,
+    nothing is inserted, so that the parts of a split file join seamlessly.
 
     Args:
-        sources: A UTF-8 text file; a folder, for all text files in it and below, sorted by path;
-            :data:`BUILTIN`; ``tinyshakespeare``, fetched if not in the cache; or several of these.
-        suffixes: How the names of text files in a folder end.
+        sources: A UTF-8 text file; a folder, which stands for all text files in it and below,
+            sorted by path; :data:`BUILTIN`; ``tinyshakespeare``, downloaded unless cached; or
+            several of these.
+        suffixes: Suffixes of the text files in a folder.
 
     Raises:
-        CorpusError: A file is missing, a folder has no text file, or fetching failed.
+        CorpusError: A file is missing, a folder has no text file, or a download failed.
     """
 
     def __init__(
         self, sources: str | Path | Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES
     ) -> None:
-        given = [sources] if isinstance(sources, (str, Path)) else list(sources)
-        if not given:
+        names = [sources] if isinstance(sources, (str, Path)) else list(sources)
+        if not names:
             raise UsageError("there is no corpus; give at least one file, folder or name")
-        self._parts = [part for source in given for part in _find(str(source), suffixes)]
-        self._label = str(given[0]) + (f" (and {len(given) - 1} more)" if len(given) > 1 else "")
+        self._parts = [part for source in names for part in _find(str(source), suffixes)]
+        self._label = str(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         self._facts: CorpusFacts | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the texts, in order; of a path, only what is below a given folder."""
+        """Names of the texts, in order: file names, or paths below the folder's parent."""
         return tuple(part.name for part in self._parts)
 
     @property
     def size(self) -> int:
-        """Size of the texts in bytes, as it was when the corpus was opened."""
+        """Size of the texts in bytes when the corpus was opened."""
         return sum(part.size for part in self._parts)
 
     @property
     def characters(self) -> int:
-        """Number of characters; known after one pass, which this starts if need be."""
+        """Number of characters; the first access reads the corpus once."""
         return self.scan().characters
 
     @property
     def symbols(self) -> str:
-        """The distinct characters, sorted; known after one pass."""
+        """The distinct characters, sorted; the first access reads the corpus once."""
         return self.scan().symbols
 
     @property
     def sha256(self) -> str:
-        """Hash of the whole text as UTF-8; known after one pass."""
+        """SHA-256 of the whole text as UTF-8; the first access reads the corpus once."""
         return self.scan().sha256
 
     def scan(self, progress: Progress | None = None) -> CorpusFacts:
-        """Read everything once, unless that was done before."""
+        """Read the corpus once and describe it; later calls return the same facts."""
         if self._facts is None:
             deque(self.blocks(progress), maxlen=0)
         assert self._facts is not None
         return self._facts
 
     def stamp(self) -> str:
-        """A hash of the files' names, sizes and times: what changes when a text does."""
+        """A hash of the files' names, sizes and times, which changes when a text does."""
         parts = [(name, path.resolve(), path.stat()) for name, path, _ in self._parts if path]
-        seen = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in parts]
-        return sha256_bytes(repr((self.names, sys.version, seen)).encode())
+        files = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in parts]
+        return sha256_bytes(repr((self.names, sys.version, files)).encode())
 
     def blocks(
         self, progress: Progress | None = None, what: str = "reading", size: int = 1 << 20
     ) -> Iterator[str]:
-        """The text in order, in pieces that end with a line unless a line is longer.
+        """Iterate over the text in pieces that end at line ends, unless a line is longer.
 
         Args:
             progress: Called after each piece.
-            what: What to tell ``progress`` is being done.
-            size: Characters that a piece has at most.
+            what: Name of the activity, for ``progress``.
+            size: Maximum number of characters in a piece.
 
         Raises:
-            CorpusError: A text is not UTF-8, the whole is too short, or it has changed.
+            CorpusError: A text is not UTF-8, the corpus is too short, or it has changed.
         """
         digest, seen, characters, done = hashlib.sha256(), np.zeros(0x110000, bool), 0, 0
         for piece in _recut(self._texts(), size):
@@ -153,15 +166,17 @@ class Corpus:
             if progress is not None:
                 progress(what, done, self.size)
         symbols = "".join(map(chr, np.flatnonzero(seen)))
-        if characters < MINIMUM or not symbols.strip():
-            much = f"has only {characters:,} characters" if symbols.strip() else "is empty"
-            raise CorpusError(f"{self._label} {much}; give at least {MINIMUM:,} characters")
+        if characters < MIN_CHARACTERS or not symbols.strip():
+            problem = f"has only {characters:,} characters" if symbols.strip() else "is empty"
+            raise CorpusError(
+                f"{self._label} {problem}; give at least {MIN_CHARACTERS:,} characters"
+            )
         known, self._facts = self._facts, CorpusFacts(characters, symbols, digest.hexdigest())
         if known not in (None, self._facts):
             raise CorpusError(f"{self._label} changed while it was being read; start again")
 
     def _texts(self) -> Iterator[str]:
-        """Decoded text of all parts, with what stands between them."""
+        """Decoded text of all parts, with the newlines between them."""
         end = ""
         for part in self._parts:
             texts = [builtin_corpus()] if part.path is None else _decode(part.path)
@@ -172,12 +187,12 @@ class Corpus:
 
 
 def read_corpus(name: str) -> str:
-    """The whole text of a file, a folder or a name, as of a :class:`Corpus`; line ends stay."""
+    """Read a file, folder or named corpus as one string; line endings are kept."""
     return "".join(Corpus(name).blocks())
 
 
 def builtin_corpus() -> str:
-    """Python's own reference texts: English, on nearly every machine, without a network."""
+    """Python's own reference documentation: English text that needs no download."""
     try:
         from pydoc_data.topics import topics
     except ImportError as error:
@@ -186,7 +201,7 @@ def builtin_corpus() -> str:
 
 
 def cache_folder() -> Path:
-    """Where fetched texts are kept: ``RILLET_CACHE``, or ``rillet`` in the user's cache."""
+    """Folder of downloaded texts: ``RILLET_CACHE``, or ``rillet`` in the user's cache folder."""
     if own := os.environ.get("RILLET_CACHE"):
         return Path(own)
     variable = "LOCALAPPDATA" if os.name == "nt" else "XDG_CACHE_HOME"
@@ -194,7 +209,11 @@ def cache_folder() -> Path:
 
 
 def fetch(remote: Remote, folder: Path | None = None) -> Path:
-    """The file of a remote text in the cache, fetched if it is not there or not whole."""
+    """Path of a remote text in the cache; downloads it if it is missing or incomplete.
+
+    Raises:
+        CorpusError: The download failed, or its hash is wrong.
+    """
     path = (folder or cache_folder()) / f"{remote.name}.txt"
     try:
         if path.is_file() and sha256_file(path) == remote.sha256:
@@ -203,21 +222,21 @@ def fetch(remote: Remote, folder: Path | None = None) -> Path:
             data: bytes = answer.read(remote.size + 1)
         if sha256_bytes(data) != remote.sha256:
             raise CorpusError(
-                f"{remote.url} sent {len(data):,} bytes of SHA-256 {sha256_bytes(data)}, not "
-                f"{remote.size:,} of {remote.sha256}; give the file with --corpus FILE"
+                f"{remote.url} sent {len(data):,} bytes with SHA-256 {sha256_bytes(data)} instead "
+                f"of {remote.size:,} bytes with {remote.sha256}; give the file with --corpus FILE"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
     except (OSError, http.client.HTTPException) as error:
         raise CorpusError(
-            f"{remote.name} cannot be fetched from {remote.url} into {path.parent} ({error}); "
-            "fetch it on another machine and give the file with --corpus FILE"
+            f"{remote.name} cannot be downloaded from {remote.url} into {path.parent} ({error}); "
+            "download it on another machine and give the file with --corpus FILE"
         ) from error
     return path
 
 
 def _find(source: str, suffixes: Sequence[str]) -> list[_Part]:
-    """The texts that one source stands for."""
+    """List the texts that one source stands for."""
     if source == BUILTIN:
         return [_Part(BUILTIN, None, len(builtin_corpus().encode()))]
     named = source == TINYSHAKESPEARE.name
@@ -225,67 +244,71 @@ def _find(source: str, suffixes: Sequence[str]) -> list[_Part]:
     if path.is_dir():
         return _find_files(path, suffixes)
     if not path.is_file():
-        problem = "is no file, and a corpus is read twice" if path.exists() else "does not exist"
+        problem = (
+            "is not a regular file, and a corpus is read twice"
+            if path.exists()
+            else "does not exist"
+        )
         raise CorpusError(f"{path} {problem}; give a UTF-8 text file")
     return [_Part(source if named else path.name, path, path.stat().st_size)]
 
 
 def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
-    """Text files in a folder and below; nothing hidden, and nothing outside by a link."""
+    """List the text files in a folder and below, except hidden files and links to the outside."""
     root, others = folder.resolve(), Counter[str]()
-    found: dict[Path, _Part] = {}
+    parts: dict[Path, _Part] = {}
 
     def refuse(error: OSError) -> None:
         raise error
 
-    # Linked folders are not entered: inside the folder they are met anyway.
+    # Linked folders are not followed: those inside the root are visited anyway.
     for place, folders, files in os.walk(root, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
-            target = Path(os.path.realpath(path))  # unlike resolve(), it bears a link to itself
+            target = Path(os.path.realpath(path))  # unlike resolve(), accepts a link to itself
             if not (target.is_relative_to(root) and target.is_file()):
                 continue
             if path.suffix.lower() not in suffixes:
                 others[path.suffix.lower() or "without a suffix"] += 1
-            elif target not in found or path == target:  # a file and a link to it are one text
+            elif target not in parts or path == target:  # a file and a link to it are one text
                 name = f"{root.name}/{path.relative_to(root).as_posix()}"
-                found[target] = _Part(name, target, target.stat().st_size)
-    if not found:
+                parts[target] = _Part(name, target, target.stat().st_size)
+    if not parts:
         seen = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         raise CorpusError(
             f"{folder} is a folder without text files (it has {seen or 'no files'}); "
             f"give a file, or a folder with files that end in {', '.join(suffixes)}"
         )
-    return sorted(found.values())
+    return sorted(parts.values())
 
 
 def _decode(path: Path) -> Iterator[str]:
-    """The text of a file, in pieces that are not empty."""
+    """Decode a file in nonempty pieces."""
     decoder, data = codecs.getincrementaldecoder("utf-8")(), b"?"
     try:
         with path.open("rb") as file:
-            # A byte order mark is not text.
+            # Skip the byte order mark: it is not text.
             offset = 3 if file.read(3) == codecs.BOM_UTF8 else 0
             file.seek(offset)
             while data:
-                # Small reads: with large ones the heap is fragmented and grows as the file does.
+                # Large reads fragment the heap, which then grows with the file.
                 data = file.read(1 << 14)
                 if text := decoder.decode(data, final=not data):
                     yield text
                 offset += len(data)
     except UnicodeDecodeError as error:
-        # The decoder sees what it had left over from before, and the new data.
+        # error.object is what the decoder kept from before, followed by the new data.
         start = offset - (len(error.object) - len(data)) + error.start
         raise CorpusError(
             f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {start:,}; "
-            "convert it first, for example with: iconv -t UTF-8 -f LATIN1"
+            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})") from error
 
 
 def _recut(texts: Iterable[str], size: int) -> Iterator[str]:
-    """The same text in pieces of at most ``size`` characters that end with a line, if any can."""
+    """Cut a text into pieces of at most ``size`` characters, at line ends where possible."""
     held = ""
     for text in texts:
         held += text

@@ -1,4 +1,4 @@
-"""The rows of a batch: contiguous streams over one text."""
+"""Contiguous streams over one text: the rows of a batch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from .token_file import Tokens
 __all__ = ["Split", "Streams", "Text", "split"]
 
 _PIECES = 8
+"""Validation pieces, spread over the corpus."""
+
+_MIN_PIECE = 16
+"""Tokens below which a validation piece is too short to measure."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text to train on, with pieces left out of it.
+    """A text to train on, from which pieces are left out.
 
     Attributes:
-        tokens: The whole of it.
-        hole: Tokens left out at the end of each part; the parts are of equal length.
-        parts: Number of parts.
+        tokens: The whole text.
+        hole: Tokens left out at the end of each part.
+        parts: Number of parts, of equal length.
     """
 
     tokens: Tokens
@@ -38,26 +42,26 @@ class Text:
         return len(self.tokens) // self.parts - self.hole
 
     def windows(self, starts: Tensor, length: int) -> Tensor:
-        """Tokens ``[B, length]`` from each start; the text begins again where it ends."""
+        """Read ``length`` tokens from each start, ``[B, length]``; the text wraps around."""
         places = (starts.unsqueeze(1) + torch.arange(length)) % len(self)
         if self.hole:
             places = places + places // self._kept * self.hole
         return self.tokens.take(places)
 
     def left_out(self) -> Tensor:
-        """The pieces that were left out, ``[parts, hole]``."""
+        """The pieces left out, ``[parts, hole]``."""
         starts = torch.arange(self.parts) * (self._kept + self.hole) + self._kept
         return self.tokens.windows(starts, self.hole)
 
 
 @dataclass(frozen=True)
 class Split:
-    """A corpus in three.
+    """A corpus split three ways.
 
     Attributes:
-        trained: What is trained on.
-        validation: Pieces that progress is measured on, ``[pieces, length]``, or ``None``.
-        held_out: What is measured once, at the end.
+        trained: The text to train on.
+        validation: Pieces to measure progress on, ``[pieces, length]``, or ``None``.
+        held_out: The text to measure once, at the end.
     """
 
     trained: Text
@@ -66,47 +70,47 @@ class Split:
 
 
 def split(tokens: Tokens, config: TrainingConfig, held_out: Tokens | None = None) -> Split:
-    """Hold out the end of a corpus, and set aside pieces from all over the rest.
+    """Hold out the end of a corpus, and set aside validation pieces spread over the rest.
 
     Args:
         tokens: The corpus.
-        config: Gives the shares.
-        held_out: A text of its own to hold out instead.
+        config: Supplies the shares.
+        held_out: A separate text to hold out instead.
     """
     rest = tokens
     if held_out is None:
         count = int(len(tokens) * config.held_out)
         rest, held_out = tokens[: len(tokens) - count], tokens[len(tokens) - count :]
     hole = min(int(len(rest) * config.validation), config.validation_tokens) // _PIECES
-    if hole < 16:  # too little to measure
+    if hole < _MIN_PIECE:
         return Split(Text(rest), None, held_out)
     text = Text(rest, hole, _PIECES)
     return Split(text, text.left_out(), held_out)
 
 
 class Streams:
-    """As many contiguous streams over a text as the batch has rows.
+    """Contiguous streams over a text, one for each row of the batch.
 
     Args:
         text: The text.
-        config: Gives batch and chunk.
+        config: Supplies batch and chunk.
 
     Raises:
-        CorpusError: The text has not one chunk for each stream.
+        CorpusError: The text is shorter than one chunk per stream.
     """
 
     def __init__(self, text: Text, config: TrainingConfig) -> None:
         needed = config.batch * config.chunk
         if len(text) < needed:
             raise CorpusError(
-                f"the text to train on has {len(text):,} tokens, and {config.batch} streams of "
-                f"{config.chunk} tokens need {needed:,}; give more text, or a smaller batch"
+                f"the text to train on has {len(text):,} tokens, but {config.batch} streams of "
+                f"{config.chunk} tokens need {needed:,}; give more text, or lower batch"
             )
         self.text, self.chunk_length = text, config.chunk
         self.starts = torch.arange(config.batch) * len(text) // config.batch
 
     def chunk(self, step: int, rows: range) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of a step for some of the streams, each ``[rows, T]``."""
+        """Inputs and targets of one step for some of the streams, each ``[rows, T]``."""
         starts = self.starts[rows.start : rows.stop] + step * self.chunk_length
         window = self.text.windows(starts, self.chunk_length + 1)
         return window[:, :-1], window[:, 1:]

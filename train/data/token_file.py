@@ -1,7 +1,7 @@
-"""Token numbers of a corpus: in memory or mapped from a file, read piece by piece.
+"""Tokens of a corpus: in memory, or memory-mapped from a file.
 
-A token file is raw little-endian numbers and nothing else; a small JSON file beside it
-says what they are. A corpus larger than memory is written as a stream and mapped.
+A token file holds raw little-endian numbers and nothing else; a small JSON file beside it
+describes them. A corpus larger than memory is written as a stream and then mapped.
 """
 
 from __future__ import annotations
@@ -39,31 +39,34 @@ Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
 
 class Tokens:
-    """A read-only sequence of token numbers, in memory or mapped from a file.
+    """A read-only sequence of tokens, in memory or mapped from a file.
 
-    A slice is a view: nothing is read before :meth:`tensor`, :meth:`windows` or
-    :meth:`blocks` asks for numbers.
+    A slice is a view: nothing is read until :meth:`tensor`, :meth:`windows`, :meth:`take` or
+    :meth:`blocks` is called.
 
     Args:
-        numbers: The token numbers, ``[length]``, of an unsigned type.
+        numbers: The tokens, ``[length]``, of an unsigned type.
+
+    Raises:
+        UsageError: The array has another shape or type.
     """
 
     def __init__(self, numbers: Numbers) -> None:
         if numbers.ndim != 1 or numbers.dtype.kind != "u":
             raise UsageError(
-                f"token numbers have shape {list(numbers.shape)} and type {numbers.dtype}; "
-                "give one dimension of an unsigned type, or use Tokens.of"
+                f"the tokens have shape {list(numbers.shape)} and type {numbers.dtype}; "
+                "pass a one-dimensional array of an unsigned type, or use Tokens.of"
             )
-        # A view of its own, so that making it read-only leaves the caller's array alone.
+        # A new view, so that making it read-only does not affect the caller's array.
         self._numbers = np.asarray(numbers)[:]
         self._numbers.flags.writeable = False
 
     @classmethod
     def of(cls, values: Tokens | Tensor | npt.ArrayLike) -> Tokens:
-        """Tokens of a tensor, an array or a list, in the smallest type that holds them.
+        """Convert a tensor, an array or a list, using the smallest type that holds it.
 
         Raises:
-            UsageError: There is a negative number, or one that is not whole.
+            UsageError: A number is negative, too large, or not whole.
         """
         if isinstance(values, Tokens):
             return values
@@ -73,11 +76,11 @@ class Tokens:
         if array.size == 0:
             return cls(np.zeros(0, np.uint8))
         if array.dtype.kind not in "iu":
-            raise UsageError(f"token numbers are of type {array.dtype}; give whole numbers")
+            raise UsageError(f"the tokens have type {array.dtype}; pass whole numbers")
         if array.min() < 0 or array.max() >= 2**32:
             raise UsageError(
-                f"token numbers run from {array.min()} to {array.max()}; "
-                "they must lie between 0 and 4,294,967,295"
+                f"the tokens range from {array.min()} to {array.max()}; "
+                "they must be between 0 and 4,294,967,295"
             )
         return cls(array.astype(token_dtype(int(array.max()) + 1)))
 
@@ -86,7 +89,7 @@ class Tokens:
 
     def __getitem__(self, part: slice) -> Tokens:
         if not isinstance(part, slice):
-            raise TypeError(f"the index is {part!r}; take a slice, such as tokens[0:10]")
+            raise TypeError(f"the index is {part!r}; use a slice, such as tokens[0:10]")
         return Tokens(self._numbers[part])
 
     def __repr__(self) -> str:
@@ -94,51 +97,51 @@ class Tokens:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the numbers take where they are stored."""
+        """Size of the stored tokens in bytes."""
         return self._numbers.nbytes
 
     def tensor(self) -> Tensor:
-        """All numbers, read into memory, ``[length]`` of int64."""
+        """Read all tokens into memory, ``[length]`` int64."""
         return torch.from_numpy(self._numbers.astype(np.int64))
 
     def windows(self, starts: Tensor, length: int) -> Tensor:
-        """Pieces of the text, which begins again where it ends.
+        """Read pieces of the text, which wraps around at its end.
 
         Args:
-            starts: Where each piece starts, ``[B]``; any whole numbers.
+            starts: Start of each piece, ``[B]``; any whole numbers.
             length: Tokens in a piece.
 
         Returns:
-            Token numbers, ``[B, length]`` of int64.
+            The tokens, ``[B, length]`` int64.
 
         Raises:
-            CorpusError: There are no tokens at all.
+            CorpusError: The text is empty.
         """
         if not len(self):
-            raise CorpusError("there are no tokens to take a window of; give a longer text")
+            raise CorpusError("the text has no tokens; give a longer text")
         return self.take(starts.unsqueeze(1) + torch.arange(length))
 
     def take(self, places: Tensor) -> Tensor:
-        """Token numbers at any places, of the same shape; the text begins again at its end."""
+        """Read the tokens at any positions, in the same shape; the text wraps around."""
         numbers = self._numbers.take(places.cpu().numpy(), mode="wrap")
         return torch.from_numpy(numbers.astype(np.int64))
 
     def blocks(self, size: int = 1 << 20) -> Iterator[Tensor]:
-        """The numbers in order, in tensors of at most ``size``, ``[<= size]`` of int64."""
+        """Iterate over the tokens in tensors ``[<= size]`` int64."""
         for start in range(0, len(self), size):
             yield self[start : start + size].tensor()
 
 
 @dataclass(frozen=True)
 class TokenHeader:
-    """What the JSON file beside a token file says.
+    """Content of the JSON file beside a token file.
 
     Attributes:
-        dtype: Type of a number: ``uint8``, ``uint16`` or ``uint32``, little-endian.
-        count: How many numbers there are.
-        vocab_size: Every number is below this.
-        sha256: Of the token file.
-        about: Whatever the writer wanted to be known, as a JSON object.
+        dtype: Type of a token: ``uint8``, ``uint16`` or ``uint32``, little-endian.
+        count: Number of tokens.
+        vocab_size: Every token is below this.
+        sha256: SHA-256 of the token file.
+        about: Notes of the writer, as a JSON object.
     """
 
     dtype: str
@@ -149,16 +152,20 @@ class TokenHeader:
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smallest little-endian type that holds every number below ``vocab_size``."""
+    """The smallest little-endian type that holds every token below ``vocab_size``.
+
+    Raises:
+        UsageError: No type is large enough.
+    """
     for name in _DTYPES:
         dtype: np.dtype[np.unsignedinteger[Any]] = np.dtype(name).newbyteorder("<")
         if vocab_size - 1 <= np.iinfo(dtype).max:
             return dtype
-    raise UsageError(f"vocab_size is {vocab_size:,}; a token file holds up to 4,294,967,296")
+    raise UsageError(f"vocab_size is {vocab_size:,}; it must not exceed 4,294,967,296")
 
 
 def header_path(path: Path) -> Path:
-    """The JSON file beside a token file."""
+    """Path of the JSON file beside a token file."""
     return path.with_name(path.name + ".json")
 
 
@@ -168,50 +175,50 @@ def write_tokens(
     vocab_size: int,
     about: Mapping[str, Any] | None = None,
 ) -> Tokens:
-    """Write a token file, block by block; a failure leaves what was there before.
+    """Write a token file block by block; after a failure, the old file is still there.
 
     Args:
         path: The token file; its folder must exist.
-        blocks: The numbers in order, each block ``[any length]``.
-        vocab_size: Every number must be below this.
-        about: Anything else to note in the JSON file beside it. A mapping that ``blocks``
-            fills on the way is read after the last block.
+        blocks: The tokens in order, in arrays of any length.
+        vocab_size: Every token must be below this.
+        about: Notes for the JSON file. The mapping is read after the last block, so the
+            iteration over ``blocks`` may fill it.
 
     Returns:
         The tokens, mapped from the new file.
 
     Raises:
-        CorpusError: The file cannot be written, or a number is out of range.
+        CorpusError: The file cannot be written, or a token is out of range.
     """
     dtype, digest, count = token_dtype(vocab_size), hashlib.sha256(), 0
-    with _refusing(), replace_file(path) as file:
+    with _storage_as_corpus_errors(), replace_file(path) as file:
         for block in blocks:
             if block.size and not 0 <= block.min() <= block.max() < vocab_size:
                 raise CorpusError(
-                    f"token numbers run from {block.min()} to {block.max()}, and the vocabulary "
-                    f"has {vocab_size:,}; make the tokens with the tokenizer they are meant for"
+                    f"the tokens range from {block.min()} to {block.max()}, but the vocabulary has "
+                    f"{vocab_size:,}; encode the text with the tokenizer of this vocabulary"
                 )
             data = block.astype(dtype, copy=False).tobytes()
             file.write(data)
             digest.update(data)
             count += block.size
-    # Should the process die between the two files, their hashes differ, and opening says so.
+    # If the process dies before the header is written, the hashes differ and opening fails.
     header = TokenHeader(dtype.name, count, vocab_size, digest.hexdigest(), dict(about or {}))
     write_header(path, header)
     return open_tokens(path, verify=False)
 
 
 def write_header(path: Path, header: TokenHeader) -> None:
-    """Write the JSON file beside a token file anew."""
+    """Replace the JSON file beside a token file."""
     content = {"format": _FORMAT, "format_version": _VERSION, **asdict(header)}
     write_atomic(header_path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_header(path: Path) -> TokenHeader:
-    """Read what the JSON file beside a token file says.
+    """Read the JSON file beside a token file.
 
     Raises:
-        CorpusError: It is missing, damaged, not ours, or of a newer version.
+        CorpusError: The file is missing, damaged, or of an incompatible version.
     """
     beside = header_path(path)
     try:
@@ -221,31 +228,33 @@ def read_header(path: Path) -> TokenHeader:
         version = str(content["format_version"])
         if version.partition(".")[0] != _VERSION.partition(".")[0]:
             raise CorpusError(
-                f"{beside} has version {version}, and this is {_VERSION}; "
-                "use a newer rillet, or remove the file to have it made again"
+                f"{beside} has format version {version}, but this rillet reads {_VERSION}; "
+                "install a newer rillet, or delete the file to rebuild it"
             )
         header = TokenHeader(**{name: content[name] for name in TokenHeader.__annotations__})
         kinds = (str, int, int, str, dict)
         if [type(value) for value in vars(header).values()] != list(kinds):
-            raise ValueError("a value is of the wrong type")
+            raise ValueError("a value has the wrong type")
         if header.dtype not in _DTYPES or header.count < 0:
             raise ValueError(f"dtype is {header.dtype!r} and count {header.count}")
     except OSError as error:
-        raise CorpusError(f"{beside} cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise CorpusError(f"{beside} cannot be read ({error.strerror}); {_REBUILD}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorpusError(f"{beside} is damaged or not ours ({error}); {_AGAIN}") from error
+        raise CorpusError(
+            f"{beside} is damaged or is not a token header ({error}); {_REBUILD}"
+        ) from error
     return header
 
 
-_AGAIN = "remove it and the token file to have them made again"
+_REBUILD = "delete the token file and its .json file to rebuild them"
 
 
 def open_tokens(path: Path, verify: bool = True) -> Tokens:
-    """Map a token file; nothing of it stays in memory that is not used.
+    """Map a token file into memory.
 
     Args:
         path: The token file.
-        verify: Whether to read it once and compare its hash.
+        verify: Read the file once and check its hash.
 
     Raises:
         CorpusError: The file is missing, truncated or damaged.
@@ -257,19 +266,19 @@ def open_tokens(path: Path, verify: bool = True) -> Tokens:
         if size != header.count * dtype.itemsize:
             raise CorpusError(
                 f"{path} is damaged: it has {size:,} bytes instead of "
-                f"{header.count * dtype.itemsize:,}; {_AGAIN}"
+                f"{header.count * dtype.itemsize:,}; {_REBUILD}"
             )
         if verify and sha256_file(path) != header.sha256:
-            raise CorpusError(f"{path} is damaged: its hash is another than noted; {_AGAIN}")
-        if not header.count:  # an empty file cannot be mapped
+            raise CorpusError(f"{path} is damaged: its hash is not the recorded one; {_REBUILD}")
+        if not header.count:  # mmap rejects an empty file
             return Tokens(np.zeros(0, dtype))
         return Tokens(np.memmap(path, dtype, mode="r"))
     except OSError as error:
-        raise CorpusError(f"{path} cannot be read ({error.strerror}); {_AGAIN}") from error
+        raise CorpusError(f"{path} cannot be read ({error.strerror}); {_REBUILD}") from error
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def _storage_as_corpus_errors() -> Iterator[None]:
     try:
         yield
     except StorageError as error:

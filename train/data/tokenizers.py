@@ -1,7 +1,7 @@
-"""Tokenizers made from a corpus, and a corpus made into tokens.
+"""Build a tokenizer from a corpus, and encode a corpus.
 
-Tokenizers are Hugging Face ``tokenizers`` files. What is encoded here is what
-:meth:`Tokenizer.encode` gives, token for token.
+Tokenizers are Hugging Face ``tokenizers`` files. The encoders here return exactly the tokens
+that :meth:`Tokenizer.encode` returns.
 """
 
 from __future__ import annotations
@@ -27,22 +27,31 @@ from ...runtime.tokenizer import Tokenizer, byte_level_alphabet
 from .corpus import Corpus, Progress
 from .token_file import Tokens, open_tokens, read_header, token_dtype, write_header, write_tokens
 
-__all__ = ["IN_MEMORY", "MOST_CHARACTERS", "MOST_TOKENS", "TOKENIZERS", "VOCAB_SIZE", "Prepared"]
-__all__ += ["encode_blocks", "make_tokenizer", "prepare"]
+__all__ = [
+    "MAX_CHARACTERS",
+    "MAX_IN_MEMORY",
+    "MAX_TOKENS",
+    "TOKENIZERS",
+    "VOCAB_SIZE",
+    "Prepared",
+    "encode_blocks",
+    "make_tokenizer",
+    "prepare",
+]
 
 TOKENIZERS = ("auto", "char", "byte", "bpe")
 
-MOST_CHARACTERS = 256
-"""Distinct characters up to which ``auto`` gives each a token of its own."""
+MAX_CHARACTERS = 256
+"""Number of distinct characters up to which ``auto`` chooses ``char``."""
 
 VOCAB_SIZE = 1_024
-"""Tokens of a ``bpe`` tokenizer, unless something else is asked for."""
+"""Default vocabulary size of a ``bpe`` tokenizer."""
 
-MOST_TOKENS = 65_536
-"""Tokens that a ``bpe`` tokenizer can have."""
+MAX_TOKENS = 65_536
+"""Maximum vocabulary size of a ``bpe`` tokenizer."""
 
-IN_MEMORY = 64 << 20
-"""Bytes of text up to which :func:`prepare` needs no folder."""
+MAX_IN_MEMORY = 64 << 20
+"""Size of a corpus in bytes up to which :func:`prepare` works without a folder."""
 
 _PIECE = 1 << 14
 """Characters that BPE encodes at a time."""
@@ -52,26 +61,29 @@ _WORDS = re.compile(r"(?s).*\S(?=[ \n])")
 Json = dict[str, Any] | None
 
 _BYTES = {
-    "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False,
-}  # fmt: skip
+    "type": "ByteLevel",
+    "add_prefix_space": False,
+    "trim_offsets": False,
+    "use_regex": False,
+}
 
 
 def make_tokenizer(
     text: str | Iterable[str], kind: str = "auto", vocab_size: int | None = None
 ) -> Tokenizer:
-    """Make a tokenizer for a corpus.
+    """Build a tokenizer for a corpus.
 
     Args:
         text: The corpus, whole or in pieces; it is read once, in order.
-        kind: ``char``, a token for each character of the corpus; ``byte``, a token
-            for each byte, so that nothing is ever unknown; ``bpe``, the bytes and what
-            stands together most often; ``auto``, ``char`` where the corpus has at
-            most :data:`MOST_CHARACTERS` distinct characters, else ``byte``.
-        vocab_size: For ``bpe``: how many tokens, :data:`VOCAB_SIZE` by default. A corpus in
-            which too few pairs occur twice gets fewer.
+        kind: ``char``, one token per character of the corpus; ``byte``, one token per byte,
+            which can represent any text; ``bpe``, bytes plus the most frequent byte
+            sequences; or ``auto``, which chooses ``char`` if the corpus has at most
+            :data:`MAX_CHARACTERS` distinct characters, and ``byte`` otherwise.
+        vocab_size: Vocabulary size for ``bpe``, :data:`VOCAB_SIZE` by default. The result is
+            smaller if too few pairs occur twice.
 
     Raises:
-        UsageError: ``kind`` is none of these, or ``vocab_size`` does not fit it.
+        UsageError: ``kind`` is unknown, or ``vocab_size`` does not fit it.
     """
     size = _check(kind, vocab_size)
     pieces = [text] if isinstance(text, str) else text
@@ -81,7 +93,7 @@ def make_tokenizer(
     if kind != "byte":
         for piece in pieces:
             symbols.update(piece)
-    if kind == "char" or (kind == "auto" and len(symbols) <= MOST_CHARACTERS):
+    if kind == "char" or (kind == "auto" and len(symbols) <= MAX_CHARACTERS):
         return Tokenizer(_source(sorted(symbols), None, {"type": "Fuse"}))
     return Tokenizer(_source(byte_level_alphabet(), _BYTES, _BYTES))
 
@@ -89,10 +101,10 @@ def make_tokenizer(
 def encode_blocks(
     tokenizer: Tokenizer, blocks: Iterable[str]
 ) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    """The tokens of a text that comes in pieces, in order, in arrays ``[any length]``.
+    """Encode a text that arrives in pieces, yielding arrays of any length, in order.
 
-    With a tokenizer made here, where the text is cut changes no token; except that BPE cuts
-    where there is neither space nor newline in 16,384 characters.
+    For tokenizers built here, the tokens do not depend on where the text is cut, with one
+    exception: BPE cuts after 16,384 characters without a space or newline.
     """
     if table := _lookup(tokenizer):
         encoding, dtype, numbers = table
@@ -112,12 +124,12 @@ class Prepared:
     """A corpus as tokens.
 
     Attributes:
-        tokenizer: What made them.
+        tokenizer: The tokenizer that encoded it.
         tokens: The whole corpus.
-        characters: Length of the text.
-        sha256: Hash of the text.
-        names: Names of the texts it is made of.
-        unknown: Characters that the tokenizer lacks and that were left out.
+        characters: Length of the text in characters.
+        sha256: SHA-256 of the text.
+        names: Names of its texts.
+        unknown: Characters that the tokenizer lacks; they were left out.
     """
 
     tokenizer: Tokenizer
@@ -135,15 +147,15 @@ def prepare(
     progress: Progress | None = None,
     vocab_size: int | None = None,
 ) -> Prepared:
-    """Make the tokens of a corpus, or take those that were made before.
+    """Encode a corpus, or reuse the tokens of an earlier call.
 
-    ``folder`` gets the tokens, what is noted about them, and ``tokenizer.json``. Another
-    call reuses them if the files have the same sizes and times, or else the same text.
+    The tokens, their header and ``tokenizer.json`` are stored in ``folder``. A later call
+    reuses them if the files have the same sizes and times, or else the same text.
 
     Args:
         corpus: The text.
-        tokenizer: A tokenizer, or which kind to make.
-        folder: Where to keep the tokens, made if missing; None keeps them in memory.
+        tokenizer: A tokenizer, or the kind to build.
+        folder: Folder for the tokens, created if missing; ``None`` keeps them in memory.
         progress: Called as the text is read and encoded.
         vocab_size: As for :func:`make_tokenizer`.
 
@@ -156,12 +168,12 @@ def prepare(
     else:
         request = {"kind": sha256_bytes(tokenizer.source.encode()), "vocab_size": None}
     about: dict[str, Any] = {"request": request, "stamp": corpus.stamp()}
-    if folder is not None and (found := _reuse(corpus, folder, about, progress)):
-        return found
-    if folder is None and corpus.size > IN_MEMORY:
+    if folder is not None and (prepared := _reuse(corpus, folder, about, progress)):
+        return prepared
+    if folder is None and corpus.size > MAX_IN_MEMORY:
         raise UsageError(
-            f"the corpus has {corpus.size:,} bytes, and up to {IN_MEMORY:,} are kept in memory; "
-            "give a folder for its tokens"
+            f"the corpus has {corpus.size:,} bytes, more than the {MAX_IN_MEMORY:,} that are kept "
+            "in memory; give a folder for its tokens"
         )
     if isinstance(tokenizer, str):
         known = tokenizer in ("auto", "char")
@@ -179,13 +191,13 @@ def prepare(
 def _encode(
     corpus: Corpus, tokenizer: Tokenizer, about: dict[str, Any], progress: Progress | None
 ) -> Iterator[npt.NDArray[np.integer[Any]]]:
-    """The tokens; after the last, ``about`` says all there is to say."""
+    """Yield the tokens, then complete ``about``."""
     yield from encode_blocks(tokenizer, corpus.blocks(progress, "encoding"))
     unknown = tokenizer.unknown(corpus.symbols)
     if len(unknown) == len(corpus.symbols):
         raise CorpusError(
             f"the tokenizer has none of the corpus's {len(unknown)} characters, such as "
-            f"{unknown[0]!r}; use one that was made for this corpus"
+            f"{unknown[0]!r}; use a tokenizer built for this corpus"
         )
     about["tokenizer_sha256"] = sha256_bytes(tokenizer.source.encode())
     about["sha256"], about["characters"] = corpus.sha256, corpus.characters
@@ -198,43 +210,45 @@ def _prepared(tokenizer: Tokenizer, tokens: Tokens, about: dict[str, Any]) -> Pr
 
 
 def _reuse(
-    corpus: Corpus, folder: Path, wanted: dict[str, Any], progress: Progress | None
+    corpus: Corpus, folder: Path, expected: dict[str, Any], progress: Progress | None
 ) -> Prepared | None:
-    """What an earlier call left in a folder, if it is what is wanted and whole."""
+    """Load the tokens that an earlier call left in a folder, if they match and are intact."""
     path = folder / "corpus.tokens"
     try:
         header = read_header(path)
         about = header.about
-        if about["request"] != wanted["request"]:
+        if about["request"] != expected["request"]:
             return None
-        same = about["stamp"] == wanted["stamp"]
-        if not same:  # a pass of its own: what is known of the corpus may be of older files
+        same = about["stamp"] == expected["stamp"]
+        if not same:  # read again: the corpus may have been scanned before its files changed
             deque(corpus.blocks(progress), maxlen=0)
         if not same and about["sha256"] != corpus.sha256:
             return None
         tokenizer = Tokenizer.load(folder / "tokenizer.json")
         if about["tokenizer_sha256"] != sha256_bytes(tokenizer.source.encode()):
             return None
-        found = _prepared(tokenizer, open_tokens(path), about)
+        prepared = _prepared(tokenizer, open_tokens(path), about)
     except (RilletError, KeyError, TypeError):
-        return None  # whatever is there is made anew
+        return None  # the caller rebuilds it
     if not same:
-        about.update(stamp=wanted["stamp"], names=corpus.names)
+        about.update(stamp=expected["stamp"], names=corpus.names)
         write_header(path, header)
-    return found
+    return prepared
 
 
 def _check(kind: str, vocab_size: int | None) -> int | None:
-    """The size that a tokenizer is to have; None where that is not for the user to say."""
+    """Check the options, and return the vocabulary size of ``bpe``; ``None`` for other kinds."""
     if kind not in TOKENIZERS:
         raise UsageError(f"tokenizer is {kind!r}; it must be one of {', '.join(TOKENIZERS)}")
     if kind == "bpe":
         size = VOCAB_SIZE if vocab_size is None else vocab_size
-        if not 256 < size <= MOST_TOKENS:
-            raise UsageError(f"vocab_size is {size:,}; it must lie between 257 and {MOST_TOKENS:,}")
+        if not 256 < size <= MAX_TOKENS:
+            raise UsageError(f"vocab_size is {size:,}; it must be between 257 and {MAX_TOKENS:,}")
         return size
     if vocab_size is not None:
-        raise UsageError(f"vocab_size is {vocab_size:,}; it needs tokenizer 'bpe', not {kind!r}")
+        raise UsageError(
+            f"vocab_size is {vocab_size:,} but tokenizer is {kind!r}; only 'bpe' takes a size"
+        )
     return None
 
 
@@ -246,19 +260,20 @@ def _train_bpe(pieces: Iterable[str], vocab_size: int) -> Tokenizer:
     )
     trained.train_from_iterator(_words(pieces), trainer)
     model = json.loads(trained.to_str())["model"]
-    # The library numbers the bytes by code point; here they have the order of `byte` tokens.
+    # The library numbers bytes by code point; renumber them in the order of `byte` tokens.
     learned = sorted(set(model["vocab"]).difference(alphabet), key=model["vocab"].__getitem__)
     merges = [" ".join(pair) for pair in model["merges"]]
     return Tokenizer(_source(alphabet + learned, {**_BYTES, "use_regex": True}, _BYTES, merges))
 
 
 def _words(blocks: Iterable[str]) -> Iterator[str]:
-    """The text in pieces that end where white space begins: no word of BPE spans that."""
+    """Cut the text before white space, which no BPE token spans."""
     held = ""
     for block in blocks:
-        held += block.encode("utf-8", "ignore").decode()  # half a surrogate pair has no token
+        held += block.encode("utf-8", "ignore").decode()  # a lone surrogate has no token
         while len(held) > _PIECE:
-            cut = found.end() if (found := _WORDS.match(held, 0, _PIECE)) else _PIECE
+            match = _WORDS.match(held, 0, _PIECE)
+            cut = match.end() if match else _PIECE
             yield held[:cut]
             held = held[cut:]
     if held:
@@ -266,7 +281,7 @@ def _words(blocks: Iterable[str]) -> Iterator[str]:
 
 
 def _lookup(tokenizer: Tokenizer) -> tuple[str, str, npt.NDArray[np.int32]] | None:
-    """Codec, type of its units, and each unit's token or -1; None if it takes more than that."""
+    """Encoding, unit type, and the token of each unit or -1; ``None`` if no table suffices."""
     file, alphabet = json.loads(tokenizer.source), byte_level_alphabet()
     vocab, before = file["model"].get("vocab"), file.get("pre_tokenizer")
     symbols = sorted(vocab, key=vocab.__getitem__) if isinstance(vocab, dict) else []
@@ -283,16 +298,28 @@ def _lookup(tokenizer: Tokenizer) -> tuple[str, str, npt.NDArray[np.int32]] | No
 
 
 def _source(symbols: list[str], before: Json, decoder: Json, merges: Sequence[str] = ()) -> str:
-    """A BPE file: a token for each symbol, and which pairs of them become which."""
+    """Build a tokenizer file of type BPE from its symbols and merges."""
     model = {
-        "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-        "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-        "ignore_merges": False, "vocab": {symbol: number for number, symbol in enumerate(symbols)},
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {symbol: number for number, symbol in enumerate(symbols)},
         "merges": list(merges),
-    }  # fmt: skip
+    }
     file: dict[str, Any] = {
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": [],
-        "normalizer": None, "pre_tokenizer": before, "post_processor": None, "decoder": decoder,
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": before,
+        "post_processor": None,
+        "decoder": decoder,
         "model": model,
-    }  # fmt: skip
+    }
     return json.dumps(file, ensure_ascii=False, indent=1)

@@ -1,4 +1,4 @@
-"""One batch: forward and backward over all its streams, as many at a time as fit."""
+"""Forward and backward passes over the streams of a batch, as many at a time as fit in memory."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ __all__ = ["BatchStep", "TrainingError"]
 
 
 class TrainingError(RilletError):
-    """Training cannot go on."""
+    """Training cannot continue."""
 
 
 class BatchStep:
-    """Runs the streams of a batch, and carries their state from chunk to chunk.
+    """Compute the streams of a batch, and carry their state from chunk to chunk.
 
-    Where the memory runs out, the streams are taken in halves: gradients add up to the same,
-    only slower.
+    If memory runs out, the batch is computed in halves: slower, but with the same gradients.
 
     Args:
         model: The model.
-        config: How to train.
+        config: Settings of training.
         group: The processes that train together.
-        streams: Where the text comes from.
-        state: The state of every stream of the batch to begin with; zeros when absent.
-        notify: Called with a sentence when fewer streams are taken at a time.
+        streams: Source of the text.
+        state: Initial state of every stream of the batch; zeros by default.
+        notify: Called with a sentence when the batch is halved.
 
     Attributes:
-        state: The state of this process's streams, after the last committed step.
-        at_once: Streams that are taken at a time.
+        state: State of this process's streams after the last committed step.
+        at_once: Streams computed at a time.
     """
 
     def __init__(
@@ -69,20 +68,27 @@ class BatchStep:
             self._module = DistributedDataParallel(self._module, device_ids=devices)
 
     def chunk(self, step: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets of this process's streams at a step, each ``[rows, T]``."""
+        """Inputs and targets of this process's streams at a step, each ``[rows, T]``.
+
+        Args:
+            step: Number of the step.
+        """
         inputs, targets = self.streams.chunk(step, self.rows)
         return inputs.to(self.group.device), targets.to(self.group.device)
 
     def sample(self, step: int) -> tuple[Tensor, State]:
-        """The first stream's chunk at a step, ``[1, T]``, and the state before it."""
+        """The first stream's chunk at a step, ``[1, T]``, and its state before the chunk."""
         inputs, _ = self.streams.chunk(step, self.rows[:1])
         return inputs.to(self.group.device), {n: t[:1] for n, t in self.state.items()}
 
     def backward(self, step: int) -> Losses:
-        """Add this step's gradients to those of the model; the state waits for :meth:`commit`.
+        """Accumulate the gradients of a step in the model; :meth:`commit` updates the state.
+
+        Returns:
+            The losses, averaged over all processes.
 
         Raises:
-            TrainingError: One stream alone does not fit into memory.
+            TrainingError: Not even a single stream fits in memory.
         """
         while True:
             try:
@@ -94,7 +100,7 @@ class BatchStep:
                 self.model.zero_grad()
 
     def commit(self) -> None:
-        """Take over the state after the step."""
+        """Adopt the state after the last step."""
         self.state = self._next
 
     def _backward(self, step: int) -> Losses:
@@ -103,8 +109,8 @@ class BatchStep:
             2, config.batch, generator=torch.Generator().manual_seed(step_seed(config.seed, step))
         )
         draws = draws[:, rows.start : rows.stop].to(self.group.device)
-        # A random few streams start anew, since a model must also begin well, and a random
-        # few go without the memory, so that the network does not come to lean on it.
+        # Restart a few random streams, since a model must also begin well, and train a few
+        # without the memory, so that the network does not come to rely on it.
         kept, trust = draws[0] >= config.reset, (draws[1] >= config.memory_dropout).float()
         state = {
             name: tensor * kept.view(-1, *[1] * (tensor.dim() - 1))
@@ -132,18 +138,18 @@ class BatchStep:
         return Losses(*self.group.mean(sums).tolist())
 
     def _halve(self, error: Exception) -> None:
-        # Other processes wait for this one's gradients, and would wait for ever.
+        # A single process must not halve: the others would wait for its gradients forever.
         if self.at_once == 1 or self.group.size > 1:
             raise TrainingError(
-                f"the memory ran out with {self.at_once} streams of {self.config.chunk} tokens at "
-                f"a time; try a batch below {self.config.batch}, a shorter chunk or a smaller model"
+                f"memory ran out with {self.at_once} streams of {self.config.chunk} tokens at a "
+                f"time; try a batch below {self.config.batch}, a shorter chunk or a smaller model"
             ) from error
         before, self.at_once = self.at_once, -(-self.at_once // 2)
         if self.group.device.type == "cuda":
             torch.cuda.empty_cache()
         self._notify(
-            f"the memory ran out with {before} streams at a time; going on with {self.at_once} at "
-            "a time, which gives the same result more slowly"
+            f"memory ran out with {before} streams at a time; continuing with {self.at_once} at a "
+            "time, which is slower but gives the same result"
         )
 
 
@@ -151,5 +157,5 @@ def _out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     text = str(error)
-    # The CPU allocator raises a bare RuntimeError.
+    # The CPU allocator raises a plain RuntimeError.
     return "out of memory" in text or "not enough memory" in text

@@ -1,4 +1,4 @@
-"""Training on several processes: what ``torchrun`` starts, or this one alone."""
+"""Training on several processes, started by ``torchrun``, or on a single one."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Group:
     """The processes that train together.
 
     Attributes:
-        rank: Number of this process.
+        rank: Rank of this process.
         size: Number of processes.
-        device: Where this process computes.
+        device: Device of this process.
     """
 
     rank: int = 0
@@ -31,25 +31,25 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the files and speaks to the user."""
+        """Whether this process writes files and reports to the user."""
         return self.rank == 0
 
     def rows(self, batch: int) -> range:
         """The streams of the batch that this process trains.
 
         Raises:
-            ConfigError: They cannot be shared out evenly.
+            ConfigError: The processes do not divide the batch evenly.
         """
         if batch % self.size:
             raise ConfigError(
-                f"batch is {batch} and there are {self.size} processes; the streams must be "
-                f"shared out evenly: try batch={batch // self.size * self.size or self.size}"
+                f"batch is {batch} but there are {self.size} processes, which must divide it "
+                f"evenly: try batch={batch // self.size * self.size or self.size}"
             )
         share = batch // self.size
         return range(self.rank * share, (self.rank + 1) * share)
 
     def mean(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over all processes."""
+        """Average a tensor over all processes."""
         if self.size == 1:
             return values
         values = values.clone()
@@ -57,7 +57,7 @@ class Group:
         return values / self.size
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """All processes' rows of a tensor, in the order of the batch, on the CPU."""
+        """Collect the rows of all processes, in the order of the batch, on the CPU."""
         if self.size == 1:
             return tensor.cpu()
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
@@ -65,41 +65,41 @@ class Group:
         return torch.cat(parts).cpu()
 
     def from_leader(self, values: list[float]) -> list[float]:
-        """The leading process's numbers, in every process."""
+        """Return the leading process's numbers in every process."""
         if self.size == 1:
             return values
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.broadcast(shared, 0)
-        found: list[float] = shared.tolist()
-        return found
+        received: list[float] = shared.tolist()
+        return received
 
     def finish(self) -> None:
-        """Leave the group, all processes together."""
+        """Leave the group together with all other processes."""
         if self.size == 1:
             return
-        # What still holds the group goes first: a wrapped model that outlives it, or a process
-        # that leaves while another still speaks, brought a process down at its exit.
+        # Collect wrapped models first, and wait for everyone: a model that outlives its group,
+        # or a process that leaves while another still communicates, crashes at exit.
         gc.collect()
         dist.barrier()
         dist.destroy_process_group()
 
 
 def start_group(device: str = "auto") -> Group:
-    """Join the processes that ``torchrun`` started; alone, a group of one.
+    """Join the processes that ``torchrun`` started, or form a group of one.
 
     Args:
-        device: ``cpu``, ``cuda``, or ``auto``: a GPU where there is one.
+        device: ``cpu``, ``cuda``, or ``auto``, which chooses a GPU if there is one.
 
     Raises:
-        ConfigError: The device is not there.
+        ConfigError: The device is unknown or unavailable.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device is {device!r}; it must be one of auto, cpu, cuda")
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ConfigError(
-            "device is cuda, and this PyTorch finds no CUDA device; give --device cpu, or "
-            "install a PyTorch that was built for this machine's driver"
+            "device is cuda, but this PyTorch finds no CUDA device; use --device cpu, or "
+            "install a PyTorch built for this machine's driver"
         )
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))

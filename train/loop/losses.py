@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.training_config import TrainingConfig
-from ..model.dual_cnn import DualCNN, DualCNNOutput, State
+from ..model.dual_cnn import DualCNN, DualCNNOutput
+from ..model.state import State
 
-__all__ = ["Losses", "TrainingStep", "losses"]
+__all__ = ["Losses", "TrainingStep", "training_losses"]
 
 
 @dataclass(frozen=True)
@@ -20,10 +21,10 @@ class Losses:
     """Mean losses of a step over the whole batch, in nats per token.
 
     Attributes:
-        first: Of the first CNN.
-        second: Of the final prediction, memory included.
-        without_memory: Of the last CNN without the memory.
-        total: The weighted sum that is minimised.
+        first: Loss of the first CNN.
+        second: Loss of the final prediction, memory included.
+        without_memory: Loss of the last CNN without the memory.
+        total: The weighted sum that training minimizes.
     """
 
     first: float
@@ -33,24 +34,24 @@ class Losses:
 
     @property
     def are_finite(self) -> bool:
-        """Whether all of them are numbers."""
+        """Whether every loss is a finite number."""
         return all(map(math.isfinite, (self.first, self.second, self.without_memory, self.total)))
 
 
-def losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Tensor:
-    """``0.3 CE(first CNN) + 0.7 CE(second CNN)``, the weights configurable.
+def training_losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Tensor:
+    """Compute ``0.3 CE(first CNN) + 0.7 CE(second CNN)`` and its terms; weights are settings.
 
-    A share of the second CNN's weight goes to its prediction without the memory: on a text
-    that is read again and again the memory would otherwise take over what the network could
-    have learnt, and a stream that begins has no memory to lean on.
+    A share of the second CNN's weight goes to its prediction without the memory. Otherwise,
+    over many epochs, the memory would take over what the network could learn, and a new
+    stream has no memory to rely on.
 
     Args:
-        output: What the model computed.
+        output: Result of the model.
         targets: The tokens that followed, ``[B, T]``.
-        config: The weights.
+        config: Supplies the weights.
 
     Returns:
-        The four of :class:`Losses` over the chunk, in their order, ``[4]``.
+        The four fields of :class:`Losses` over the chunk, in order, ``[4]``.
     """
     target = targets.reshape(-1)
     first = F.cross_entropy(output.first_logits.flatten(0, 1), target)
@@ -67,7 +68,7 @@ class TrainingStep(nn.Module):
 
     Args:
         model: The model.
-        config: How to train.
+        config: Settings of training.
     """
 
     def __init__(self, model: DualCNN, config: TrainingConfig) -> None:
@@ -79,11 +80,17 @@ class TrainingStep(nn.Module):
     ) -> tuple[Tensor, Tensor, State]:
         """Read a chunk.
 
+        Args:
+            inputs: ``[B, T]``.
+            targets: The tokens that followed, ``[B, T]``.
+            state: State before the chunk.
+            trust: Factor for each row's memory gate, ``[B]``.
+
         Returns:
-            The loss to minimise, the four losses ``[4]`` without gradients, and the state
+            The loss to minimize, all four losses ``[4]`` without gradients, and the state
             after the chunk.
         """
         output = self.model.compute(inputs, state, trust=trust)
-        found = losses(output, targets, self.config)
+        losses = training_losses(output, targets, self.config)
         state = {name: tensor.detach() for name, tensor in output.state.items()}
-        return found[-1], found.detach(), state
+        return losses[-1], losses.detach(), state

@@ -1,11 +1,13 @@
-"""The optimiser, its learning rate, and the average of the weights."""
+"""The optimizer, its learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
 import copy
 import math
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
 from ..config.training_config import TrainingConfig
 from ..model.dual_cnn import DualCNN
@@ -13,8 +15,11 @@ from ..model.dual_cnn import DualCNN
 __all__ = ["WeightAverage", "learning_rate", "make_optimizer"]
 
 
-def make_optimizer(model: DualCNN, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with decay for matrices and filters, and none for biases and norms."""
+M = TypeVar("M", bound=nn.Module)
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Build AdamW, with weight decay for matrices and filters but not for biases and norms."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     groups = [
         {"params": [p for _, p in named if p.dim() >= 2], "weight_decay": config.weight_decay},
@@ -24,33 +29,33 @@ def make_optimizer(model: DualCNN, config: TrainingConfig) -> torch.optim.AdamW:
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Learning rate of a step: linear warm-up, then a cosine to the final rate."""
+    """Learning rate at a step: linear warm-up, then a cosine to the final rate."""
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / config.steps)
     decay = config.final_rate + (1 - config.final_rate) * cosine
     return config.learning_rate * decay * min(1.0, (step + 1) / max(1, config.warmup))
 
 
-class WeightAverage:
+class WeightAverage(Generic[M]):
     """An exponential moving average of a model's trained weights.
 
-    The average of the last steps of stochastic optimisation lies nearer the middle of the
-    valley than any of them (Polyak and Juditsky, 1992). The first steps count less, so
-    that a short run does not keep its first values.
+    The average over the last steps of stochastic optimization is closer to the minimum than
+    any single step (Polyak and Juditsky, 1992). The decay is lower in the first steps, so
+    that a short run does not retain its initial weights.
 
     Args:
-        model: The model that is trained.
+        model: The model in training.
         decay: Share of the old average that a step keeps; 0 follows the weights.
 
     Attributes:
-        model: A model with the averaged weights, in evaluation mode; its fixed parts are those
-            of the one that is trained.
+        model: A copy of the model with the averaged weights, in evaluation mode.
     """
 
-    def __init__(self, model: DualCNN, decay: float) -> None:
+    def __init__(self, model: M, decay: float) -> None:
         self.decay = decay
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
-        self.model.autocast = None
+        if isinstance(self.model, DualCNN):
+            self.model.autocast = None
         self._pairs = [
             (own.data, other)
             for own, other in zip(self.model.parameters(), model.parameters(), strict=True)
@@ -58,10 +63,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after a step, counted from 0."""
+        """Average in the weights after a step, counted from 0."""
         decay = min(self.decay, (step + 1) / (step + 10)) if self.decay else 0.0
-        torch._foreach_lerp_(
-            [own for own, _ in self._pairs],
-            [other.detach() for _, other in self._pairs],
-            1 - decay,
-        )
+        for own, other in self._pairs:
+            own.lerp_(other.detach(), 1 - decay)

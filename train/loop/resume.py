@@ -1,40 +1,41 @@
-"""A training run between two steps: everything that the next step depends on."""
+"""The state of a training run between two steps: everything that the next step depends on."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...runtime.errors import BundleError
+from ...runtime.errors import BundleError, brief
 from ...runtime.files import write_atomic
+from ...runtime.tensor_file import TensorFormat
 from ..model.dual_cnn import DualCNN
 from ..model.state import State
 from .optimizer import WeightAverage
 
-__all__ = ["STATE_FILE", "RunState", "load_run_state", "save_run_state"]
+__all__ = ["STATE_FILE", "STATE_FORMAT", "RunState", "load_run_state", "save_run_state"]
 
 STATE_FILE = "training.safetensors"
-_FORMAT, _VERSION = "rillet-training", "1.0"
+STATE_FORMAT = TensorFormat(
+    "rillet-training", "1.0", "training state", "restart training with --overwrite"
+)
 
 
 @dataclass
 class RunState:
-    """Where a run stands.
+    """Progress of a training run.
 
     Attributes:
         step: Steps done.
-        best_step: Step of the best look at the validation text; 0 before any.
-        best_loss: Its loss.
+        best_step: Step of the best validation; 0 before the first.
+        best_loss: Its validation loss.
         seconds: Time spent so far.
-        streams: The state of every stream of the batch.
-        best: The averaged weights of the best look, by name.
+        streams: State of every stream in the batch.
+        best: Averaged weights of the best validation, by name.
     """
 
     step: int = 0
@@ -49,19 +50,19 @@ def save_run_state(
     folder: Path,
     run: RunState,
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
 ) -> None:
-    """Write a run's state so that a crash leaves the old one or the new.
+    """Write the state of a run atomically: a crash leaves either the old file or the new one.
 
     Args:
         folder: The run's folder.
-        run: Where it stands.
+        run: Its progress.
         model: The model, with the weights of the last step.
-        average: Their average.
-        optimizer: Its moments.
-        about: What must be the same when the run is resumed, as plain JSON values.
+        average: The moving average of the weights.
+        optimizer: The optimizer, with its moments.
+        about: Whatever must be identical when the run is resumed, as plain JSON values.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     averaged = dict(average.model.named_parameters())
@@ -73,68 +74,64 @@ def save_run_state(
     tensors |= {f"stream.{name}": tensor for name, tensor in run.streams.items()}
     tensors |= {f"best.{name}": tensor for name, tensor in (run.best or {}).items()}
     header = {
-        "format": _FORMAT,
-        "format_version": _VERSION,
         "step": run.step,
         "best_step": run.best_step,
         "best_loss": run.best_loss if run.best_step else None,
         "seconds": run.seconds,
         "about": about,
     }
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = safetensors.torch.save(plain, {"rillet": json.dumps(header)})
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    data = safetensors.torch.save(on_cpu, STATE_FORMAT.metadata(header))
     write_atomic(folder / STATE_FILE, data)
 
 
 def load_run_state(
     folder: Path,
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
     about: dict[str, Any],
 ) -> RunState:
-    """Read a run's state into a model, its average and its optimiser.
+    """Load the state of a run into a model, its weight average and its optimizer.
 
     Raises:
-        BundleError: There is no state, it is damaged, or it is of another run: the message
-            names what differs.
+        BundleError: The state is missing, damaged, or belongs to a run with other settings;
+            the message names what differs.
     """
     path = folder / STATE_FILE
     if not path.is_file():
         raise BundleError(
-            f"{folder} holds no run to resume ({STATE_FILE}); start one without --resume, in "
-            "another folder or with --overwrite if there is a checkpoint already"
+            f"{folder} holds no run to resume ({STATE_FILE}); drop --resume to start one, with "
+            "another --out or --overwrite if the folder already holds a checkpoint"
         )
+    header, tensors = STATE_FORMAT.read(path, "pt")
     try:
-        with safetensors.safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("rillet", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["format"] != _FORMAT:
-            raise ValueError("another format")
-        if str(header["format_version"]).split(".")[0] != _VERSION.split(".")[0]:
-            raise BundleError(
-                f"{path} has version {header['format_version']}, and this rillet reads {_VERSION}; "
-                "install a newer rillet"
-            )
-        _same_run(path, header["about"], about)
-        run = _fill(header, tensors, model, average, optimizer)
+        _check_same_run(path, header["about"], about)
+        return _fill(header, tensors, model, average, optimizer)
     except (
-        safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError, OSError,
-        RecursionError, AttributeError, OverflowError,
-    ) as error:  # fmt: skip
+        ValueError,
+        KeyError,
+        TypeError,
+        RuntimeError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise BundleError(
-            f"{path} is damaged or is no training state ({error}); train anew with --overwrite"
+            f"{path} is damaged ({brief(error)}); restart training with --overwrite"
         ) from error
-    return run
 
 
-def _same_run(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = sorted(key for key in set(found) | set(wanted) if found.get(key) != wanted.get(key))
+def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
+    differing = sorted(
+        key for key in set(stored) | set(current) if stored.get(key) != current.get(key)
+    )
     if differing:
-        shown = "; ".join(f"{key} was {found.get(key)!r} and is {wanted.get(key)!r}"[:200]
-                          for key in differing[:3])  # fmt: skip
+        shown = "; ".join(
+            f"{key} was {stored.get(key)!r} and is now {current.get(key)!r}"[:200]
+            for key in differing[:3]
+        )
         raise BundleError(
-            f"{path} is the state of another run: {shown}; resume with the same corpus and settings"
+            f"{path} belongs to another run: {shown}; resume with the same corpus and settings"
         )
 
 
@@ -142,7 +139,7 @@ def _fill(
     header: dict[str, Any],
     tensors: dict[str, Tensor],
     model: DualCNN,
-    average: WeightAverage,
+    average: WeightAverage[DualCNN],
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
     parts: dict[str, dict[str, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Training both CNNs together, on contiguous streams with carried state."""
+"""Train both CNNs together, on contiguous streams that carry their state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..model.dual_cnn import DualCNN
 from ..model.precision import autocast_dtype
 from .batch_step import BatchStep, TrainingError
 from .distributed import Group
-from .evaluate import Evaluation, evaluate_rows
+from .evaluation import Evaluation, evaluate_rows
 from .losses import Losses
 from .optimizer import WeightAverage, learning_rate, make_optimizer
 from .progress import Clock, TrainingProgress, attention_entropy, memory_in_use, utilisation
@@ -29,15 +29,15 @@ __all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a run ended.
+    """Outcome of a training run.
 
     Attributes:
         steps: Steps done.
-        best_step: Step whose averaged weights the model now has: of the best look at the
-            validation text, or the last where there is none.
-        validation_loss: Their loss on it; ``None`` where there is none.
-        stopped: ``steps`` when all were done, ``patience`` when nothing got better,
-            ``until`` when the caller had asked for fewer.
+        best_step: Step whose averaged weights the model now has: that of the best
+            validation, or the last step without a validation text.
+        validation_loss: Validation loss of these weights; ``None`` without a validation text.
+        stopped: Why training stopped: ``steps`` when all were done, ``patience`` when the
+            loss no longer improved, ``until`` when the caller asked for fewer steps.
     """
 
     steps: int
@@ -49,19 +49,19 @@ class TrainingResult:
 class DualCNNTrainer:
     """Trains a model on a text.
 
-    The loss is ``0.3 CE(first CNN) + 0.7 CE(second CNN)``, the weights configurable. The
-    text is cut into as many streams as the batch has rows; each carries its state from chunk
-    to chunk, and a stream that reaches the end of its part goes on into the next. The result
-    is the moving average of the weights, as it was at the best look at the validation text.
+    The loss is ``0.3 CE(first CNN) + 0.7 CE(second CNN)``, with configurable weights. The
+    text is cut into as many streams as the batch has rows. Each stream carries its state from
+    chunk to chunk, and continues into the next part when it reaches the end of its own. The
+    result is the moving average of the weights at the best validation.
 
     Args:
         model: The model; trained in place.
-        config: How to train; the model's own configuration when absent.
-        group: The processes that train together; this one alone when absent.
-        folder: Where the state of the run is kept, so that it can be resumed.
+        config: Settings of training; those of the model's configuration by default.
+        group: The processes that train together; this one alone by default.
+        folder: Folder for the state of the run, so that it can be resumed.
         save: Called by the leading process with the model to keep, at each checkpoint.
-        about: What must be the same when the run is resumed, beside the configuration.
-        notify: Called with a sentence when something is done otherwise than asked for.
+        about: Whatever must be identical when the run is resumed, besides the configuration.
+        notify: Called with a sentence when training deviates from its settings.
     """
 
     def __init__(
@@ -98,20 +98,20 @@ class DualCNNTrainer:
 
         Args:
             tokens: The text to train on.
-            validation: A text to measure progress on, ``[length]`` or ``[pieces, length]``.
-            on_progress: Called every ``report_every`` steps, and at each look.
-            resume: Go on from the state in the folder.
+            validation: Text to measure progress on, ``[length]`` or ``[pieces, length]``.
+            on_progress: Called every ``report_every`` steps, and at each validation.
+            resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
-            characters_per_token: For the progress reports.
+            characters_per_token: Average over the text, for progress reports.
 
         Returns:
-            How it ended; the model has the best averaged weights and is in evaluation mode.
+            The outcome; the model has the best averaged weights and is in evaluation mode.
 
         Raises:
-            CorpusError: The text is shorter than one chunk for each stream.
-            TrainingError: The loss is no longer a finite number, or one stream alone does not
-                fit into memory. The last good checkpoint is kept.
-            BundleError: There is no such run to resume.
+            CorpusError: The text is shorter than one chunk per stream.
+            TrainingError: The loss is no longer finite, or not even a single stream fits in
+                memory. The last good checkpoint is kept.
+            BundleError: There is no matching run to resume.
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
         config, model = self.config, self.model
@@ -128,14 +128,14 @@ class DualCNNTrainer:
         model.train()
         with interruptible() as interrupt:
             while run.step < last:
-                losses, norm = self._step(batch, run.step)
+                losses, norm = self.step(batch, run.step)
                 run.step, run.seconds = run.step + 1, clock.seconds()
-                look = self._look(validation)
-                improved = look is not None and self._improves(look)
-                ending = interrupt.asked or run.step == last
-                if look is not None or ending or run.step % config.checkpoint_every == 0:
+                evaluation = self._validate(validation)
+                improved = evaluation is not None and self._keep_if_best(evaluation)
+                ending = interrupt.requested or run.step == last
+                if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
-                if on_progress and (look is not None or run.step % config.report_every == 0):
+                if on_progress and (evaluation is not None or run.step % config.report_every == 0):
                     on_progress(
                         TrainingProgress(
                             epoch=run.step * config.batch * config.chunk / len(text),
@@ -153,11 +153,11 @@ class DualCNNTrainer:
                             memory=memory_in_use(self.group.device),
                             seconds_left=clock.left(run.step),
                             characters_per_token=characters_per_token,
-                            validation=look,
+                            validation=evaluation,
                             best=improved,
                         )
                     )
-                if interrupt.asked:
+                if interrupt.requested:
                     raise KeyboardInterrupt
                 waited = (run.step - run.best_step) // config.validate_every
                 if config.patience and run.best is not None and waited >= config.patience:
@@ -169,11 +169,22 @@ class DualCNNTrainer:
 
     def _resume(self) -> None:
         if self.folder is None:
-            raise TrainingError("there is no folder to resume from; give the trainer one")
+            raise TrainingError("there is no folder to resume from; pass one to the trainer")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
 
-    def _step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
-        """One step of the optimiser."""
+    def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
+        """Take one step of the optimizer.
+
+        Args:
+            batch: The streams; their state advances.
+            step: Number of the step, from 0.
+
+        Returns:
+            The losses, and the gradient norm before clipping.
+
+        Raises:
+            TrainingError: The loss or a gradient is not finite.
+        """
         config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, step)
@@ -181,12 +192,12 @@ class DualCNNTrainer:
         losses = batch.backward(step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
         if not losses.are_finite or not norm < float("inf"):
-            kept = "the last checkpoint is kept" if self.folder else "nothing was changed"
-            what = (
+            kept = "the last checkpoint is kept" if self.folder else "the weights are unchanged"
+            problem = (
                 "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
             )
             raise TrainingError(
-                f"{what} at step {step + 1}; {kept}; try a learning_rate below "
+                f"{problem} at step {step + 1}; {kept}; try a learning_rate below "
                 f"{config.learning_rate}"
             )
         self.optimizer.step()
@@ -194,25 +205,25 @@ class DualCNNTrainer:
         self.average.update(step)
         return losses, norm
 
-    def _look(self, validation: Tensor | None) -> Evaluation | None:
-        """Measure the averaged weights, in the steps that are due."""
+    def _validate(self, validation: Tensor | None) -> Evaluation | None:
+        """Measure the averaged weights, if this step is due for it."""
         step, config = self.run.step, self.config
         due = step % config.validate_every == 0 or step == config.steps
         if validation is None or validation.shape[-1] < 2 or not due:
             return None
         figures = [0.0] * 4
         if self.group.leads:
-            found = evaluate_rows(self.average.model, validation)
-            figures = [found.loss, found.without_memory, found.first, found.tokens]
+            own = evaluate_rows(self.average.model, validation)
+            figures = [own.loss, own.without_memory, own.first, own.tokens]
         loss, without, first, tokens = self.group.from_leader(figures)
         return Evaluation(loss, without, first, int(tokens))
 
-    def _improves(self, look: Evaluation) -> bool:
+    def _keep_if_best(self, evaluation: Evaluation) -> bool:
         """Keep the averaged weights if they are the best so far."""
         run = self.run
-        if not look.loss < run.best_loss:
+        if not evaluation.loss < run.best_loss:
             return False
-        run.best_loss, run.best_step = look.loss, run.step
+        run.best_loss, run.best_step = evaluation.loss, run.step
         run.best = {
             name: parameter.detach().clone()
             for name, parameter in self.average.model.named_parameters()
@@ -220,7 +231,7 @@ class DualCNNTrainer:
         return True
 
     def _checkpoint(self, batch: BatchStep, keep: bool) -> None:
-        """Write the model to keep, where it is better, and the state of the run."""
+        """Write the state of the run, and the model if it is to be kept."""
         run = self.run
         run.streams = {name: self.group.gather(tensor) for name, tensor in batch.state.items()}
         if not self.group.leads:
@@ -231,7 +242,7 @@ class DualCNNTrainer:
             save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
 
     def _finish(self) -> None:
-        """Give the model the best averaged weights, or the last ones."""
+        """Load the best averaged weights, or the last ones, into the model."""
         kept = self.run.best or dict(self.average.model.named_parameters())
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():

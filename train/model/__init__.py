@@ -1,1 +1,1 @@
-"""The model: reservoir, attention, both CNNs and the memory, as one function."""
+"""The model: reservoir, attention, both CNNs and the memory."""

@@ -18,13 +18,13 @@ __all__ = ["Attended", "AttentiveReservoir"]
 
 @dataclass(frozen=True)
 class Attended:
-    """What attention computes for a chunk.
+    """Result of attention over a chunk.
 
     Attributes:
         states: Attended states, ``[B, T, d]``.
         window: Keys and values of the last A - 1 steps, ``[B, A - 1, 2 d]``.
-        weights: Weight of each step in the window, oldest first, ``[B, H, T, A]``;
-            ``None`` unless asked for.
+        weights: Attention weights, oldest step first, ``[B, H, T, A]``; ``None`` unless
+            requested.
     """
 
     states: Tensor
@@ -32,39 +32,46 @@ class Attended:
     weights: Tensor | None = None
 
     def entropy(self) -> Tensor:
-        """Entropy of the weights in nats, mean over the heads, ``[B, T]``.
+        """Entropy of the attention weights in nats, averaged over the heads, ``[B, T]``.
 
-        0 where a head looks at one step, ``log A`` where it looks at all alike.
+        It is 0 if every head attends to a single step, and ``log A`` if every head attends
+        to all steps equally.
 
         Raises:
-            ValueError: The weights were not asked for.
+            ValueError: The weights were not requested.
         """
         if self.weights is None:
-            raise ValueError("no attention weights were kept; ask with need_weights=True")
+            raise ValueError("the attention weights were not kept; pass need_weights=True")
         return -torch.xlogy(self.weights, self.weights).sum(-1).mean(1)
 
 
 class AttentiveReservoir(SparseReservoir):
     """A sparse reservoir whose current state attends over its last A states.
 
-    The state is read into the model width and joined by the token's embedding;
-    multi-head causal attention with a learned distance bias, a residual and a
-    norm follow. Keys and values of the last A - 1 steps are the state that the
-    next step needs; before the start of a stream they are zeros.
+    A linear layer projects the state to the model width, and the token's embedding is added.
+    Multi-head causal attention with a learned distance bias follows, with pre-norm and a
+    residual connection. The next step needs the keys and values of the last A - 1 steps;
+    before the start of a stream they are zeros.
 
     Args:
         size: Units N.
         inputs: Width of the token codes.
         width: Model width d.
-        heads: Attention heads H; they divide the width.
+        heads: Attention heads H; divides the width.
         window: States that attention sees, the current one included [A].
-        **reservoir: As for :class:`SparseReservoir`.
+        **reservoir: Options of :class:`SparseReservoir`.
     """
 
     def __init__(
-        self, size: int, inputs: int, *, width: int = 64, heads: int = 4, window: int = 32,
+        self,
+        size: int,
+        inputs: int,
+        *,
+        width: int = 64,
+        heads: int = 4,
+        window: int = 32,
         **reservoir: Any,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(size, inputs, **reservoir)
         self.heads, self.window = heads, window
         self.read = nn.Linear(size, width)
@@ -72,13 +79,13 @@ class AttentiveReservoir(SparseReservoir):
         self.query = nn.Linear(width, width, bias=False)
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
-        # Start with nearby states heard best, at a different range for each head.
+        # Each head starts out favouring nearby states, at a range of its own (as in ALiBi).
         slopes = 2.0 ** -torch.arange(1, heads + 1)
         self.distance_bias = nn.Parameter(-slopes.unsqueeze(1) * torch.arange(window))
 
     @classmethod
     def from_config(cls, config: DualCNNConfig, **parts: Any) -> AttentiveReservoir:
-        """The reservoir that a configuration describes."""
+        """Build the reservoir that a configuration describes."""
         shape = {
             "width": config.width,
             "heads": config.attention_heads,
@@ -98,7 +105,7 @@ class AttentiveReservoir(SparseReservoir):
             need_weights: Return the attention weights as well.
 
         Returns:
-            The attended states, the next window and, when asked for, the weights.
+            The attended states, the next window and, if requested, the weights.
         """
         batch, length, width = embedded.shape
         x = embedded + self.read(states)
@@ -106,8 +113,8 @@ class AttentiveReservoir(SparseReservoir):
         window = torch.cat([past_window, self.key_value(normed)], dim=1)
         k, v = self._split_heads(window).chunk(2, dim=1)  # each [B, H, A - 1 + T, e]
         q = self._split_heads(self.query(normed)) * (width // self.heads) ** -0.5
-        # In float32 where training multiplies in a short type: casting the scores to and fro
-        # takes longer than the short product saves.
+        # Stay in float32 under autocast: converting the scores back and forth takes longer
+        # than the shorter product saves.
         with full_precision(q.device):
             q, k, v = _at_least_float(q), _at_least_float(k), _at_least_float(v)
             mixed = causal_attention(q, k, v, self.distance_bias)
@@ -116,12 +123,12 @@ class AttentiveReservoir(SparseReservoir):
         return Attended(x + self.output(mixed), newest(window, self.window - 1), weights)
 
     def _split_heads(self, x: Tensor) -> Tensor:
-        """``[B, S, heads x e]`` to ``[B, heads, S, e]``."""
+        """Reshape ``[B, S, heads x e]`` to ``[B, heads, S, e]``."""
         batch, length, width = x.shape
         size = self.query.out_features // self.heads
         return x.view(batch, length, width // size, size).transpose(1, 2)
 
 
 def _at_least_float(x: Tensor) -> Tensor:
-    """A short type widened to float32; float64 stays what it is."""
+    """Widen a 16-bit type to float32; leave float64 alone."""
     return x.float() if x.element_size() < 4 else x

@@ -1,8 +1,8 @@
-"""Causal windows over time: the arithmetic that attention and convolutions share.
+"""Causal windows over time, shared by attention and convolutions.
 
-Both work on a chunk of T steps that is preceded by the ``window - 1`` steps before
-it, ``[B, window - 1 + T, ...]``. Long chunks are cut into blocks of queries, each
-with just the keys that it can see, so that the cost grows with T and not with T².
+Both take a chunk of T steps preceded by the ``window - 1`` steps before it,
+``[B, window - 1 + T, ...]``. A long chunk is cut into blocks of queries, each with only the
+keys it can see, so that the cost grows with T instead of T².
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = [
 
 
 def band(queries: int, window: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Which of the preceding steps each query sees, and at what distance.
+    """Compute which steps each query sees, and at what distance.
 
     Args:
         queries: Number of queries T.
         window: Steps that a query sees, its own included.
-        device: Where to make the tensors.
+        device: Device of the result.
 
     Returns:
-        Two tensors ``[T, window - 1 + T]``: whether the query sees the step, and
-        the distance, clamped to 0 .. window - 1.
+        Two tensors ``[T, window - 1 + T]``: whether the query sees the step, and the
+        distance in steps, clamped to 0 .. window - 1.
     """
     query = torch.arange(queries, device=device).unsqueeze(1)
     step = torch.arange(queries + window - 1, device=device).unsqueeze(0)
@@ -43,14 +43,14 @@ def band(queries: int, window: int, device: torch.device | None = None) -> tuple
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """Multi-head attention of each query over the last steps, its own included.
 
-    Softmax attention (Vaswani et al., 2017) with a learned bias for each head and
-    distance. Steps before the start of the stream are zero keys and zero values,
-    and take part like any other.
+    Softmax attention (Vaswani et al., 2017) with a learned bias for each head and distance.
+    Steps before the start of the stream have zero keys and values, and are attended to like
+    any other.
 
     Args:
         q: Scaled queries, ``[B, H, T, e]``.
         k: Keys, ``[B, H, window - 1 + T, e]``.
-        v: Values, like ``k``.
+        v: Values, in the shape of ``k``.
         bias: Score added at each distance, ``[H, window]``.
 
     Returns:
@@ -59,7 +59,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     batch, heads, length, width = q.shape
     window = bias.shape[1]
     if torch.compiler.is_exporting() or length <= window:
-        # An exported graph serves every T, so it takes the whole chunk as one block.
+        # An exported graph must work for every T, so it treats the chunk as one block.
         seen, distance = band(length, window, q.device)
         scores = torch.where(seen, bias[:, distance], -torch.inf)  # [H, T, window - 1 + T]
         return torch.softmax(q @ k.transpose(-1, -2) + scores, dim=-1) @ v
@@ -68,7 +68,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     q = F.pad(q, (0, 0, 0, missing)).view(batch, heads, blocks, window, width)
     k, v = (_pairs_of_blocks(x, missing, window) for x in (k, v))  # [B, H, n, 2 window, e]
     seen, distance = band(window, window + 1, q.device)
-    bias = F.pad(bias, (0, 1), value=-torch.inf)  # a block's pair has one step too many
+    bias = F.pad(bias, (0, 1), value=-torch.inf)  # a pair of blocks has one step too many
     scores = torch.where(seen, bias[:, distance], -torch.inf)  # [H, window, 2 window]
     weights = torch.softmax(q @ k.transpose(-1, -2) + scores.unsqueeze(1), dim=-1)
     mixed = weights @ v  # [B, H, n, window, e]
@@ -76,13 +76,13 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 
 def _pairs_of_blocks(x: Tensor, missing: int, window: int) -> Tensor:
-    """Each block of ``window`` steps with the block before it.
+    """Join each block of ``window`` steps with the block before it.
 
-    Two slices and not ``unfold``, whose backward pass was 5 % of a training step.
+    Slices replace ``unfold``, whose backward pass took 5 % of a training step.
 
     Args:
         x: ``[B, H, window - 1 + T, e]``.
-        missing: Steps that T lacks to whole blocks.
+        missing: Steps that pad T to whole blocks.
         window: Steps in a block.
 
     Returns:
@@ -94,7 +94,7 @@ def _pairs_of_blocks(x: Tensor, missing: int, window: int) -> Tensor:
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
-    """The weights of :func:`causal_attention`, for looking at.
+    """Compute the weights of :func:`causal_attention`, for inspection.
 
     Returns:
         ``[B, H, T, window]``, oldest step first.
@@ -107,17 +107,17 @@ def attention_weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
 
 
 def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
-    """Long causal depthwise convolution, several filters for each feature.
+    """Long causal depthwise convolution with several filters per feature.
 
-    Training multiplies blocks of time by a banded matrix for each feature: five
-    times faster on a CPU than a depthwise convolution of 32 taps.
+    Training multiplies blocks of time by one banded matrix per feature, which is five times
+    faster on a CPU than a depthwise convolution with 32 taps.
 
     Args:
         x: ``[B, window - 1 + T, F]``.
         filters: Taps, oldest first, ``[F, K, window]``.
 
     Returns:
-        ``[B, T, F K]``; the K outputs of a feature stand together.
+        ``[B, T, F K]``; the K outputs of a feature are adjacent.
     """
     features, multiplier, window = filters.shape
     batch, length = x.shape[0], x.shape[1] - window + 1
@@ -127,7 +127,7 @@ def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
     block = window
     blocks = -(-length // block)
     seen, distance = band(block, window + 1, x.device)
-    # One step more than the window on the left: a block then stands beside the one before it.
+    # Widen the window by one step, so that a block and the one before it align.
     filters = F.pad(filters, (1, 0))
     toeplitz = filters[:, :, window - distance] * seen  # [F, K, block, 2 block]
     toeplitz = toeplitz.permute(0, 3, 1, 2).reshape(features, -1, multiplier * block)
@@ -140,16 +140,16 @@ def causal_filters(x: Tensor, filters: Tensor) -> Tensor:
 
 
 def newest(x: Tensor, count: int) -> Tensor:
-    """The last ``count`` steps of ``x [B, S, ...]``.
+    """Take the last ``count`` steps of ``x [B, S, ...]``.
 
-    A gather, since TensorRT loses the static size of a slice that starts at a size which
-    is not known before run time.
+    This is a gather because TensorRT loses the static size of a slice whose start is known
+    only at run time.
     """
     return x.index_select(1, torch.arange(count, device=x.device) + (x.shape[1] - count))
 
 
 def shifted_sum(x: Tensor, taps: Tensor) -> Tensor:
-    """Short causal depthwise convolution, as a sum of shifted copies.
+    """Short causal depthwise convolution, computed as a sum of shifted copies.
 
     Args:
         x: ``[B, k - 1 + T, d]``.

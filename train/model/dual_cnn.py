@@ -1,4 +1,4 @@
-"""The whole model, as one function from tokens and state to logits and state."""
+"""The whole model: one function from tokens and state to logits and state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...runtime.errors import UsageError
 from ..config.model_config import DualCNNConfig
 from ..data.token_file import Tokens
-from . import ring_buffer as ring
+from . import ring_buffer
 from .attention import Attended, AttentiveReservoir
 from .dropout_noise import Noise
 from .embedder import SinusoidalEmbedder
@@ -27,21 +27,21 @@ from .wave_cnn import Dropout, WaveCNN
 __all__ = ["DualCNN", "DualCNNOutput", "State", "in_table_order", "state_shapes"]
 
 _FIT_ROWS, _FIT_STEPS = 16, 2_000
-"""How much of a corpus the memory's keys are fitted to: more changed nothing."""
+"""Streams, and steps of each, that the memory's keys are fitted to; more made no difference."""
 
 
 @dataclass(frozen=True)
 class DualCNNOutput:
-    """What one call of the model computes.
+    """Result of one call of the model.
 
     Attributes:
-        logits: The final prediction, memory included, ``[B, T, V]``.
-        first_logits: The first CNN's own prediction, ``[B, T, V]``.
-        without_memory: The last CNN's logits without the memory, ``[B, T, V]``.
-        state: The state after the chunk.
-        waves: The waves that the first CNN emitted, ``[B, T, F]``.
+        logits: Final prediction, memory included, as log-probabilities ``[B, T, V]``.
+        first_logits: Logits of the first CNN, ``[B, T, V]``.
+        without_memory: Logits of the last CNN without the memory, ``[B, T, V]``.
+        state: State after the chunk.
+        waves: Waves emitted by the first CNN, ``[B, T, F]``.
         keys: Memory keys after each token, ``[B, T, n]``; ``None`` without a memory.
-        attended: What attention computed; ``None`` without attention.
+        attended: Result of attention; ``None`` without attention.
     """
 
     logits: Tensor
@@ -56,18 +56,18 @@ class DualCNNOutput:
 class DualCNN(nn.Module):
     """A dual CNN over an attentive reservoir, with a memory of the stream.
 
-    Training, prefill and decoding are this one function at different T; any way
-    of cutting a text into chunks gives the same logits and the same state. A part
-    that the configuration leaves out is ``None``.
+    Training, prefill and decoding are this one function at different T: however a text is
+    cut into chunks, logits and state are the same. A part that the configuration leaves out
+    is ``None``.
 
     Args:
         config: The model's configuration.
-        noise: Where dropout masks come from.
-        **parts: Parts to take instead of those of the configuration, by name.
+        noise: Source of dropout masks.
+        **parts: Parts that replace those of the configuration, by name.
 
     Raises:
-        ConfigError: The configuration has conflicts.
-        UsageError: There is no part of such a name.
+        ConfigError: Settings of the configuration conflict.
+        UsageError: A part has an unknown name.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class DualCNN(nn.Module):
         self.autocast: torch.dtype | None = None
         unknown = sorted(set(parts) - set(PARTS))
         if unknown:
-            raise UsageError(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
+            raise UsageError(f"{', '.join(unknown)}: no such part; choose from {', '.join(PARTS)}")
         self.embedder: SinusoidalEmbedder
         self.reservoir: SparseReservoir | None
         self.read: nn.Linear | None
@@ -92,10 +92,10 @@ class DualCNN(nn.Module):
         self.input_dropout = Dropout(config.input_dropout, self.noise)
 
     def fit(self, tokens: Tensor | Tokens) -> DualCNN:
-        """Fit the fixed parts, token codes and memory keys, to a corpus.
+        """Fit the fixed parts (token codes and memory keys) to a corpus.
 
         Args:
-            tokens: The corpus that will be trained on, ``[length]``.
+            tokens: The corpus to be trained on, ``[length]``.
 
         Returns:
             The model itself.
@@ -105,7 +105,7 @@ class DualCNN(nn.Module):
         return self
 
     def fit_codes(self, tokens: Tensor | Tokens) -> None:
-        """Fit the token codes that drive the reservoir; or draw them, when they are random."""
+        """Fit the token codes that drive the reservoir, or draw them if they are random."""
         if self.config.codes == "fitted":
             self.embedder.fit(tokens, self.config.seed)
             return
@@ -114,7 +114,7 @@ class DualCNN(nn.Module):
         codes.copy_(F.normalize(torch.randn(codes.shape, generator=generator)))
 
     def fit_keys(self, tokens: Tensor | Tokens) -> None:
-        """Fit the memory's keys to the states that the corpus drives the reservoir through."""
+        """Fit the memory's keys to the reservoir states that the corpus produces."""
         if self.memory is None or not isinstance(self.memory.key, ReservoirKey):
             return
         assert self.reservoir is not None
@@ -127,11 +127,11 @@ class DualCNN(nn.Module):
         self.memory.key.fit(states.reshape(-1, self.reservoir.size))
 
     def zero_state(self, batch: int = 1) -> State:
-        """The start of a stream: zeros, everywhere."""
+        """Return the state at the start of a stream: all zeros."""
         return zero_state(self.config, batch, self.embedder.codes.device)
 
     def parameter_count(self) -> int:
-        """Number of trained parameters."""
+        """Count the trained parameters."""
         return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def forward(
@@ -141,9 +141,9 @@ class DualCNN(nn.Module):
 
         Args:
             tokens: ``[B, T]``, T at least 1.
-            state: The state before the chunk.
-            learn: For each row, what the stored keys are multiplied by, ``[B]``:
-                1 to learn what is read, 0 not to. 1 when absent.
+            state: State before the chunk.
+            learn: Factor for each row's stored keys, ``[B]``: 1 stores what is read in the
+                memory, 0 does not. 1 by default.
 
         Returns:
             Logits ``[B, T, V]`` and the state after the chunk.
@@ -159,14 +159,14 @@ class DualCNN(nn.Module):
         trust: Tensor | None = None,
         need_weights: bool = False,
     ) -> DualCNNOutput:
-        """Like :meth:`forward`, with the predictions of each part.
+        """Read a chunk, and return the predictions of every part.
 
         Args:
             tokens: ``[B, T]``.
-            state: The state before the chunk.
+            state: State before the chunk.
             learn: As in :meth:`forward`.
-            trust: For each row, what the gate of the memory is multiplied by,
-                ``[B]``; training switches the memory off for some rows with it.
+            trust: Factor for each row's memory gate, ``[B]``; training uses it to switch the
+                memory off for some rows. 1 by default.
             need_weights: Keep the attention weights.
 
         Returns:
@@ -177,12 +177,12 @@ class DualCNN(nn.Module):
         if self.reservoir is not None:
             drive = F.embedding(tokens, self.reservoir.drive(self.embedder.codes))
             states = self.reservoir.run(state["reservoir"], drive)  # [B, T, N]
-            # Each past tensor is read once, and what is present is made from that: a graph
-            # may then write the present over the past.
+            # Read each past tensor once and derive the present from that, so that a graph may
+            # write the present over the past.
             before = torch.cat([state["reservoir"].unsqueeze(1), states], dim=1)
             present["reservoir"] = before[:, -1]
-        # The reservoir and the memory's distances stay in float32: what they compute is stored,
-        # and met again.
+        # The reservoir and the memory's distances stay in float32: their results are stored and
+        # compared later.
         short = self.autocast if self.training else None
         with low_precision(short, tokens.device):
             x = self.input_dropout(self.embedder.embedding(tokens))
@@ -196,7 +196,7 @@ class DualCNN(nn.Module):
             first_logits = self.wave_cnn.head(waves)
             logits, features = first_logits, waves
             if self.readout_cnn is not None:
-                windows, present["wave_buffer"] = ring.roll(state["wave_buffer"], waves)
+                windows, present["wave_buffer"] = ring_buffer.roll(state["wave_buffer"], waves)
                 logits, features = self.readout_cnn(waves, windows)
         if short is not None:
             logits, features, first_logits = logits.float(), features.float(), first_logits.float()
@@ -205,8 +205,8 @@ class DualCNN(nn.Module):
         if self.memory is not None:
             keys = self.memory.keys(tokens, before, state, present)
             fast = (short or logits.dtype) if self.training else None
-            found = self.memory.remember(tokens, keys, learn, state, present, fast)
-            final = self.memory(logits, features, found, trust)
+            recalled = self.memory.remember(tokens, keys, learn, state, present, fast)
+            final = self.memory(logits, features, recalled, trust)
             keys = keys[:, 1:]
         else:
             present["position"] = state["position"] + tokens.shape[1]

@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 
 from ..data.token_file import Tokens
-from .cooccurrence import company
+from .cooccurrence import pmi_coordinates
 
 __all__ = ["SinusoidalEmbedder", "fit_codes"]
 
-_NEIGHBOUR = 0.3
-"""Similarity of a typical token's code to its nearest neighbour's: alike, but told apart."""
+_NEIGHBOUR_SIMILARITY = 0.3
+"""Similarity of a typical token's code to its nearest neighbour's: related, but distinct."""
 
 _ROWS = 2_048
-"""Tokens whose distances to all others are looked at together."""
+"""Tokens whose distances to all others are computed together."""
 
 
 class SinusoidalEmbedder(nn.Module):
-    """Two views of a token: a fixed code for the reservoir, a trained embedding.
+    """Two views of a token: a fixed code for the reservoir, and a trained embedding.
 
-    The fixed code places tokens that occur in similar company near each other.
-    It is a random Fourier feature map (Rahimi and Recht, 2007) of the leading
-    principal coordinates of the corpus's co-occurrence statistics (positive
-    pointwise mutual information; Levy and Goldberg, 2014)::
+    The fixed codes of tokens that occur in similar contexts are close to each other. They
+    are a random Fourier feature map (Rahimi and Recht, 2007) of the leading principal
+    coordinates of the corpus's co-occurrence statistics (positive pointwise mutual
+    information; Levy and Goldberg, 2014)::
 
         c_x = sqrt(2 / w) [sin(P_x Omega), cos(P_x Omega)],    |c_x| = 1
 
@@ -58,11 +58,11 @@ class SinusoidalEmbedder(nn.Module):
 
 
 def fit_codes(tokens: Tensor | Tokens, vocab_size: int, code_width: int, seed: int = 0) -> Tensor:
-    """Sinusoidal codes of co-occurrence statistics.
+    """Compute sinusoidal codes from co-occurrence statistics.
 
     Args:
-        tokens: The corpus, ``[length]``; token numbers below ``vocab_size``. It is read in
-            blocks: tokens mapped from a file need not fit into memory.
+        tokens: The corpus, ``[length]``; every token is below ``vocab_size``. It is read in
+            blocks, so tokens mapped from a file need not fit in memory.
         vocab_size: Number of tokens V.
         code_width: Width w of a code.
         seed: Seed of the random frequencies.
@@ -71,13 +71,14 @@ def fit_codes(tokens: Tensor | Tokens, vocab_size: int, code_width: int, seed: i
         Codes of unit length, ``[V, w]``.
     """
     rank = min(16, vocab_size)
-    coordinates, seen = company(Tokens.of(tokens), vocab_size, rank)
+    coordinates, seen = pmi_coordinates(Tokens.of(tokens), vocab_size, rank)
     generator = torch.Generator().manual_seed(seed)
-    # A token that the corpus lacks keeps no company: it gets a place of its own.
+    # A token that never occurs has no statistics, and gets a random place.
     places = torch.randn(vocab_size, rank, generator=generator, dtype=torch.float64)
     coordinates = torch.where(seen.unsqueeze(1), coordinates, places)
     coordinates = coordinates / coordinates.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    bandwidth = math.sqrt(2 * math.log(1 / _NEIGHBOUR)) / _neighbour_distance(coordinates[seen])
+    spread = math.sqrt(2 * math.log(1 / _NEIGHBOUR_SIMILARITY))
+    bandwidth = spread / _neighbour_distance(coordinates[seen])
     half = (code_width + 1) // 2
     frequencies = torch.randn(rank, half, generator=generator, dtype=torch.float64)
     angles = coordinates @ (frequencies * bandwidth)
@@ -87,7 +88,7 @@ def fit_codes(tokens: Tensor | Tokens, vocab_size: int, code_width: int, seed: i
 
 
 def _neighbour_distance(coordinates: Tensor) -> float:
-    """Distance of a typical token to its nearest neighbour."""
+    """Median distance of a token to its nearest neighbour."""
     if len(coordinates) < 2:
         return 1.0
     nearest = []

@@ -1,4 +1,4 @@
-"""What an entry of the memory is found by."""
+"""Keys that memory entries are found by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ReservoirKey", "SuffixKey", "unit"]
 class ReservoirKey(nn.Module):
     """The reservoir's state, reduced to n numbers and normalised.
 
-    A reservoir maps similar recent histories to nearby states, with no training.
+    A reservoir maps similar recent histories to nearby states without any training.
 
     Args:
         size: Reservoir units N.
@@ -26,11 +26,11 @@ class ReservoirKey(nn.Module):
         self.register_buffer("projection", torch.zeros(size, width))
 
     def fit(self, states: Tensor) -> ReservoirKey:
-        """Fit the reduction to the states that a corpus drives the reservoir through.
+        """Fit the reduction to the states that a corpus produces.
 
-        Principal components, half whitened: a component counts with the square root
-        of its spread, so that the few large ones do not drown what tells places
-        apart, nor the many small ones the rest (measured: ``docs/decisions.md``).
+        The reduction is a half-whitened principal component analysis: each component is
+        scaled to the square root of its spread, so that neither the few large components nor
+        the many small ones dominate (measured: ``docs/decisions.md``).
 
         Args:
             states: Reservoir states of the corpus, ``[samples, N]``.
@@ -42,7 +42,7 @@ class ReservoirKey(nn.Module):
         values, vectors = torch.linalg.eigh(second_moment)
         width = self.projection.shape[1]
         values, vectors = values.flip(0)[:width], vectors.flip(1)[:, :width]
-        # A vector's sign is the solver's whim: make the largest entry positive.
+        # Solvers return eigenvectors with arbitrary signs: make the largest entry positive.
         signs = vectors.gather(0, vectors.abs().argmax(0, keepdim=True)).sign()
         scale = values.clamp_min(1e-9 * float(values[0]) + 1e-30).pow(-0.25)
         self.projection.copy_((vectors * signs * scale).float())
@@ -55,18 +55,18 @@ class ReservoirKey(nn.Module):
             reservoir: ``[..., N]``.
 
         Returns:
-            ``[..., n]``; the zero state has the zero key.
+            ``[..., n]``; the zero state gives the zero key.
         """
         return unit(reservoir @ self.projection)
 
 
 class SuffixKey(nn.Module):
-    """The last tokens themselves: what a memory without a reservoir is keyed by.
+    """The last tokens themselves, as the key of a memory without a reservoir.
 
-    Each token has a random code of signs; the codes of the last L tokens stand side by
-    side, later ones larger, so that two places are alike as far as their last tokens are
-    the same. There to be compared with (``docs/ablation.md``), and for models that have
-    no reservoir.
+    Each token has a random code of signs. A key concatenates the codes of the last L tokens,
+    weighting later ones more, so that two positions are the more similar the longer the
+    suffix they share. It serves models without a reservoir, and as the baseline in
+    ``docs/ablation.md``.
 
     Args:
         vocab_size: Number of tokens V.
@@ -88,15 +88,15 @@ class SuffixKey(nn.Module):
         self.length = length
 
     def drive(self, tokens: Tensor) -> Tensor:
-        """Codes of tokens, ``[B, T]`` to ``[B, T, w]``."""
+        """Look up the codes of tokens, ``[B, T]`` to ``[B, T, w]``."""
         return F.embedding(tokens, self.codes)
 
     def forward(self, seen: Tensor) -> Tensor:
-        """Keys of every step.
+        """Compute the keys of every step.
 
         Args:
-            seen: Codes of the tokens, preceded by those of the L before, ``[B, L + T, w]``;
-                zeros before the start of a stream.
+            seen: Codes of the tokens, preceded by those of the last L tokens before them,
+                ``[B, L + T, w]``; zeros before the start of a stream.
 
         Returns:
             Keys before the first new token and after each, ``[B, T + 1, L w]``.
@@ -105,12 +105,12 @@ class SuffixKey(nn.Module):
         steps = length - self.length + 1
         ages = torch.arange(self.length, device=seen.device)
         places = torch.arange(steps, device=seen.device).unsqueeze(1) + ages  # [T + 1, L]
-        # Not unfold: a gather gives the order that a key has, with no transposition in a graph.
+        # A gather gives the right order directly; unfold would add a transposition to the graph.
         windows = seen.index_select(1, places.flatten()).view(batch, steps, self.length, width)
         return unit((windows * self.weights.unsqueeze(1)).flatten(2))
 
 
 def unit(key: Tensor) -> Tensor:
     """Scale to unit length along the last axis; zero stays zero."""
-    # A maximum and not a sum: the exporter's optimiser takes a tiny summand for zero.
+    # A maximum instead of a sum: the exporter's optimizer drops a tiny summand.
     return key * torch.rsqrt(key.pow(2).sum(-1, keepdim=True).clamp_min(1e-12))

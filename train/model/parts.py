@@ -1,4 +1,4 @@
-"""The parts of a model, each built on its own and seeded on its own."""
+"""Build the parts of a model, each with its own seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .wave_cnn import WaveCNN
 __all__ = ["PARTS", "Part", "build_part"]
 
 Part = Callable[[DualCNNConfig, Noise], "nn.Module | None"]
-"""Builds a part of a model; ``None`` where the configuration leaves it out."""
+"""Builds one part of a model, or returns ``None`` if the configuration leaves it out."""
 
 
 def _embedder(config: DualCNNConfig, noise: Noise) -> nn.Module:
@@ -59,11 +59,11 @@ PARTS: dict[str, Part] = {
     "readout_cnn": _readout_cnn,
     "memory": _memory,
 }
-"""How each part of a model is built, by the name of the model's attribute, in order."""
+"""Builders of the parts by attribute name, in order of construction."""
 
 
 def build_part(name: str, config: DualCNNConfig, noise: Noise) -> nn.Module | None:
-    """Build one part. Its first values depend on the seed and on nothing that came before."""
+    """Build one part; its initial weights depend on its name and the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(config.seed, list(PARTS).index(name)))
         return PARTS[name](config, noise)

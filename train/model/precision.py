@@ -1,4 +1,4 @@
-"""Which number format the network's matrix products are computed in."""
+"""Number format of the network's matrix products."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["autocast_dtype", "full_precision", "low_precision"]
 
 
 def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The short type that a precision stands for on a device.
+    """Choose the autocast type for a precision on a device.
 
     Args:
         precision: ``fp32``, ``bf16``, or ``auto``.
-        device: Where training runs.
+        device: Device that trains.
 
     Returns:
-        ``torch.bfloat16``, or ``None`` for float32. ``auto`` takes bfloat16 where the
+        ``torch.bfloat16``, or ``None`` for float32. ``auto`` chooses bfloat16 where the
         hardware multiplies it faster: on a CPU with AVX-512 BF16 or AMX instructions, and on
-        a GPU that has it.
+        a GPU that supports it.
     """
     if precision == "fp32":
         return None
@@ -32,19 +32,19 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
 
 
 def low_precision(dtype: torch.dtype | None, device: torch.device) -> AbstractContextManager[None]:
-    """Matrix products in a short type; as they are where there is none."""
+    """Compute matrix products in a 16-bit type; ``None`` changes nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Inside of :func:`low_precision`, products as they are again."""
+    """Suspend :func:`low_precision`."""
     if device.type == "meta" or not torch.is_autocast_enabled(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 
 def _cpu_has_bfloat16() -> bool:
-    # torch.cpu's own checks are private; the kernel's list is there on every Linux.
+    # The checks of torch.cpu are private; every Linux kernel lists the processor's flags.
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The second CNN: reads the waves, and makes the final prediction."""
+"""The second CNN: read the waves and make the final prediction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["ReadoutCNN"]
 
 
 class ReadoutCNN(nn.Module):
-    """Causal convolutions over the newest W waves to logits (the second CNN).
+    """Causal convolutions from the newest W waves to logits (the second CNN).
 
     Args:
         config: The model's configuration.
-        noise: Where dropout masks come from.
+        noise: Source of dropout masks.
     """
 
     def __init__(self, config: DualCNNConfig, noise: Noise | None = None) -> None:
@@ -43,11 +43,12 @@ class ReadoutCNN(nn.Module):
 
         Args:
             waves: The current waves, ``[B, T, F]``.
-            windows: The same, preceded by the W - 1 waves before, ``[B, W - 1 + T, F]``.
+            windows: The same waves, preceded by the last W - 1 before them,
+                ``[B, W - 1 + T, F]``.
 
         Returns:
-            Logits without the memory ``[B, T, V]`` and the features ``[B, T, F]``
-            that the memory's gate sees.
+            Logits without the memory, ``[B, T, V]``, and the features that the memory's gate
+            reads, ``[B, T, F]``.
         """
         x = waves + self.mix(causal_filters(windows, self.filters))
         for norm, block in zip(self.norms, self.blocks, strict=False):

@@ -18,24 +18,24 @@ _R = TypeVar("_R", bound="SparseReservoir")
 class SparseReservoir(nn.Module):
     """A fixed, sparse, leaky reservoir with a decaying sine as its activation.
 
-    An echo state network (Jaeger, 2001) whose units remember over different
-    times. Nothing in it is trained::
+    This is an echo state network (Jaeger, 2001) whose units remember over different time
+    scales. Nothing in it is trained::
 
         z = W r + W_in u
         f(z) = A exp(-alpha |z|) sin(omega z)
         r' = (1 - a) r + a f(z)
 
-    ``W`` is sparse with a spectral radius below 1, so a difference between two
-    states dies out. The leak rates ``a`` are log-uniform over a range.
+    ``W`` is sparse with a spectral radius below 1, so that a difference between two states
+    decays. The leak rates ``a`` are log-uniform over a range.
 
     Args:
         size: Units N.
         inputs: Width w of the token codes.
         structure: ``sparse`` (:func:`sparse_weights`) or ``blocks`` (:func:`block_weights`).
-        density: Share of recurrent weights that are not zero, when sparse.
-        blocks: Number of blocks, otherwise.
+        density: Share of nonzero recurrent weights, for ``sparse``.
+        blocks: Number of blocks, for ``blocks``.
         spectral_radius: Largest absolute eigenvalue of W.
-        input_scale: Spread of a unit's input drive.
+        input_scale: Standard deviation of a unit's input drive.
         leak: Slowest and fastest leak rate.
         amplitude: A in the formula.
         decay: alpha in the formula.
@@ -71,16 +71,16 @@ class SparseReservoir(nn.Module):
         else:
             recurrent = sparse_weights(size, density, spectral_radius, generator)
         self.register_buffer("recurrent", recurrent)
-        # A code has unit length, so each unit's drive has the spread `input_scale`.
-        drawn = torch.randn(size, inputs, generator=generator)
-        self.register_buffer("input_weights", drawn * input_scale)
+        # Codes have unit length, so each unit's drive has the standard deviation `input_scale`.
+        weights = torch.randn(size, inputs, generator=generator)
+        self.register_buffer("input_weights", weights * input_scale)
         low, high = torch.tensor(leak).log()
         share = torch.rand(size, generator=generator)
         self.register_buffer("leak", (low + (high - low) * share).exp())
 
     @classmethod
     def from_config(cls: type[_R], config: DualCNNConfig, **parts: Any) -> _R:
-        """The reservoir that a configuration describes; ``parts`` go to the subclass."""
+        """Build the reservoir of a configuration; ``parts`` are arguments of a subclass."""
         return cls(
             config.reservoir_size,
             config.code_width,
@@ -104,14 +104,14 @@ class SparseReservoir(nn.Module):
 
     def activation(self, z: Tensor) -> Tensor:
         """``A exp(-alpha |z|) sin(omega z)``, element by element."""
-        # Factors of 1 are left out: a step is short, and dispatch is most of its cost.
+        # Skip factors of 1: dispatch dominates the cost of such a short step.
         wave = torch.sin(z if self.frequency == 1 else self.frequency * z)
         if self.decay:
             wave = wave * torch.exp(-self.decay * z.abs())
         return wave if self.amplitude == 1 else self.amplitude * wave
 
     def drive(self, codes: Tensor) -> Tensor:
-        """The input's share of ``z`` for each token of the vocabulary.
+        """Compute the input drive of each token of the vocabulary.
 
         Args:
             codes: Token codes, ``[V, w]``.
@@ -122,7 +122,7 @@ class SparseReservoir(nn.Module):
         return codes @ self.input_weights.T
 
     def step(self, state: Tensor, drive: Tensor) -> Tensor:
-        """One step: ``[B, N]`` and its drive ``[B, N]`` to the next ``[B, N]``."""
+        """Advance a state ``[B, N]`` by one step with drive ``[B, N]``."""
         z = torch.addmm(drive, state, self.recurrent.T)
         return torch.lerp(state, self.activation(z), self.leak)
 
@@ -130,7 +130,7 @@ class SparseReservoir(nn.Module):
     def run(self, state: Tensor, drive: Tensor) -> Tensor:
         """Drive the reservoir through a chunk.
 
-        No gradient is kept: nothing that is trained stands before the reservoir.
+        Gradients are not tracked, since nothing before the reservoir is trained.
 
         Args:
             state: State before the chunk, ``[B, N]``.
@@ -140,7 +140,7 @@ class SparseReservoir(nn.Module):
             The state after each token, ``[B, T, N]``.
         """
         if torch.compiler.is_exporting():
-            # A loop over T would be unrolled to the example's length.
+            # The exporter would unroll a Python loop to the length of its example.
             _, states = scan(self._scan_step, state, drive.transpose(0, 1))
             assert isinstance(states, Tensor)
             return states.transpose(0, 1)
@@ -153,14 +153,14 @@ class SparseReservoir(nn.Module):
 
     def _scan_step(self, state: Tensor, drive: Tensor) -> tuple[Tensor, Tensor]:
         state = self.step(state, drive)
-        # The body of a scan must not return one tensor twice.
+        # The body of a scan must not return the same tensor twice.
         return state, state.clone()
 
 
 def sparse_weights(
     size: int, density: float, spectral_radius: float, generator: torch.Generator
 ) -> Tensor:
-    """A Gaussian matrix with weights at random places, scaled to the spectral radius.
+    """Draw a Gaussian matrix with weights at random places, scaled to the spectral radius.
 
     Returns:
         ``[N, N]``.
@@ -173,17 +173,18 @@ def sparse_weights(
 def block_weights(
     size: int, blocks: int, spectral_radius: float, generator: torch.Generator
 ) -> Tensor:
-    """Dense blocks whose outputs are dealt out over all blocks, as ShuffleNet does.
+    """Draw dense blocks whose outputs are shuffled over all blocks.
 
-    A product with it is a grouped product and a shuffle (Zhang et al., 2018).
+    As in ShuffleNet (Zhang et al., 2018), a product with the matrix is a grouped product
+    followed by a shuffle.
 
     Returns:
-        ``[N, N]``, 1 / blocks of it not zero.
+        ``[N, N]``, of which a share of 1 / blocks is nonzero.
     """
     width = size // blocks
-    drawn = torch.randn(blocks, width, width, generator=generator, dtype=torch.float64)
+    dense = torch.randn(blocks, width, width, generator=generator, dtype=torch.float64)
     weights = torch.zeros(size, size, dtype=torch.float64)
-    for block, place in zip(drawn, range(0, size, width), strict=True):
+    for block, place in zip(dense, range(0, size, width), strict=True):
         weights[place : place + width, place : place + width] = block
     shuffle = torch.arange(size).view(blocks, width).T.reshape(-1)
     return _scale(weights[shuffle], spectral_radius)
@@ -191,7 +192,7 @@ def block_weights(
 
 def _scale(weights: Tensor, spectral_radius: float) -> Tensor:
     radius = torch.linalg.eigvals(weights).abs().max()
-    # A matrix without cycles has no eigenvalue but 0, and forgets as it is.
+    # A matrix without cycles has no eigenvalue other than 0, and forgets without scaling.
     if radius > 1e-9:
         weights = weights * (spectral_radius / radius)
     return weights.float()

@@ -1,7 +1,7 @@
-"""Circular storage as pure functions of tensors: what training and the graphs run.
+"""Circular storage as pure functions of tensors, shared by training and the graphs.
 
-The entry of step ``p`` stands in slot ``p mod M``. Nothing is held here: storage comes in
-and goes out as a state tensor.
+The entry of step ``p`` is in slot ``p mod M``. The functions hold no state: storage is a state
+tensor that is passed in and returned.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ __all__ = ["in_order", "order", "roll", "store", "visible"]
 
 
 def roll(past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Append to a window that is kept in order of time, the newest last.
+    """Append to a window that is in time order, newest last.
 
     Args:
         past: The last W entries, ``[B, W, ...]``.
         new: New entries, ``[B, T, ...]``.
 
     Returns:
-        What each new step's window needs, ``[B, W - 1 + T, ...]``, and the new window
-        ``[B, W, ...]``.
+        The entries that the windows of the new steps cover, ``[B, W - 1 + T, ...]``, and the
+        new window, ``[B, W, ...]``.
     """
     seen = torch.cat([past[:, 1:], new], dim=1)
     return seen, newest(seen, past.shape[1])
 
 
 def order(position: Tensor, length: int, capacity: int) -> tuple[Tensor, Tensor]:
-    """Where the entries of the past stand, and the position after a chunk.
+    """Find the slots of the past entries, and the position after a chunk.
 
     Args:
         position: Steps read so far, ``[B]``.
@@ -38,7 +38,7 @@ def order(position: Tensor, length: int, capacity: int) -> tuple[Tensor, Tensor]
         capacity: Slots M.
 
     Returns:
-        Slots of the M entries, oldest first, ``[B, M]``, and the new position ``[B]``.
+        Slots of the M entries, oldest first, ``[B, M]``, and the new position, ``[B]``.
     """
     steps = torch.arange(capacity, device=position.device)
     steps = torch.cat([steps, torch.full((1,), length, device=position.device)])
@@ -47,7 +47,7 @@ def order(position: Tensor, length: int, capacity: int) -> tuple[Tensor, Tensor]
 
 
 def in_order(past: Tensor, slots: Tensor, new: Tensor) -> Tensor:
-    """The M entries of the past, oldest first, followed by the new ones.
+    """List the M past entries, oldest first, followed by the new ones.
 
     Args:
         past: Circular storage, ``[B, M, ...]``.
@@ -61,11 +61,11 @@ def in_order(past: Tensor, slots: Tensor, new: Tensor) -> Tensor:
 
 
 def store(ordered: Tensor, position: Tensor, capacity: int) -> Tensor:
-    """Circular storage after the new entries.
+    """Build the circular storage after the new entries.
 
     Args:
-        ordered: What :func:`in_order` returned, ``[B, M + T, ...]``.
-        position: Steps read once the new entries are in, ``[B]``.
+        ordered: Result of :func:`in_order`, ``[B, M + T, ...]``.
+        position: Steps read after the chunk, ``[B]``.
         capacity: Slots M.
 
     Returns:
@@ -77,10 +77,10 @@ def store(ordered: Tensor, position: Tensor, capacity: int) -> Tensor:
 
 
 def visible(length: int, capacity: int, device: torch.device | None = None) -> Tensor:
-    """Which entries each new step can find: the last M, its own included.
+    """Mark the entries that each new step can see: the last M, its own included.
 
     Returns:
-        ``[T, M + T]`` of 0 and 1, over the order of :func:`in_order`.
+        0 or 1 for each step and each entry in the order of :func:`in_order`, ``[T, M + T]``.
     """
     step = torch.arange(length, device=device).unsqueeze(1)
     entry = torch.arange(capacity + length, device=device).unsqueeze(0)
@@ -88,7 +88,7 @@ def visible(length: int, capacity: int, device: torch.device | None = None) -> T
 
 
 def _gather(x: Tensor, slots: Tensor) -> Tensor:
-    """``x [B, S, ...]`` at ``slots [B, M]`` along axis 1."""
+    """Gather ``x [B, S, ...]`` at ``slots [B, M]`` along axis 1."""
     if x.dim() == 2:
         return x.gather(1, slots)
     return x.gather(1, slots.unsqueeze(2).expand(-1, -1, x.shape[2]))

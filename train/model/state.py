@@ -1,4 +1,4 @@
-"""The state of a stream: a handful of tensors of fixed size, by name."""
+"""The state of a stream: a few named tensors of fixed size."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..config.model_config import DualCNNConfig
 __all__ = ["State", "in_table_order", "state_bytes", "state_shapes", "zero_state"]
 
 State = dict[str, Tensor]
-"""Everything that the model remembers: tensors by name, batch first."""
+"""Everything the model remembers: tensors by name, batch first."""
 
 
 def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape without the batch axis, and type, of each state tensor, in order.
+    """Shape (without the batch axis) and type of each state tensor, in order.
 
-    A part that the configuration leaves out has no tensors.
+    Parts that the configuration leaves out have no tensors.
     """
     real, whole = torch.float32, torch.int64
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
@@ -37,7 +37,7 @@ def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torc
 
 
 def state_bytes(config: DualCNNConfig) -> int:
-    """Bytes of one stream's state."""
+    """Size of one stream's state in bytes."""
     total = 0
     for shape, dtype in state_shapes(config).values():
         total += torch.Size(shape).numel() * dtype.itemsize
@@ -47,7 +47,7 @@ def state_bytes(config: DualCNNConfig) -> int:
 def zero_state(
     config: DualCNNConfig, batch: int = 1, device: torch.device | str | None = None
 ) -> State:
-    """The start of a stream: zeros, everywhere."""
+    """Build the state at the start of a stream: all zeros."""
     return {
         name: torch.zeros(batch, *shape, dtype=dtype, device=device)
         for name, (shape, dtype) in state_shapes(config).items()
@@ -55,5 +55,5 @@ def zero_state(
 
 
 def in_table_order(config: DualCNNConfig, state: State) -> State:
-    """The same tensors in the order of :func:`state_shapes`: graphs name them by place."""
+    """Sort the tensors as in :func:`state_shapes`; graphs identify them by position."""
     return {name: state[name] for name in state_shapes(config)}

@@ -1,4 +1,4 @@
-"""The memory of the stream: what followed when it was in a similar state before."""
+"""The stream's memory: what followed earlier when the state was similar."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.model_config import DualCNNConfig
-from . import ring_buffer as ring
+from . import ring_buffer
 from .causal import newest
 from .memory_keys import ReservoirKey, SuffixKey
-from .recall import recall
+from .recall import recall_tokens
 
 __all__ = ["MemoryGate", "StreamMemory", "combine"]
 
 FLOOR = 1e-20
-"""Least probability under the logarithm, so that no logit is ever infinite. A maximum and
-not a sum: the exporter's optimiser takes such a small summand for zero and drops it."""
+"""Minimum probability before the logarithm, so that no logit is infinite. It is applied as a
+maximum, since the exporter's optimizer drops a summand this small."""
 
 SUREST = 30.0
-"""Largest size of the gate's logit: its exponential stays a number."""
+"""Bound on the gate's logit, which keeps its exponential finite."""
 
 
 class MemoryGate(nn.Module):
-    """How far to trust the memory at a step.
+    """Decide how far to trust the memory at each step.
 
-    With ``q = m / (z + c)``, the memory's share is ``lambda q`` and the network's
-    ``1 - lambda sum(q)``: with nothing found, the memory has no say whatever the
-    gate. ``lambda`` is a sigmoid of a small network that sees the last CNN's
-    features, how much was found, and how sure what was found is.
+    With ``q = m / (z + c)``, the memory's share is ``lambda q`` and the network's is
+    ``1 - lambda sum(q)``: a memory that recalls nothing has no influence, whatever the gate.
+    ``lambda`` is the sigmoid of a small network, which sees the last CNN's features, how much
+    was recalled, and how concentrated it is.
 
     Args:
         config: The model's configuration.
@@ -38,37 +38,37 @@ class MemoryGate(nn.Module):
 
     def __init__(self, config: DualCNNConfig) -> None:
         super().__init__()
-        # Of one element, not scalars: the exporter's optimiser drops a scalar summand
-        # below 1e-8 and a scalar factor within 1e-5 of 1.
+        # Tensors of one element: the exporter's optimizer drops a scalar summand below 1e-8
+        # and a scalar factor within 1e-5 of 1.
         self.log_beta = nn.Parameter(torch.tensor([math.log(config.memory_sharpness)]))
         self.log_c = nn.Parameter(torch.tensor([0.0]))
         self.hidden = nn.Linear(config.wave_features + 2, config.gate_hidden)
         self.output = nn.Linear(config.gate_hidden, 1)
 
-    def forward(self, features: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Weigh the memory.
+    def forward(self, features: Tensor, recalled: Tensor) -> tuple[Tensor, Tensor]:
+        """Weigh the memory against the network.
 
         Args:
             features: Normed features of the last CNN, ``[B, T, F]``.
-            found: What :func:`recall` returned, ``[B, T, V]``.
+            recalled: Result of :func:`recall_tokens`, ``[B, T, V]``.
 
         Returns:
-            The memory's share ``lambda q [B, T, V]``, and the network's
+            The memory's share ``lambda q [B, T, V]``, and the network's share
             ``1 - lambda sum(q) [B, T, 1]``.
         """
         c = self.log_c.exp()
-        scale = 1 / (found.sum(-1, keepdim=True) + c)
-        q = found * scale
+        scale = 1 / (recalled.sum(-1, keepdim=True) + c)
+        q = recalled * scale
         seen = torch.cat([features, q.sum(-1, keepdim=True), q.amax(-1, keepdim=True)], dim=-1)
         doubt = torch.exp(-self.output(F.silu(self.hidden(seen))).clamp(-SUREST, SUREST))
         trust = 1 / (1 + doubt)  # the sigmoid
-        # 1 - lambda sum(q), as a sum of what is positive: where the memory is trusted almost
-        # wholly, a difference from 1 would leave the other tokens three digits.
+        # Compute 1 - lambda sum(q) as a sum of positive terms: if the memory is trusted almost
+        # completely, subtracting from 1 would leave three digits for the other tokens.
         return trust * q, trust * (doubt + c * scale)
 
 
 def combine(logits: Tensor, share: Tensor, kept: Tensor) -> Tensor:
-    """The final prediction, ``log((1 - lambda sum(q)) softmax(logits) + lambda q)``.
+    """Mix network and memory: ``log((1 - lambda sum(q)) softmax(logits) + lambda q)``.
 
     Args:
         logits: Logits without the memory, ``[..., V]``.
@@ -83,10 +83,10 @@ def combine(logits: Tensor, share: Tensor, kept: Tensor) -> Tensor:
 
 
 class StreamMemory(nn.Module):
-    """Stores an entry for each step, and reads all of them at each step.
+    """Store an entry at every step, and read all entries at every step.
 
-    An entry is the key of the state before a token, and that token. It is stored in
-    circular storage (:mod:`.ring`) that comes in and goes out with the state.
+    An entry is a token and the key of the state before it. Entries are kept in circular
+    storage (:mod:`.ring_buffer`), which is part of the state.
 
     Args:
         config: The model's configuration.
@@ -112,17 +112,18 @@ class StreamMemory(nn.Module):
         state: dict[str, Tensor],
         present: dict[str, Tensor],
     ) -> Tensor:
-        """Keys before the first token of a chunk and after each.
+        """Compute the keys before the first token of a chunk and after each token.
 
         Args:
             tokens: ``[B, T]``.
-            before: Reservoir states before the first token and after each, ``[B, T + 1, N]``.
-            state: The state before the chunk.
-            present: The state after it; the suffix is added, where it is the key.
+            before: Reservoir states before the first token and after each token,
+                ``[B, T + 1, N]``.
+            state: State before the chunk.
+            present: State after the chunk; a suffix key adds its tensor.
 
         Returns:
             ``[B, T + 1, n]``.
-        """  # fmt: skip
+        """
         if isinstance(self.key, ReservoirKey):
             assert before is not None
             keys: Tensor = self.key(before)
@@ -146,50 +147,52 @@ class StreamMemory(nn.Module):
 
         Args:
             tokens: ``[B, T]``.
-            keys: What :meth:`keys` returned, ``[B, T + 1, n]``.
-            learn: What each row's new keys are multiplied by, ``[B]``; 1 when absent.
-            state: The state before the chunk.
-            present: The state after it; the memory's tensors are added.
-            fast: Round as training may, products in this type; see :func:`recall`.
+            keys: Result of :meth:`keys`, ``[B, T + 1, n]``.
+            learn: Factor for each row's new keys, ``[B]``; 1 by default.
+            state: State before the chunk.
+            present: State after the chunk; the memory's tensors are added.
+            fast: Allow the rounding of training; see :func:`recall_tokens`.
             last: Read after the last token only.
 
         Returns:
-            How much each token is what followed, ``[B, T, V]``; ``[B, 1, V]`` for the last.
+            The mass recalled for each token, ``[B, T, V]``, or ``[B, 1, V]`` for the last
+            step only.
         """
         length, capacity = tokens.shape[1], self.capacity
         new = keys[:, :-1]
         if learn is not None:
             new = new * learn.view(-1, 1, 1)
-        slots, position = ring.order(state["position"], length, capacity)
-        ordered = ring.in_order(state["memory_keys"], slots, new)
-        stored = ring.in_order(state["memory_tokens"], slots, tokens)
-        present["memory_keys"] = ring.store(ordered, position, capacity)
-        present["memory_tokens"] = ring.store(stored, position, capacity)
+        slots, position = ring_buffer.order(state["position"], length, capacity)
+        ordered = ring_buffer.in_order(state["memory_keys"], slots, new)
+        stored = ring_buffer.in_order(state["memory_tokens"], slots, tokens)
+        present["memory_keys"] = ring_buffer.store(ordered, position, capacity)
+        present["memory_tokens"] = ring_buffer.store(stored, position, capacity)
         present["position"] = position
         if last:
-            # The last step sees the newest M entries, and those are what is now stored.
+            # The last step sees exactly the M entries that are stored now.
             query, visible = keys[:, -1:], torch.ones(1, capacity, device=keys.device)
             ordered, stored = newest(ordered, capacity), newest(stored, capacity)
         else:
-            query, visible = keys[:, 1:], ring.visible(length, capacity, keys.device)
+            query = keys[:, 1:]
+            visible = ring_buffer.visible(length, capacity, keys.device)
         followed = F.embedding(stored, torch.eye(self.vocab_size, device=keys.device))  # one-hot
-        return recall(query, ordered, followed, self.gate.log_beta.exp(), visible, fast)
+        return recall_tokens(query, ordered, followed, self.gate.log_beta.exp(), visible, fast)
 
     def forward(
-        self, logits: Tensor, features: Tensor, found: Tensor, trust: Tensor | None = None
+        self, logits: Tensor, features: Tensor, recalled: Tensor, trust: Tensor | None = None
     ) -> Tensor:
-        """Mix what was found into a prediction.
+        """Mix what the memory recalled into a prediction.
 
         Args:
             logits: Logits without the memory, ``[B, T, V]``.
-            features: What the gate sees, ``[B, T, F]``.
-            found: What :meth:`remember` returned, ``[B, T, V]``.
-            trust: What each row's gate is multiplied by, ``[B]``; 1 when absent.
+            features: Features that the gate reads, ``[B, T, F]``.
+            recalled: Result of :meth:`remember`, ``[B, T, V]``.
+            trust: Factor for each row's gate, ``[B]``; 1 by default.
 
         Returns:
             Log-probabilities, ``[B, T, V]``.
         """
-        share, kept = self.gate(features, found)
+        share, kept = self.gate(features, recalled)
         if trust is not None:
             trusted = trust.view(-1, 1, 1)
             share, kept = share * trusted, kept * trusted + (1 - trusted)

@@ -1,4 +1,4 @@
-"""The first CNN: emits waves, and predicts the next token on its own."""
+"""The first CNN: emit waves, and predict the next token from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["Dropout", "GatedBlock", "WaveBlock", "WaveCNN"]
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al., 2014) of values ``[B, T, H]`` while training.
+    """Dropout (Srivastava et al., 2014) of values ``[B, T, H]`` during training.
 
     Args:
         share: Share of values to drop.
-        noise: Where masks come from.
+        noise: Source of the masks.
     """
 
     def __init__(self, share: float, noise: Noise) -> None:
@@ -41,8 +41,8 @@ class GatedBlock(nn.Module):
         inputs: Width of the input.
         hidden: Inner width.
         outputs: Width of the output.
-        dropout: Dropout on the inner values while training.
-        noise: Where dropout masks come from.
+        dropout: Dropout of the inner values during training.
+        noise: Source of dropout masks.
     """
 
     def __init__(
@@ -54,18 +54,18 @@ class GatedBlock(nn.Module):
         self.dropout = Dropout(dropout, noise)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., inputs]`` to ``[..., outputs]``; while training, ``x`` is ``[B, T, inputs]``."""
+        """Map ``[..., inputs]`` to ``[..., outputs]``; training needs ``[B, T, inputs]``."""
         gate, value = self.up(x).chunk(2, dim=-1)
         y: Tensor = self.down(self.dropout(F.silu(gate) * value))
         return y
 
 
 class WaveBlock(nn.Module):
-    """Norm, short causal depthwise convolution, gated layer, residual.
+    """A residual block: norm, short causal depthwise convolution, gated layer.
 
     Args:
         config: The model's configuration.
-        noise: Where dropout masks come from.
+        noise: Source of dropout masks.
     """
 
     def __init__(self, config: DualCNNConfig, noise: Noise) -> None:
@@ -78,18 +78,26 @@ class WaveBlock(nn.Module):
         self.gated = GatedBlock(width, config.hidden, width, config.dropout, noise)
 
     def forward(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """``x [B, T, d]`` and the last k - 1 normed inputs ``[B, k - 1, d]``."""
-        # Padding comes after the norm: zeros in the context stay zeros.
+        """Compute a chunk.
+
+        Args:
+            x: ``[B, T, d]``.
+            context: The last k - 1 normed inputs, ``[B, k - 1, d]``.
+
+        Returns:
+            The output, ``[B, T, d]``, and the next context.
+        """
+        # The context is joined after the norm, so its initial zeros stay zeros.
         seen = torch.cat([context, self.norm(x)], dim=1)
         return x + self.gated(shifted_sum(seen, self.taps)), newest(seen, context.shape[1])
 
 
 class WaveCNN(nn.Module):
-    """Gated causal convolutions over attended states to waves (the first CNN).
+    """Gated causal convolutions from attended states to waves (the first CNN).
 
     Args:
         config: The model's configuration.
-        noise: Where dropout masks come from.
+        noise: Source of dropout masks.
     """
 
     def __init__(self, config: DualCNNConfig, noise: Noise | None = None) -> None:
@@ -105,11 +113,11 @@ class WaveCNN(nn.Module):
 
         Args:
             attended: Attended states, ``[B, T, d]``.
-            context: The last k - 1 inputs of each block, side by side,
+            context: The last k - 1 normed inputs of each block, concatenated,
                 ``[B, k - 1, blocks x d]``.
 
         Returns:
-            The waves ``[B, T, F]`` and the next context.
+            The waves, ``[B, T, F]``, and the next context.
         """
         x, contexts = attended, []
         for block, past in zip(self.blocks, context.chunk(len(self.blocks), dim=2), strict=True):

@@ -1,1 +1,1 @@
-"""Waves, as a researcher looks at them."""
+"""Waves for inspection: read, hold and save what the first CNN emits."""

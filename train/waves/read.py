@@ -1,4 +1,4 @@
-"""The waves that a text makes a model emit."""
+"""Read a text with a model and describe the waves it emits."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["read_waves"]
 def read_waves(
     model: DualCNN, tokens: Tensor, state: State | None = None
 ) -> tuple[list[WaveOutput], State]:
-    """Read a text and describe every wave.
+    """Read a text and describe every wave it produces.
 
     Args:
         model: The model.
         tokens: The text, ``[T]``.
-        state: The state of one stream before it; the start when absent.
+        state: State of one stream before the text; zeros by default.
 
     Returns:
-        A wave for each token, and the state after the text.
+        One wave per token, and the state after the text.
     """
     training = model.training
     model.eval()

@@ -1,4 +1,4 @@
-"""The rolling wave buffer of one stream, as a thing to hold, look into and save."""
+"""The rolling wave buffer of one stream, as an object to inspect and save."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...runtime.errors import BundleError, ConfigError, UsageError
+from ...runtime.errors import BundleError, ConfigError, UsageError, brief
 from ...runtime.files import write_atomic
+from ...runtime.tensor_file import TensorFormat
 from ..config.model_config import DualCNNConfig
 from ..model.state import State
 from .wave_output import WaveOutput
 
 __all__ = ["RollingWaveBuffer"]
 
-_FORMAT = "rillet-wave-buffer"
-_LARGEST = 1 << 30
+_FORMAT = TensorFormat("rillet-wave-buffer", None, "wave buffer", "save it again")
+_MAX_BYTES = 1 << 30
 
 
 class RollingWaveBuffer:
-    """Circular storage of the last waves of a stream, with what each was found by.
+    """Circular storage of a stream's last waves and their memory keys.
 
-    The wave of step ``p`` stands in slot ``p mod capacity``, as in the state of the model
-    (:mod:`.ring`): :meth:`to_state` gives the state tensors that the model would hold, and
-    :meth:`from_state` reads them back.
+    The wave of step ``p`` is stored in slot ``p mod capacity``, as in the model's state
+    (:mod:`rillet.train.model.ring_buffer`); :meth:`to_state` builds the state tensors that
+    the model would hold.
 
     Args:
-        capacity: Waves that are kept; the memory's M in a model.
+        capacity: Waves kept; the memory's M in a model.
         window: Waves that the second CNN sees, the newest included [W].
-        overlap: Waves that two successive views of :meth:`windows` share; below ``window``.
+        overlap: Waves shared by two successive views of :meth:`windows`; less than ``window``.
         features: Features of a wave [F].
         keys: Numbers in a memory key [n]; 0 without a memory.
 
     Raises:
-        ConfigError: The sizes have conflicts; the message lists all of them.
+        ConfigError: The sizes conflict; the message lists every conflict.
     """
 
     def __init__(
         self, capacity: int, window: int, overlap: int = 0, features: int = 64, keys: int = 0
     ) -> None:
-        found = [
+        conflicts = [
             f"{name} is {value}; it must be at least {least}"
             for name, value, least in (
                 ("capacity", capacity, 1),
@@ -58,22 +58,23 @@ class RollingWaveBuffer:
             if value < least
         ]
         if window > capacity:
-            found.append(
-                f"window is {window} and capacity {capacity}; a window cannot hold more: try "
+            conflicts.append(
+                f"window is {window} but capacity is {capacity}; the window must fit: try "
                 f"capacity={window}"
             )
         if overlap >= max(1, window):
-            found.append(
-                f"overlap is {overlap} and window {window}; the overlap must be the smaller: try "
-                f"{max(0, window // 2)}"
+            conflicts.append(
+                f"overlap is {overlap} but window is {window}; the overlap must be smaller: try "
+                f"overlap={max(0, window // 2)}"
             )
-        if 4 * capacity * (features + keys) > _LARGEST:
-            found.append(
-                f"capacity is {capacity}: {4 * capacity * (features + keys) / 1e9:.1f} GB, and "
-                f"{_LARGEST / 1e9:.1f} GB is the most"
+        if 4 * capacity * (features + keys) > _MAX_BYTES:
+            conflicts.append(
+                f"capacity is {capacity}, which takes "
+                f"{4 * capacity * (features + keys) / 1e9:.1f} GB; the limit is "
+                f"{_MAX_BYTES / 1e9:.1f} GB: lower the capacity"
             )
-        if found:
-            raise ConfigError("; ".join(found))
+        if conflicts:
+            raise ConfigError("; ".join(conflicts))
         self.capacity, self.window, self.overlap = capacity, window, overlap
         self.features, self.keys = features, keys
         self._waves: list[WaveOutput] = []
@@ -81,7 +82,7 @@ class RollingWaveBuffer:
 
     @classmethod
     def from_config(cls, config: DualCNNConfig) -> RollingWaveBuffer:
-        """An empty buffer of the sizes that a configuration asks for."""
+        """Create an empty buffer with the sizes of a configuration."""
         return cls(
             max(config.memory, config.wave_window),
             config.wave_window,
@@ -94,48 +95,49 @@ class RollingWaveBuffer:
         return len(self._waves)
 
     def __iter__(self) -> Iterator[WaveOutput]:
-        """The stored waves, oldest first."""
+        """Iterate over the stored waves, oldest first."""
         for index in range(len(self._waves)):
             yield self._waves[(self._oldest + index) % len(self._waves)]
 
     def __getitem__(self, index: int) -> WaveOutput:
-        """A stored wave, counted from the oldest; from the newest when negative."""
+        """A stored wave, counted from the oldest, or from the newest if negative."""
         count = len(self._waves)
         if not -count <= index < count:
-            raise IndexError(f"index is {index}, and {count} waves are stored")
+            raise IndexError(f"index is {index}, but {count} waves are stored")
         return self._waves[(self._oldest + index) % count]
 
     @property
     def position(self) -> int:
-        """Steps that the stream has read: one more than the newest wave's."""
+        """Steps the stream has read: one more than the newest wave's position."""
         return self[-1].position + 1 if self._waves else 0
 
     @property
     def utilisation(self) -> float:
-        """Share of the capacity that is filled."""
+        """Share of the capacity in use, 0 to 1."""
         return len(self._waves) / self.capacity
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of features and keys when full: fixed, whatever the stream's length."""
+        """Bytes of features and keys of a full buffer, whatever the stream's length."""
         return 4 * self.capacity * (self.features + self.keys)
 
     def append(self, wave: WaveOutput) -> None:
-        """Store a wave; when full, it takes the place of the oldest.
+        """Store a wave, replacing the oldest if the buffer is full.
 
         Raises:
-            UsageError: Its sizes are not the buffer's, or it does not follow the newest.
+            UsageError: Its sizes differ from the buffer's, or it does not follow the newest wave.
         """
         sizes = (tuple(wave.features.shape), wave.key.numel())
         if sizes != ((self.features,), self.keys):
             raise UsageError(
-                f"the wave has features {list(wave.features.shape)} and a key of "
-                f"{wave.key.numel()} numbers; this buffer holds [{self.features}] and {self.keys}"
+                f"the wave has features of shape {list(wave.features.shape)} and a key of "
+                f"{wave.key.numel()} numbers, but this buffer holds [{self.features}] and "
+                f"{self.keys}; use RollingWaveBuffer.from_config(model.config)"
             )
         if self._waves and wave.position != self.position:
             raise UsageError(
-                f"the wave is of step {wave.position}, and step {self.position} comes next; clear "
-                "the buffer before another stream"
+                f"the wave is of step {wave.position}, but step {self.position} comes next; clear "
+                "the buffer before storing another stream"
             )
         if len(self._waves) < self.capacity:
             self._waves.append(wave)
@@ -144,7 +146,7 @@ class RollingWaveBuffer:
             self._oldest = (self._oldest + 1) % self.capacity
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all waves."""
         self._waves, self._oldest = [], 0
 
     def window_view(self) -> Tensor:
@@ -154,9 +156,9 @@ class RollingWaveBuffer:
         return F.pad(seen, (0, 0, self.window - len(newest), 0))
 
     def windows(self) -> Iterator[Tensor]:
-        """Views of ``window`` stored waves each, ``[W, F]``, oldest first.
+        """Iterate over views of ``window`` stored waves, each ``[W, F]``, oldest first.
 
-        Two successive views share ``overlap`` waves; the last ends with the newest wave.
+        Two successive views share ``overlap`` waves; the last view ends with the newest wave.
         """
         waves = [wave.features for wave in self]
         stride = self.window - self.overlap
@@ -165,12 +167,12 @@ class RollingWaveBuffer:
             yield torch.stack(waves[start : start + self.window])
 
     def to_state(self, config: DualCNNConfig) -> State:
-        """The state tensors of the model that this buffer holds, for one stream.
+        """Build the model's state tensors that this buffer holds, for one stream.
 
         Returns:
-            ``wave_buffer [1, W, F]``, and ``memory_keys [1, M, n]`` and ``memory_tokens
-            [1, M]`` where there is a memory: each entry is a token and the key of the state
-            *before* it.
+            ``position [1]``; ``wave_buffer [1, W, F]`` for a dual CNN; and, with a memory,
+            ``memory_keys [1, M, n]`` and ``memory_tokens [1, M]``, where each entry is a token
+            and the key of the state *before* it.
         """
         state: State = {"position": torch.tensor([self.position])}
         if config.dual:
@@ -179,8 +181,8 @@ class RollingWaveBuffer:
             keys = torch.zeros(1, config.memory, config.keys)
             tokens = torch.zeros(1, config.memory, dtype=torch.int64)
             waves = list(self)
-            # The first stored wave's entry needs a key that is no longer here, unless the
-            # stream began with it: then that key is zero, as the state was.
+            # The oldest wave's entry needs the key before it, which is gone, unless the stream
+            # began with that wave: then the key is zero, like the initial state.
             for before, wave in zip([None, *waves], waves, strict=False):
                 slot = wave.position % config.memory
                 if before is not None:
@@ -191,31 +193,33 @@ class RollingWaveBuffer:
         return state
 
     def to_json(self) -> str:
-        """Everything as JSON; numbers survive the round trip exactly."""
+        """Serialize the buffer to JSON; numbers survive the round trip exactly."""
         waves = [wave.to_dict() for wave in self]
-        return json.dumps({"format": _FORMAT, **self._sizes(), "waves": waves})
+        return json.dumps({"format": _FORMAT.name, **self._sizes(), "waves": waves})
 
     @classmethod
     def from_json(cls, text: str) -> RollingWaveBuffer:
-        """Read what :meth:`to_json` wrote.
+        """Build a buffer from the JSON that :meth:`to_json` returned.
 
         Raises:
-            UsageError: It is something else, or does not fit together.
+            UsageError: The text is not a wave buffer, or is inconsistent.
         """
         try:
             values = json.loads(text)
-            if values["format"] != _FORMAT:
-                raise ValueError("another format")
+            if values["format"] != _FORMAT.name:
+                raise ValueError(f"format is {values['format']!r}")
             buffer = cls(**{name: int(values[name]) for name in _SIZES})
             waves = list(values["waves"])
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise UsageError(f"this is no wave buffer ({error}); write it anew") from error
+            raise UsageError(
+                f"the text is not a wave buffer ({brief(error)}); save it again"
+            ) from error
         for wave in waves:
             buffer.append(WaveOutput.from_dict(wave))
         return buffer
 
     def save(self, path: Path) -> None:
-        """Write everything to a safetensors file, atomically."""
+        """Write the buffer to a safetensors file, atomically."""
         waves = list(self)
         rows = {
             "features": torch.stack([w.features for w in waves]) if waves else _NONE,
@@ -228,30 +232,24 @@ class RollingWaveBuffer:
                 [w.attention_entropy for w in waves], dtype=torch.float64
             ),
         }
-        header = json.dumps({"format": _FORMAT, **self._sizes()})
-        write_atomic(path, safetensors.torch.save(rows, {"rillet": header}))
+        write_atomic(path, safetensors.torch.save(rows, _FORMAT.metadata(self._sizes())))
 
     @classmethod
     def load(cls, path: Path) -> RollingWaveBuffer:
-        """Read what :meth:`save` wrote.
+        """Read a file that :meth:`save` wrote.
 
         Raises:
-            BundleError: The file is missing, damaged or something else.
+            BundleError: The file is missing, damaged, or not a wave buffer.
         """
+        header, rows = _FORMAT.read(path, "pt")
         try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("rillet", "null"))
-                rows = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header["format"] != _FORMAT:
-                raise ValueError("another format")
             buffer = cls(**{name: int(header[name]) for name in _SIZES})
             for index in range(len(rows["position"])):
                 buffer.append(_wave(rows, index))
-        except (
-            safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, IndexError,
-            RuntimeError, RecursionError, OverflowError,
-        ) as error:  # fmt: skip
-            raise BundleError(f"{path} holds no wave buffer ({error}); save it anew") from error
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
+            raise BundleError(
+                f"{path} is a damaged wave buffer ({brief(error)}); save it again"
+            ) from error
         return buffer
 
     def _sizes(self) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One emitted wave, as a researcher looks at it."""
+"""A single wave, with the figures that describe it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["WaveOutput"]
 
 @dataclass(frozen=True, eq=False)
 class WaveOutput:
-    """What the first CNN emitted at a step, and how it came about.
+    """What the first CNN emitted at one step, and how it came about.
 
     Attributes:
-        position: Step of the stream, from 0.
-        token: The token that was read.
+        position: Step of the stream, counted from 0.
+        token: The token read at this step.
         features: The wave, ``[F]``.
-        confidence: The largest probability in the first CNN's prediction.
-        attention_entropy: Entropy in nats of the attention that the step paid to its window,
-            mean over the heads; 0 where there is no attention.
-        attention_peak: Steps back to where attention was largest; 0 is the step itself.
-        key: The memory key of the state after the step, ``[n]``; empty where there is no memory.
+        confidence: Largest probability in the first CNN's prediction.
+        attention_entropy: Entropy of the step's attention weights in nats, averaged over the
+            heads; 0 without attention.
+        attention_peak: Steps back to the largest attention weight; 0 is the step itself.
+        key: Memory key of the state after the step, ``[n]``; empty without a memory.
     """
 
     position: int
@@ -37,7 +37,7 @@ class WaveOutput:
     key: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold; float32 survives the round trip exactly."""
+        """Convert to plain JSON values; float32 survives the round trip exactly."""
         return {
             "position": self.position,
             "token": self.token,
@@ -50,10 +50,10 @@ class WaveOutput:
 
     @classmethod
     def from_dict(cls, values: Any) -> WaveOutput:
-        """Read what :meth:`to_dict` wrote.
+        """Build a wave from what :meth:`to_dict` returned.
 
         Raises:
-            UsageError: The values are not those of a wave.
+            UsageError: The values do not describe a wave.
         """
         try:
             return cls(
@@ -66,4 +66,4 @@ class WaveOutput:
                 key=torch.tensor(values["key"], dtype=torch.float32),
             )
         except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-            raise UsageError(f"a stored wave cannot be read ({error}); write it anew") from error
+            raise UsageError(f"a stored wave cannot be read ({error}); save it again") from error

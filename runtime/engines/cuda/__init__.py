@@ -1,1 +1,1 @@
-"""The NVIDIA driver and CUDA's memory, without an engine."""
+"""The NVIDIA driver and the CUDA runtime, for the engines that compute on a GPU."""

@@ -1,6 +1,6 @@
-"""The NVIDIA driver, asked directly: whether there is one, which GPU, and copies on it.
+"""The NVIDIA driver, called directly: is there one, which GPU, and copies in its memory.
 
-Every driver has these functions, so that nothing has to be installed beside it.
+Every driver has these functions, so nothing else need be installed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Gpu:
     Attributes:
         name: As the driver calls it.
         capability: Compute capability, such as ``8.7``.
-        driver: The newest CUDA version that the driver speaks, such as ``12.6``.
-        memory: Bytes of its memory; on a Jetson, those that it shares with the processor.
+        driver: The newest CUDA version that the driver supports, such as ``12.6``.
+        memory: Bytes of its memory; on a Jetson, the memory that it shares with the processor.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Gpu:
 
 
 def driver_obstacle() -> str | None:
-    """Why no GPU can be used; ``None`` where one can.
+    """Say why no GPU can be used; ``None`` if one can.
 
-    It asks the driver itself: libraries above it fall over, or go over to the CPU with no error,
-    where there is none.
+    This asks the driver itself: without one, the libraries above it crash, or fall back to the
+    CPU without an error.
     """
     try:
         driver = ctypes.CDLL(_LIBRARY)
@@ -49,18 +49,20 @@ def driver_obstacle() -> str | None:
         return f"there is no NVIDIA driver: {_LIBRARY} cannot be loaded; install the driver"
     status = driver.cuInit(0)
     if status:
-        return f"the NVIDIA driver cannot start (cuInit gives {status}); see what nvidia-smi says"
+        return (
+            f"the NVIDIA driver cannot start (cuInit returns {status}); run nvidia-smi for details"
+        )
     count = ctypes.c_int(0)
     if driver.cuDeviceGetCount(ctypes.byref(count)) or count.value < 1:
-        return "the NVIDIA driver finds no GPU; see what nvidia-smi says"
+        return "the NVIDIA driver finds no GPU; run nvidia-smi for details"
     return None
 
 
 def find_gpu() -> Gpu:
-    """What the first GPU is.
+    """Describe the first GPU.
 
     Raises:
-        EngineError: There is none that can be used.
+        EngineError: No GPU can be used.
     """
     driver, device = _driver(), ctypes.c_int(0)
     name = ctypes.create_string_buffer(256)
@@ -84,10 +86,15 @@ def find_gpu() -> Gpu:
 
 
 def copy_on_device(target: int, source: int, size: int) -> None:
-    """Copy bytes from one address of the GPU's memory to another, and wait until it is done.
+    """Copy bytes within the GPU's memory, and wait for the end.
+
+    Args:
+        target: Address.
+        source: Address.
+        size: Bytes.
 
     Raises:
-        EngineError: The driver refuses.
+        EngineError: The driver call fails.
     """
     driver = _in_context()
     status = driver.cuMemcpyDtoD_v2(
@@ -98,10 +105,14 @@ def copy_on_device(target: int, source: int, size: int) -> None:
 
 
 def zero_on_device(target: int, size: int) -> None:
-    """Set bytes of the GPU's memory to zero, and wait until it is done.
+    """Set bytes of the GPU's memory to zero, and wait for the end.
+
+    Args:
+        target: Address.
+        size: Bytes.
 
     Raises:
-        EngineError: The driver refuses.
+        EngineError: The driver call fails.
     """
     driver = _in_context()
     status = driver.cuMemsetD8_v2(ctypes.c_uint64(target), ctypes.c_ubyte(0), ctypes.c_size_t(size))
@@ -118,7 +129,7 @@ def _driver() -> Any:
 
 @functools.cache
 def _primary_context() -> tuple[Any, ctypes.c_void_p]:
-    """The context that the CUDA runtime, and so every library above it, works in."""
+    """The context that the CUDA runtime, and so every library above it, uses."""
     driver, device, context = _driver(), ctypes.c_int(0), ctypes.c_void_p()
     _check("cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), 0))
     status = driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
@@ -132,11 +143,13 @@ def _in_context() -> Any:
     return driver
 
 
-def _check(what: str, status: int) -> None:
+def _check(function: str, status: int) -> None:
     if not status:
         return
     sentence = ctypes.c_char_p()
     with contextlib.suppress(Exception):
         ctypes.CDLL(_LIBRARY).cuGetErrorString(status, ctypes.byref(sentence))
-    said = sentence.value.decode(errors="replace") if sentence.value else f"error {status}"
-    raise EngineError(f"the NVIDIA driver refuses {what}: {said}; see what nvidia-smi says")
+    reason = sentence.value.decode(errors="replace") if sentence.value else f"error {status}"
+    raise EngineError(
+        f"{function} failed in the NVIDIA driver: {reason}; run nvidia-smi for details"
+    )

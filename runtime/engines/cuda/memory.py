@@ -17,7 +17,7 @@ __all__ = ["Cuda", "CudaBuffer", "CudaGraph", "CudaStream", "ExchangeBuffer"]
 
 
 class Cuda:
-    """cuda-python's runtime bindings, with its status codes as errors.
+    """cuda-python's runtime bindings, with status codes raised as errors.
 
     Raises:
         EngineError: They are not installed, or do not fit the driver.
@@ -35,32 +35,32 @@ class Cuda:
         self.call("cudaGetDeviceCount")
 
     def call(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the CUDA runtime; what it gives, without its status.
+        """Call a function of the CUDA runtime, and return its result without the status.
 
         Raises:
-            EngineError: It failed.
+            EngineError: The call failed.
         """
         try:
             status, *values = getattr(self._runtime, name)(*arguments)
         except RuntimeError as error:
-            raise EngineError(f"{name} failed: {error}; see what nvidia-smi says") from error
+            raise EngineError(f"{name} failed: {error}; run nvidia-smi for details") from error
         if status == self._runtime.cudaError_t.cudaSuccess:
             return values[0] if values else None
-        what = self._runtime.cudaGetErrorString(status)[1].decode(errors="replace")
+        reason = self._runtime.cudaGetErrorString(status)[1].decode(errors="replace")
         if status == self._runtime.cudaError_t.cudaErrorInsufficientDriver:
-            what += (
-                "; cuda-python is newer than the driver: install the line that fits it, such as "
+            reason += (
+                "; cuda-python is newer than the driver: install a version that fits, such as "
                 "pip install 'cuda-python<13' for CUDA 12"
             )
-        raise EngineError(f"{name} failed: {what}")
+        raise EngineError(f"{name} failed: {reason}")
 
     def constant(self, kind: str, name: str) -> Any:
-        """A value of one of the bindings' enumerations."""
+        """Look up a value of one of the bindings' enumerations."""
         return getattr(getattr(self._runtime, kind), name)
 
     @property
     def non_blocking(self) -> int:
-        """The flag of a stream that does not wait for others."""
+        """The flag of a stream that does not wait for other streams."""
         return int(self._runtime.cudaStreamNonBlocking)
 
 
@@ -74,13 +74,13 @@ class CudaStream:
     def __init__(self, cuda: Cuda) -> None:
         self.cuda = cuda
         self.handle = cuda.call("cudaStreamCreateWithFlags", cuda.non_blocking)
-        _let_go(self, cuda, "cudaStreamDestroy", self.handle)
+        _free_with(self, cuda, "cudaStreamDestroy", self.handle)
 
     def __int__(self) -> int:
         return int(self.handle)
 
     def wait(self) -> None:
-        """Wait until everything in the queue is done.
+        """Wait for everything in the queue.
 
         Raises:
             EngineError: Something in it failed.
@@ -105,29 +105,29 @@ class CudaStream:
 
     @contextmanager
     def capture(self) -> Iterator[list[CudaGraph]]:
-        """Record what is queued instead of doing it.
+        """Record what is queued instead of running it.
 
         Yields:
-            A list in which the graph is when the block has ended.
+            An empty list; the graph is in it after the block.
         """
         mode = self.cuda.constant("cudaStreamCaptureMode", "cudaStreamCaptureModeThreadLocal")
         self.cuda.call("cudaStreamBeginCapture", self.handle, mode)
-        made: list[CudaGraph] = []
+        graphs: list[CudaGraph] = []
         graph = None
         try:
-            yield made
+            yield graphs
         finally:
-            # Ends the capture whether or not the block failed; the stream is unusable else.
+            # End the capture even if the block failed, or the stream stays unusable.
             graph = self.cuda.call("cudaStreamEndCapture", self.handle)
-        made.append(CudaGraph(self, graph))
+        graphs.append(CudaGraph(self, graph))
 
 
 class CudaGraph:
-    """Work that is queued as one.
+    """Captured work that is queued as one.
 
     Args:
-        stream: The stream that it was captured from, and that it is launched on.
-        graph: What was captured.
+        stream: The stream that it was captured from and is launched on.
+        graph: The captured graph.
     """
 
     def __init__(self, stream: CudaStream, graph: Any) -> None:
@@ -135,18 +135,18 @@ class CudaGraph:
         cuda = stream.cuda
         self._executable = cuda.call("cudaGraphInstantiate", graph, 0)
         cuda.call("cudaGraphDestroy", graph)
-        _let_go(self, cuda, "cudaGraphExecDestroy", self._executable)
+        _free_with(self, cuda, "cudaGraphExecDestroy", self._executable)
 
     def launch(self) -> None:
-        """Queue all of it."""
+        """Queue the whole graph."""
         self._stream.cuda.call("cudaGraphLaunch", self._executable, self._stream.handle)
 
 
 class CudaBuffer:
-    """A tensor in the GPU's memory, of zeros at first.
+    """A tensor in the GPU's memory, initially zeros.
 
     Args:
-        stream: Where its copies are queued.
+        stream: The stream that its copies are queued on.
         shape: Rows first.
         dtype: numpy's name of the element type.
     """
@@ -156,12 +156,12 @@ class CudaBuffer:
         self._row = int(np.prod(shape[1:], dtype=np.int64)) * self._dtype.itemsize
         self.size = shape[0] * self._row
         self.address = int(stream.cuda.call("cudaMalloc", max(self.size, 1)))
-        _let_go(self, stream.cuda, "cudaFree", self.address)
+        _free_with(self, stream.cuda, "cudaFree", self.address)
         stream.zero(self.address, self.size)
         stream.wait()
 
     def read(self) -> npt.NDArray[Any]:
-        """A copy of all rows."""
+        """Copy all rows to the host."""
         values = np.empty(self._shape, self._dtype)
         self._stream.copy(values.ctypes.data, self.address, self.size, "DeviceToHost")
         self._stream.wait()
@@ -174,9 +174,9 @@ class CudaBuffer:
         self._stream.wait()
 
     def copy_rows(self, row: int, source: CudaBuffer, source_row: int, rows: int) -> None:
-        """Copy rows of another buffer over this one's; neither leaves the device.
+        """Replace rows by rows of another buffer; nothing leaves the device.
 
-        Every call of an engine waits for its stream, so that what is copied has been written.
+        Every call of an engine waits for its stream, so the source has been written by now.
         """
         target = self.address + row * self._row
         origin = source.address + source_row * self._row
@@ -191,13 +191,13 @@ class CudaBuffer:
 
 
 class ExchangeBuffer:
-    """A small tensor that crosses at each step: pinned in the host's memory, and on the GPU.
+    """A small tensor that is copied at each step: pinned in the host's memory, and on the GPU.
 
-    The copy is part of the step: a captured graph holds it, and reads the host's memory anew each
-    time that it is launched.
+    The copy is part of the step: a captured graph contains it, and reads the host's memory again
+    at each launch.
 
     Args:
-        stream: Where its copies are queued.
+        stream: The stream that its copies are queued on.
         shape: Rows first.
         dtype: numpy's name of the element type.
     """
@@ -208,17 +208,17 @@ class ExchangeBuffer:
         self.address = self._device.address
         pinned = stream.cuda.call("cudaHostAlloc", max(self._device.size, 1), 0)
         self._pinned = int(pinned)
-        _let_go(self, stream.cuda, "cudaFreeHost", self._pinned)
+        _free_with(self, stream.cuda, "cudaFreeHost", self._pinned)
         memory = (ctypes.c_ubyte * self._device.size).from_address(self._pinned)
         self._values: npt.NDArray[Any] = np.frombuffer(memoryview(memory), dtype).reshape(shape)
         self._values[...] = 0
 
     def read(self) -> npt.NDArray[Any]:
-        """A copy of what the last step gave."""
+        """Copy what the last step wrote."""
         return np.array(self._values)
 
     def write(self, values: npt.NDArray[Any]) -> None:
-        """Set what the next step takes."""
+        """Set what the next step reads."""
         self._values[...] = values
 
     def send(self) -> None:
@@ -229,22 +229,14 @@ class ExchangeBuffer:
         """Queue the copy from the GPU."""
         self._stream.copy(self._pinned, self.address, self._device.size, "DeviceToHost")
 
-    def copy_rows(self, row: int, source: Any, source_row: int, rows: int) -> None:
-        """Copy rows of what another's step gave."""
-        self._values[row : row + rows] = source._values[source_row : source_row + rows]
 
-    def zero_rows(self, row: int, rows: int) -> None:
-        """Set rows to zero."""
-        self._values[row : row + rows] = 0
-
-
-def _let_go(owner: object, cuda: Cuda, name: str, handle: Any) -> None:
-    """Free something when its owner is gone; not at exit, when the driver may be gone itself."""
+def _free_with(owner: object, cuda: Cuda, name: str, handle: Any) -> None:
+    """Free a handle with its owner, but not at exit, when the driver may be gone already."""
 
     def free(call: Callable[..., Any] = cuda.call) -> None:
         try:
             call(name, handle)
         except EngineError:
-            return  # after a device error nothing can be freed any more
+            return  # after a device error nothing can be freed
 
     weakref.finalize(owner, free).atexit = False

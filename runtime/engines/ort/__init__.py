@@ -1,1 +1,1 @@
-"""ONNX Runtime, on the processor and on NVIDIA GPUs."""
+"""Engines on ONNX Runtime: state in the host's memory, or in a GPU's."""

@@ -11,100 +11,102 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from ...bundle import Bundle
 from ...errors import EngineError
 from ...state_table import is_shared
-from ..base import Learn
-from ..cache import cache_folder, provider_key
-from ..checks import check_finite
+from ..base import EngineState, Learn, Provider, TokenGenerator
+from ..cache import cache_folder
+from ..checks import check_finite, check_tokens
 from ..cuda.driver import copy_on_device, zero_on_device
-from ..device_state import DeviceState, Lane, LanePool, check_tokens, power_of_two
-from .options import cuda_options, tensorrt_options
-from .providers import obstacle
+from ..device_state import DeviceState, Lane, LanePool, power_of_two
+from .options import cuda_options, provider_key, tensorrt_options
+from .providers import import_onnxruntime, obstacle
 from .sessions import OnnxGraphs, run_bound
 
 __all__ = ["LARGEST_BATCH", "OnnxDeviceEngine"]
 
 log = logging.getLogger("rillet")
+ort = import_onnxruntime()
 
 LARGEST_BATCH = 512
-"""Rows of a step that the TensorRT provider's engine is built for."""
+"""Most rows of a step on the TensorRT provider."""
 
 _CHUNK = 256
-"""Tokens fed to the prefill graph at a time: its attention grows with the square."""
+"""Tokens per call of the prefill graph: its attention grows with their square."""
 
 
 class OnnxDeviceEngine(OnnxGraphs):
     """Runs a bundle's graphs on the CUDA or TensorRT provider; the state never leaves the GPU.
 
     A step sends the tokens and fetches the logits. On the CUDA provider it is captured as a CUDA
-    graph where ONNX Runtime allows it. Not on the TensorRT provider: numbered graphs, one for
-    each pair of buffers, are the CUDA provider's alone. The TensorRT provider reads prompts with
-    the CUDA provider: a `Scan` in TensorRT is not relied on.
+    graph if ONNX Runtime allows it. On the TensorRT provider it is not: only the CUDA provider
+    has numbered graphs, one for each pair of buffers. The TensorRT provider leaves prompts to
+    the CUDA provider, since a ``Scan`` in TensorRT is not trusted unchecked.
 
     Args:
         bundle: The bundle.
         provider: ``cuda`` or ``tensorrt``; ``cpu`` runs the same calls with the processor's
             memory as the device.
-        graphs: Whether to capture steps as CUDA graphs; ``None`` where that works.
+        graphs: Whether to capture steps as CUDA graphs; ``None`` to do so if it works.
         threads: Threads that one call may use.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        provider: str = "cuda",
+        provider: Provider = "cuda",
         threads: int = 1,
         graphs: bool | None = None,
     ) -> None:
         super().__init__(bundle, provider, threads)
-        self._wish = graphs
+        self._graphs = graphs
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._captures = False
         self._numbers = itertools.count(1)
         self._running = threading.Lock()
         # TensorRT may read an input again after it has written an output.
-        names = (row.name for row in self.state if is_shared(row) and provider != "tensorrt")
-        self._shared = frozenset(names)
+        shared = () if provider == "tensorrt" else filter(is_shared, self.state_table)
+        self._shared = frozenset(row.name for row in shared)
         self._pool = LanePool(self._lane)
 
     @property
     def version(self) -> str:
-        """The engine's name and version, and whether it replays CUDA graphs."""
+        """Name and version of the library that computes, and whether it replays CUDA graphs."""
         return super().version + (", CUDA graphs" if self._captures else "")
 
     def zero_state(self, batch: int = 1) -> DeviceState:
-        """The start of a stream: zeros, everywhere."""
-        self._session("decode")  # a device without a working provider must not be touched
-        return DeviceState(self.state, batch, self._pool, self._capacity_for)
+        """Return the state at the start of a stream: zeros."""
+        self._session("decode")  # fails before a device without a working provider is touched
+        return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
-        """Read one token a row; see :meth:`.Engine.step`."""
+        """Read one token per row; see :meth:`.Engine.step`."""
         session = self._session("decode")
+        state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         lane = state.lane
         if lane.calls is None or lane.calls[0] is not session:
             self._prepare(session, lane)
-        lane.tell(tokens, learn, state.batch)
+        lane.send(tokens, learn, state.batch)
         self._run(session, lane.calls[1][state.side])
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         try:
             check_finite(logits)
         except EngineError:
-            state.mend(self._shared)
+            state.repair(self._shared)
             raise
         state.side ^= 1
         return logits
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]`` in chunks; see :meth:`.Engine.prefill`."""
         session = self._session("prefill")
+        state = self._pool.own_state(state)
         tokens = np.ascontiguousarray(tokens, np.int64)
         check_tokens(tokens, self.vocab_size)
         before = state.copy()
@@ -112,31 +114,35 @@ class OnnxDeviceEngine(OnnxGraphs):
             if self.last_logits and not last:
                 steps = [self.step(column, state, learn) for column in tokens.T]
                 return np.stack(steps, axis=1)
-            state.lane.tell(None, learn, state.batch)
+            state.lane.send(None, learn, state.batch)
             starts = range(0, tokens.shape[1], _CHUNK)
             parts = [self._chunk(session, tokens[:, at : at + _CHUNK], state) for at in starts]
-        except EngineError:
+        except BaseException:
             state.copy_from(before)
             raise
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)
 
+    def generator(self) -> TokenGenerator | None:
+        """Return ``None``: the generating graph samples on the host."""
+        return None
+
     def close(self) -> None:
-        """Let go of the graphs and of free buffers; a call after that loads them anew."""
+        """Release the graphs and free buffers; the next call reloads them."""
         super().close()
         self._pool.clear()
 
     def _capacity_for(self, batch: int) -> int:
         capacity = power_of_two(batch)
-        if self._named == "tensorrt" and capacity > LARGEST_BATCH:
+        if self._requested == "tensorrt" and capacity > LARGEST_BATCH:
             raise EngineError(
-                f"the TensorRT provider's engine steps {LARGEST_BATCH} streams at most, and this "
+                f"the TensorRT provider's engine steps at most {LARGEST_BATCH} streams, and this "
                 f"batch has {batch}; split it, or use provider='cuda'"
             )
         return capacity
 
     def _load(self, graph: str) -> Any:
         path = self.bundle.graph(graph)
-        if self._named == "tensorrt" and graph == "decode":
+        if self._requested == "tensorrt" and graph == "decode":
             reason = obstacle("tensorrt")
             if reason is not None:
                 raise EngineError(reason)
@@ -144,22 +150,22 @@ class OnnxDeviceEngine(OnnxGraphs):
             key = provider_key(path, precision)
             folder = cache_folder(self.bundle) / f"onnxruntime-{key.digest}"
             folder.mkdir(exist_ok=True)
-            trt = tensorrt_options(self.state, precision, folder, LARGEST_BATCH)
+            trt = tensorrt_options(self.state_table, precision, folder, LARGEST_BATCH)
             return self._create(path, "tensorrt", {"tensorrt": trt, "cuda": cuda_options(False)})
-        if self._named == "cpu":
+        if self._requested == "cpu":
             return self._create(path, "cpu")
-        if graph == "decode" and self._named == "cuda" and self._wish is not False:
+        if graph == "decode" and self._requested == "cuda" and self._graphs is not False:
             try:
                 return self._captured(path)
             except EngineError as error:
                 self._captures = False
-                if self._wish or obstacle("cuda") is not None:
+                if self._graphs or obstacle("cuda") is not None:
                     raise
                 log.info("steps are not captured as CUDA graphs: %s", error)
         return self._create(path, "cuda", {"cuda": cuda_options(False)})
 
     def _captured(self, path: Path) -> Any:
-        """The decoding graph in a session that captures, tried: some graphs fail only then."""
+        """Load the decoding graph to capture it, and try: some graphs fail only when they run."""
         session = self._create(path, "cuda", {"cuda": cuda_options(True)})
         self._captures = True
         lane = self._lane(1)
@@ -171,39 +177,39 @@ class OnnxDeviceEngine(OnnxGraphs):
         def allocate(shape: tuple[int, ...], dtype: str) -> OrtBuffer:
             return OrtBuffer(shape, dtype, self._device)
 
-        return Lane(self.state, self.vocab_size, capacity, allocate, self._shared)
+        return Lane(self.state_table, self.vocab_size, capacity, allocate, self._shared)
 
     def _prepare(self, session: Any, lane: Lane) -> None:
-        """Bind both sides, and run each once: that allocates, and captures where it is to be.
+        """Bind both sides and run each once, which allocates memory and captures the graphs.
 
-        Capturing runs the graph more than once. A step leaves the side that it reads alone, so
-        that repeating it does no harm; the other side, and the slot that it wrote in a tensor
-        whose sides are one, are put back.
+        Capturing runs the graph more than once. A step does not change the side that it reads,
+        so repeating it does no harm; the other side, and the slot that it writes in a tensor
+        whose sides are one buffer, are restored.
         """
-        lane.tell(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
+        lane.send(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
         calls = [self._bind(session, lane, side) for side in range(2)]
-        kept = lane.keep()
+        saved = lane.save()
         try:
             for call in calls:
                 self._run(session, call)
         finally:
-            lane.put_back(kept)
+            lane.restore(saved)
         lane.calls = (session, calls)
 
     def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
-        """A binding that reads one side of a lane and writes the other, and its run options."""
+        """Bind a call that reads one side of a lane and writes the other; with its run options."""
         binding = session.io_binding()
-        given: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
-        given |= {row.past: lane.sides[side][row.name] for row in self.state}
-        made: dict[str, Any] = {"logits": lane.logits}
-        made |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state}
-        for name, buffer in given.items():
+        inputs: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
+        inputs |= {row.past: lane.sides[side][row.name] for row in self.state_table}
+        outputs: dict[str, Any] = {"logits": lane.logits}
+        outputs |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state_table}
+        for name, buffer in inputs.items():
             binding.bind_ortvalue_input(name, buffer.value)
-        for name, buffer in made.items():
+        for name, buffer in outputs.items():
             binding.bind_ortvalue_output(name, buffer.value)
         options = ort.RunOptions()
         if self._captures:
-            # A number for each pair of buffers: 1 and 2 for the first lane's sides.
+            # One number per pair of buffers: 1 and 2 for the first lane's sides.
             options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         return binding, options
 
@@ -217,7 +223,7 @@ class OnnxDeviceEngine(OnnxGraphs):
     def _chunk(
         self, session: Any, tokens: npt.NDArray[Any], state: DeviceState
     ) -> npt.NDArray[Any]:
-        """Read a chunk with the prefill graph: its logits, ``[B, T, V]`` or ``[B, 1, V]``."""
+        """Read a chunk with the prefill graph; return logits ``[B, T, V]`` or ``[B, 1, V]``."""
         lane = state.lane
         ids = np.zeros((lane.capacity, tokens.shape[1]), np.int64)
         ids[: state.batch] = tokens
@@ -226,7 +232,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
         binding.bind_ortvalue_input("input_ids", sent)
         binding.bind_ortvalue_input("learn", lane.learn.value)
-        for row in self.state:
+        for row in self.state_table:
             past, present = (lane.sides[at][row.name] for at in (state.side, state.side ^ 1))
             binding.bind_ortvalue_input(row.past, past.value)
             binding.bind_ortvalue_output(row.present, present.value)
@@ -238,7 +244,7 @@ class OnnxDeviceEngine(OnnxGraphs):
 
 
 class OrtBuffer:
-    """A tensor that ONNX Runtime has allocated on a device.
+    """A tensor that ONNX Runtime allocates on a device.
 
     Args:
         shape: Rows first.
@@ -252,15 +258,15 @@ class OrtBuffer:
         self.value = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device, 0)
 
     def read(self) -> npt.NDArray[Any]:
-        """A copy of all rows."""
+        """Copy all rows to the host."""
         return np.array(self.value.numpy())
 
     def write(self, values: npt.NDArray[Any]) -> None:
-        """Replace all rows, in place: a captured graph reads this address."""
+        """Replace all rows in place: a captured graph reads this address."""
         self.value.update_inplace(np.ascontiguousarray(values))
 
     def copy_rows(self, row: int, source: OrtBuffer, source_row: int, rows: int) -> None:
-        """Copy rows of another buffer over this one's; neither leaves the device."""
+        """Replace rows by rows of another buffer; nothing leaves the device."""
         target = self.value.data_ptr() + row * self._row
         origin = source.value.data_ptr() + source_row * self._row
         if not rows or target == origin:

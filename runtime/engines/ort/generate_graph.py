@@ -1,4 +1,4 @@
-"""Driving the generating graph: tokens are drawn and read back inside it."""
+"""The generating graph: tokens are drawn and read back inside it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,41 @@ import numpy.typing as npt
 
 from ...bundle import Bundle
 from ...errors import BundleError, EngineError
-from ..checks import check_finite
-from .host_engine import OnnxEngine, OnnxState
+from ..base import EngineState
+from ..checks import check_finite, own_state
+from .host_state import OnnxState
 from .providers import create_session
-from .sessions import check_contract
+from .sessions import OnnxGraphs, check_contract
 
 __all__ = ["GraphGenerator"]
+
+_INPUTS = (
+    "last_logits",
+    "uniforms",
+    "temperature",
+    "top_k",
+    "top_p",
+    "end_token",
+    "learn",
+)
 
 
 class GraphGenerator:
     """Runs a bundle's ``generate.onnx`` on the state of an engine's streams.
 
-    One call draws and reads K tokens. Given the same uniform numbers, the tokens are those of
-    :class:`rillet.runtime.Sampler` with the same temperature, top-k and top-p.
-
     Args:
-        engine: The engine whose states will be advanced.
+        engine: The engine whose states are advanced.
         threads: Threads that one call may use.
 
     Raises:
         BundleError: The bundle has no generating graph.
     """
 
-    def __init__(self, engine: OnnxEngine, threads: int = 1) -> None:
+    def __init__(self, engine: OnnxGraphs, threads: int = 1) -> None:
         if not self.exists(engine.bundle):
             raise BundleError(
-                f"{engine.bundle.path} has no generate graph; export the model again, or step it"
+                f"{engine.bundle.path} has no generate graph; export the model again, or "
+                "generate token by token"
             )
         self.engine, self._threads = engine, threads
         self._session: Any = None
@@ -48,7 +57,7 @@ class GraphGenerator:
 
     def generate(
         self,
-        state: OnnxState,
+        state: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
         *,
@@ -58,24 +67,8 @@ class GraphGenerator:
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Draw tokens and read them.
-
-        Args:
-            state: Advanced in place.
-            logits: Logits after what was read so far, ``[B, V]``.
-            uniforms: A number from 0 to below 1 for each token, ``[B, K]``.
-            temperature: Divides the logits; 0 takes the likeliest token.
-            top_k: Keep the k likeliest tokens; 0 keeps all.
-            top_p: Keep the likeliest tokens that reach this probability; 1 keeps all.
-            end_token: The call ends after the turn in which any row draws it; -1: none.
-            learn: 1 to store what is written in the memory, 0 not to.
-
-        Returns:
-            Tokens ``[B, k]``, k at most K, and the logits after the last, ``[B, V]``.
-
-        Raises:
-            EngineError: onnxruntime failed; the stream is where it was.
-        """
+        """Draw tokens and read them; see :meth:`.TokenGenerator.generate`."""
+        state = own_state(state, OnnxState)
         state.learn[...] = learn
         feeds = {
             "last_logits": np.ascontiguousarray(logits, np.float32),
@@ -86,9 +79,10 @@ class GraphGenerator:
             "end_token": np.asarray([end_token], np.int64),
             "learn": state.learn,
         }
-        before = state.sides[state.side]
-        feeds |= {row.past: before[row.name] for row in self.engine.state}
-        names = ["tokens", "logits", *(row.present for row in self.engine.state)]
+        table = self.engine.state_table
+        values = state.sides[state.side]
+        feeds |= {row.past: values[row.name] for row in table}
+        names = ["tokens", "logits", *(row.present for row in table)]
         try:
             tokens, last, *present = self._loaded().run(names, feeds)
         except Exception as error:  # onnxruntime's exceptions share no public base
@@ -96,8 +90,8 @@ class GraphGenerator:
                 f"onnxruntime failed while generating ({error}); the stream is where it was"
             ) from error
         check_finite(last)
-        for row, value in zip(self.engine.state, present, strict=True):
-            before[row.name][...] = value
+        for row, value in zip(table, present, strict=True):
+            values[row.name][...] = value
         return tokens, last[:, 0]
 
     def _loaded(self) -> Any:
@@ -109,20 +103,9 @@ class GraphGenerator:
     def _load(self) -> Any:
         path = self.engine.bundle.graph("generate")
         try:
-            # Its sampling is in double precision, and a loop: the processor's, on any machine.
+            # It samples in double precision, in a loop: work for the processor on any machine.
             session = create_session(str(path), "cpu", self._threads)
         except Exception as error:  # onnxruntime's exceptions share no public base
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        check_contract(path, session, self.engine.state, _INPUTS, ("tokens", "logits"))
+        check_contract(path, session, self.engine.state_table, _INPUTS, ("tokens", "logits"))
         return session
-
-
-_INPUTS = (
-    "last_logits",
-    "uniforms",
-    "temperature",
-    "top_k",
-    "top_p",
-    "end_token",
-    "learn",
-)

@@ -1,12 +1,17 @@
-"""Options of ONNX Runtime's GPU providers."""
+"""Options of ONNX Runtime's GPU providers, and the key of what its TensorRT provider builds."""
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 
+from ...files import sha256_file
 from ...state_table import StateTensor
+from ..cuda.driver import Gpu, find_gpu
+from ..engine_key import EngineKey, this_platform
+from .providers import import_onnxruntime
 
-__all__ = ["cuda_options", "tensorrt_options"]
+__all__ = ["cuda_options", "profile_shapes", "provider_key", "tensorrt_options"]
 
 
 def cuda_options(graphs: bool) -> dict[str, str]:
@@ -17,27 +22,26 @@ def cuda_options(graphs: bool) -> dict[str, str]:
     """
     return {
         "device_id": "0",
-        # Ten bits of mantissa are what TF32 keeps: not within the tolerance of float32.
+        # TF32 keeps ten bits of mantissa: not within the tolerance of float32.
         "use_tf32": "0",
-        # The default times every algorithm at the first call, and may choose otherwise each time.
+        # The default times every algorithm at the first call, and may choose differently each time.
         "cudnn_conv_algo_search": "HEURISTIC",
         "enable_cuda_graph": "1" if graphs else "0",
     }
 
 
 def tensorrt_options(
-    state: list[StateTensor], precision: str, folder: Path, largest_batch: int
+    table: list[StateTensor], precision: str, folder: Path, largest_batch: int
 ) -> dict[str, str]:
     """Options of the TensorRT provider for the decoding graph.
 
-    Engines and timings are kept in a folder whose name says what they were made for. The
-    profile spans every number of rows that a lane can have: a shape outside of it would have the
-    engine built again in the middle of a stream.
+    The profile spans every number of rows that a lane can have: a shape outside of it would
+    rebuild the engine in the middle of a stream.
 
     Args:
-        state: The state table.
+        table: The state table.
         precision: The bundle's precision.
-        folder: Where the caches are.
+        folder: Where engines and timings are cached; its name says what they were built for.
         largest_batch: The most rows of a step.
     """
     options = {
@@ -52,12 +56,44 @@ def tensorrt_options(
         "trt_int8_enable": "1" if precision == "int8" else "0",
     }
     for name, batch in (("min", 1), ("opt", 1), ("max", largest_batch)):
-        options[f"trt_profile_{name}_shapes"] = profile_shapes(state, batch)
+        options[f"trt_profile_{name}_shapes"] = profile_shapes(table, batch)
     return options
 
 
-def profile_shapes(state: list[StateTensor], batch: int) -> str:
-    """Shapes of every input of a step with this many rows, as the TensorRT provider reads them."""
+def profile_shapes(table: list[StateTensor], batch: int) -> str:
+    """Shapes of all inputs of a step with this many rows, in the TensorRT provider's notation."""
     shapes = {"input_ids": (batch, 1), "learn": (batch,)}
-    shapes |= {row.past: (batch, *row.shape) for row in state}
+    shapes |= {row.past: (batch, *row.shape) for row in table}
     return ",".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+
+
+def provider_key(path: Path, precision: str, gpu: Gpu | None = None) -> EngineKey:
+    """The key of what ONNX Runtime's TensorRT provider builds from a graph.
+
+    Args:
+        path: The graph's file.
+        precision: The bundle's precision.
+        gpu: The GPU; the machine's first by default.
+    """
+    gpu = gpu or find_gpu()
+    return EngineKey(
+        graph=path.stem,
+        graph_sha256=sha256_file(path),
+        precision=precision,
+        library=f"onnxruntime-{import_onnxruntime().__version__}-tensorrt {_libnvinfer()}",
+        gpu=gpu.name,
+        capability=gpu.capability,
+        driver=gpu.driver,
+        platform=this_platform(),
+    )
+
+
+def _libnvinfer() -> str:
+    """Version of the TensorRT library that ONNX Runtime would load, such as ``10.3.0``."""
+    for name in ("libnvinfer.so.10", "nvinfer_10.dll"):
+        try:
+            number = int(ctypes.CDLL(name).getInferLibVersion())
+        except (OSError, AttributeError):
+            continue
+        return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+    return "unknown"

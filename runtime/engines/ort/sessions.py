@@ -1,4 +1,4 @@
-"""A bundle's graphs on ONNX Runtime: each loaded when it is first needed."""
+"""A bundle's graphs on ONNX Runtime, each loaded on first use."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ from typing import Any
 from ...bundle import Bundle
 from ...errors import BundleError, EngineError
 from ...state_table import StateTensor, parse_state_table
-from .providers import create_session, node_owner
-
-try:
-    import onnxruntime as ort
-except ImportError as missing:  # pragma: no cover - the extra is not installed
-    raise EngineError(
-        "no inference engine is installed; install one with: pip install 'rillet[cpu]'"
-    ) from missing
+from ..base import Provider
+from .providers import create_session, import_onnxruntime, node_owner
 
 __all__ = ["OnnxGraphs", "check_contract", "run_bound"]
 
 
 class OnnxGraphs:
-    """What engines on ONNX Runtime have in common. Safe to share between threads.
+    """What the engines on ONNX Runtime have in common. Threads may share it.
 
     Args:
         bundle: The bundle.
@@ -30,32 +24,37 @@ class OnnxGraphs:
         threads: Threads that one call may use.
     """
 
-    def __init__(self, bundle: Bundle, provider: str = "cpu", threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, provider: Provider = "cpu", threads: int = 1) -> None:
         self.bundle = bundle
-        self.state = bundle.state
+        self.state_table = bundle.state
         self.vocab_size = bundle.vocab_size
         self.last_logits = bundle.last_logits
         self.threads = threads
-        self._named = provider
+        self._requested: Provider = provider
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
+
+    @property
+    def independent_rows(self) -> bool:
+        """Whether a row of a batch gives what it gives alone; see :class:`.Engine`."""
+        return self.bundle.independent_rows
 
     @property
     def provider(self) -> str:
         """The execution provider that owns the graphs' nodes.
 
         Raises:
-            EngineError: The one that was named cannot run here.
+            EngineError: The requested one cannot run here.
         """
         return node_owner(self._session("decode"))
 
     @property
     def version(self) -> str:
-        """The engine's name and version."""
-        return f"onnxruntime {ort.__version__}"
+        """Name and version of the library that computes."""
+        return f"onnxruntime {import_onnxruntime().__version__}"
 
     def close(self) -> None:
-        """Let go of the graphs; a call after that loads them anew."""
+        """Release the graphs; the next call reloads them."""
         with self._lock:
             self._sessions.clear()
 
@@ -66,10 +65,10 @@ class OnnxGraphs:
             return self._sessions[graph]
 
     def _load(self, graph: str) -> Any:
-        return self._create(self.bundle.graph(graph), self._named)
+        return self._create(self.bundle.graph(graph), self._requested)
 
     def _create(
-        self, path: Path, provider: str, options: dict[str, dict[str, str]] | None = None
+        self, path: Path, provider: Provider, options: dict[Provider, dict[str, str]] | None = None
     ) -> Any:
         try:
             session = create_session(str(path), provider, self.threads, options)
@@ -79,7 +78,7 @@ class OnnxGraphs:
             if provider != "cpu":
                 raise EngineError(str(error)) from error
             raise BundleError(f"onnxruntime cannot load {path}: {error}") from error
-        check_contract(path, session, self.state)
+        check_contract(path, session, self.state_table)
         return session
 
 
@@ -100,37 +99,38 @@ def run_bound(session: Any, binding: Any, options: Any = None) -> None:
 def check_contract(
     path: Path,
     session: Any,
-    state: list[StateTensor],
-    given: tuple[str, ...] = ("input_ids", "learn"),
-    made: tuple[str, ...] = ("logits",),
+    table: list[StateTensor],
+    inputs: tuple[str, ...] = ("input_ids", "learn"),
+    outputs: tuple[str, ...] = ("logits",),
 ) -> None:
-    """Refuse a graph without the inputs and outputs that the bundle's state table promises.
+    """Refuse a graph whose inputs and outputs are not those that the bundle promises.
 
     Args:
         path: The graph's file.
         session: The graph, loaded.
-        state: The state table.
-        given: Its inputs beside the state.
-        made: Its outputs beside the state.
+        table: The state table.
+        inputs: The graph's inputs beside the state.
+        outputs: Its outputs beside the state.
 
     Raises:
-        BundleError: Something is missing, or there is more.
+        BundleError: An input or output is missing or unknown.
     """
-    inputs = {entry.name for entry in session.get_inputs()}
-    outputs = {entry.name for entry in session.get_outputs()}
-    wanted_inputs = {*given, *(row.past for row in state)}
-    wanted_outputs = {*made, *(row.present for row in state)}
-    differing = sorted((inputs ^ wanted_inputs) | (outputs ^ wanted_outputs))
+    actual_inputs = {entry.name for entry in session.get_inputs()}
+    actual_outputs = {entry.name for entry in session.get_outputs()}
+    differing = actual_inputs ^ {*inputs, *(row.past for row in table)}
+    differing |= actual_outputs ^ {*outputs, *(row.present for row in table)}
     if differing:
         raise BundleError(
-            f"{path} does not fit the state table of its bundle: {', '.join(differing)} "
-            "stand in one of them only; export the bundle again"
+            f"{path} does not fit the state table of its bundle: {', '.join(sorted(differing))} "
+            "appear in only one of them; export the bundle again"
         )
     try:
-        table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
+        own_table = session.get_modelmeta().custom_metadata_map.get("rillet.state")
     except UnicodeDecodeError as error:
         raise BundleError(
-            f"{path} has properties that are no text; export the bundle again"
+            f"the properties of {path} are not valid text; export the bundle again"
         ) from error
-    if table is not None and parse_state_table(table) != state:
-        raise BundleError(f"{path} carries another state table than its bundle; export again")
+    if own_table is not None and parse_state_table(own_table) != table:
+        raise BundleError(
+            f"the state table in {path} differs from its bundle's; export the bundle again"
+        )

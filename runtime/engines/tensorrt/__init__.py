@@ -1,1 +1,1 @@
-"""TensorRT itself, without ONNX Runtime."""
+"""The engine on TensorRT itself, without ONNX Runtime, and how its plans are built and kept."""

@@ -1,11 +1,10 @@
-"""Building a TensorRT engine from a graph, with the API that every version has."""
+"""Build a TensorRT engine from a graph, with the API that every version has."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,13 @@ from ...errors import EngineError, StorageError, UsageError
 from ...files import write_atomic
 from ..cache import cache_folder
 from ..cuda.driver import driver_obstacle, find_gpu
-from .api import TensorrtApi
+from .api import Progress, TensorrtApi
 from .records import EngineRecord, find_records, key_for, save_engine
 
 __all__ = ["PREFILL_LENGTHS", "BuildOptions", "build_engine", "build_graph", "parse"]
 
 PREFILL_LENGTHS = (1, 64, 256)
-"""Least, best and most tokens of a call of the prefill graph."""
-
-Progress = Callable[[str, int, int], object]
-"""Called with the name of what is being done, steps done and steps in all."""
+"""Fewest, best and most tokens of a call of the prefill graph."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +29,9 @@ class BuildOptions:
 
     Attributes:
         batches: The numbers of rows that the engine steps, each with kernels chosen for it.
-        timing_cache: A file of kernel timings to start from and to add to; one beside the
-            engines when absent.
-        version_compatible: Let later versions of the library run it too, as far as its major.
+        timing_cache: A file of kernel timings to start from and add to; by default one beside
+            the engines.
+        version_compatible: Let later versions of the same major run it too.
         hardware_compatible: Let every GPU from compute capability 8.0 on run it.
 
     Raises:
@@ -49,10 +45,10 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         sizes = self.batches
-        sound = bool(sizes) and all(type(size) is int and size > 0 for size in sizes)
-        if not sound or list(sizes) != sorted(set(sizes)):
+        valid = bool(sizes) and all(type(size) is int and size > 0 for size in sizes)
+        if not valid or list(sizes) != sorted(set(sizes)):
             raise UsageError(
-                f"batches are {sizes}; they must be whole numbers from 1, each once, in order"
+                f"batches is {sizes}; give whole numbers from 1 in ascending order, each once"
             )
 
 
@@ -65,18 +61,18 @@ def build_engine(
     rebuild: bool = False,
     progress: Progress | None = None,
 ) -> tuple[EngineRecord, bool]:
-    """Build the engine of one of a bundle's graphs and keep it beside the bundle.
+    """Build an engine from one of a bundle's graphs, and keep it beside the bundle.
 
     Args:
         bundle: The bundle.
         graph: ``decode`` or ``prefill``.
         api: The TensorRT to build with.
-        options: How.
-        rebuild: Build it even where it was built before.
+        options: How to build.
+        rebuild: Build it even if it was built before.
         progress: Called on the way.
 
     Returns:
-        The engine, and whether it was built now.
+        The engine's record, and whether it was built now.
 
     Raises:
         EngineError: TensorRT cannot build it.
@@ -84,15 +80,21 @@ def build_engine(
     only = bundle.manifest["graphs"].get(graph, {}).get("only")
     if only is not None:
         raise EngineError(
-            f"{bundle.graph(graph)} was written for {only} alone, and TensorRT cannot read it; "
+            f"{bundle.graph(graph)} was written for {only} alone, so TensorRT cannot read it; "
             "export without --onnxruntime-only, or build from a bundle in another precision"
         )
     gpu = find_gpu() if driver_obstacle() is None else None
     lengths = PREFILL_LENGTHS if graph == "prefill" else (1, 1, 1)
     key = key_for(
-        bundle, graph, api, gpu, options.batches, lengths,
-        options.version_compatible, options.hardware_compatible,
-    )  # fmt: skip
+        bundle,
+        graph,
+        api,
+        gpu,
+        batches=options.batches,
+        lengths=lengths,
+        version_compatible=options.version_compatible,
+        hardware_compatible=options.hardware_compatible,
+    )
     if not rebuild:
         for record in find_records(bundle, graph):
             if record.key == key:
@@ -120,9 +122,9 @@ def build_graph(
     Args:
         api: The TensorRT to build with.
         model: The graph.
-        options: How.
-        lengths: Least, best and most tokens of a call.
-        timings: A file of kernel timings to read and to write.
+        options: How to build.
+        lengths: Fewest, best and most tokens of a call.
+        timings: A file of kernel timings to read and write.
         progress: Called on the way.
         name: What to call the graph in messages.
 
@@ -130,7 +132,7 @@ def build_graph(
         The engine, serialised.
 
     Raises:
-        EngineError: TensorRT cannot read the graph or build the engine; says what it said.
+        EngineError: TensorRT cannot read the graph or build the engine; quotes its messages.
     """
     logger, builder, network, _ = parse(api, model, name)
     config = builder.create_builder_config()
@@ -149,8 +151,8 @@ def build_graph(
     if cache is not None and timings is not None:
         try:
             write_atomic(timings, bytes(config.get_timing_cache().serialize()))
-        except StorageError as error:  # an engine that is built is worth more than these
-            warnings.warn(f"the kernel timings of this build are not kept: {error}", stacklevel=2)
+        except StorageError as error:  # not worth losing a finished engine for
+            warnings.warn(f"the kernel timings of this build were not saved: {error}", stacklevel=2)
     return bytes(serialized)
 
 
@@ -163,10 +165,10 @@ def parse(api: TensorrtApi, model: bytes, name: str) -> tuple[Any, Any, Any, Any
         name: What to call it in messages.
 
     Returns:
-        Logger, builder, network and parser; the network does not outlive the others.
+        Logger, builder, network and parser; keep them all as long as the network.
 
     Raises:
-        EngineError: TensorRT cannot read it; says what it said.
+        EngineError: TensorRT cannot read it; quotes its messages.
     """
     trt, logger = api.trt, api.logger()
     builder = trt.Builder(logger)
@@ -180,7 +182,7 @@ def parse(api: TensorrtApi, model: bytes, name: str) -> tuple[Any, Any, Any, Any
 
 def _configure(api: TensorrtApi, config: Any, options: BuildOptions) -> None:
     trt = api.trt
-    # On by default; its ten bits of mantissa are not within the tolerance of float32.
+    # On by default, but its ten bits of mantissa are not within the tolerance of float32.
     config.clear_flag(trt.BuilderFlag.TF32)
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.version_compatible:
@@ -190,7 +192,7 @@ def _configure(api: TensorrtApi, config: Any, options: BuildOptions) -> None:
 
 
 def _profile(builder: Any, network: Any, batch: int, lengths: tuple[int, ...]) -> Any:
-    """A profile for one number of rows: nothing but the length is left open, if that is."""
+    """Make a profile for one number of rows; at most the length is left open."""
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
         entry = network.get_input(index)
@@ -201,21 +203,24 @@ def _profile(builder: Any, network: Any, batch: int, lengths: tuple[int, ...]) -
 def input_shapes(
     shape: tuple[int, ...], batch: int, lengths: tuple[int, ...]
 ) -> list[tuple[int, ...]]:
-    """Least, best and most of an input's shape, whose open sizes are -1: rows, then tokens."""
-    made = []
-    for length in lengths:
-        open_sizes = [batch, length]
-        made.append(
-            tuple(
-                (open_sizes[min(axis, 1)] if size == -1 else size)
-                for axis, size in enumerate(shape)
-            )
+    """Smallest, best and largest shape of an input.
+
+    Args:
+        shape: Its shape in the graph, with -1 for open sizes: rows on axis 0, tokens elsewhere.
+        batch: Number of rows.
+        lengths: Fewest, best and most tokens of a call.
+    """
+    return [
+        tuple(
+            size if size != -1 else (batch if axis == 0 else length)
+            for axis, size in enumerate(shape)
         )
-    return made
+        for length in lengths
+    ]
 
 
 def _timing_cache(config: Any, timings: Path | None) -> Any:
-    """Start from what was timed before, where that was by the same library on the same GPU."""
+    """Start from earlier timings, if they are by the same library on the same GPU."""
     if timings is None:
         return None
     data = b""

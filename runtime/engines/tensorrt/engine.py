@@ -1,4 +1,4 @@
-"""The engine on TensorRT itself: no ONNX Runtime, the state on the GPU, a step one CUDA graph."""
+"""The engine on TensorRT itself: no ONNX Runtime, state on the GPU, each step one CUDA graph."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ...bundle import Bundle
 from ...errors import EngineError
-from ..base import Learn
-from ..checks import check_finite
+from ..base import EngineState, Learn, TokenGenerator
+from ..checks import check_finite, check_tokens
 from ..cuda.memory import Cuda, CudaBuffer, CudaStream, ExchangeBuffer
-from ..device_state import DeviceState, Lane, LanePool, check_tokens
+from ..device_state import DeviceState, Lane, LanePool
 from .api import find_tensorrt
 from .plan import Plan, StepCalls, enqueue, place
 from .records import EngineRecord, chosen_record, find_records
@@ -30,38 +30,39 @@ _PREFILL_BYTES = 64 << 20
 
 
 class TensorrtEngine:
-    """Runs the engines that ``rillet engine build`` made of a bundle's graphs.
+    """Runs the engines that ``rillet engine build`` built from a bundle's graphs.
 
-    Prompts are read with the prefill engine where one was built and agreed with PyTorch's record
-    on the GPU that it was built on; step by step otherwise.
+    Prompts are read with the prefill engine if one was built and agreed with PyTorch's record on
+    its GPU; otherwise token by token.
 
     Args:
         bundle: The bundle.
-        library: ``tensorrt`` or ``tensorrt_rtx``; the one that built the newest engine when
-            absent.
+        library: ``tensorrt`` or ``tensorrt_rtx``; by default the one that built the newest
+            engine.
         graphs: Whether to capture each step as a CUDA graph.
-        untried: Read prompts with a prefill engine that was not tried on a GPU too.
+        unverified: Whether to read prompts even with a prefill engine that was not compared.
 
     Raises:
         EngineError: TensorRT or a GPU is missing, or no engine was built for this machine.
     """
 
     threads = 1
-    last_logits = False
 
     def __init__(
         self,
         bundle: Bundle,
         library: str | None = None,
         graphs: bool = True,
-        untried: bool = False,
+        unverified: bool = False,
     ) -> None:
         self.bundle = bundle
-        self.state = bundle.state
+        self.state_table = bundle.state
         self.vocab_size = bundle.vocab_size
+        self.last_logits = bundle.last_logits
+        self.independent_rows = bundle.independent_rows
         self.api = find_tensorrt(library or _builder(bundle))
         self.cuda = Cuda()
-        self._graphs, self._untried = graphs, untried
+        self._graphs, self._unverified = graphs, unverified
         self._lock = threading.Lock()
         self._plans: dict[str, Plan | None] = {}
         self._pool = LanePool(self._lane)
@@ -69,27 +70,28 @@ class TensorrtEngine:
 
     @property
     def provider(self) -> str:
-        """What owns the nodes: TensorRT, all of them."""
+        """What owns the graphs' nodes: TensorRT owns all of them."""
         return "TensorRT"
 
     @property
     def version(self) -> str:
-        """The engine's name and version, and whether it replays CUDA graphs."""
+        """Name and version of the library that computes, and whether it replays CUDA graphs."""
         return self.api.library + (", CUDA graphs" if self._graphs else "")
 
     def zero_state(self, batch: int = 1) -> DeviceState:
-        """The start of a stream: zeros, everywhere."""
-        return DeviceState(self.state, batch, self._pool, self._capacity_for)
+        """Return the state at the start of a stream: zeros."""
+        return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
 
     def step(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
     ) -> npt.NDArray[Any]:
-        """Read one token a row; see :meth:`.Engine.step`."""
+        """Read one token per row; see :meth:`.Engine.step`."""
+        state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         plan, lane = self._decode(), state.lane
         if lane.calls is None or lane.calls.plan is not plan:
-            lane.calls = StepCalls(plan, self.state, lane, self._graphs)
-        lane.tell(tokens, learn, state.batch)
+            lane.calls = StepCalls(plan, self.state_table, lane, self._graphs)
+        lane.send(tokens, learn, state.batch)
         lane.calls.run(state.side)
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         check_finite(logits)
@@ -97,36 +99,41 @@ class TensorrtEngine:
         return logits
 
     def prefill(
-        self, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn = 1.0, last: bool = False
+        self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0, last: bool = False
     ) -> npt.NDArray[Any]:
         """Read tokens ``[B, T]``; see :meth:`.Engine.prefill`."""
+        state = self._pool.own_state(state)
         tokens = np.ascontiguousarray(tokens, np.int64)
         check_tokens(tokens, self.vocab_size)
         before = state.copy()
         try:
             plan = self._plan("prefill")
             usable = plan is not None and state.lane.capacity in plan.batches
-            if plan is None or not usable or (self.bundle.last_logits and not last):
+            if plan is None or not usable or (self.last_logits and not last):
                 parts = [self.step(column, state, learn)[:, None] for column in tokens.T]
             else:
                 parts = self._chunks(plan, tokens, state, learn)
-        except EngineError:
+        except BaseException:
             state.copy_from(before)
             raise
         return parts[-1][:, -1:] if last else np.concatenate(parts, axis=1)
 
     def describe(self, graph: str) -> tuple[list[dict[str, str]], int]:
-        """The layers of a graph's engine, and the bytes of the GPU's memory that a context takes.
+        """Return the layers of a graph's engine, and the GPU memory of a context in bytes.
 
         Args:
-            graph: ``decode``, or ``prefill`` where that can be relied on.
+            graph: ``decode``; or ``prefill``, if this engine reads prompts with it.
         """
         plan = self._plan(graph)
         assert plan is not None
         return self.api.layers(plan.engine), self.api.device_memory(plan.engine)
 
+    def generator(self) -> TokenGenerator | None:
+        """Return ``None``: TensorRT runs no generating graph."""
+        return None
+
     def close(self) -> None:
-        """Let go of engines and free buffers; a call after that loads them anew."""
+        """Release the engines and free buffers; the next call reloads them."""
         with self._lock:
             self._plans.clear()
         self._pool.clear()
@@ -137,7 +144,7 @@ class TensorrtEngine:
         return plan
 
     def _plan(self, graph: str) -> Plan | None:
-        """A graph's engine, loaded; ``None`` for a prefill engine that cannot be relied on."""
+        """Load a graph's engine on first use; ``None`` for a prefill engine that cannot be used."""
         with self._lock:
             if graph not in self._plans:
                 self._plans[graph] = self._open(graph)
@@ -149,29 +156,28 @@ class TensorrtEngine:
         except EngineError as error:
             if graph == "decode":
                 raise
-            warnings.warn(f"{error}; prompts are read by steps", stacklevel=4)
+            warnings.warn(f"{error}; prompts are read token by token", stacklevel=4)
             return None
         if record is None and graph == "decode":
             raise EngineError(
-                f"no TensorRT engine was built of {self.bundle.path}; build one: rillet "
+                f"no TensorRT engine was built from {self.bundle.path}; build one: rillet "
                 f"engine build {self.bundle.path}"
             )
         if record is None:
             return None
-        if graph == "prefill" and record.verified is None and not self._untried:
-            log.info("%s was not tried on a GPU: prompts are read by steps", record.path)
+        if graph == "prefill" and record.verified is None and not self._unverified:
+            log.info("%s was never compared: prompts are read token by token", record.path)
             return None
         return self._load(record)
 
     def _load(self, record: EngineRecord) -> Plan:
         plan = Plan(self.api, record)
-        wanted = {"input_ids", "learn", "logits"}
-        wanted |= {name for row in self.state for name in (row.past, row.present)}
-        differing = sorted(wanted ^ set(plan.names))
-        if differing:
+        expected = {"input_ids", "learn", "logits"}
+        expected |= {name for row in self.state_table for name in (row.past, row.present)}
+        if differing := sorted(expected ^ set(plan.names)):
             raise EngineError(
                 f"{record.path} does not fit the state table of its bundle: "
-                f"{', '.join(differing)} stand in one of them only; build it again: rillet engine "
+                f"{', '.join(differing)} appear in only one of them; build it again: rillet engine "
                 f"build {self.bundle.path} --rebuild"
             )
         return plan
@@ -182,8 +188,8 @@ class TensorrtEngine:
             if capacity >= batch:
                 return capacity
         raise EngineError(
-            f"the engine steps {batches[-1]} streams at most, and this batch has {batch}; build "
-            f"one for more: rillet engine build {self.bundle.path} --batch "
+            f"the engine steps at most {batches[-1]} streams, and this batch has {batch}; build "
+            f"a larger one: rillet engine build {self.bundle.path} --batch "
             f"{','.join(map(str, (*batches, batch)))}"
         )
 
@@ -196,18 +202,18 @@ class TensorrtEngine:
         def exchange(shape: tuple[int, ...], dtype: str) -> ExchangeBuffer:
             return ExchangeBuffer(stream, shape, dtype)
 
-        lane = Lane(self.state, self.vocab_size, capacity, allocate, exchange=exchange)
+        lane = Lane(self.state_table, self.vocab_size, capacity, allocate, exchange=exchange)
         lane.stream = stream
         return lane
 
     def _chunks(
         self, plan: Plan, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn
     ) -> list[npt.NDArray[Any]]:
-        """Read tokens with the prefill engine: logits of each chunk."""
+        """Read tokens with the prefill engine; return the logits of each chunk."""
         lane = state.lane
         row = lane.capacity * self.vocab_size * 4
         longest = max(1, min(plan.record.key.lengths[-1], _PREFILL_BYTES // row))
-        lane.tell(None, learn, state.batch)
+        lane.send(None, learn, state.batch)
         if lane.reading is None or lane.reading[0] is not plan:
             lane.reading = plan, plan.context(lane.capacity, lane.stream)
         context = lane.reading[1]
@@ -219,10 +225,9 @@ class TensorrtEngine:
             whole = np.zeros((lane.capacity, length), np.int64)
             whole[: state.batch] = chunk
             ids.write(whole)
-            given = 1 if self.bundle.last_logits else length
-            shape = (lane.capacity, given, self.vocab_size)
+            shape = (lane.capacity, 1 if self.last_logits else length, self.vocab_size)
             logits = ExchangeBuffer(lane.stream, shape, "float32")
-            place(self.state, context, lane, state.side, ids, logits, length)
+            place(self.state_table, context, lane, state.side, ids, logits, length)
             for buffer in (ids, lane.learn):
                 buffer.send()
             enqueue(context, lane.stream, "the prefill graph")
@@ -235,6 +240,6 @@ class TensorrtEngine:
 
 
 def _builder(bundle: Bundle) -> str | None:
-    """The library that built the newest engine of a bundle, if it is installed here."""
+    """The library that built the newest engine of a bundle, if it is installed."""
     names = [record.key.library.split(" ")[0] for record in find_records(bundle, "decode")]
     return names[0] if names and find_spec(names[0]) is not None else None

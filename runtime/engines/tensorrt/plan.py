@@ -1,4 +1,4 @@
-"""An engine of TensorRT's that is loaded, and the calls that a lane makes of it."""
+"""A loaded TensorRT engine, and the calls that a lane makes of it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ log = logging.getLogger("rillet")
 
 
 class Plan:
-    """An engine that is loaded.
+    """A loaded engine.
 
     Args:
-        api: The TensorRT.
+        api: The TensorRT to load it with.
         record: The engine on disk.
+
+    Raises:
+        EngineError: The file is missing or damaged, or TensorRT cannot load it.
     """
 
     def __init__(self, api: TensorrtApi, record: EngineRecord) -> None:
@@ -32,22 +35,24 @@ class Plan:
         data = record.read()
         runtime = self._trt.Runtime(self._logger)
         if record.key.version_compatible:
-            # Such an engine brings code of its own: an engine is trusted as a program is.
+            # Such an engine contains code. An engine is trusted like a program.
             runtime.engine_host_code_allowed = True
         obstacle = api.engine_obstacle(runtime, data)
         engine = None if obstacle else runtime.deserialize_cuda_engine(data)
         if engine is None:
-            why = obstacle or "; ".join(self._logger.errors) or "it gives no reason"
-            raise EngineError(f"{api.library} cannot load {record.path}: {why}")
+            reason = obstacle or "; ".join(self._logger.errors) or "it gives no reason"
+            raise EngineError(f"{api.library} cannot load {record.path}: {reason}")
         self._runtime, self.engine = runtime, engine
         self.names = [engine.get_tensor_name(at) for at in range(engine.num_io_tensors)]
 
     def context(self, capacity: int, stream: CudaStream) -> Any:
-        """A context whose shapes are those of a number of rows."""
+        """Create an execution context for a number of rows."""
         context = self.engine.create_execution_context()
         if context is None:
-            why = "; ".join(self._logger.errors) or "not enough memory?"
-            raise EngineError(f"TensorRT cannot make a context of {self.record.path}: {why}")
+            reason = "; ".join(self._logger.errors) or "not enough memory?"
+            raise EngineError(
+                f"TensorRT cannot create an execution context for {self.record.path}: {reason}"
+            )
         profile = self.batches.index(capacity)
         if not context.set_optimization_profile_async(profile, int(stream)):
             raise EngineError(f"TensorRT refuses profile {profile} of {self.record.path}")
@@ -56,25 +61,25 @@ class Plan:
 
 
 class StepCalls:
-    """The two steps of a lane, one for each side: captured, where that is wanted and possible.
+    """The two steps of a lane, one for each side, captured as CUDA graphs if possible.
 
     Args:
         plan: The engine.
         table: The state table.
-        lane: Whose buffers they use.
-        graphs: Whether to capture them.
+        lane: The lane whose buffers they use.
+        graphs: Whether to try to capture them.
     """
 
     def __init__(self, plan: Plan, table: list[StateTensor], lane: Lane, graphs: bool) -> None:
         self.plan, self._lane = plan, lane
-        # A context each: a captured graph keeps the addresses, a context one set of them.
+        # One context per side: a context holds one set of addresses, and a graph keeps them.
         self._contexts = [plan.context(lane.capacity, lane.stream) for _ in range(2)]
         for side, context in enumerate(self._contexts):
             place(table, context, lane, side, lane.ids, lane.logits, 1)
         self._captured: list[CudaGraph] = []
-        # The first call of a context allocates, which cannot be captured. It changes nothing
-        # but the side that it writes, and that is put back.
-        kept = lane.keep()
+        # The first call of a context allocates, which cannot be captured. It changes only the
+        # side that it writes, which is restored.
+        saved = lane.save()
         try:
             for side in range(2):
                 self._queue(side)
@@ -82,7 +87,7 @@ class StepCalls:
             if graphs:
                 self._captured = self._capture()
         finally:
-            lane.put_back(kept)
+            lane.restore(saved)
 
     def run(self, side: int) -> None:
         """Take a step that reads one side, and wait for it."""
@@ -103,12 +108,12 @@ class StepCalls:
         graphs = []
         for side in range(2):
             try:
-                with self._lane.stream.capture() as made:
+                with self._lane.stream.capture() as captured:
                     self._queue(side)
             except EngineError as error:
                 log.warning("steps are not captured as CUDA graphs: %s", error)
                 return []
-            graphs += made
+            graphs += captured
         return graphs
 
 
@@ -121,7 +126,7 @@ def place(
     logits: Any,
     length: int,
 ) -> None:
-    """Tell a context its shapes and addresses: it reads one side of a lane and writes the other.
+    """Set a context's shapes and addresses: it reads one side of a lane and writes the other.
 
     Args:
         table: The state table.
@@ -133,7 +138,7 @@ def place(
         length: Tokens of a call.
 
     Raises:
-        EngineError: TensorRT refuses one of them.
+        EngineError: TensorRT refuses a shape or an address.
     """
     capacity = lane.capacity
     shapes = {"input_ids": (capacity, length), "learn": (capacity,)}
@@ -157,11 +162,16 @@ def place(
 def enqueue(context: Any, stream: CudaStream, what: str) -> None:
     """Queue a run of a context.
 
+    Args:
+        context: The context.
+        stream: The stream to run it on.
+        what: What to call the graph in messages.
+
     Raises:
-        EngineError: TensorRT cannot; ``what`` says which graph it is.
+        EngineError: TensorRT cannot run it.
     """
     if not context.execute_async_v3(int(stream)):
         raise EngineError(
-            f"TensorRT failed to run {what}; the stream is where it was before it. Its messages "
-            "are in the log `rillet`, at level INFO"
+            f"TensorRT failed to run {what}; the stream is where it was before it. TensorRT's "
+            "messages are in the log `rillet`, at level INFO"
         )

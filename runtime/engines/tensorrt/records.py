@@ -1,4 +1,4 @@
-"""Engines on disk: each a file that TensorRT reads, and a record of what it was built for."""
+"""Engines on disk: each a file for TensorRT and a JSON record of what it was built for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 from ...bundle import Bundle, read_json_object
 from ...errors import BundleError, EngineError
 from ...files import sha256_bytes, sha256_file, write_atomic
-from ..cache import EngineKey, engine_folders, this_platform
+from ..cache import engine_folders
 from ..cuda.driver import Gpu, find_gpu
+from ..engine_key import EngineKey, this_platform
 from .api import TensorrtApi
 
 __all__ = ["EngineRecord", "chosen_record", "find_records", "key_for", "save_engine"]
@@ -23,18 +24,18 @@ _VERSION = "1.0"
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """One engine that was built.
+    """An engine on disk.
 
     Attributes:
         path: The engine's file; its record lies beside it, ``.json`` instead of ``.engine``.
         key: What it was built for.
         sha256: Hash of the file.
-        size: Its bytes.
+        size: Size of the file in bytes.
         seconds: How long building took.
-        layers: Name and type of each layer; empty where it was built without a GPU.
-        device_memory: Bytes that one stream's context takes; 0 where that is not known.
-        verified: Largest |difference| of a logit from PyTorch's record when it was tried on the
-            GPU that it was built on; ``None`` where there was none.
+        layers: Name and type of each layer; empty if it never ran on a GPU.
+        device_memory: Bytes that one stream's context takes; 0 if unknown.
+        verified: Largest |difference| of a logit from PyTorch's record, measured on the GPU that
+            it was built on; ``None`` if it never ran on one.
     """
 
     path: Path
@@ -47,9 +48,8 @@ class EngineRecord:
     verified: float | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the path as a JSON value."""
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del fields["path"]
+        """The record as a JSON value, without the path."""
+        fields = {name: value for name, value in vars(self).items() if name != "path"}
         return {
             "format": _FORMAT,
             "format_version": _VERSION,
@@ -58,17 +58,19 @@ class EngineRecord:
         }
 
     def read(self) -> bytes:
-        """The engine.
+        """Read the engine's file.
 
         Raises:
-            EngineError: The file is missing or damaged.
+            EngineError: It is missing or damaged.
         """
         try:
             data = self.path.read_bytes()
         except OSError as error:
             raise EngineError(f"{self.path} cannot be read ({error}); {_BUILD}") from error
         if sha256_bytes(data) != self.sha256:
-            raise EngineError(f"{self.path} is damaged: its SHA-256 is not its record's; {_BUILD}")
+            raise EngineError(
+                f"{self.path} is damaged: its SHA-256 is not the one in its record; {_BUILD}"
+            )
         return data
 
     def save(self) -> None:
@@ -95,26 +97,26 @@ def key_for(
     version_compatible: bool = False,
     hardware_compatible: bool = False,
 ) -> EngineKey:
-    """The key of an engine that this machine builds from a graph, or can use for it.
+    """The key of an engine that this machine would build from a graph.
 
     Args:
         bundle: The bundle.
         graph: Name of the graph.
-        api: The TensorRT that is installed.
-        gpu: The GPU; ``None`` where the library builds without one.
+        api: The installed TensorRT.
+        gpu: The GPU; ``None`` if there is none, which some libraries can build without.
         batches: The numbers of rows.
-        lengths: Least, best and most tokens of a call.
+        lengths: Fewest, best and most tokens of a call.
         version_compatible: See :class:`EngineKey`.
         hardware_compatible: See :class:`EngineKey`.
     """
-    anything = gpu is None or api.compiles_when_loaded
+    target = None if api.compiles_when_loaded else gpu
     return EngineKey(
         graph=graph,
         graph_sha256=sha256_file(bundle.graph(graph)),
         precision=str(bundle.manifest.get("precision")),
         library=api.library,
-        gpu="any" if anything or gpu is None else gpu.name,
-        capability="any" if anything or gpu is None else gpu.capability,
+        gpu="any" if target is None else target.name,
+        capability="any" if target is None else target.capability,
         driver="none" if gpu is None else gpu.driver,
         platform=this_platform(),
         batches=batches,
@@ -125,16 +127,16 @@ def key_for(
 
 
 def save_engine(folder: Path, data: bytes, key: EngineKey, seconds: float) -> EngineRecord:
-    """Write an engine and its record. The record is written last: without one it does not count.
+    """Write an engine, then its record; an engine without a record is ignored.
 
-    An engine with the same key is removed when the new one is whole: there are two names to
-    change between, so that a power cut leaves one that can be used.
+    An older engine with the same key is removed once the new one is complete. The two alternate
+    between two names, so that a power cut always leaves one that can be used.
 
     Args:
-        folder: Where to.
+        folder: Where to write.
         data: The engine.
         key: What it was built for.
-        seconds: How long that took.
+        seconds: How long building took.
     """
     stem = f"{key.graph}-{key.precision}-{key.digest}"
     path, before = folder / f"{stem}.engine", folder / f"{stem}-b.engine"
@@ -149,38 +151,38 @@ def save_engine(folder: Path, data: bytes, key: EngineKey, seconds: float) -> En
 
 
 def find_records(bundle: Bundle, graph: str | None = None) -> list[EngineRecord]:
-    """Every engine that lies beside a bundle or in the cache and has its record, the newest first.
+    """Find the engines of a bundle, beside it and in the cache, the newest first.
 
     Args:
         bundle: The bundle.
-        graph: Name of the graph; all when absent.
+        graph: Name of the graph; by default all graphs.
 
     Raises:
         EngineError: A record cannot be read.
     """
-    found = []
+    records = []
     for folder in engine_folders(bundle):
         for file in sorted(folder.glob("*.json")):
             record = _read(file)
-            # A record whose engine somebody has removed tells of nothing that could be run.
+            # If somebody has removed the engine, its record is left over.
             if graph in (None, record.key.graph) and record.path.is_file():
-                found.append(record)
-    return sorted(found, key=lambda record: record.path.stat().st_mtime, reverse=True)
+                records.append(record)
+    return sorted(records, key=lambda record: record.path.stat().st_mtime, reverse=True)
 
 
 def chosen_record(bundle: Bundle, graph: str, api: TensorrtApi) -> EngineRecord | None:
-    """The engine of a graph that fits this machine, the newest if there are several.
+    """Choose the newest engine of a graph that fits this machine.
 
     Args:
         bundle: The bundle.
         graph: Name of the graph.
-        api: The TensorRT that is installed.
+        api: The installed TensorRT.
 
     Returns:
-        The engine; ``None`` where none was built.
+        The engine; ``None`` if none was built.
 
     Raises:
-        EngineError: There are engines, and none fits: names each, and why.
+        EngineError: There are engines, and none fits; names each, and why.
     """
     records = find_records(bundle, graph)
     if not records:
@@ -191,7 +193,9 @@ def chosen_record(bundle: Bundle, graph: str, api: TensorrtApi) -> EngineRecord 
         if misfits[record.path.name] is None:
             return record
     reasons = ", and ".join(f"{name} was built for {why}" for name, why in misfits.items())
-    raise EngineError(f"{reasons}; nothing is rebuilt unasked: rillet engine build {bundle.path}")
+    raise EngineError(
+        f"{reasons}; engines are not rebuilt automatically: rillet engine build {bundle.path}"
+    )
 
 
 def _read(file: Path) -> EngineRecord:
@@ -201,7 +205,7 @@ def _read(file: Path) -> EngineRecord:
         raise EngineError(f"{error}; or remove it") from error
     version = value.get("format_version")
     if value.get("format") != _FORMAT or not isinstance(version, str):
-        raise EngineError(f"{file} is no record of an engine; remove it")
+        raise EngineError(f"{file} is not the record of an engine; remove it")
     if version.split(".")[0] != _VERSION.split(".")[0]:
         raise EngineError(
             f"{file} has format version {version}, and this rillet reads {_VERSION}; install a "
@@ -216,14 +220,16 @@ def _read(file: Path) -> EngineRecord:
             sha256=str(value["sha256"]),
             size=int(value["size"]),
             seconds=float(value["seconds"]),
-            layers=[{"name": str(layer["name"]), "type": str(layer["type"])}
-                    for layer in value["layers"]],
+            layers=[
+                {"name": str(layer["name"]), "type": str(layer["type"])}
+                for layer in value["layers"]
+            ],
             device_memory=int(value["device_memory"]),
             verified=None if verified is None else float(verified),
-        )  # fmt: skip
+        )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise EngineError(
-            f"{file} cannot be read ({error!r}); remove it, and build anew"
+            f"{file} cannot be read ({error!r}); remove it and build the engine again"
         ) from error
     except EngineError as error:
-        raise EngineError(f"{file}: {error}; remove it, and build anew") from error
+        raise EngineError(f"{file}: {error}; remove it and build the engine again") from error

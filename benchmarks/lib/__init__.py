@@ -1,0 +1,1 @@
+"""What several benchmarks share: timing, baselines, exports to compare with, and the report."""

@@ -1,0 +1,64 @@
+"""Result files: a benchmark's figures, with its command and the machine it ran on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+__all__ = ["describe_machine", "write_results"]
+
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "torch",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "rillet",
+)
+
+
+def describe_machine() -> dict[str, Any]:
+    """The processor, the system, and the versions of the installed packages that matter."""
+    processor = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0].partition(":")[2].strip() if names else processor
+    return {
+        "processor": processor,
+        "cores": _usable_cores(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **_versions(),
+    }
+
+
+def write_results(path: Path | None, figures: Any) -> None:
+    """Write figures, command and machine as JSON; without a path, do nothing."""
+    if path is not None:
+        command = shlex.join(["python", *sys.argv])
+        content = {"command": command, "machine": describe_machine(), "figures": figures}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _usable_cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions

@@ -1,0 +1,22 @@
+"""The sampling defaults that a bundle ships."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...runtime.tokenizer import Tokenizer
+
+__all__ = ["SAMPLING", "generation_config", "start_token"]
+
+SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0}
+"""Default sampling by Hugging Face's names."""
+
+
+def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of ``generation_config.json``."""
+    return {**SAMPLING, "max_new_tokens": 200, "bos_token_id": start_token(tokenizer)}
+
+
+def start_token(tokenizer: Tokenizer) -> int:
+    """The token to begin a text with when there is no prompt: a line break if there is one."""
+    return (tokenizer.encode("\n") or tokenizer.encode(" ") or [0])[0]

@@ -1,0 +1,113 @@
+"""What a lowered precision costs, and the limits that it must keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ...runtime.bundle import Bundle
+from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.errors import ParityError
+from ..parity.comparison import Comparison
+from ..parity.report import TOLERANCE
+from .drift import drift_work, measure_drift
+from .held_out import MeasuredText
+from .losses import prefill_loss, step_loss
+
+__all__ = ["Lowering", "check_cost", "measure_cost", "quantize_work"]
+
+_STEPS = 4_000
+"""Tokens that the step graph is measured on."""
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A request to lower a bundle, with all defaults filled in.
+
+    Attributes:
+        precision: The lower precision.
+        method: Its method.
+        recurrence: Whether to lower the recurrence too.
+        max_loss_rise: Nats per token by which the loss may rise.
+        max_difference: Largest |difference| of a logit or a state value; infinite for a precision
+            that is judged by its loss.
+        text: The tokens to calibrate and to measure on.
+    """
+
+    precision: str
+    method: str
+    recurrence: bool
+    max_loss_rise: float
+    max_difference: float
+    text: MeasuredText
+
+
+def measure_cost(
+    source: Bundle,
+    lowered: Bundle,
+    lowering: Lowering,
+    progress: Callable[[int], object] | None,
+) -> tuple[dict[str, Any], list[Comparison]]:
+    """Measure the losses of both bundles, and the difference between them.
+
+    Args:
+        source: The bundle in float32.
+        lowered: The lowered bundle.
+        lowering: How it was lowered.
+        progress: Called with the number of tokens read.
+
+    Returns:
+        The figures for the manifest, and a comparison of each graph on each text.
+    """
+    before, after = OnnxEngine(source, "cpu"), OnnxEngine(lowered, "cpu")
+    text, tokens = lowering.text, lowering.text.tokens
+    first = tokens[:, : _STEPS + 1]
+    figures = {
+        "text": text.name,
+        "text_sha256": text.sha256,
+        "part": text.part,
+        "tokens": tokens.shape[1] - 1,
+        "loss": prefill_loss(after, tokens, progress),
+        "loss_fp32": prefill_loss(before, tokens, progress),
+        "steps": first.shape[1] - 1,
+        "step_loss": step_loss(after, first, progress),
+        "step_loss_fp32": step_loss(before, first, progress),
+        "max_loss_rise": lowering.max_loss_rise,
+    }
+    figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
+    if lowering.precision == "fp16":
+        figures["max_difference"] = lowering.max_difference
+    tie = min(lowering.max_difference, TOLERANCE["fp16"])
+    return figures, measure_drift(before, after, tokens, tie, progress)
+
+
+def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Comparison]) -> None:
+    """Check the figures against the limits.
+
+    Raises:
+        ParityError: The loss rises too far, or fp16 differs too much.
+    """
+    for loss, graph in (("loss", "prefill"), ("step_loss", "decode")):
+        rise = figures[loss] - figures[f"{loss}_fp32"]
+        if not rise <= lowering.max_loss_rise:
+            raise ParityError(
+                f"{lowering.precision} ({lowering.method}) raises the loss of the {graph} graph on "
+                f"{lowering.text.name} by {rise:.4f} nats per token, to {figures[loss]:.4f}, and "
+                f"{lowering.max_loss_rise:g} is allowed; choose another method or precision, or "
+                "allow more with --max-loss-rise"
+            )
+    if lowering.precision != "fp16":
+        return
+    for row in rows:
+        failure = row.failure(lowering.max_difference)
+        if failure is not None:
+            raise ParityError(
+                f"{lowering.precision} ({lowering.method}) is too far from float32: {failure}; "
+                "choose another method, or stay with fp32"
+            )
+
+
+def quantize_work(tokens: int) -> int:
+    """Tokens that :func:`rillet.export.quantize` reads of a text, for a progress bar."""
+    return 2 * tokens + 2 * min(tokens, _STEPS) + drift_work(tokens)

@@ -1,0 +1,125 @@
+"""The state of streams in the host's memory, and the calls that are bound to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...state_table import StateTensor, check_state, is_shared
+from ..base import EngineState, Values
+from ..checks import own_state
+
+__all__ = ["Binding", "OnnxState"]
+
+
+@dataclass(frozen=True)
+class Binding:
+    """An I/O binding.
+
+    Attributes:
+        io: ONNX Runtime's object, which holds bare addresses.
+        arrays: The arrays at those addresses, kept alive as long as the binding.
+    """
+
+    io: Any
+    arrays: tuple[dict[str, npt.NDArray[Any]], ...]
+
+
+class OnnxState:
+    """State in two sets of buffers: a step reads one and writes the other.
+
+    A step that fails has not touched the set that it read, so the stream is where it was. The
+    memory's tensors are large and change in one slot per step; their past and present share a
+    buffer, and a repeated step writes the same slot again.
+
+    The buffers may hold more rows than are in use, so that a batch whose streams come and go
+    binds the first rows of the same buffers.
+
+    Args:
+        table: The state table.
+        vocab_size: Number of tokens.
+        batch: Number of rows.
+    """
+
+    def __init__(self, table: list[StateTensor], vocab_size: int, batch: int) -> None:
+        self.batch = batch
+        self.table = table
+        self._vocab_size = vocab_size
+        self.side = 0
+        self._allocate(batch)
+
+    def _allocate(self, capacity: int) -> None:
+        shared = {row.name: row.zeros(capacity) for row in self.table if is_shared(row)}
+        self._capacity = capacity
+        self._sides = [
+            {row.name: shared.get(row.name, row.zeros(capacity)) for row in self.table}
+            for _ in range(2)
+        ]
+        self._ids = np.zeros((capacity, 1), np.int64)
+        self._learn = np.ones(capacity, np.float32)
+        # Two of these as well: a step that fails leaves the last prediction alone.
+        shape = (capacity, 1, self._vocab_size)
+        self._logits = [np.zeros(shape, np.float32) for _ in range(2)]
+        # The calls of a step, by number of rows; each call has a binding for either side.
+        self.calls: dict[int, list[list[Binding]]] = {}
+        self.bindings: dict[range, list[Binding]] = {}
+        self._use(self.batch)
+
+    def _use(self, batch: int) -> None:
+        """View the first rows of the buffers, which stay contiguous and where they are."""
+        self.batch = batch
+        self.sides = [{name: a[:batch] for name, a in side.items()} for side in self._sides]
+        self.ids, self.learn = self._ids[:batch], self._learn[:batch]
+        self.logits = [a[:batch] for a in self._logits]
+
+    def undo_point(self) -> Callable[[], None]:
+        """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
+        side = self.side
+
+        def undo() -> None:
+            self.side = side
+
+        return undo
+
+    def read(self) -> Values:
+        """Copy every state tensor."""
+        return {name: value.copy() for name, value in self.sides[self.side].items()}
+
+    def write(self, values: Values) -> None:
+        """Replace every state tensor; see :meth:`.EngineState.write`."""
+        check_state(self.table, self.batch, values)
+        for row in self.table:
+            self.sides[self.side][row.name][...] = values[row.name]
+
+    def resize(self, batch: int) -> None:
+        """Change the number of rows; see :meth:`.EngineState.resize`."""
+        rows = min(self.batch, batch)
+        if batch > self._capacity:
+            before = self.sides[self.side]
+            self._allocate(max(batch, 2 * self._capacity))
+            for name, value in before.items():
+                self._sides[self.side][name][:rows] = value[:rows]
+        for value in self._sides[self.side].values():
+            value[rows:batch] = 0
+        self._use(batch)
+
+    def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
+        """Replace one row; see :meth:`.EngineState.copy_row`."""
+        source = own_state(source, OnnxState)
+        values = source.sides[source.side]
+        for name, value in self.sides[self.side].items():
+            value[row] = values[name][source_row]
+
+    def repair(self) -> None:
+        """Clear what a failed step wrote into a tensor that has one side.
+
+        That is a slot of the memory, which the next step writes before it reads.
+        """
+        for row in self.table:
+            if is_shared(row) and row.dtype.startswith("float"):
+                value = self.sides[self.side][row.name]
+                value[~np.isfinite(value)] = 0
