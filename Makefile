@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all coverage load test-gpu fuzz kill javascript docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-ci coverage load test-gpu fuzz kill javascript docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -18,14 +18,22 @@ demo: .venv/ready
 	$(BIN)/rillet verify demo/bundle --checkpoint demo/run
 	$(BIN)/rillet generate demo/bundle "The " --max-new-tokens 400 --seed 1
 
-# Two files at a time, each on a thread of its own: small products gain nothing from a second one,
-# and threads that wait for each other on busy cores take ten times as long.
-test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+# Two tests at a time, each on one thread: small matrix products gain nothing from a second one, and
+# threads that wait for each other on busy cores take ten times as long.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+PARALLEL := -n 2 --dist worksteal
 
-# The long ones as well: before a release.
+# The everyday tests; docs/contributing.md says what runs where.
+test: .venv/ready
+	$(PYTEST) $(PARALLEL) -m "not slow"
+
+# Every test there is: before a release.
 test-all: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) $(PARALLEL)
+
+# The long tests alone, as far as CI has time for them, after `make test`.
+test-ci: .venv/ready
+	$(PYTEST) $(PARALLEL) -m "slow and not hours"
 
 # Which lines and branches the tests reach, those in other processes included: build/coverage/html.
 # TESTS=tests/runtime measures one folder's.
@@ -33,16 +41,17 @@ coverage: export OMP_NUM_THREADS = 1
 coverage: .venv/ready
 	rm -rf build/coverage
 	mkdir -p build/coverage
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadfile -m "not slow" $(TESTS)
+	$(BIN)/python -m coverage run -m pytest $(PARALLEL) -m "not slow" $(TESTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage xml --quiet
 	$(BIN)/python -m coverage report
 
-# A thousand sessions in eight threads, for minutes; `make test` has some dozens.
+# A thousand sessions in eight threads for minutes; `make test` has dozens.
+load: export RILLET_LOAD_SESSIONS = $(or $(SESSIONS),1000)
+load: export RILLET_LOAD_SECONDS = $(or $(SECONDS),300)
 load: .venv/ready
-	OMP_NUM_THREADS=1 RILLET_LOAD_SESSIONS=$(or $(SESSIONS),1000) RILLET_LOAD_SECONDS=$(or $(SECONDS),300) \
-		$(BIN)/python -m pytest -v tests/runtime/test_threads.py
+	$(PYTEST) -v tests/runtime/test_threads.py
 
 # What needs an NVIDIA GPU, in an environment of its own: onnxruntime-gpu and onnxruntime share a
 # folder. TENSORRT is what pip installs TensorRT from; its libraries are not on the package index.
@@ -61,14 +70,15 @@ VENV_FLAGS ?=
 test-gpu: .venv-gpu/ready
 	OMP_NUM_THREADS=1 $(GPU)/python -m pytest -m "gpu or tensorrt"
 
-# Spoilt files and wild wishes by the ten thousands; `make test` tries some hundreds.
+# Fuzz with corrupted files and extreme options by the tens of thousands; `make test` tries hundreds.
+fuzz: export RILLET_FUZZ_CASES = $(or $(CASES),5000)
 fuzz: .venv/ready
-	OMP_NUM_THREADS=1 RILLET_FUZZ_CASES=$(or $(CASES),5000) $(BIN)/python -m pytest \
-		tests/robustness/test_fuzz.py tests/robustness/test_fuzz_training.py
+	$(PYTEST) tests/robustness/test_fuzz.py tests/robustness/test_fuzz_training.py
 
-# Processes killed at any moment, hundreds of times each; `make test` kills some tens.
+# Kill each process that writes hundreds of times, at any moment; `make test-all` kills it a few times.
+kill: export RILLET_KILLS = $(or $(KILLS),300)
 kill: .venv/ready
-	OMP_NUM_THREADS=1 RILLET_KILLS=$(or $(KILLS),300) $(BIN)/python -m pytest -s tests/robustness/test_power_loss.py
+	$(PYTEST) -s tests/robustness/test_power_loss.py
 
 # decode.onnx driven from JavaScript; wants node and npm. The package's scripts would fetch CUDA.
 javascript: .venv/ready

@@ -16,13 +16,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from conftest import SMALL, train_small  # noqa: E402
 from rillet.export import ExportOptions  # noqa: E402
 from rillet.export.bundle.writer import write_bundle  # noqa: E402
 from rillet.runtime import __version__, load  # noqa: E402
 from rillet.runtime.state_table import FORMAT_VERSION  # noqa: E402
 from rillet.runtime.streams.saved_state import STATE_VERSION  # noqa: E402
 from rillet.train import builtin_corpus, save_checkpoint  # noqa: E402
+from support.models import SMALL, train_small  # noqa: E402
 
 PROMPT = "The value of an expression is "
 OPTIONS: dict[str, Any] = {"max_new_tokens": 80, "temperature": 0.8, "top_p": 0.9, "seed": 7}

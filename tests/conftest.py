@@ -1,10 +1,11 @@
-"""Models and bundles that many tests share; made once a run."""
+"""Models and bundles that many tests share, made once and cached (see ``support/cache.py``)."""
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,15 @@ from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Model, load
 from rillet.train import (
     Checkpoint,
-    DualCNN,
     DualCNNConfig,
-    DualCNNTrainer,
-    TrainingConfig,
     builtin_corpus,
     load_checkpoint,
-    make_tokenizer,
     save_checkpoint,
 )
+from support.cache import Cache, cached_exporter, open_cache
+from support.models import SMALL, VARIANTS, train_small
 
-# Shared machines are slow at times: no deadline. Derandomised, so that a run is repeatable.
+# No deadline, since shared machines are slow at times. Derandomised, so that a run is repeatable.
 settings.register_profile(
     "rillet",
     deadline=None,
@@ -38,64 +37,19 @@ settings.load_profile("rillet")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
-SMALL = DualCNNConfig(
-    code_width=8,
-    reservoir_size=24,
-    width=12,
-    attention_heads=3,
-    attention_window=7,
-    wave_kernel=3,
-    wave_features=10,
-    wave_window=5,
-    readout_blocks=2,
-    hidden=16,
-    memory=20,
-    key_width=9,
-    gate_hidden=4,
-    reservoir_density=0.4,
-)
-"""Every part of the model, each with another size, and windows that short texts overrun."""
 
-VARIANTS: dict[str, dict[str, object]] = {
-    "single CNN": {"architecture": "single_cnn"},
-    "standard reservoir": {"reservoir": "standard"},
-    "single CNN, standard reservoir": {"architecture": "single_cnn", "reservoir": "standard"},
-    "no reservoir, keyed by the suffix": {
-        "reservoir": "none",
-        "memory_key": "suffix",
-        "suffix_length": 1,
-    },
-    "keyed by the suffix": {"memory_key": "suffix", "suffix_length": 5},
-    "single CNN, keyed by the suffix": {
-        "architecture": "single_cnn",
-        "reservoir": "none",
-        "memory_key": "suffix",
-        "suffix_length": 3,
-    },
-    "reservoir in blocks": {"reservoir_structure": "blocks", "reservoir_blocks": 4},
-    "no memory": {"memory": 0, "reservoir": "standard"},
-    "no reservoir, no memory": {"reservoir": "none", "memory": 0},
-    "the least": {"architecture": "single_cnn", "reservoir": "none", "memory": 0},
-    "random codes, plain sine": {
-        "codes": "random",
-        "sine_decay": 0.0,
-        "sine_frequency": 1.5,
-        "sine_amplitude": 0.7,
-    },
-}
-"""What is changed in :data:`SMALL`: each part replaced or left out, alone and with others."""
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
+    """What is made once for all workers. Torch's exporter remembers its results in it."""
+    with open_cache(tmp_path_factory.mktemp("cache")) as opened, pytest.MonkeyPatch.context() as m:
+        m.setattr(torch.onnx, "export", cached_exporter(opened))
+        yield opened
 
 
-def train_small(config: DualCNNConfig, text: str, steps: int, **changes: object) -> Checkpoint:
-    """Train a model for a few steps: enough that no weight is what it began as."""
-    tokenizer = make_tokenizer(text)
-    tokens = torch.tensor(tokenizer.encode(text))
-    model = DualCNN(config.replace(vocab_size=tokenizer.vocab_size)).fit(tokens)
-    training = TrainingConfig(steps=steps, batch=8, chunk=64, precision="fp32", average=0.0)
-    training = training.replace(**changes)
-    DualCNNTrainer(model, training).train(tokens)
-    provenance = {"corpus": "builtin:pydoc", "steps": steps, "config": training.to_dict()}
-    return Checkpoint(model.eval(), tokenizer, provenance)
+@pytest.fixture
+def real_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's exporter without its memory, for tests of whether exporting is repeatable."""
+    monkeypatch.setattr(torch.onnx, "export", torch.onnx.export.__wrapped__)
 
 
 @pytest.fixture(scope="session")
@@ -105,25 +59,29 @@ def text() -> str:
 
 
 @pytest.fixture(scope="session")
-def small(text: str) -> Checkpoint:
-    """A small trained model."""
-    return train_small(SMALL, text[:60_000], steps=40)
-
-
-@pytest.fixture(scope="session")
-def small_run(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small_run(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that holds the small model's checkpoint."""
-    folder = tmp_path_factory.mktemp("run")
-    save_checkpoint(folder, small)
-    return folder
+
+    def make(folder: Path) -> None:
+        save_checkpoint(folder, train_small(SMALL, text[:60_000], steps=40))
+
+    return cache.folder("small-run", make, tmp_path_factory.mktemp("runs") / "small")
 
 
 @pytest.fixture(scope="session")
-def small_bundle(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(small_run: Path) -> Checkpoint:
+    """A small trained model."""
+    return load_checkpoint(small_run)
+
+
+@pytest.fixture(scope="session")
+def small_bundle(cache: Cache, small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small model's bundle."""
-    folder = tmp_path_factory.mktemp("bundles") / "small"
-    write_bundle(small, folder, steps=500)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(small, folder / "small", steps=500)
+
+    return cache.folder("small-bundle", make, tmp_path_factory.mktemp("bundles") / "_") / "small"
 
 
 @pytest.fixture(scope="session")
@@ -133,44 +91,81 @@ def small_model(small_bundle: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def variant_checkpoint(text: str) -> Callable[[str], Checkpoint]:
-    """A small trained model of each variant, by name, made when it is first asked for."""
+def variant_run(
+    cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The folder with the checkpoint of a variant, by name; trained when it is first asked for."""
 
     @functools.cache
-    def make(name: str) -> Checkpoint:
-        return train_small(SMALL.replace(**VARIANTS[name]), text[:60_000], steps=12)
+    def make(name: str) -> Path:
+        def train(folder: Path) -> None:
+            config = SMALL.replace(**VARIANTS[name])
+            save_checkpoint(folder, train_small(config, text[:60_000], steps=12))
+
+        return cache.folder(_entry("run", name), train, tmp_path_factory.mktemp("variant") / "run")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def variant_checkpoint(variant_run: Callable[[str], Path]) -> Callable[[str], Checkpoint]:
+    """A small trained model of each variant, by name."""
+    return functools.cache(lambda name: load_checkpoint(variant_run(name)))
 
 
 @pytest.fixture(scope="session")
 def variant_bundle(
-    variant_checkpoint: Callable[[str], Checkpoint], tmp_path_factory: pytest.TempPathFactory
+    cache: Cache,
+    variant_run: Callable[[str], Path],
+    variant_checkpoint: Callable[[str], Checkpoint],
 ) -> Callable[[str], Path]:
-    """The bundle of each variant, by name, made when it is first asked for."""
+    """The bundle of each variant, by name, in the folder of its run; exported when asked for."""
 
     @functools.cache
     def make(name: str) -> Path:
-        folder = tmp_path_factory.mktemp("variant")
-        save_checkpoint(folder, variant_checkpoint(name))
-        write_bundle(load_checkpoint(folder), folder / "bundle", steps=200)
-        return folder / "bundle"
+        def export(folder: Path) -> None:
+            write_bundle(variant_checkpoint(name), folder / "bundle", steps=200)
+
+        return cache.folder(_entry("bundle", name), export, variant_run(name)) / "bundle"
 
     return make
 
 
+def _entry(kind: str, name: str) -> str:
+    """The name of a cache entry, as a file name."""
+    return f"{kind}-{re.sub(r'[^a-z]+', '-', name.lower())}"
+
+
 @pytest.fixture(scope="session")
-def nano(text: str) -> Checkpoint:
+def byte_model(cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """A model whose characters are mostly several tokens each."""
+
+    def make(folder: Path) -> None:
+        text = "".join(chr(0x4E00 + index % 300) + "é😀a\n"[index % 4] for index in range(4_000))
+        write_bundle(train_small(SMALL, text, steps=15), folder / "bytes", steps=200)
+
+    copy = cache.folder("byte-bundle", make, tmp_path_factory.mktemp("bundles") / "_")
+    return load(copy / "bytes")
+
+
+@pytest.fixture(scope="session")
+def nano(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """A model of the default preset, trained for a few steps."""
-    return train_small(DualCNNConfig(), text, steps=60, batch=16, chunk=128)
+
+    def make(folder: Path) -> None:
+        save_checkpoint(folder, train_small(DualCNNConfig(), text, steps=60, batch=16, chunk=128))
+
+    return load_checkpoint(cache.folder("nano-run", make, tmp_path_factory.mktemp("runs") / "nano"))
 
 
 @pytest.fixture(scope="session")
-def nano_bundle(nano: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def nano_bundle(cache: Cache, nano: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default preset's bundle."""
-    folder = tmp_path_factory.mktemp("bundles") / "nano"
-    write_bundle(nano, folder, steps=1_000)
-    return folder
+
+    def make(folder: Path) -> None:
+        write_bundle(nano, folder / "nano", steps=1_000)
+
+    return cache.folder("nano-bundle", make, tmp_path_factory.mktemp("bundles") / "_") / "nano"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from conftest import SMALL
 from lib.baseline_training import held_out_loss, train_baseline
 from lib.baselines import GPT, GRU, Baseline, matched_gpt, matched_gru
 from lib.naive import naive_forms
@@ -13,6 +12,7 @@ from rillet.train import DualCNN, TrainingConfig
 from rillet.train.data.streams import Text
 from rillet.train.data.token_file import Tokens
 from rillet.train.model import stream_memory
+from support.models import SMALL
 
 VOCAB = 20
 LEARNABLE = TrainingConfig(batch=4, chunk=32, steps=60, learning_rate=1e-2, precision="fp32")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import graphs
-from conftest import SMALL
 from lib.samples import fresh_model
+from support.models import SMALL
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The contract of decode.onnx, held to from another language: examples/javascript."""
+"""decode.onnx driven from another language by its documented contract: examples/javascript."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BUNDLES = sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json")
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """The interpreter, where it finds onnxruntime-node."""
+    """The node interpreter, if it finds onnxruntime-node."""
     found = shutil.which("node")
     if found is None:
         pytest.skip("there is no node on this machine")

@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md has an entry for each error message, and for no other."""
+"""docs/troubleshooting.md has an entry for each error message and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITTEN = [line for _, block, _ in ENTRIES for line in block.splitlines()]
 
 @pytest.fixture(scope="module")
 def raised() -> dict[str, list[str]]:
-    """Every message of the packages with its places, read from the sources."""
+    """Every error message in the sources, with its places."""
     command = [sys.executable, str(ROOT / "scripts" / "list_errors.py"), "--json"]
     result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert result.returncode == 0, result.stderr
@@ -54,7 +54,7 @@ def test_each_entry_says_what_to_do() -> None:
 
 
 def test_the_script_sees_what_is_raised(raised: dict[str, list[str]]) -> None:
-    """Of each way to write a message, one: plain, with values, with a constant, put together."""
+    """One message of each form: plain, with values, with a constant, concatenated."""
     for text in (
         "the session has no generation to resume; begin one with stream()",
         "temperature is …; it must be 0 (greedy) or above, such as 0.8",
@@ -66,7 +66,7 @@ def test_the_script_sees_what_is_raised(raised: dict[str, list[str]]) -> None:
 
 
 def test_a_real_message_finds_its_entry(tmp_path: Path) -> None:
-    """Several lines may fit, since some are mostly values; the right one is the most literal."""
+    """Several entries may match, since some are mostly values; the most literal one counts."""
     model = load(ROOT / "models" / "shakespeare-nano", "cpu")
 
     def wrong_option() -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -275,39 +272,12 @@ import sys
 from pathlib import Path
 from rillet.export import export
 from rillet.train import load_checkpoint
-checkpoint = load_checkpoint(Path(sys.argv[1]))
-print("ready", flush=True)
-export(checkpoint, sys.argv[2], parity_steps=200)
+export(load_checkpoint(Path(sys.argv[1])), sys.argv[2], parity_steps=200)
 """
 
 
-@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL on this system")
-def test_a_killed_export_leaves_the_old_bundle_or_none(
-    small_run: Path, copy: Path, tmp_path: Path, random: np.random.Generator
-) -> None:
-    """Kill exports at random moments, with and without an old bundle."""
-    before = {file.name: file.read_bytes() for file in copy.iterdir()}
-    fresh = tmp_path / "fresh"
-    for target in (copy, fresh, copy, fresh):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _EXPORTER, str(small_run), str(target)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(float(random.uniform(0.2, 6)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        if target.exists():
-            assert Bundle.open(target).manifest["weights_sha256"]
-            assert load(target).generate("The", max_new_tokens=3, seed=1)
-        else:
-            assert target == fresh
-    assert set(before) <= {file.name for file in copy.iterdir()}
-
-
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_exporter")
 def test_another_process_and_folder_give_the_same_bytes(
     small: Checkpoint, small_run: Path, tmp_path: Path
 ) -> None:

@@ -11,11 +11,11 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from conftest import SMALL
 from rillet.export.bundle.folder import CARD
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.build import IR_VERSION, OPSET, decode_graph, prefill_graph
 from rillet.train import Checkpoint, DualCNN
+from support.models import SMALL
 from support.operators import complaints
 
 GRAPHS = ["decode", "prefill"]
@@ -139,6 +139,7 @@ def test_metadata_matches_the_manifest(path: Path, small_bundle: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_exporter")
 def test_exporting_twice_gives_the_same_bytes(
     small: Checkpoint, small_bundle: Path, tmp_path: Path
 ) -> None:

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL
 from rillet.export.graphs.buffer_safety import unsafe_state
 from rillet.export.parity.report import TOLERANCE as PARITY
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint
+from support.models import SMALL
 from support.streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 TOLERANCE = 1e-5

@@ -15,7 +15,6 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from conftest import SMALL, train_small
 from rillet.export import quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.buffer_safety import unsafe_state
@@ -27,6 +26,8 @@ from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageE
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
 from rillet.runtime.golden import SELF_TOLERANCE, verify_golden
+from support.cache import Cache
+from support.models import SMALL, train_small
 from support.operators import complaints
 
 SHIPPED = Path(__file__).parents[2] / "models" / "shakespeare-nano"
@@ -37,15 +38,17 @@ LOOSE: dict[str, Any] = {"max_loss_rise": 1.0, "tokens": 600}
 
 
 @pytest.fixture(scope="module")
-def source(text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(cache: Cache, text: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model just large enough for its products, the recurrence included, to be lowered.
 
     Its matrices are not square, so that a transposed one is noticed.
     """
-    config = SMALL.replace(width=36, hidden=64, wave_features=32, reservoir_size=40)
-    folder = tmp_path_factory.mktemp("bundles") / "source"
-    write_bundle(train_small(config, text[:60_000], steps=40), folder, steps=300)
-    return folder
+
+    def make(folder: Path) -> None:
+        config = SMALL.replace(width=36, hidden=64, wave_features=32, reservoir_size=40)
+        write_bundle(train_small(config, text[:60_000], steps=40), folder / "source", steps=300)
+
+    return cache.folder("quantize-source", make, tmp_path_factory.mktemp("lowering")) / "source"
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +201,7 @@ def test_batches_and_chunkings_agree(
     np.testing.assert_allclose(stepped, whole, atol=SELF_TOLERANCE[precision])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "method"),
     [("fp16", "multiply"), ("int8", "dynamic"), ("int8", "static"), ("int4", "weight-only")],

@@ -10,7 +10,6 @@ import onnx
 import pytest
 import torch
 
-from conftest import SMALL
 from rillet.export import ExportOptions, quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.graphs.build import decode_graph
@@ -20,6 +19,7 @@ from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.ort.providers import create_session
 from rillet.runtime.engines.tensorrt.build import BuildOptions, build_engine
 from rillet.train import Checkpoint, DualCNN
+from support.models import SMALL
 
 
 def additions(graph: onnx.GraphProto) -> int:

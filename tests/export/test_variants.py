@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import pytest
 
-from conftest import SMALL, VARIANTS, train_small
 from rillet.export.bundle.writer import write_bundle
 from rillet.export.parity.report import TOLERANCE
 from rillet.runtime import Bundle, load
@@ -21,6 +20,7 @@ from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import parse
 from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
+from support.models import SMALL, VARIANTS, train_small
 from support.operators import complaints
 from support.streams import assert_same, real_tokens, run_engine, run_torch
 
@@ -136,7 +136,7 @@ def test_generated_text_is_not_stored(name: str, variant_bundle: Bundles) -> Non
     ("name", "rows"),
     [
         ("single CNN", ["one CNN", "the last 20 steps, keyed by the reservoir's state"]),
-        ("standard reservoir", ["| standard, 24 units |", "two CNNs"]),
+        ("no memory", ["| standard, 24 units |", "two CNNs", "| memory | none |"]),
         (
             "keyed by the suffix",
             ["attentive, 24 units, attention over the last 7 states", "keyed by the last 5 tokens"],

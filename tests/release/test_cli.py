@@ -1,4 +1,4 @@
-"""The command line, from text to streamed text, and what it says to bad input."""
+"""The command line from text to streamed text, and its answers to bad input."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from support.command_line import RILLET, rillet
+from support.command_line import RILLET, here, rillet
 
-TINY = ["--set", "width=16", "--set", "hidden=16", "--set", "wave_features=16", "--steps", "3",
-        "--set", "reservoir_size=32", "--set", "memory=32", "--set", "batch=4"]  # fmt: skip
+SIZES = "width=16 hidden=16 wave_features=16 reservoir_size=32 memory=32 batch=4"
+TINY = ["--steps", "3", *(part for size in SIZES.split() for part in ("--set", size))]
 
 
 def fails(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> None:
-    """A refusal is a sentence, a proper exit code, and no traceback."""
+    """Check for one sentence on stderr, the right exit code, and no traceback."""
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     for part in parts:
@@ -30,6 +30,7 @@ def fails(result: subprocess.CompletedProcess[str], code: int, *parts: str) -> N
 
 
 def test_text_in_streamed_text_out(tmp_path: Path) -> None:
+    """Each command in a process of its own, as users run them."""
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
     run, bundle = tmp_path / "run", tmp_path / "bundle"
@@ -51,7 +52,7 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
     result = rillet("verify", bundle)
     assert result.returncode == 0, result.stderr
     assert "sound on CPUExecutionProvider" in result.stdout
-    result = rillet("verify", bundle, "--checkpoint", run, "--steps", 300)
+    result = here("verify", bundle, "--checkpoint", run, "--steps", 300)
     assert result.returncode == 0, result.stderr
 
     arguments = ("generate", bundle, "The quick ", "--max-new-tokens", 30, "--seed", 4)
@@ -61,19 +62,20 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
     assert len(first.stdout) == len("The quick ") + 30 + 1
     assert first.stdout == second.stdout
 
-    result = rillet("generate", bundle, "The 水 é fox", "--max-new-tokens", 5)
+    result = here("generate", bundle, "The 水 é fox", "--max-new-tokens", 5)
     assert result.returncode == 0
     assert "never seen" in result.stderr
     assert "'水', 'é'" in result.stderr
 
-    fails(rillet("train", "--corpus", corpus, "--out", run, *TINY), 2, "already holds a checkpoint")
+    fails(here("train", "--corpus", corpus, "--out", run, *TINY), 2, "already holds a checkpoint")
     (run / "checkpoint.safetensors").write_bytes(b"damaged")
-    fails(rillet("export", run, "--out", bundle), 1, "damaged")
-    assert rillet("verify", bundle).returncode == 0
+    fails(here("export", run, "--out", bundle), 1, "damaged")
+    assert here("verify", bundle).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
-    """Ctrl-C in the middle of training leaves a checkpoint that exports."""
+    """Ctrl-C during training leaves a checkpoint."""
     from rillet.train import load_checkpoint
 
     command = [*RILLET, "train", "--corpus", "builtin:pydoc", "--out", str(tmp_path), *TINY]
@@ -96,13 +98,14 @@ def test_an_interrupt_keeps_what_was_trained(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path).training["steps"] >= 3
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY)
     fails(result, 2, "already holds a checkpoint", "--resume")
-    # Another number of steps is another run: its learning rate would have been different.
+    # Another number of steps would have meant another learning rate: it is another run.
     result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path, *TINY, "--resume")
     fails(result, 1, "belongs to another run: config")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_the_command_line(tmp_path: Path) -> None:
-    """A run that is killed and resumed gives the model of an undisturbed run."""
+    """Killed and resumed, a run ends with the model of an undisturbed one."""
     from rillet.train.checkpoint import CHECKPOINT_FILE
 
     corpus = tmp_path / "corpus.txt"
@@ -144,7 +147,7 @@ def test_bad_corpora(tmp_path: Path, content: bytes | None, parts: tuple[str, ..
     corpus = tmp_path / "none.txt"
     if content is not None:
         corpus.write_bytes(content)
-    fails(rillet("train", "--corpus", corpus, "--out", tmp_path / "run"), 1, *parts)
+    fails(here("train", "--corpus", corpus, "--out", tmp_path / "run"), 1, *parts)
     assert not (tmp_path / "run").exists()
 
 
@@ -164,7 +167,7 @@ def test_bad_corpora(tmp_path: Path, content: bytes | None, parts: tuple[str, ..
     ],
 )
 def test_bad_training_options(tmp_path: Path, arguments: list[str], parts: tuple[str, ...]) -> None:
-    result = rillet("train", "--corpus", "builtin:pydoc", "--out", tmp_path / "run", *arguments)
+    result = here("train", "--corpus", "builtin:pydoc", "--out", tmp_path / "run", *arguments)
     fails(result, 2, *parts)
     assert not (tmp_path / "run").exists()
 
@@ -186,21 +189,21 @@ def test_bad_training_options(tmp_path: Path, arguments: list[str], parts: tuple
 def test_bad_generation_options(
     small_bundle: Path, arguments: list[str], parts: tuple[str, ...]
 ) -> None:
-    fails(rillet("generate", small_bundle, "The", *arguments), 2, *parts)
+    fails(here("generate", small_bundle, "The", *arguments), 2, *parts)
 
 
-def test_what_is_no_bundle(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
+def test_folders_that_are_no_bundle(small_bundle: Path, small_run: Path, tmp_path: Path) -> None:
     for command in ("generate", "verify"):
-        fails(rillet(command, tmp_path / "none"), 1, "is not a folder")
-        fails(rillet(command, tmp_path), 1, "is not a bundle")
-    fails(rillet("export", tmp_path, "--out", tmp_path / "out"), 1, "holds no checkpoint")
+        fails(here(command, tmp_path / "none"), 1, "is not a folder")
+        fails(here(command, tmp_path), 1, "is not a bundle")
+    fails(here("export", tmp_path, "--out", tmp_path / "out"), 1, "holds no checkpoint")
     copy = tmp_path / "copy"
     shutil.copytree(small_bundle, copy)
     (copy / "mine.txt").write_text("mine")
-    fails(rillet("export", small_run, "--out", copy), 2, "other files in it (mine.txt)")
+    fails(here("export", small_run, "--out", copy), 2, "other files in it (mine.txt)")
     (copy / "decode.onnx").write_bytes(b"tampered")
-    fails(rillet("generate", copy, "The"), 1, "decode.onnx is damaged or was changed")
-    fails(rillet("verify", copy), 1, "decode.onnx is damaged or was changed")
+    fails(here("generate", copy, "The"), 1, "decode.onnx is damaged or was changed")
+    fails(here("verify", copy), 1, "decode.onnx is damaged or was changed")
 
 
 def test_verify_names_another_checkpoint(small_bundle: Path, nano: object, tmp_path: Path) -> None:
@@ -208,7 +211,7 @@ def test_verify_names_another_checkpoint(small_bundle: Path, nano: object, tmp_p
 
     assert isinstance(nano, Checkpoint)
     save_checkpoint(tmp_path, nano)
-    fails(rillet("verify", small_bundle, "--checkpoint", tmp_path), 1, "other weights")
+    fails(here("verify", small_bundle, "--checkpoint", tmp_path), 1, "other weights")
 
 
 def test_a_prompt_that_is_not_utf8(small_bundle: Path) -> None:
@@ -245,7 +248,7 @@ def test_a_reader_that_goes_away(small_bundle: Path) -> None:
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    result = rillet("--debug", "generate", tmp_path / "none")
+    result = here("--debug", "generate", tmp_path / "none")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "Error: " in result.stderr
@@ -253,7 +256,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 
 def test_no_command_prints_help() -> None:
     for arguments in ([], ["--help"]):
-        shown = rillet(*arguments)
+        shown = here(*arguments)
         for command in ("train", "export", "verify", "generate"):
             assert command in shown.stdout + shown.stderr
-    fails(rillet("nonsense"), 2, "No such command 'nonsense'")
+    fails(here("nonsense"), 2, "No such command 'nonsense'")

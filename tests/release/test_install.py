@@ -1,4 +1,4 @@
-"""The device install, in a virtual environment of its own."""
+"""The device install, in a fresh virtual environment."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from support.command_line import here
 from support.wheels import build, copy_source
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
 
 def interpreter(version: str) -> Path:
-    """A Python of this version; for ``newest`` the newest one here that is newer than ours."""
+    """A Python of this version; ``newest`` is the newest here, if it is newer than ours."""
     if version == "newest":
         here = sys.version_info[1]
         newer = (_find(f"3.{minor}") for minor in range(here + 5, here, -1))
@@ -43,7 +46,7 @@ def _find(version: str) -> Path | None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from what would be released."""
+    """The wheel that would be released."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     probe = [*pip, "download", "--quiet", "--no-deps", "--dest", str(folder / "probe"), "click"]
@@ -56,15 +59,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def device(
     request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A virtual environment that holds the wheel, an engine and what they need, nothing else."""
+    """A virtual environment with the wheel, an engine, their dependencies and nothing else."""
     python = interpreter(request.param)
     folder = tmp_path_factory.mktemp("device")
     subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
     made = folder / "bin" / "python"
-    install = [
-        str(made), "-m", "pip", "--disable-pip-version-check", "install", "--quiet",
-        "--constraint", str(ROOT / "constraints.txt"), f"{wheel}[cpu]",
-    ]  # fmt: skip
+    install = [str(made), *["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]]
+    install += ["--constraint", str(ROOT / "constraints.txt"), f"{wheel}[cpu]"]
     result = subprocess.run(install, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return made
@@ -81,22 +82,18 @@ def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -
     names = {package["name"].lower() for package in packages}
     assert {"rillet", "numpy", "tokenizers", "safetensors", "click", "onnxruntime"} <= names
     assert not names & {"torch", "onnx", "onnxscript"}
-    # What the engine brings along is the engine's choice; of ours there are these.
+    # The engine chooses its own dependencies; these are ours.
     code = "import importlib.metadata as m, json; print(json.dumps(m.requires('rillet')))"
-    # Isolated: in this folder there may be an editable install's record of another day.
+    # Isolated, since this folder may hold the metadata of an older editable install.
     metadata = subprocess.run(
         [str(device), "-I", "-c", code], capture_output=True, check=True
     ).stdout
     ours = {re.split(r"[^a-z]", entry)[0] for entry in json.loads(metadata) if "extra" not in entry}
     assert ours == {"click", "numpy", "safetensors", "tokenizers"}
-    result = run(device, "generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2)
+    command = ["generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2]
+    result = run(device, *command)
     assert result.returncode == 0, result.stderr
-    here = subprocess.run(
-        [sys.executable, "-m", "rillet.runtime.cli", "generate", str(small_bundle), "The ",
-         "--max-new-tokens", "40", "--seed", "2"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert result.stdout == here.stdout
+    assert result.stdout == here(*command).stdout
     assert run(device, "verify", small_bundle).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""The models in the box: sound, of the size that was promised, and what their record says."""
+"""The shipped models are sound, as small as promised, and match their record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BUNDLES = sorted(path.parent for path in MODELS.glob("*/bundle.json"))
 NAMES = [path.name for path in BUNDLES]
 
 
-def test_they_are_there() -> None:
+def test_all_models_are_shipped() -> None:
     assert {"shakespeare-nano", "shakespeare-nano-int8"} <= set(NAMES)
     assert {"shakespeare-micro", "shakespeare-micro-int8"} <= set(NAMES)
     assert {"bible-nano", "bible-nano-int8"} <= set(NAMES)
@@ -30,7 +30,7 @@ def test_the_folder_stays_small() -> None:
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=NAMES)
 def test_golden_tokens(bundle: Path) -> None:
-    """PyTorch's greedy tokens, from every graph of the record."""
+    """Every recorded graph gives PyTorch's greedy tokens."""
     model = load(bundle, self_test=False)
     reports = verify_golden(model)
     assert reports.keys() == {"prefill", "decode"}
@@ -62,7 +62,7 @@ def test_parity_with_the_checkpoint(name: str) -> None:
 
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=NAMES)
-def test_the_card_tells_where_it_comes_from(bundle: Path) -> None:
+def test_the_card_tells_the_origin(bundle: Path) -> None:
     card = (bundle / "README.md").read_text()
     for what in (
         "trained on",
@@ -74,8 +74,8 @@ def test_the_card_tells_where_it_comes_from(bundle: Path) -> None:
         assert what in card
 
 
-def test_the_command_of_a_run_makes_its_configuration() -> None:
-    """Every setting that differs from the preset's is in it."""
+def test_the_command_of_a_run_gives_its_configuration() -> None:
+    """It holds every setting that differs from the preset."""
     config = PRESETS["nano"].replace(hidden=64, dropout=0.0, steps=7, seed=3, tokenizer="byte")
     record = {"corpus": "my notes.txt", "preset": "nano", "config": config.training.to_dict()}
     command = command_of_run(record, config.replace(vocab_size=99).to_dict())

@@ -1,4 +1,4 @@
-"""The table of formats in docs/stability.md is that of the code."""
+"""The table of formats in docs/stability.md matches the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The disk is full, or may not be written: one clear error, and nothing is lost."""
+"""A disk that is full or read-only gives one clear error, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from rillet.runtime.files import sha256_file
 from support.fork_server import Ended, Server, serving
 from support.operations import NANO, PROMPT, TOKENS
 
+pytestmark = pytest.mark.slow
+
 LARGEST = {
-    "train": 30_000, "export": 500_000, "quantize": 300_000, "state": 50_000,
-    "generate": 50_000, "engine": 500_000,
-}  # fmt: skip
-"""Bytes that each may give a file: some of its files are smaller, and one is larger."""
+    "train": 30_000,
+    "export": 500_000,
+    "quantize": 300_000,
+    "state": 50_000,
+    "generate": 50_000,
+    "engine": 500_000,
+}
+"""The file size limit of each operation: some of its files stay below it, one does not."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def server() -> Iterator[Server]:
 def prepared(
     server: Server, text: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Path]:
-    """The folder of an operation that was done once, all well."""
+    """The folder of an operation that has succeeded once, by name."""
     made: dict[str, Path] = {}
 
     def prepare(operation: str) -> Path:
@@ -46,7 +52,7 @@ def prepared(
                 shutil.copytree(NANO, folder / "model")
             ended = server.run(operation, folder)
             assert ended.status == 0, ended.said
-            if operation == "train":  # the next one begins anew, over the old checkpoint
+            if operation == "train":  # the next run starts over, on the old checkpoint
                 (folder / "run" / "training.safetensors").unlink()
         return made[operation]
 
@@ -55,7 +61,7 @@ def prepared(
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A small disk of its own."""
+    """A small disk, mounted for one test."""
     place = tmp_path / "disk"
     place.mkdir()
     if os.geteuid() != 0 or (failure := mount("-t", "tmpfs", "-o", "size=16m", "tmpfs", place)):
@@ -65,7 +71,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def mount(*arguments: object) -> str:
-    """Mount something; why it cannot be."""
+    """Mount something; the reason where that fails, or nothing."""
     program = shutil.which("mount")
     if program is None:
         return "there is no mount"
@@ -74,7 +80,7 @@ def mount(*arguments: object) -> str:
 
 
 def content(folder: Path) -> dict[str, str]:
-    """Every file and its hash; but for the note on a corpus, which has the time of its copy."""
+    """The hash of every file, except the corpus record, which holds the time of the copy."""
     return {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
@@ -83,7 +89,7 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def assert_nothing_lost(ended: Ended, folder: Path, before: dict[str, str], reason: str) -> None:
-    """One error in plain words, and every file is what it was."""
+    """Check for one error in plain words, and that no file has changed."""
     assert ended.status == 1, ended.said
     error = ended.said[ended.said.find("Error: ") :]
     assert reason in error
@@ -133,7 +139,7 @@ def test_a_folder_that_may_not_be_written(
     assert_nothing_lost(ended, folder, before, "Read-only file system")
 
 
-def test_a_stream_goes_on_when_it_cannot_be_saved(server: Server, tmp_path: Path) -> None:
+def test_a_stream_continues_when_it_cannot_be_saved(server: Server, tmp_path: Path) -> None:
     session = load(NANO, "cpu", 1).session()
     session.feed(PROMPT)
     whole = session.generate(seed=5, max_new_tokens=TOKENS)

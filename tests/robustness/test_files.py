@@ -1,4 +1,4 @@
-"""Writing leaves the old or the new, never half."""
+"""A write leaves the old content or the new, never half of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_folder_is_replaced_as_a_whole(
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
-    """Kill a process that replaces a folder over and over: what is there is always whole."""
+    """A process that keeps replacing a folder is killed: the folder is always whole."""
     target = tmp_path / "folder"
     script = (
         "import itertools, sys; from pathlib import Path\n"
@@ -76,7 +76,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
 def test_what_is_written_is_on_the_disk_before_it_is_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a power cut: the content, then its name, then the folder's entry, in this order."""
+    """For power cuts: content is synced first, then renamed, then the folder is synced."""
     done: list[str] = []
 
     def recorded(name: str, call: Callable[..., object], place: Callable[..., str]) -> None:
@@ -105,25 +105,24 @@ def test_what_is_written_is_on_the_disk_before_it_is_moved(
 
 
 def left_behind(script: str, target: Path) -> None:
-    """Kill a process where its script prints a line."""
-    begin = f"import sys, time; from pathlib import Path; path = Path({str(target)!r})\n"
+    """Run a script, and kill it once it prints a line."""
+    begin = f"import signal, sys; from pathlib import Path; path = Path({str(target)!r})\n"
     begin += "from rillet.runtime.files import replace_file, replace_folder\n"
-    with subprocess.Popen(
-        [sys.executable, "-c", begin + script], stdout=subprocess.PIPE
-    ) as process:  # fmt: skip
+    command = [sys.executable, "-c", begin + script]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.kill()
 
 
-STOP = "print(flush=True); time.sleep(1000)\n"
+STOP = "print(flush=True); signal.pause()\n"
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     target = tmp_path / "kept [1]"
     others = [tmp_path / name for name in (".kept [1].tmp", ".kept [1].x.0123456789abcdef.tmp")]
     for other in others:
-        other.write_text("of somebody else")
+        other.write_text("somebody else's")
     left_behind(f"with replace_file(path) as file:\n    file.write(b'half')\n    {STOP}", target)
     assert len(list(tmp_path.iterdir())) == 3
     write_atomic(target, b"whole")
@@ -153,7 +152,7 @@ def test_a_living_writer_keeps_its_temporary(tmp_path: Path) -> None:
 
 
 def test_many_write_the_same_file(tmp_path: Path) -> None:
-    """Nobody removes another's temporary, and what is read is always whole."""
+    """Writers leave each other's temporary files alone, and every read is whole."""
     path, failures = tmp_path / "file", []
 
     def write(number: int) -> None:
@@ -174,7 +173,7 @@ def test_many_write_the_same_file(tmp_path: Path) -> None:
 
 
 def test_killed_between_two_moves(tmp_path: Path) -> None:
-    """Where folders cannot change places at once, the next writer puts the old one back."""
+    """Where folders cannot be exchanged atomically, the next writer restores the old one."""
     target = tmp_path / "folder"
     aside = tmp_path / ".folder.0123456789abcdef.old"
     aside.mkdir()
@@ -189,7 +188,7 @@ def test_killed_between_two_moves(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
-def test_folders_that_cannot_be_made(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_created(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StorageError, match="file/deep cannot be written"):
         make_folder(tmp_path / "file" / "deep")

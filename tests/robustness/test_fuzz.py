@@ -1,8 +1,8 @@
-"""Files from strangers and wishes of all kinds: a sentence, never a crash.
+"""Fuzz with corrupted files and extreme options: a clear error, never a crash.
 
-Each case is made from a number, so that it can be made again: ``RILLET_FUZZ_FROM=1234
-RILLET_FUZZ_CASES=1 pytest tests/robustness/test_fuzz.py``. Continuous integration runs some
-hundreds; ``make fuzz`` some ten thousands.
+Each case is generated from its number, so that it can be repeated: ``RILLET_FUZZ_FROM=1234
+RILLET_FUZZ_CASES=1 pytest tests/robustness/test_fuzz.py``. ``make test`` runs
+hundreds of cases, ``make fuzz`` tens of thousands.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FROM = int(os.environ.get("RILLET_FUZZ_FROM", "0"))
 
 
 def use(folder: Path, state: Path, self_test: bool) -> None:
-    """What a user does with a bundle."""
+    """Do what users do with a bundle."""
     model = load(folder, "cpu", self_test=self_test)
     assert model.info.state_bytes > 0
     session = model.session()
@@ -46,7 +46,7 @@ def use(folder: Path, state: Path, self_test: bool) -> None:
 
 @pytest.fixture
 def bounded() -> Iterator[None]:
-    """At most some gigabytes: what a graph asks for is up to who wrote it; see SECURITY.md."""
+    """Limit memory to a few gigabytes: a graph's author decides its demand; see SECURITY.md."""
     with little_memory() as obstacle:
         if obstacle is not None:
             pytest.skip(obstacle)
@@ -54,9 +54,9 @@ def bounded() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bounded")
-def test_spoilt_bundles(small_bundle: Path, tmp_path: Path) -> None:
+def test_corrupted_bundles(small_bundle: Path, tmp_path: Path) -> None:
     failures = []
-    place = tmp_path / "inside"  # its neighbour may not be read
+    place = tmp_path / "inside"  # what lies beside it must not be read
     place.mkdir()
     folder = place / "bundle"
     for number in range(FROM, FROM + CASES):
@@ -74,11 +74,17 @@ def test_spoilt_bundles(small_bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("bounded")
-def test_spoilt_states(small_model: Model, tmp_path: Path) -> None:
+def test_corrupted_states(small_model: Model, tmp_path: Path) -> None:
     session = small_model.session()
     session.feed("The statement is a name. ")
-    stream = session.tokens(seed=1, max_new_tokens=50, stop=["zz"], repetition_penalty=1.1,
-                            bad_words=["th"], logit_bias={"e": -1.0})  # fmt: skip
+    stream = session.tokens(
+        seed=1,
+        max_new_tokens=50,
+        stop=["zz"],
+        repetition_penalty=1.1,
+        bad_words=["th"],
+        logit_bias={"e": -1.0},
+    )
     for _ in range(5):
         next(stream)
     good = tmp_path / "good"
@@ -103,14 +109,14 @@ def test_spoilt_states(small_model: Model, tmp_path: Path) -> None:
                 changed[name] = corrupt_tensor(changed[name], chance)
             if not sign_state(path, header, changed):
                 continue
-        call = functools.partial(go_on, small_model, path)
+        call = functools.partial(resume, small_model, path)
         failure = attempt(f"case {number}, kind {kind}", call, tmp_path)
         if failure is not None:
             failures.append(failure)
     assert not failures, "\n".join(failures)
 
 
-def go_on(model: Model, path: Path) -> None:
+def resume(model: Model, path: Path) -> None:
     session = model.restore(path)
     "".join(session.resume(3))
     session.feed("x")
@@ -118,7 +124,7 @@ def go_on(model: Model, path: Path) -> None:
 
 
 def sign_state(path: Path, header: Any, tensors: dict[str, np.ndarray]) -> bool:
-    """Write a state with a checksum that fits; whether it can be written at all."""
+    """Write a state with a matching checksum; false where it cannot be written at all."""
     try:
         if isinstance(header, dict) and "checksum" in header:
             header["checksum"] = saved_state_module.checksum(header, tensors)
@@ -128,7 +134,7 @@ def sign_state(path: Path, header: Any, tensors: dict[str, np.ndarray]) -> bool:
     return True
 
 
-WILD = st.one_of(
+EXTREME = st.one_of(
     st.sampled_from(EVIL),
     st.floats(),
     st.integers(),
@@ -144,11 +150,13 @@ NAMES = [name for name in SamplingParams.__dataclass_fields__ if name != "max_ne
     prompt=st.one_of(
         st.text(max_size=40), st.text(st.characters(categories=["Cs", "Cn"]), max_size=3)
     ),
-    options=st.dictionaries(st.sampled_from(NAMES), WILD, max_size=3),
+    options=st.dictionaries(st.sampled_from(NAMES), EXTREME, max_size=3),
     count=st.one_of(st.integers(0, 4), st.sampled_from([-1, None, "3", 1.5, True, 10**30])),
-)  # fmt: skip
-def test_wild_options(small_model: Model, prompt: str, options: dict[str, Any], count: Any) -> None:
-    if count == 10**30:  # it would be done, one token after the other
+)
+def test_extreme_options(
+    small_model: Model, prompt: str, options: dict[str, Any], count: Any
+) -> None:
+    if count == 10**30:  # valid, and would take forever
         options, count = {**options, "choices": ["the"]}, 5
     failure = attempt(
         f"{prompt!r} {options!r} {count!r}",
@@ -158,16 +166,20 @@ def test_wild_options(small_model: Model, prompt: str, options: dict[str, Any], 
 
 
 @settings(max_examples=2 * CASES)
-@given(value=WILD)
-def test_wild_texts_and_tokens(small_model: Model, value: Any) -> None:
+@given(value=EXTREME)
+def test_extreme_texts_and_tokens(small_model: Model, value: Any) -> None:
     session = small_model.session()
     calls = {
-        "feed": session.feed, "learn": session.learn, "score": session.score,
-        "feed_tokens": session.feed_tokens, "step": session.step, "samples": session.samples,
-    }  # fmt: skip
+        "feed": session.feed,
+        "learn": session.learn,
+        "score": session.score,
+        "feed_tokens": session.feed_tokens,
+        "step": session.step,
+        "samples": session.samples,
+    }
     for name, call in calls.items():
         if name == "samples" and type(value) is int and value > 50:
-            continue  # so many texts would be made
+            continue  # valid, and would generate that many texts
         failure = attempt(f"{name}({value!r})", lambda call=call: call(value))
         assert failure is None, failure
 
@@ -181,10 +193,8 @@ def test_long_and_strange_prompts(small_model: Model, part: str, times: int) -> 
     assert failure is None, failure
 
 
-def test_a_golden_record_with_a_number_that_no_float_holds(
-    small_bundle: Path, tmp_path: Path
-) -> None:
-    """It is as good as none: `rillet verify` says so, and loading does not need it."""
+def test_a_golden_record_with_a_number_beyond_floats(small_bundle: Path, tmp_path: Path) -> None:
+    """It counts as missing: `rillet verify` says so, and loading does not need it."""
     folder = shutil.copytree(small_bundle, tmp_path / "bundle")
     manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     next(iter(manifest["golden"]["steps"][0]["logits"].values()))[0] = 10**400

@@ -1,6 +1,6 @@
-"""Checkpoints, tokenizers and texts from strangers: a sentence, never a crash.
+"""Fuzz with corrupted checkpoints, tokenizers and texts: a clear error, never a crash.
 
-As in ``test_fuzz.py``, each case is made from a number: ``RILLET_FUZZ_FROM`` and
+As in ``test_fuzz.py``, each case is generated from its number: ``RILLET_FUZZ_FROM`` and
 ``RILLET_FUZZ_CASES``.
 """
 
@@ -20,7 +20,6 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from conftest import SMALL
 from rillet.runtime import BundleError, CorpusError
 from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
@@ -36,6 +35,7 @@ from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.data.token_file import open_tokens, write_tokens
 from rillet.train.data.tokenizers import encode_blocks, prepare
 from rillet.train.loop.resume import STATE_FILE
+from support.models import SMALL
 from support.mutations import (
     corrupt_bytes,
     corrupt_json,
@@ -58,13 +58,13 @@ def bounded() -> Iterator[None]:
 
 
 def each(count: int, make: Callable[[int, random.Random], Callable[[], Any]], place: Path) -> None:
-    """Make and try so many cases; fail with all that went wrong.
+    """Generate and run cases; fail with everything that went wrong.
 
     Args:
-        count: How many.
-        make: Makes the case of a number and a chance, and returns what to try; ``None`` where
-            it cannot be made.
-        place: All that may be read and written.
+        count: How many cases.
+        make: Generates the case of a number and returns the call to try; ``None`` where there
+            is no such case.
+        place: The only folder that may be read and written.
     """
     failures = []
     for number in range(FROM, FROM + count):
@@ -75,10 +75,8 @@ def each(count: int, make: Callable[[int, random.Random], Callable[[], Any]], pl
     assert not failures, f"{len(failures)} of {count}:\n" + "\n".join(failures[:20])
 
 
-def spoil_safetensors(
-    good: Path, path: Path, chance: random.Random
-) -> bool:  # fmt: skip
-    """Write a spoilt twin of a file with a header of JSON; whether that can be written."""
+def corrupt_safetensors(good: Path, path: Path, chance: random.Random) -> bool:
+    """Write a corrupted copy of a file with a JSON header; false where that is impossible."""
     kind = chance.randrange(3)
     if kind == 0:
         path.write_bytes(corrupt_bytes(good.read_bytes(), chance))
@@ -109,7 +107,7 @@ def test_checkpoints(small_run: Path, tmp_path: Path) -> None:
     path = tmp_path / CHECKPOINT_FILE
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(small_run / CHECKPOINT_FILE, path, chance):
+        if not corrupt_safetensors(small_run / CHECKPOINT_FILE, path, chance):
             return None
         return lambda: load_checkpoint(tmp_path)
 
@@ -132,7 +130,7 @@ def test_training_states(text: str, tmp_path: Path) -> None:
     again = trainer(bad)
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(good / STATE_FILE, bad / STATE_FILE, chance):
+        if not corrupt_safetensors(good / STATE_FILE, bad / STATE_FILE, chance):
             return None
         return again._resume
 
@@ -144,7 +142,7 @@ def test_wave_buffers(tmp_path: Path) -> None:
     RollingWaveBuffer.from_config(SMALL).save(good)
 
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
-        if not spoil_safetensors(good, path, chance):
+        if not corrupt_safetensors(good, path, chance):
             return None
         return lambda: RollingWaveBuffer.load(path)
 
@@ -194,7 +192,7 @@ def test_token_files(tmp_path: Path) -> None:
 
 
 def test_corpora(text: str, tmp_path: Path) -> None:
-    """Binary, other encodings, one endless line, links out of the folder, odd names."""
+    """Binary content, other encodings, one endless line, links out of the folder, odd names."""
     secret = tmp_path / "outside" / "secret.txt"
     secret.parent.mkdir()
     secret.write_text("SECRET " * 1000)
@@ -248,7 +246,7 @@ def test_sizes_that_a_checkpoint_only_declares(
 
 
 def test_a_tokenizer_at_which_the_library_panics(text: str) -> None:
-    """Its panics are no ``Exception``."""
+    """A panic of the library is no ``Exception``."""
     source = json.loads(make_tokenizer(text[:30_000], "bpe", 300).source)
     source["model"]["continuing_subword_prefix"] = "a long one that no token begins with"
     with pytest.raises(BundleError, match="is not a tokenizer file"):

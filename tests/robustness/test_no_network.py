@@ -1,7 +1,7 @@
-"""Nothing is read from a network at run time: with sockets forbidden, everything still works.
+"""The runtime needs no network: with sockets forbidden, everything still works.
 
-Two guards. Python's own audit events end the process at whatever touches the socket module; a
-filter in the kernel ends it at the system call, whichever library makes it.
+There are two guards. Python's audit events end the process when anything touches the socket
+module; a filter in the kernel ends it at the system call, whichever library makes it.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def run(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(params=["audit", "kernel"])
 def guard(request: pytest.FixtureRequest) -> str:
-    """Code that forbids sockets from there on."""
+    """Code that forbids sockets from then on."""
     if request.param == "audit":
         return AUDIT
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"):
@@ -120,7 +120,7 @@ def guard(request: pytest.FixtureRequest) -> str:
 def test_the_guards_work(guard: str) -> None:
     python = run(guard + "import socket; socket.socket()")
     assert python.returncode == (CAUGHT if guard == AUDIT else -signal.SIGSYS), python.stderr
-    # A library that asks the system itself, as the engine or the tokenizer might.
+    # A native library calls the system itself, as the engine or the tokenizer might.
     native = run(guard + "import ctypes; print(ctypes.CDLL(None).socket(2, 1, 0))")
     assert native.returncode == (0 if guard == AUDIT else -signal.SIGSYS)
     if guard == AUDIT:

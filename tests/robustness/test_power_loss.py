@@ -1,6 +1,6 @@
-"""The plug is pulled: a process is killed at any moment, and what it wrote is whole or not there.
+"""Power loss: a process killed at any moment leaves whole files or none.
 
-Half of the kills come at a random time, half right before a random one of its file operations.
+Half of the kills come at a random time, half just before a random file operation.
 ``make kill`` kills hundreds of times (``RILLET_KILLS``); ``RILLET_KILLS_FROM`` is the first seed.
 """
 
@@ -23,12 +23,14 @@ from rillet.train import load_checkpoint
 from support.fork_server import Ended, Server, serving
 from support.operations import NANO, PROMPT, TOKENS, tensorrt_obstacle
 
+pytestmark = pytest.mark.slow
+
 LONG = os.environ.get("RILLET_KILLS")
 FROM = int(os.environ.get("RILLET_KILLS_FROM", "0"))
 
 
 def kills(few: int) -> int:
-    """How often to kill: a few times, or as often as was asked for."""
+    """How often to kill: ``few`` times, unless ``RILLET_KILLS`` asks for more."""
     return few if LONG is None else int(LONG)
 
 
@@ -47,21 +49,21 @@ def folder(tmp_path: Path, text: str) -> Path:
 
 
 def temporaries(folder: Path) -> list[Path]:
-    """What writing leaves behind when it is killed."""
+    """Temporary files and folders that a killed writer left behind."""
     return [path for path in folder.rglob(".*") if path.suffix in (".tmp", ".old")]
 
 
 def kill_often(
     server: Server, operation: str, folder: Path, times: int, check: Callable[[Ended], None]
 ) -> None:
-    """Run an operation over and over, killed each time, in one folder as on one device.
+    """Run an operation again and again in one folder, and kill it each time.
 
     Args:
-        server: What runs it.
+        server: Runs the operation.
         operation: Its name.
-        folder: Where.
-        times: How many kills.
-        check: Called after each, with how it ended.
+        folder: The folder it works in.
+        times: How often to kill it.
+        check: Called with how each run ended.
     """
     whole = server.run(operation, folder)
     assert whole.status == 0, whole.said
@@ -86,7 +88,7 @@ def kill_often(
 
 
 def test_training(server: Server, folder: Path) -> None:
-    """The checkpoint is whole, and a run with kills ends with the weights of one without."""
+    """Checkpoints are whole, and a run that is killed and resumed ends with the same weights."""
     run, kept = folder / "run", folder / "kept"
     finished = 0
 
@@ -97,14 +99,14 @@ def test_training(server: Server, folder: Path) -> None:
         if ended.status != 0:
             return
         if kept.exists():
-            wanted, found = (load_checkpoint(f).model.state_dict() for f in (kept, run))
-            for name, tensor in wanted.items():
-                assert torch.equal(tensor, found[name]), name
+            expected, actual = (load_checkpoint(f).model.state_dict() for f in (kept, run))
+            for name, tensor in expected.items():
+                assert torch.equal(tensor, actual[name]), name
         else:
             shutil.copytree(run, kept)
         assert not temporaries(folder)
         finished += 1
-        shutil.rmtree(run)  # begin again
+        shutil.rmtree(run)  # start over
 
     kill_often(server, "train", folder, kills(6), check)
     assert finished >= 2
@@ -122,10 +124,9 @@ def test_quantize(server: Server, folder: Path) -> None:
 
 def whole_bundle(target: Path) -> Callable[[Ended], None]:
     def check(_: Ended) -> None:
-        assert Bundle.open(target).manifest[
-            "parity"
-        ]  # the hashes fit, and it is the last that is written
-        load(target, "cpu", 1)  # some steps agree with PyTorch's record
+        # The hashes match, and the parity record, which is written last, is there.
+        assert Bundle.open(target).manifest["parity"]
+        load(target, "cpu", 1)  # with its self-test against PyTorch's record
 
     return check
 
@@ -136,7 +137,7 @@ def model() -> Model:
 
 
 def test_state(server: Server, folder: Path, model: Model) -> None:
-    """A stream that was killed goes on from its last save as if nothing had been."""
+    """A killed stream resumes from its last save as if it had never stopped."""
     session = model.session()
     session.feed(PROMPT)
     begin = session.position
@@ -152,7 +153,7 @@ def test_state(server: Server, folder: Path, model: Model) -> None:
             return
         assert done == TOKENS
         assert not temporaries(folder)
-        fresh = model.session()  # begin again, with a save: there is always one
+        fresh = model.session()  # start over, with a first save in place
         fresh.feed(PROMPT)
         next(iter(fresh.stream(seed=5, max_new_tokens=TOKENS)))
         fresh.save(folder / "stream")
@@ -162,7 +163,7 @@ def test_state(server: Server, folder: Path, model: Model) -> None:
 
 
 def test_engine(server: Server, folder: Path) -> None:
-    """The last good engine stays until the next is whole. Without TensorRT, bytes stand for it."""
+    """The last good engine stays until the next is whole. Without TensorRT, random bytes do."""
     sys.stdout.write(f"engine build: {tensorrt_obstacle() or 'TensorRT builds'}\n")
     shutil.copytree(NANO, folder / "model")
     bundle = Bundle.open(folder / "model")

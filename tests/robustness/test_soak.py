@@ -1,4 +1,4 @@
-"""A stream that reads and writes for long, beside PyTorch, briefly: ``benchmarks/soak.py``."""
+"""A short run of ``benchmarks/soak.py``: a long stream beside PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.operations import NANO, ROOT
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc/self/status")
 @pytest.mark.parametrize("tokens", [12_288, pytest.param(250_000, marks=pytest.mark.slow)])
 def test_nothing_drifts(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory, error and text of the last part are those of the first; times are a benchmark's."""
+    """Memory, error and text at the end are like those at the start; times are not judged."""
     monkeypatch.setattr(soak, "BURSTS", 1)
     model = load(NANO, "cpu", 1)
     written = model.session().tokens(max_new_tokens=2_000, temperature=0.8, seed=0)

@@ -16,7 +16,7 @@ from rillet.runtime import doctor as doctor_module
 from rillet.runtime.engines.cuda import driver as cuda_driver
 from rillet.runtime.engines.ort import providers
 from rillet.runtime.golden import self_test
-from support.command_line import rillet
+from support.command_line import here, rillet
 
 only_on_cpu = pytest.mark.skipif(
     "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers(),
@@ -44,7 +44,7 @@ def test_a_provider_that_is_not_installed(small_bundle: Path, provider: str) -> 
     with pytest.warns(UserWarning, match="using 'cpu'"):
         model = load(small_bundle, provider, allow_fallback=True)
     assert model.info.provider == "CPUExecutionProvider"
-    result = rillet("generate", small_bundle, "The", "--provider", provider)
+    result = here("generate", small_bundle, "The", "--provider", provider)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "pip install 'rillet[gpu]'" in result.stderr
@@ -95,7 +95,7 @@ def test_doctor(small_bundle: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert "cpu         works (CPUExecutionProvider)" in result.stdout
     assert "No problems found." in result.stdout
-    report = json.loads(rillet("doctor", small_bundle, "--json").stdout)
+    report = json.loads(here("doctor", small_bundle, "--json").stdout)
     assert report["providers"]["cpu"]["works"]
     assert report["providers"]["cpu"]["step_us"] > 0
     assert report["packages"]["numpy"] == np.__version__
@@ -107,7 +107,7 @@ def test_doctor(small_bundle: Path, tmp_path: Path) -> None:
         assert obstacle in native["reason"]
         assert native["gpu"] is None
         assert "TensorRT    no" in result.stdout
-    result = rillet("doctor", tmp_path)
+    result = here("doctor", tmp_path)
     assert result.returncode == 1
     assert f"no provider runs {tmp_path}" in result.stdout
 
@@ -136,17 +136,17 @@ def test_bench(small_bundle: Path) -> None:
     assert rows[0]["provider"] == "CPUExecutionProvider"
     for name in ("prefill", "decode", "text", "batch", "load_ms", "p50_us", "p99_us"):
         assert rows[0][name] > 0
-    result = rillet("bench", small_bundle, "--threads", "1,2", *options)
+    result = here("bench", small_bundle, "--threads", "1,2", *options)
     assert result.returncode == 0, result.stderr
     table = result.stdout.splitlines()
     assert len(table) == 4
     assert len({line.count("|") for line in table}) == 1
-    lines = rillet("bench", small_bundle, "--format", "csv", *options).stdout.splitlines()
+    lines = here("bench", small_bundle, "--format", "csv", *options).stdout.splitlines()
     assert next(csv.DictReader(lines))["threads"] == "1"
     for arguments, message in (
         (["--provider", "tpu"], "--provider has 'tpu'"),
         (["--threads", "0"], "--threads has '0'"),
     ):
-        result = rillet("bench", small_bundle, *arguments)
+        result = here("bench", small_bundle, *arguments)
         assert result.returncode == 2
         assert message in result.stderr

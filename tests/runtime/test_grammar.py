@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rillet.runtime import Model, SamplingParams, UsageError
 from rillet.runtime.sampling.sampler import Sampler
 from rillet.train import make_tokenizer
+from support.command_line import here
 
 pytest.importorskip("llguidance", reason="llguidance is not installed: pip install rillet[grammar]")
 
@@ -142,13 +143,7 @@ def test_a_missing_llguidance_says_how_to_install_it(
 
 def test_on_the_command_line(small_bundle: Path, tmp_path: Path) -> None:
     def run(*options: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "rillet.runtime.cli", "generate", str(small_bundle)]
-        return subprocess.run(
-            [*command, "--seed", "2", *map(str, options)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return here("generate", small_bundle, "--seed", 2, *options)
 
     result = run("--regex", "[0-9]{4}-[0-9]{2}", "--no-stream", "--stats")
     assert re.fullmatch("[0-9]{4}-[0-9]{2}\n", result.stdout), result.stderr

@@ -21,6 +21,8 @@ from rillet.runtime.engines.ort.options import cuda_options, tensorrt_options
 from rillet.runtime.state_table import StateTensor
 from support.wheels import ROOT, fetch
 
+pytestmark = pytest.mark.slow
+
 REQUIREMENT = "onnxruntime-gpu==1.31.1"
 FOLDER = ROOT / "build" / REQUIREMENT.replace("==", "-")
 RILLET = ("-m", "rillet.runtime.cli")

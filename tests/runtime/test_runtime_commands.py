@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,11 @@ from hypothesis import strategies as st
 
 from rillet.runtime import Model
 from rillet.runtime.cli.entry import main
-
-RILLET = [sys.executable, "-m", "rillet.runtime.cli", "generate"]
+from support.command_line import here, rillet
 
 
 def generate(bundle: Path, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RILLET, str(bundle), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        encoding="utf-8",
-        env={**os.environ, "PYTHONUTF8": "1"},
-        **more,
-    )
+    return here("generate", bundle, *arguments, **more)
 
 
 def test_command_line_options_equal_python_options(small_bundle: Path, small_model: Model) -> None:
@@ -62,9 +52,11 @@ def test_a_saved_stream_continues_in_the_next_command(
 ) -> None:
     whole = small_model.generate("The ", max_new_tokens=50, seed=2)
     options = ("--max-new-tokens", 20, "--seed", 2)
-    first = generate(small_bundle, "The ", *options, "--save-state", tmp_path / "s")
+    first = rillet("generate", small_bundle, "The ", *options, "--save-state", tmp_path / "s")
     assert first.stdout == f"The {whole[:20]}\n"
-    second = generate(small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30)
+    second = rillet(
+        "generate", small_bundle, "--load-state", tmp_path / "s", "--max-new-tokens", 30
+    )
     assert second.stdout == f"{whole[20:]}\n"
     # With more to read, a new text begins in the same stream.
     options = ("--max-new-tokens", 10, "--seed", 5)
@@ -90,8 +82,8 @@ def test_prompts_from_files_and_several_texts(
     ]
     for result in (
         generate(small_bundle, "--file", file, *options),
-        generate(small_bundle, "-", *options, input="In a statement "),
-        generate(small_bundle, "-f", "-", *options, input="In a statement "),
+        generate(small_bundle, "-", *options, stdin="In a statement "),
+        generate(small_bundle, "-f", "-", *options, stdin="In a statement "),
         generate(small_bundle, "In a statement ", *options),
     ):
         assert result.returncode == 0, result.stderr
@@ -124,7 +116,7 @@ def test_the_interactive_mode_answers_each_line(
 ) -> None:
     lines = "The statement\n/nonsense\nis a\n/forget\nname\n"
     options = ("--seed", 1, "--max-new-tokens", 30)
-    result = generate(small_bundle, "-i", *options, input=lines, cwd=tmp_path)
+    result = generate(small_bundle, "-i", *options, stdin=lines, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Commands: /reset" in result.stderr
     session = small_model.session()

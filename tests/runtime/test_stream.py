@@ -10,8 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL, train_small
-from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import GenerationStats, Model, UsageError, load
 from rillet.runtime.sampling.stop_strings import StopStrings
 
@@ -64,15 +62,6 @@ def test_a_stream_ends_at_a_stop_string(small_model: Model, seed: int, stops: li
     assert all(pieces)
     assert stream.stop_string == stop
     assert stream.finish_reason == ("length" if stop is None else "stop")
-
-
-@pytest.fixture(scope="module")
-def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A model of bytes, trained on text whose characters are mostly several tokens each."""
-    text = "".join(chr(0x4E00 + index % 300) + "é😀a\n"[index % 4] for index in range(4_000))
-    folder = tmp_path_factory.mktemp("bytes")
-    write_bundle(train_small(SMALL, text, steps=15), folder / "bundle", steps=200)
-    return load(folder / "bundle")
 
 
 @given(seed=st.integers(0, 1000), temperature=st.floats(0.2, 3))

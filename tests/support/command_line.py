@@ -1,11 +1,21 @@
-"""Running the real command in a process of its own."""
+"""The command, in a process of its own or in this one."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from rillet.runtime.cli import main
+
+__all__ = ["RILLET", "here", "rillet"]
 
 RILLET = [sys.executable, "-m", "rillet.runtime.cli"]
 
@@ -22,3 +32,44 @@ def rillet(*arguments: object, **options: Any) -> subprocess.CompletedProcess[st
         **options,
     )
     return result
+
+
+def here(
+    *arguments: object, stdin: str = "", cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process, which saves seconds of imports, with the same result.
+
+    What happens to the process itself, such as signals, imports and closed pipes, needs
+    :func:`rillet`.
+
+    Args:
+        *arguments: What follows ``rillet`` on the command line.
+        stdin: What standard input holds.
+        cwd: The folder to run in; this process's own when absent.
+    """
+    words = list(map(str, arguments))
+    output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    threads, before, folder = torch.get_num_threads(), sys.stdin, os.getcwd()
+    status: object = None
+    try:
+        os.chdir(cwd or folder)
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as file,  # stdin has a file number
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(errors),
+        ):
+            file.write(stdin)
+            file.seek(0)
+            sys.stdin = file
+            main(words)
+    except SystemExit as left:
+        status = left.code
+    finally:
+        sys.stdin = before
+        os.chdir(folder)
+        torch.set_num_threads(threads)
+    said = []
+    for stream in (output, errors):
+        stream.seek(0)
+        said.append(stream.read())
+    return subprocess.CompletedProcess(words, int(status or 0), *said)

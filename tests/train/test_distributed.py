@@ -54,6 +54,7 @@ def torchrun(folder: Path, processes: int, until: int, resume: bool) -> None:
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(text: str, tmp_path: Path) -> None:
     """The global batch is the same, and a run can resume with another number of processes."""
     tokens = torch.tensor([ord(character) % 50 for character in text[:9_000]])

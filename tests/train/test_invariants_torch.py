@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import VARIANTS
 from rillet.train import Checkpoint, state_shapes
+from support.models import VARIANTS
 from support.streams import assert_same, cut_streams, real_tokens, run_torch
 
 TOLERANCE = 1e-5
@@ -92,11 +92,6 @@ def test_a_token_changes_no_logit_before_it(
     after, _ = run_torch(variant.model, changed, [sum(chunks)])
     np.testing.assert_array_equal(before[:, :at], after[:, :at])
     assert np.abs(before[:, at] - after[:, at]).max() > 0
-
-
-def test_the_initial_state_is_all_zeros(variant: Checkpoint) -> None:
-    for name, tensor in variant.model.zero_state(3).items():
-        assert not tensor.any(), name
 
 
 def test_an_empty_memory_has_no_influence(remembering: Checkpoint, tokens: list[int]) -> None:

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import SMALL
 from rillet.runtime import ConfigError, UsageError
 from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
@@ -28,6 +27,7 @@ from rillet.train import (
     make_tokenizer,
 )
 from rillet.train.setup import COMPONENTS
+from support.models import SMALL
 
 QUICK: dict[str, Any] = {"batch": 4, "chunk": 32, "steps": 6, "validate_every": 3}
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import SMALL
 from rillet.runtime import BundleError
 from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, TrainingError, TrainingProgress
 from rillet.train.cli.reporters import CsvLog, TensorBoardLog
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.distributed import Group
 from rillet.train.loop.optimizer import WeightAverage
+from support.models import SMALL
 
 CONFIG = TrainingConfig(
     steps=24,

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import SMALL, train_small
 from rillet.runtime import BundleError, CorpusError
 from rillet.train import (
     AttentiveReservoir,
@@ -33,6 +32,7 @@ from rillet.train.model.causal import causal_filters
 from rillet.train.model.embedder import fit_codes
 from rillet.train.model.recall import closeness
 from rillet.train.model.stream_memory import MemoryGate, combine
+from support.models import SMALL, train_small
 
 
 @pytest.mark.parametrize("vocab_size", [1, 3, 60, 256])
