@@ -103,6 +103,19 @@ class Bundle:
             raise BundleError(f"{self.path / BUNDLE_FILE} lists no {name} graph")
         return self.file(entry["file"])
 
+    def checked_graph(self, name: str) -> Path:
+        """The path of a graph that is about to be loaded, if it is still the one that was opened.
+
+        Raises:
+            BundleError: The file is missing, or was replaced since.
+        """
+        path = self.graph(name)
+        if sha256_file(path) != self.hashes()[path.name]:
+            raise BundleError(
+                f"{path} was replaced since the bundle was loaded; load the bundle again"
+            )
+        return path
+
     @property
     def vocab_size(self) -> int:
         """Number of tokens in the vocabulary."""

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -71,6 +72,9 @@ def write_atomic(path: Path, data: bytes) -> None:
 def replace_file(path: Path) -> Iterator[BinaryIO]:
     """Open a new file that replaces ``path`` on success and is removed if the body raises.
 
+    Only a regular file is replaced, and its mode and owner are kept. The target of a symbolic link
+    is replaced, not the link. A device or a pipe is written through; anything else is refused.
+
     Args:
         path: The file; its folder must exist.
 
@@ -82,9 +86,16 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
             unchanged.
     """
     with _storage_errors(path):
+        path = Path(os.path.realpath(path))
+        old = _status(path)
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            with _special_file(path, old) as file:
+                yield file
+            return
         _remove_stale(path)
         fresh, handle = _new_locked(path, _new_file)
         assert handle is not None
+        _keep_access(handle, old)
         lock = None if fcntl is None else os.dup(handle)  # kept after closing, until the move
         try:
             with os.fdopen(handle, "wb") as file:
@@ -118,9 +129,13 @@ def replace_folder(target: Path) -> Iterator[Path]:
         StorageError: The folder cannot be written, for example on a full disk; ``target`` is
             unchanged.
     """
+    with _storage_errors(target):
+        target = Path(os.path.realpath(target))
     with scratch_folder(target) as fresh:
         yield fresh
         with _storage_errors(target):
+            if (old := _status(target)) is not None:
+                fresh.chmod(stat.S_IMODE(old.st_mode))
             for file in fresh.iterdir():
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
@@ -207,6 +222,38 @@ def _sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """The status of a path; ``None`` if there is nothing."""
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _keep_access(handle: int, old: os.stat_result | None) -> None:
+    """Give a new file the mode and owner of the one that it will replace."""
+    if old is None or os.name != "posix":
+        return
+    with suppress(OSError):  # only root gives files away
+        os.fchown(handle, old.st_uid, old.st_gid)
+    os.fchmod(handle, stat.S_IMODE(old.st_mode))
+
+
+@contextmanager
+def _special_file(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
+    """Write to a device or a pipe as it is; refuse anything else.
+
+    Raises:
+        StorageError: It is neither.
+    """
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFSOCK: "socket", stat.S_IFBLK: "block device"}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), "special file")
+        raise StorageError(f"{path} is a {kind}; choose the path of a file")
+    with path.open("wb", buffering=0) as file:
+        yield file
 
 
 def _new_file(path: Path) -> int:

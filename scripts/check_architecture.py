@@ -24,8 +24,7 @@ PUBLIC_BY_CONVENTION = frozenset({"_asdict", "_fields", "_make", "_replace"})
 """Members of named tuples: the underscore only keeps them apart from field names."""
 
 ALLOWED_PRIVATE = (
-    "torch._foreach_lerp_",  # one kernel for all averaged weights; torch has no public name for it
-    "torch._higher_order_ops.scan",  # the operator that becomes ONNX Scan; likewise
+    "torch._higher_order_ops.scan",  # what becomes ONNX Scan; torch has no public name for it
 )
 """Private names of other projects that the product may use: this name, or what is inside it."""
 

@@ -51,9 +51,18 @@ class Batch:
 
     Args:
         model: The sessions' model.
+
+    Raises:
+        UsageError: The engine computes the rows of a batch from one another.
     """
 
     def __init__(self, model: LoadedModel) -> None:
+        if not model.engine.independent_rows:
+            raise UsageError(
+                f"{model.bundle.path} is dynamic int8, which takes one scale for all rows of a "
+                f"batch on {model.engine.provider}: sessions would change one another; step them "
+                "alone, load the model with provider='cpu', or quantize it with --method static"
+            )
         self.model = model
         self.guard = ThreadGuard("batch")
         self._state = model.engine.zero_state(0)

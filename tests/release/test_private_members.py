@@ -63,7 +63,7 @@ def test_a_use_is_found(code: str, name: str) -> None:
         "from __future__ import annotations", "import importlib.metadata",
         "getattr(self, '_state')", "getattr(session, 'state')", "getattr(session, name)",
         "object.__setattr__(self, '_state', 1)", "params._replace(seed=1)", "row._asdict()",
-        "lambda _: _", "def _f(_x): return _x", "torch._foreach_lerp_(a, b, 0.1)",
+        "lambda _: _", "def _f(_x): return _x",
         "from torch._higher_order_ops.scan import scan",
     ],
 )  # fmt: skip

@@ -194,5 +194,5 @@ def test_folders_that_cannot_be_created(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "deep")
     with pytest.raises(StorageError, match=r"missing/file cannot be written .*create its folder"):
         write_atomic(tmp_path / "missing" / "file", b"x")
-    with pytest.raises(StorageError, match="Is a directory"):
+    with pytest.raises(StorageError, match="is a folder"):
         write_atomic(tmp_path, b"x")

@@ -146,7 +146,6 @@ def test_a_bundle_replaced_after_load_is_not_mixed(shakespeare: Model, tmp_path:
         assert text == fed(shakespeare).generate(max_new_tokens=9, seed=1)
 
 
-@pytest.mark.xfail(reason="closing a model ends its live sessions", strict=True)
 def test_a_live_session_survives_the_closing_of_its_model(tmp_path: Path) -> None:
     model = load(MODELS / "shakespeare-nano")
     session = fed(model)
@@ -243,3 +242,20 @@ def test_a_warning_that_is_an_error_leaves_the_stream_where_it_was(shakespeare: 
     assert session.position == position
     for name, value in session.state.items():
         np.testing.assert_array_equal(value, state[name])
+
+
+def test_rows_of_dynamic_int8_do_not_affect_each_other(small_bundle: Path, tmp_path: Path) -> None:
+    """Its graphs take one scale for all rows of a call, so each row is a call of its own."""
+    from rillet.export import quantize
+
+    quantize(small_bundle, tmp_path / "int8", "int8", method="dynamic", max_loss_rise=1.0)
+    model = load(tmp_path / "int8")
+    assert model.bundle.manifest["quantization"]["method"] == "dynamic"
+    prompts = ["The ", "In a statement", "x", "import sys", "names are names"]
+    texts = model.batch().generate(prompts, max_new_tokens=25, seed=1)
+    for index, prompt in enumerate(prompts):
+        assert texts[index] == model.generate(prompt, max_new_tokens=25, seed=1 + index)
+    tokens = np.asarray([[5, 6, 7], [1, 2, 3]])
+    together = model.engine.prefill(tokens, model.engine.zero_state(2))
+    alone = [model.engine.prefill(row[None], model.engine.zero_state()) for row in tokens]
+    np.testing.assert_array_equal(together, np.concatenate(alone))

@@ -141,7 +141,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         return capacity
 
     def _load(self, graph: str) -> Any:
-        path = self.bundle.graph(graph)
+        path = self.bundle.checked_graph(graph)
         if self._requested == "tensorrt" and graph == "decode":
             reason = obstacle("tensorrt")
             if reason is not None:

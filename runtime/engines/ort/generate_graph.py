@@ -101,7 +101,7 @@ class GraphGenerator:
             return self._session
 
     def _load(self) -> Any:
-        path = self.engine.bundle.graph("generate")
+        path = self.engine.bundle.checked_graph("generate")
         try:
             # It samples in double precision, in a loop: work for the processor on any machine.
             session = create_session(str(path), "cpu", self._threads)

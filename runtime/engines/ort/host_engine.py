@@ -33,6 +33,11 @@ class OnnxEngine(OnnxGraphs):
         threads: Threads that one call may use.
     """
 
+    @property
+    def independent_rows(self) -> bool:
+        """Whether a row gives what it gives alone: always, since calls are cut so."""
+        return True
+
     def zero_state(self, batch: int = 1) -> OnnxState:
         """Return the state at the start of a stream: zeros."""
         return OnnxState(self.state_table, self.vocab_size, batch)
@@ -67,7 +72,10 @@ class OnnxEngine(OnnxGraphs):
             chunk = np.ascontiguousarray(tokens[:, start : start + _CHUNK])
             rows = 1 if self.last_logits else chunk.shape[1]
             part = np.empty((len(chunk), rows, self.vocab_size), np.float32)
-            run_bound(session, self._bind(session, state, state.side, chunk, part).io)
+            for span in self._spans(len(chunk), len(chunk)):
+                rows_of_span = slice(span.start, span.stop)
+                bound = self._bind(session, state, state.side, chunk, part, rows_of_span)
+                run_bound(session, bound.io)
             check_finite(part)
             state.side ^= 1
             if logits.shape[1] == tokens.shape[1]:
@@ -81,6 +89,8 @@ class OnnxEngine(OnnxGraphs):
         """Read one token per row; see :meth:`.Engine.step`."""
         session = self._sessions.get("decode") or self._session("decode")
         state = own_state(state, OnnxState)
+        if state.session is not session:  # the first step, or the engine was closed in between
+            state.bind_to(session)
         calls = state.calls.get(state.batch)
         if calls is None:
             calls = state.calls[state.batch] = self._calls(session, state)
@@ -108,8 +118,7 @@ class OnnxEngine(OnnxGraphs):
 
     def _calls(self, session: Any, state: OnnxState) -> list[list[Binding]]:
         """The calls of one step of a batch."""
-        rows = range(state.batch)
-        spans = [rows[at : at + _ROWS] for at in range(0, state.batch, _ROWS)]
+        spans = self._spans(state.batch, _ROWS)
         for span in spans:
             if span not in state.bindings:
                 at = slice(span.start, span.stop)
@@ -118,6 +127,11 @@ class OnnxEngine(OnnxGraphs):
                     for side in range(2)
                 ]
         return [state.bindings[span] for span in spans]
+
+    def _spans(self, batch: int, largest: int) -> list[range]:
+        """The rows that one call computes together."""
+        together = largest if self.bundle.independent_rows else 1
+        return [range(batch)[at : at + together] for at in range(0, batch, together)]
 
     def _bind(
         self,

@@ -64,10 +64,19 @@ class OnnxState:
         # Two of these as well: a step that fails leaves the last prediction alone.
         shape = (capacity, 1, self._vocab_size)
         self._logits = [np.zeros(shape, np.float32) for _ in range(2)]
+        self.bind_to(None)
+        self._use(self.batch)
+
+    def bind_to(self, session: Any) -> None:
+        """Drop what was bound to another session: a binding works with its own alone.
+
+        Args:
+            session: ONNX Runtime's session of the decode graph.
+        """
+        self.session = session
         # The calls of a step, by number of rows; each call has a binding for either side.
         self.calls: dict[int, list[list[Binding]]] = {}
         self.bindings: dict[range, list[Binding]] = {}
-        self._use(self.batch)
 
     def _use(self, batch: int) -> None:
         """View the first rows of the buffers, which stay contiguous and where they are."""

@@ -65,7 +65,7 @@ class OnnxGraphs:
             return self._sessions[graph]
 
     def _load(self, graph: str) -> Any:
-        return self._create(self.bundle.graph(graph), self._requested)
+        return self._create(self.bundle.checked_graph(graph), self._requested)
 
     def _create(
         self, path: Path, provider: Provider, options: dict[Provider, dict[str, str]] | None = None
