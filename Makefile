@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-ci coverage load test-gpu fuzz kill javascript docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-ci coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -81,9 +81,11 @@ kill: .venv/ready
 	$(PYTEST) -s tests/robustness/test_power_loss.py
 
 # decode.onnx driven from JavaScript; wants node and npm. The package's scripts would fetch CUDA.
-javascript: .venv/ready
-	npm install --prefix examples/javascript --ignore-scripts --no-audit --no-fund --no-package-lock
+javascript: .venv/ready javascript-packages
 	$(BIN)/python -m pytest tests/docs/test_javascript.py
+
+javascript-packages:
+	npm install --prefix examples/javascript --ignore-scripts --no-audit --no-fund --no-package-lock
 
 # The pages of docs/ and the reference made of docstrings, in build/site; a warning is an error.
 docs: .venv/ready

@@ -200,7 +200,7 @@ def test_folders_that_are_no_bundle(small_bundle: Path, small_run: Path, tmp_pat
     copy = tmp_path / "copy"
     shutil.copytree(small_bundle, copy)
     (copy / "mine.txt").write_text("mine")
-    fails(here("export", small_run, "--out", copy), 2, "other files in it (mine.txt)")
+    fails(here("export", small_run, "--out", copy), 2, "contains other files (mine.txt)")
     (copy / "decode.onnx").write_bytes(b"tampered")
     fails(here("generate", copy, "The"), 1, "decode.onnx is damaged or was changed")
     fails(here("verify", copy), 1, "decode.onnx is damaged or was changed")

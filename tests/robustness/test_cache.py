@@ -11,8 +11,8 @@ import onnx
 import pytest
 import torch
 
-from rillet.export.graphs.decode_graph import DecodeStep
-from rillet.export.graphs.prefill_graph import PrefillForm
+from rillet.export.graphs.decode_step import DecodeStep
+from rillet.export.graphs.prefill_chunk import PrefillChunk
 from rillet.train import DualCNN
 from support.cache import Cache, cached_exporter
 from support.models import SMALL, VARIANTS
@@ -77,9 +77,9 @@ def test_every_difference_is_exported(tmp_path: Path, monkeypatch: pytest.Monkey
     answers = [
         "call 1",
         answer(DecodeStep(model()), opset_version=21),
-        answer(PrefillForm(model())),
+        answer(PrefillChunk(model())),
     ]
-    answers.append(answer(PrefillForm(model(), last_logits=True)))
+    answers.append(answer(PrefillChunk(model(), last_logits=True)))
     answers += [answer(DecodeStep(model(**changes))) for changes in VARIANTS.values()]
     for parameter in ("wave_cnn.emit.weight", "reservoir.leak", "embedder.codes"):
         other = model()

@@ -50,7 +50,7 @@ def here(
     words = list(map(str, arguments))
     output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
     threads, before, folder = torch.get_num_threads(), sys.stdin, os.getcwd()
-    status: object = None
+    status = 0
     try:
         os.chdir(cwd or folder)
         with (
@@ -63,7 +63,7 @@ def here(
             sys.stdin = file
             main(words)
     except SystemExit as left:
-        status = left.code
+        status = left.code if isinstance(left.code, int) else int(left.code is not None)
     finally:
         sys.stdin = before
         os.chdir(folder)
@@ -72,4 +72,4 @@ def here(
     for stream in (output, errors):
         stream.seek(0)
         said.append(stream.read())
-    return subprocess.CompletedProcess(words, int(status or 0), *said)
+    return subprocess.CompletedProcess(words, status, *said)
