@@ -117,7 +117,7 @@ class Program:
         record.log.append(("write", tokens))
 
     def fail(self, record: Record) -> None:
-        """Let the engine fail at a step of a generation, and go on with it."""
+        """Let the engine fail at a step of a generation, and resume it."""
         self.started(record)
         options = self.options(record)
         expected = [one.token for one in self.replayed(record).tokens(**options)]
