@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from .errors import BundleError, brief
+from .errors import BundleError, RilletError, brief
 
-__all__ = ["TensorFormat"]
+__all__ = ["HEADER", "TensorFormat"]
 
-_HEADER = "rillet"
+HEADER = "rillet"
 """The only metadata entry: safetensors writes several entries in an arbitrary order."""
 
 
@@ -27,12 +27,14 @@ class TensorFormat:
             version can be read. ``None`` for a format without versions.
         noun: What error messages call such a file, such as ``checkpoint``.
         advice: What to do about a damaged or foreign file, as a clause.
+        error: The class of errors that reading raises.
     """
 
     name: str
     version: str | None
     noun: str
     advice: str
+    error: type[RilletError] = BundleError
 
     def metadata(self, header: dict[str, Any]) -> dict[str, str]:
         """The safetensors metadata for a file with this header.
@@ -42,7 +44,7 @@ class TensorFormat:
         """
         versioned = {} if self.version is None else {"format_version": self.version}
         full = {"format": self.name, **versioned, **header}
-        return {_HEADER: json.dumps(full, ensure_ascii=False)}
+        return {HEADER: json.dumps(full, ensure_ascii=False)}
 
     def read(
         self, path: Path, framework: Literal["numpy", "pt"]
@@ -57,24 +59,24 @@ class TensorFormat:
             The header, and the tensors by name.
 
         Raises:
-            BundleError: The file is missing, damaged, of another format, or of an
-                incompatible version.
+            RilletError: Of the class :attr:`error`: the file is missing, damaged, of another
+                format, or of an incompatible version.
         """
         if not path.is_file():
-            raise BundleError(f"{path} does not exist; {self.advice}")
+            raise self.error(f"{path} does not exist; {self.advice}")
         try:
             with safe_open(path, framework=framework) as file:
-                header: Any = json.loads((file.metadata() or {})[_HEADER])
+                header: Any = json.loads((file.metadata() or {})[HEADER])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise BundleError(
+            raise self.error(
                 f"{path} is damaged or is not a {self.noun} ({brief(error)}); {self.advice}"
             ) from error
         if not isinstance(header, dict) or header.get("format") != self.name:
-            raise BundleError(f"{path} is not a {self.noun}; {self.advice}")
+            raise self.error(f"{path} is not a {self.noun}; {self.advice}")
         version = header.get("format_version")
         if self.version is not None and _major(version) != _major(self.version):
-            raise BundleError(
+            raise self.error(
                 f"{path} is a {self.noun} of format version {version}, but this rillet reads "
                 f"{self.version}; install a newer rillet"
             )

@@ -20,7 +20,7 @@ from rillet.export import ExportOptions  # noqa: E402
 from rillet.export.bundle.writer import write_bundle  # noqa: E402
 from rillet.runtime import __version__, load  # noqa: E402
 from rillet.runtime.state_table import FORMAT_VERSION  # noqa: E402
-from rillet.runtime.streams.saved_state import STATE_VERSION  # noqa: E402
+from rillet.runtime.streams.saved_state import STATE_FORMAT  # noqa: E402
 from rillet.train import builtin_corpus, save_checkpoint  # noqa: E402
 from support.models import SMALL, train_small  # noqa: E402
 
@@ -46,7 +46,7 @@ def main() -> None:
     expected = {
         "rillet": __version__,
         "bundle": FORMAT_VERSION,
-        "state": STATE_VERSION,
+        "state": STATE_FORMAT.version,
         "prompt": PROMPT,
         "options": OPTIONS,
         "begun": begun,

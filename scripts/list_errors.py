@@ -95,7 +95,12 @@ def _error_classes(trees: Iterable[ast.Module]) -> set[str]:
     }
     while more := {name for name, above in bases.items() if above & names} - names:
         names |= more
-    return names | {"click.UsageError", "click.BadParameter", "click.ClickException"}
+    return names | {
+        "click.UsageError",
+        "click.BadParameter",
+        "click.ClickException",
+        "self.error",  # of a TensorFormat
+    }
 
 
 def _calls(tree: ast.AST, function: str = "") -> Iterator[tuple[str, ast.Call]]:

@@ -114,6 +114,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
+    if sys.stdout is None:
+        click.echo("Error: standard output is closed; send it to a file or to /dev/null", err=True)
+        sys.exit(1)
     try:
         status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
     except click.exceptions.Abort:

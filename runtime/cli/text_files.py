@@ -18,20 +18,22 @@ def read_pieces(path: Path, progress: Callable[[int], object] | None = None) -> 
     """Read a UTF-8 text of any length in constant memory.
 
     Args:
-        path: The file, or ``-`` for standard input.
+        path: A file or a pipe, or ``-`` for standard input.
         progress: Called with the number of bytes read, after each piece.
 
     Yields:
         Pieces of the text, with the line endings of the file.
 
     Raises:
-        CorpusError: The file does not exist, or it is not UTF-8.
+        CorpusError: There is nothing to read, or it is not UTF-8.
     """
     is_stdin = str(path) == "-"
-    if not is_stdin and not path.is_file():
-        raise CorpusError(
-            f"{path} does not exist or is not a file; give a text file, or - for standard input"
-        )
+    if is_stdin and sys.stdin is None:
+        raise CorpusError("standard input is closed; give a file")
+    if not is_stdin and not path.exists():
+        raise CorpusError(f"{path} does not exist; give a text file, or - for standard input")
+    if not is_stdin and path.is_dir():
+        raise CorpusError(f"{path} is a folder; give a text file, or - for standard input")
     decoder = codecs.getincrementaldecoder("utf-8")()
     read = 0
     with open(sys.stdin.fileno() if is_stdin else path, "rb", closefd=not is_stdin) as file:

@@ -9,23 +9,21 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_safetensors
 
 from ..errors import RilletError, StateError
 from ..files import write_atomic
 from ..loaded import LoadedModel
+from ..tensor_file import HEADER, TensorFormat
 from .generation import Generation
 from .snapshot import Snapshot
 from .stream import LearnMode
 
-__all__ = ["STATE_FORMAT", "STATE_VERSION", "SavedStream", "checksum", "load_stream", "save_stream"]
+__all__ = ["STATE_FORMAT", "SavedStream", "checksum", "load_stream", "save_stream"]
 
-STATE_FORMAT = "rillet-session"
-STATE_VERSION = "1.0"
-
-_HEADER = "rillet"
-"""The only entry of the file's metadata: safetensors writes several in any order."""
+STATE_FORMAT = TensorFormat(
+    "rillet-session", "1.0", "saved stream", "give a file that session.save() wrote", StateError
+)
 
 _LARGEST_POSITION = 1 << 62
 
@@ -60,8 +58,8 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
     if snapshot.logits is not None:
         tensors["logits"] = snapshot.logits
     header = {
-        "format": STATE_FORMAT,
-        "format_version": STATE_VERSION,
+        "format": STATE_FORMAT.name,
+        "format_version": STATE_FORMAT.version,
         **model.identity,
         "learn": stream.learn,
         "memory": stream.memory,
@@ -73,7 +71,7 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
     header["checksum"] = checksum(header, tensors)
     # Keys in order; infinity by Python's name for it, since Python reads it back.
     text = json.dumps(header, sort_keys=True)
-    write_atomic(path, to_safetensors(tensors, {_HEADER: text}))
+    write_atomic(path, to_safetensors(tensors, {HEADER: text}))
 
 
 def load_stream(model: LoadedModel, path: Path) -> SavedStream:
@@ -89,15 +87,7 @@ def load_stream(model: LoadedModel, path: Path) -> SavedStream:
     Raises:
         StateError: The file is missing, damaged, of a newer version, or of another model.
     """
-    header, tensors = _read(path)
-    version = header.get("format_version")
-    if header.get("format") != STATE_FORMAT or not isinstance(version, str):
-        raise StateError(f"{path} is no stream that rillet saved; give a file of session.save()")
-    if version.split(".")[0] != STATE_VERSION.split(".")[0]:
-        raise StateError(
-            f"{path} has format version {version}, and this rillet reads {STATE_VERSION}; install "
-            "a newer rillet"
-        )
+    header, tensors = STATE_FORMAT.read(path, "numpy")
     if header.get("checksum") != checksum(header, tensors):
         raise StateError(
             f"{path} is damaged or was changed: its checksum does not match its content; go back "
@@ -191,19 +181,3 @@ def _typed(value: Any, kind: type[T]) -> T:
     if type(value) is not kind:
         raise ValueError(f"{value!r} is not of type {kind.__name__}")
     return value
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    if not path.is_file():
-        raise StateError(f"{path} does not exist; give a file that session.save() wrote")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header: Any = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise StateError(
-            f"{path} is damaged, or no stream that rillet saved ({error}); go back to another copy"
-        ) from error
-    if not isinstance(header, dict):
-        raise StateError(f"{path} is no stream that rillet saved; give a file of session.save()")
-    return header, tensors

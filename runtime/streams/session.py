@@ -326,7 +326,7 @@ class Session:
                 absent.
             on_text: Called with each piece.
             **sampling: Fields of :class:`SamplingParams` to change from here on; constraints
-                and penalties then begin anew.
+                and penalties then start over.
 
         Returns:
             An iterator over pieces of text: what would have come without the interruption.

@@ -65,7 +65,7 @@ def test_a_newer_minor_version_is_read(kept: Path, tmp_path: Path) -> None:
 
 
 def test_a_newer_bundle_is_refused(kept: Path, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"format version 9\.0, and this rillet reads"):
+    with pytest.raises(BundleError, match=r"format version 9\.0, (and|but) this rillet reads"):
         load(with_version(kept, tmp_path, "9.0"))
 
 
@@ -87,5 +87,5 @@ def test_a_newer_stream_is_refused(kept: Path, tmp_path: Path) -> None:
     path = tmp_path / "newer.state"
     data = to_safetensors(load_file(kept / "stream.state"), {"rillet": json.dumps(header)})
     path.write_bytes(data)
-    with pytest.raises(StateError, match=r"format version 9\.0, and this rillet reads"):
+    with pytest.raises(StateError, match=r"format version 9\.0, (and|but) this rillet reads"):
         load(kept / "bundle").restore(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from rillet.export.parity.report import TOLERANCE as PARITY
 from rillet.runtime import Bundle
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import Checkpoint
+from support.invariants import assert_causal, assert_chunks_agree, assert_repeatable, assert_rows
 from support.models import SMALL
 from support.streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
@@ -52,11 +54,7 @@ def checkpoint(
 def test_any_chunking_gives_the_same_logits_and_state(
     engine: OnnxEngine, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    whole = run_engine(engine, stream, [sum(chunks)])
-    assert_same(whole, run_engine(engine, stream, chunks), TOLERANCE)
-    assert_same(whole, run_engine(engine, stream, [1] * sum(chunks)), TOLERANCE)
+    assert_chunks_agree(partial(run_engine, engine), tokens, case)
 
 
 @given(case=cut_streams())
@@ -76,10 +74,7 @@ def test_pytorch_and_onnx_runtime_agree(
 def test_the_same_chunking_gives_the_same_bits(
     engine: OnnxEngine, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    first, second = (run_engine(engine, stream, chunks) for _ in range(2))
-    assert_same(first, second, 0.0)
+    assert_repeatable(partial(run_engine, engine), tokens, case)
 
 
 @given(case=cut_streams(), where=st.floats(0, 1), other=st.integers(1, 50))
@@ -90,28 +85,14 @@ def test_a_token_changes_no_logit_before_it(
     where: float,
     other: int,
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    changed = stream.copy()
-    at = round(where * (stream.shape[1] - 1))
-    changed[:, at] = (changed[:, at] + other) % engine.vocab_size
-    before, _ = run_engine(engine, stream, [sum(chunks)])
-    after, _ = run_engine(engine, changed, [sum(chunks)])
-    np.testing.assert_array_equal(before[:, :at], after[:, :at])
-    assert np.abs(before[:, at] - after[:, at]).max() > 0
+    assert_causal(partial(run_engine, engine), tokens, case, where, other, engine.vocab_size)
 
 
 @given(case=cut_streams())
 def test_rows_never_mix(
     engine: OnnxEngine, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    logits, state = run_engine(engine, stream, chunks)
-    for row in range(batch):
-        alone = run_engine(engine, stream[row : row + 1], chunks)
-        own = {name: value[row : row + 1] for name, value in state.items()}
-        assert_same((logits[row : row + 1], own), alone, TOLERANCE)
+    assert_rows(lambda stream, chunks, _: run_engine(engine, stream, chunks), tokens, case)
 
 
 def test_the_start_is_zeros_and_nothing_grows(engine: OnnxEngine, tokens: list[int]) -> None:

@@ -17,7 +17,7 @@ from rillet.train.loop.resume import STATE_FORMAT
 PAGE = (Path(__file__).parents[2] / "docs" / "stability.md").read_text()
 FORMATS: dict[str, str | None] = {
     contract.FORMAT: contract.FORMAT_VERSION,
-    saved_state.STATE_FORMAT: saved_state.STATE_VERSION,
+    saved_state.STATE_FORMAT.name: saved_state.STATE_FORMAT.version,
     CHECKPOINT_FORMAT.name: CHECKPOINT_FORMAT.version,
     STATE_FORMAT.name: STATE_FORMAT.version,
     token_file._FORMAT: token_file._VERSION,

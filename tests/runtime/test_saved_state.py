@@ -152,7 +152,7 @@ def test_a_newer_version_is_refused(small_model: Model, tmp_path: Path) -> None:
     interrupted(small_model, 3, **OPTIONS).save(path)
     header, tensors = parts(path)
     rewrite(path, {**header, "format_version": "2.0"}, tensors)
-    with pytest.raises(StateError, match=r"format version 2\.0, and this rillet reads 1\.0"):
+    with pytest.raises(StateError, match=r"format version 2\.0, but this rillet reads 1\.0"):
         small_model.restore(path)
     rewrite(path, {**header, "format_version": "1.7"}, tensors)
     small_model.restore(path)
@@ -165,10 +165,10 @@ def test_a_file_that_is_not_a_saved_stream_is_refused(
         small_model.restore(tmp_path / "none")
     with pytest.raises(StateError, match="does not exist"):
         small_model.restore(tmp_path)
-    with pytest.raises(StateError, match="no stream that rillet saved"):
+    with pytest.raises(StateError, match="is not a saved stream"):
         small_model.restore(small_bundle / "bundle.json")
     (tmp_path / "other").write_bytes(save({"a": np.zeros(3)}))
-    with pytest.raises(StateError, match="no stream that rillet saved"):
+    with pytest.raises(StateError, match="is not a saved stream"):
         small_model.restore(tmp_path / "other")
 
 

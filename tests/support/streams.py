@@ -14,6 +14,11 @@ from rillet.train import DualCNN
 
 State = dict[str, npt.NDArray[Any]]
 
+Tokens = npt.NDArray[np.int64]
+
+Result = tuple[npt.NDArray[np.float32], State]
+"""Logits after each token, and the state at the end."""
+
 
 @st.composite
 def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
@@ -24,7 +29,7 @@ def cut_streams(draw: st.DrawFn, most: int = 90) -> tuple[int, int, list[int]]:
     return draw(st.integers(0, 2**31)), draw(st.integers(1, 4)), chunks or [most]
 
 
-def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> npt.NDArray[np.int64]:
+def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> Tokens:
     """Random pieces of a real text, ``[batch, length]``."""
     starts = np.random.default_rng(seed).integers(0, len(tokens) - length, batch)
     return np.stack([np.asarray(tokens[s : s + length], np.int64) for s in starts])
@@ -33,10 +38,10 @@ def real_tokens(tokens: list[int], seed: int, batch: int, length: int) -> npt.ND
 @torch.no_grad()
 def run_torch(
     model: DualCNN,
-    tokens: npt.NDArray[np.int64],
+    tokens: Tokens,
     chunks: list[int],
     learn: list[float] | None = None,
-) -> tuple[npt.NDArray[np.float32], State]:
+) -> Result:
     """Logits and final state of the PyTorch model after reading tokens in chunks."""
     state, parts, start = model.zero_state(len(tokens)), [], 0
     weights = None if learn is None else torch.tensor(learn)
@@ -48,9 +53,7 @@ def run_torch(
     return np.concatenate(parts, axis=1), {name: t.numpy() for name, t in state.items()}
 
 
-def run_engine(
-    engine: OnnxEngine, tokens: npt.NDArray[np.int64], chunks: list[int]
-) -> tuple[npt.NDArray[np.float32], State]:
+def run_engine(engine: OnnxEngine, tokens: Tokens, chunks: list[int]) -> Result:
     """The same for an engine; the decode graph reads chunks of one token."""
     state, parts, start = engine.zero_state(len(tokens)), [], 0
     for length in chunks:
@@ -64,8 +67,8 @@ def run_engine(
 
 
 def assert_same(
-    first: tuple[npt.NDArray[np.float32], State],
-    second: tuple[npt.NDArray[np.float32], State],
+    first: Result,
+    second: Result,
     tolerance: float,
 ) -> None:
     """Assert that logits and every state tensor agree within a tolerance."""

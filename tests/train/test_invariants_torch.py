@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.train import Checkpoint, state_shapes
+from support.invariants import assert_causal, assert_chunks_agree, assert_repeatable, assert_rows
 from support.models import VARIANTS
-from support.streams import assert_same, cut_streams, real_tokens, run_torch
+from support.streams import Result, Tokens, assert_same, cut_streams, real_tokens, run_torch
 
 TOLERANCE = 1e-5
 REMEMBERING = [name for name, changes in VARIANTS.items() if changes.get("memory") != 0]
@@ -49,21 +51,14 @@ def tokens(small: Checkpoint, text: str) -> list[int]:
 def test_any_cut_gives_the_same_logits_and_state(
     variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    whole = run_torch(variant.model, stream, [sum(chunks)])
-    assert_same(whole, run_torch(variant.model, stream, chunks), TOLERANCE)
-    assert_same(whole, run_torch(variant.model, stream, [1] * sum(chunks)), TOLERANCE)
+    assert_chunks_agree(partial(run_torch, variant.model), tokens, case)
 
 
 @given(case=cut_streams())
 def test_the_same_cut_gives_the_same_bits(
     variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    first, second = (run_torch(variant.model, stream, chunks) for _ in range(2))
-    assert_same(first, second, 0.0)
+    assert_repeatable(partial(run_torch, variant.model), tokens, case)
 
 
 def test_a_chunk_longer_than_the_memory_equals_single_steps(nano: Checkpoint, text: str) -> None:
@@ -83,15 +78,8 @@ def test_a_token_changes_no_logit_before_it(
     where: float,
     other: int,
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    changed = stream.copy()
-    at = round(where * (stream.shape[1] - 1))
-    changed[:, at] = (changed[:, at] + other) % variant.tokenizer.vocab_size
-    before, _ = run_torch(variant.model, stream, [sum(chunks)])
-    after, _ = run_torch(variant.model, changed, [sum(chunks)])
-    np.testing.assert_array_equal(before[:, :at], after[:, :at])
-    assert np.abs(before[:, at] - after[:, at]).max() > 0
+    size = variant.tokenizer.vocab_size
+    assert_causal(partial(run_torch, variant.model), tokens, case, where, other, size)
 
 
 def test_an_empty_memory_has_no_influence(remembering: Checkpoint, tokens: list[int]) -> None:
@@ -130,14 +118,13 @@ def test_no_state_grows(
 def test_rows_never_mix(
     variant: Checkpoint, tokens: list[int], case: tuple[int, int, list[int]]
 ) -> None:
-    seed, batch, chunks = case
-    stream = real_tokens(tokens, seed, batch, sum(chunks))
-    learn = np.random.default_rng(seed).integers(0, 2, batch).astype(np.float32)
-    logits, state = run_torch(variant.model, stream, chunks, learn.tolist())
-    for row in range(batch):
-        alone = run_torch(variant.model, stream[row : row + 1], chunks, [float(learn[row])])
-        own = {name: value[row : row + 1] for name, value in state.items()}
-        assert_same((logits[row : row + 1], own), alone, TOLERANCE)
+    seed, batch, _ = case
+    learn = np.random.default_rng(seed).integers(0, 2, batch).astype(np.float32).tolist()
+
+    def run(stream: Tokens, chunks: list[int], row: int | None) -> Result:
+        return run_torch(variant.model, stream, chunks, learn if row is None else [learn[row]])
+
+    assert_rows(run, tokens, case)
 
 
 @pytest.mark.parametrize("variant", RESONATING, indirect=True)
