@@ -36,8 +36,9 @@ test-slow: .venv/ready
 	$(PYTEST) $(PARALLEL) -m slow
 
 # Which lines and branches the tests reach, those in other processes included: build/coverage/html.
-# TESTS=tests/runtime measures one folder's.
+# TESTS=tests/runtime measures one folder's. Without the cache, since what is cached does not run.
 coverage: export OMP_NUM_THREADS = 1
+coverage: export RILLET_TEST_CACHE = 0
 coverage: .venv/ready
 	rm -rf build/coverage
 	mkdir -p build/coverage
