@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-ci coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,9 +31,9 @@ test: .venv/ready
 test-all: .venv/ready
 	$(PYTEST) $(PARALLEL)
 
-# The long tests alone, as far as CI has time for them, after `make test`.
-test-ci: .venv/ready
-	$(PYTEST) $(PARALLEL) -m "slow and not hours"
+# What `make test` leaves out.
+test-slow: .venv/ready
+	$(PYTEST) $(PARALLEL) -m slow
 
 # Which lines and branches the tests reach, those in other processes included: build/coverage/html.
 # TESTS=tests/runtime measures one folder's.

@@ -32,7 +32,10 @@ def small(kind: type[Baseline]) -> Baseline:
     return model.eval()
 
 
-@pytest.mark.parametrize("parameters", [50_000, 140_000, 1_000_000])
+@pytest.mark.parametrize(
+    "parameters",
+    [140_000, *(pytest.param(n, marks=pytest.mark.slow) for n in (50_000, 1_000_000))],
+)
 def test_parameters_are_matched(parameters: int) -> None:
     for model in (matched_gpt(parameters, 65, 256), matched_gru(parameters, 65)):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -136,8 +136,11 @@ def test_links_lead_to_one_repository(metadata: email.message.Message) -> None:
     urls = project_metadata()["urls"]
     assert all(url.startswith(urls["Source"]) for url in urls.values())
     assert len(metadata.get_all("Project-URL") or ()) == len(urls)
-    for file in (ROOT / "CONTRIBUTING.md", ROOT / "docs" / "contributing.md",
-                 *(ROOT / ".github").rglob("*.*")):  # fmt: skip
+    for file in (
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "docs" / "contributing.md",
+        *(ROOT / ".github").rglob("*.*"),
+    ):
         for owner in re.findall(r"github\.com/([\w-]+/rillet)\b", file.read_text()):
             assert urls["Source"].endswith(owner), file
 
