@@ -12,6 +12,7 @@ from .engines.base import ProviderChoice
 from .errors import UsageError
 from .info import ModelInfo
 from .loaded import LoadedModel, load_tokenizer
+from .scalars import plain
 from .streams.batch import Batch
 from .streams.score import Score
 from .streams.session import Session
@@ -52,6 +53,7 @@ def load(
         EngineError: The provider cannot run here, or fails the self-test.
         UsageError: ``threads`` is below 1.
     """
+    threads = plain(threads)
     if type(threads) is not int or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
     # Imported here, so that the package imports without an engine.

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ..errors import RilletError
 from ..interrupt import Interrupt
 from ..sampling.params import SamplingParams
 from ..streams.encoding import UnknownCharacterWarning
@@ -43,7 +44,10 @@ def converse(
         if not line:
             return
         if line.startswith("/"):
-            _run_command(session, line.rstrip("\n"))
+            try:
+                _run_command(session, line.rstrip("\n"))
+            except RilletError as error:  # a mistyped path must not end the stream
+                click.echo(f"Error: {error}", err=True)
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnknownCharacterWarning)
@@ -63,11 +67,16 @@ def _run_command(session: Session, line: str) -> None:
     name, _, argument = line.partition(" ")
     if name == "/reset":
         session.reset()
+        click.echo("Started over.", err=True)
     elif name == "/forget":
         session.forget()
-    elif name == "/learn":
-        session.learn(argument)
+        click.echo("The memory is empty.", err=True)
+    elif name == "/learn" and argument:
+        click.echo(f"Learned {session.learn(argument)} tokens.", err=True)
     elif name == "/save" and argument:
         session.save(argument)
-    else:
+        click.echo(f"Saved to {argument}.", err=True)
+    elif name == "/help":
         click.echo(HELP, err=True)
+    else:
+        click.echo(f"{line} is not a command. {HELP}", err=True)

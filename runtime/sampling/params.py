@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import UsageError
+from ..scalars import plain
 
 __all__ = ["LONGEST_BAD_WORD", "SamplingParams"]
 
@@ -75,6 +76,8 @@ class SamplingParams:
     top_logprobs: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            object.__setattr__(self, name, plain(getattr(self, name)))
         for name in _REALS:
             _check_real(name, getattr(self, name))
         if self.temperature < 0:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..engines.base import EngineState
 from ..errors import UsageError
+from ..scalars import plain
 from .stream import Stream
 
 __all__ = ["BeamText", "beam_search"]
@@ -58,6 +59,7 @@ def beam_search(
     Raises:
         UsageError: A number has a value that can never work.
     """
+    beams, max_new_tokens = plain(beams), plain(max_new_tokens)
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if type(value) is not int or value < 1:
             raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or above")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from ..scalars import plain
 from .beam_search import BeamText, beam_search
 from .encoding import checked_tokens, encode_pieces
 from .generation import Generation
@@ -275,6 +276,7 @@ class Session:
         Returns:
             The texts.
         """
+        n = plain(n)
         if type(n) is not int or n < 1:
             raise UsageError(f"n is {n!r}; it must be a whole number, 1 or above")
         base = self.model.sampling(params, **sampling)

@@ -13,6 +13,7 @@ import pytest
 
 from rillet.runtime import Model
 from rillet.runtime.cli import main
+from support.command_line import here
 
 RILLET = [sys.executable, "-m", "rillet.runtime", "generate"]
 
@@ -105,3 +106,28 @@ def test_the_exit_status_names_the_signal(
         process.send_signal(number)
         process.communicate()
     assert process.returncode == status
+
+
+def test_a_mistake_in_a_command_never_ends_the_stream(
+    small_bundle: Path, small_model: Model, tmp_path: Path
+) -> None:
+    """Commands confirm what they did, or say what was wrong, and the next line is answered."""
+    state = tmp_path / "state"
+    lines = (
+        f"/save {tmp_path}/missing/state\n/sav {state}\n/learn\n/learn names\n/save {state}\nis\n"
+    )
+    options = ("-i", "--seed", 1, "--max-new-tokens", 9)
+    result = here("generate", small_bundle, *options, stdin=lines)
+    assert result.returncode == 0, result.stderr
+    messages = result.stderr.splitlines()
+    assert messages[0].startswith("Error: ")
+    assert "missing/state cannot be written" in messages[0]
+    assert messages[1].startswith(f"/sav {state} is not a command. Commands: /reset")
+    assert messages[2].startswith("/learn is not a command.")
+    assert messages[3] == "Learned 5 tokens."
+    assert messages[4] == f"Saved to {state}."
+    session = small_model.session()
+    session.learn("names")
+    session.feed("is\n")
+    assert result.stdout == session.generate(max_new_tokens=9, seed=1, stop="\n") + "\n"
+    assert small_model.restore(state).position == 0
