@@ -27,9 +27,14 @@ class Interrupt:
 
     @contextmanager
     def raise_at_once(self) -> Iterator[None]:
-        """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done."""
+        """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done.
+
+        One that came just before raises here, rather than be waited through.
+        """
         before, self.callback = self.callback, _raise
         try:
+            if self.requested:
+                raise KeyboardInterrupt
             yield
         finally:
             self.callback = before
