@@ -48,6 +48,8 @@ class StopStrings:
 
     def undo_point(self) -> Callable[[], None]:
         """Return what brings the search back to this moment."""
+        if not self._strings:
+            return self.reset
         held, matched = self.held, self._matched.copy()
 
         def undo() -> None:
