@@ -15,7 +15,7 @@ from ..runtime.files import make_folder
 from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
-from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
@@ -175,6 +175,7 @@ class DualCNNPipeline:
         on_progress: Callable[[TrainingProgress], None] | None = None,
         *,
         resume: bool = False,
+        overwrite: bool = False,
         until: int | None = None,
         group: Group | None = None,
         notify: Callable[[str], None] | None = None,
@@ -186,6 +187,7 @@ class DualCNNPipeline:
             folder: Folder for checkpoints; none are written by default.
             on_progress: Called at each progress report.
             resume: Resume the run whose state is in the folder.
+            overwrite: Replace a run that the folder already holds.
             until: Stop after this step, as if interrupted.
             group: The processes that train together.
             notify: Called with a sentence when training deviates from its settings.
@@ -195,7 +197,7 @@ class DualCNNPipeline:
             The outcome of training.
 
         Raises:
-            UsageError: The pipeline was loaded and has no corpus.
+            UsageError: The pipeline was loaded and has no corpus, or the folder holds a run.
             ConfigError: A setting is unknown, or settings conflict.
             TrainingError: Training cannot continue.
         """
@@ -209,6 +211,11 @@ class DualCNNPipeline:
         self.training["config"] = config.to_dict()
         place = None if folder is None else Path(folder)
         if place is not None:
+            if (place / CHECKPOINT_FILE).exists() and not (resume or overwrite):
+                raise UsageError(
+                    f"{place} already holds a checkpoint; choose another folder, or pass "
+                    "resume=True to continue it or overwrite=True to replace it"
+                )
             make_folder(place)
 
         def save(model: DualCNN, run: RunState) -> None:

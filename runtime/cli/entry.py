@@ -6,7 +6,8 @@ import importlib
 import os
 import sys
 import traceback
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import click
 
@@ -110,6 +111,18 @@ def rillet(debug: bool) -> None:
     """Turns plain text into a streaming text generator with constant memory, for small devices."""
 
 
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show a warning to a person, without the line of source that raised it."""
+    click.echo(f"Note: {message}", err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -118,7 +131,9 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("Error: standard output is closed; send it to a file or to /dev/null", err=True)
         sys.exit(1)
     try:
-        status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("\nStopped.", err=True)
         sys.exit(130)

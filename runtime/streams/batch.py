@@ -96,19 +96,27 @@ class Batch:
             raise UsageError("the session is of another model than the batch; make it with its own")
         stream, generation = session.lend(params, sampling)
         place = len(self._rows)
-        self._state.resize(place + 1)
-        self._state.copy_row(place, stream.state, 0)
         try:
+            self._state.resize(place + 1)
+            self._state.copy_row(place, stream.state, 0)
             stream.lend("is in a batch; take it out with batch.leave(session)")
             self._rows.append(_Row(session, stream, generation))
         except BaseException:
-            if stream.is_lent and len(self._rows) == place:
-                stream.take_back(self._state, place)
+            if len(self._rows) == place:
+                if stream.is_lent:
+                    stream.take_back(self._state, place)
+                self._state.resize(place)
             raise
 
     @exclusive
     def leave(self, session: Session) -> None:
         """Return a session's state; it continues alone from where it stands."""
+        row = self._rows[self._place(session)]
+        self._leave(session)
+        if self._outbox and session in self._outbox:
+            row.generation.outbox = self._outbox.pop(session)
+
+    def _leave(self, session: Session) -> None:
         place, last = self._place(session), len(self._rows) - 1
         row, rows = self._rows[place], self._rows[:last]
         if place != last:
@@ -117,7 +125,7 @@ class Batch:
         def release() -> None:
             if row.stream.is_lent:
                 row.stream.take_back(self._state, place)
-            if place != last:
+            if place != last and self._state.batch > last:
                 self._state.copy_row(place, self._state, last)
             self._rows = rows
             self._state.resize(last)
@@ -149,6 +157,10 @@ class Batch:
         Raises:
             UsageError: A session has no token, or a token does not exist.
         """
+        if self._outbox is not None:
+            raise UsageError(
+                "an interrupted write() left tokens that nobody has taken; call write() first"
+            )
         if set(tokens) != set(self):
             raise UsageError(
                 f"tokens has {len(tokens)} sessions and the batch {len(self)}; give a "
@@ -168,7 +180,7 @@ class Batch:
         return {row.session: _logits(row).copy() for row in self._rows}
 
     def write(self) -> dict[Session, GeneratedToken]:
-        """Let every session write one token. Those that have finished leave.
+        """Let every session write one token. Sessions that have finished leave the batch.
 
         Returns:
             The token of each session that was in the batch, with the text that it completed.
@@ -214,7 +226,7 @@ class Batch:
 
     def _release_finished(self) -> None:
         for row in [row for row in self._rows if row.generation.finish_reason is not None]:
-            self.leave(row.session)
+            self._leave(row.session)
             self.model.report(row.stats)
 
     def _undo_point(self) -> Callable[[], None]:

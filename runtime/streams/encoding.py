@@ -67,7 +67,7 @@ def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None
 
 
 def checked_tokens(tokens: Sequence[int], vocab_size: int) -> npt.NDArray[np.int64]:
-    """Tokens as an array ``[1, T]``.
+    """Tokens as an array ``[1, T]``; T may be 0.
 
     Args:
         tokens: Their numbers, ``[T]``.
@@ -78,6 +78,8 @@ def checked_tokens(tokens: Sequence[int], vocab_size: int) -> npt.NDArray[np.int
     """
     try:
         array: npt.NDArray[Any] = np.asarray([tokens])
+        if array.shape == (1, 0):
+            return np.zeros((1, 0), np.int64)
         if array.dtype.kind not in "iu" or array.ndim != 2:
             raise ValueError
     except (ValueError, OverflowError) as error:

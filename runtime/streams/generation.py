@@ -69,8 +69,7 @@ class Generation:
         count: Tokens generated.
         finish_reason: Why it ended; ``None`` before the end.
         stop_string: The stop string that ended it.
-        outbox: A token that was accepted and that the reader has not had yet: an interrupt came
-            between.
+        outbox: An accepted token that has not been delivered yet, because of an interrupt.
         backlog: Text of an earlier generation that this one continues, to be shown first.
     """
 
@@ -173,12 +172,16 @@ class Generation:
         """
         if self.params.seed == earlier.params.seed:
             self.sampler.random_state = earlier.sampler.random_state
-        self.backlog, _ = self.stops.push(earlier.held)
+        self.backlog, self.stop_string = self.stops.push(earlier.held)
+        if self.stop_string is not None:
+            self.finish_reason = "stop"
 
     def extend(self, max_new_tokens: int | None) -> None:
         """Continue: up to the old limit, or for so many tokens more."""
         if self.sampler.constraint is not None and self.sampler.constraint.done:
             return
+        if max_new_tokens is None and self.outbox is not None and self.finish_reason == "stop":
+            return  # the reader has not seen that it ended
         self.stop_string = None
         if max_new_tokens is not None:
             self.limit = self.count + max_new_tokens
@@ -195,6 +198,7 @@ class Generation:
             "limit": self.limit,
             "count": self.count,
             "finish_reason": self.finish_reason,
+            "stop_string": self.stop_string,
             **({} if self.outbox is None else {"outbox": self.outbox}),
             **({"backlog": self.backlog} if self.backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
@@ -225,6 +229,8 @@ class Generation:
             token, text, logprob, top = waiting
             draw = _draw([token, logprob, top], tokenizer.vocab_size)
             generation.outbox = GeneratedToken(draw.token, str(text), draw.logprob, draw.top)
+        stop = value.get("stop_string")
+        generation.stop_string = None if stop is None else str(stop)
         reason = value["finish_reason"]
         generation.finish_reason = None if reason is None else str(reason)
         if (drawn := value.get("drawn")) is not None:

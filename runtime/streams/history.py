@@ -15,7 +15,7 @@ REMEMBERED = LONGEST_BAD_WORD
 """Tokens that a stream remembers, so that a bad word that begins in a prompt is seen."""
 
 _RING = 2 * REMEMBERED
-"""Twice as many, so that no visible entry is overwritten before the position moves on."""
+"""Twice as many, so that :meth:`TokenHistory.append` overwrites no visible entry."""
 
 
 class TokenHistory:
@@ -54,7 +54,9 @@ class TokenHistory:
         """Note tokens ``[T]``."""
         end = self.position + tokens.size
         newest = tokens[-REMEMBERED:]
-        self._ring[np.arange(end - newest.size, end) % _RING] = newest
+        ring = self._ring.copy()  # an undo point holds the old one
+        ring[np.arange(end - newest.size, end) % _RING] = newest
+        self._ring = ring
         new = tokens[~self.seen[tokens]]
         self._newly_seen = new
         self.seen[new] = True
@@ -62,10 +64,10 @@ class TokenHistory:
 
     def undo_point(self) -> Callable[[], None]:
         """Return what takes back the next call of :meth:`append` or :meth:`extend`."""
-        position, self._newly_seen = self.position, None
+        position, ring, self._newly_seen = self.position, self._ring, None
 
         def undo() -> None:
-            self.position = position
+            self.position, self._ring = position, ring
             if self._newly_seen is not None:
                 self.seen[self._newly_seen] = False
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
+from ..engines.base import Values
 from ..errors import UsageError
 from .stream import Stream
 
@@ -37,16 +40,24 @@ def learn_text(stream: Stream, pieces: Iterable[str]) -> int:
         learnt = stream.state.read()
     finally:
         stream.restore(context)
-    stream.state.write({name: (learnt if name in kept else before)[name] for name in before})
+    _replace(stream, {name: (learnt if name in kept else before)[name] for name in before}, before)
     return count
 
 
 def forget_all(stream: Stream) -> None:
     """Empty the memory; the stream itself stays where it is."""
-    values = stream.state.read()
-    for name in _memory_tensors(stream):
-        values[name][...] = 0
-    stream.state.write(values)
+    before = stream.state.read()
+    empty = {name: np.zeros_like(before[name]) for name in _memory_tensors(stream)}
+    _replace(stream, {**before, **empty}, before)
+
+
+def _replace(stream: Stream, values: Values, before: Values) -> None:
+    """Write a state, whole or not at all."""
+    try:
+        stream.state.write(values)
+    except BaseException:
+        stream.state.write(before)
+        raise
 
 
 def _memory_tensors(stream: Stream) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,10 +133,10 @@ class Session:
         Raises:
             UsageError: A number is no token of this model.
         """
-        if isinstance(tokens, Sized) and not len(tokens):
-            return
-        self._stream.read(checked_tokens(tokens, self.model.vocab_size))
-        self._drop_owed()
+        array = checked_tokens(tokens, self.model.vocab_size)
+        if array.size:
+            self._stream.read(array)
+            self._drop_owed()
 
     @exclusive
     def step(self, token: int) -> npt.NDArray[Any]:
@@ -340,16 +340,18 @@ class Session:
         if self._generation is None:
             raise UsageError("the session has no generation to resume; begin one with stream()")
         if max_new_tokens is not None:
-            self.model.sampling(max_new_tokens=max_new_tokens)
+            max_new_tokens = self.model.sampling(max_new_tokens=max_new_tokens).max_new_tokens
         if sampling:
             left = self._generation.limit - self._generation.count
             params = self.model.sampling(
                 self._generation.params, **{"max_new_tokens": max(left, 0), **sampling}
             )
             successor = self._stream.begin(params)
+            successor.extend(max_new_tokens)
             successor.continue_from(self._generation)
             self._generation = successor
-        self._generation.extend(max_new_tokens)
+        else:
+            self._generation.extend(max_new_tokens)
         return TextStream(self._token_stream(self._generation), on_text)
 
     def _begin(self, params: SamplingParams | None, sampling: dict[str, Any]) -> Generation:
@@ -411,6 +413,7 @@ class Session:
         Raises:
             UsageError: It is of another model.
         """
+        self._stream.check_snapshot(mark)
         generation = None
         if mark.generation is not None:
             generation = Generation.from_snapshot(
@@ -475,8 +478,9 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or not self._stream.is_lent:  # a refusal would hide the exception
+            self.close()
 
 
 def _pieces(text: str | Iterable[str]) -> Iterable[str]:

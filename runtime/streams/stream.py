@@ -221,7 +221,8 @@ class Stream:
     def next_token(self, generation: Generation) -> None:
         """Draw a token, read it back, and leave it in the outbox: all of it happens, or nothing.
 
-        Whatever interrupts it, wherever: the stream is before the token or after it.
+        Whatever interrupts it, wherever: the stream is before the token or after it. A new stream
+        first reads the start token, which stays read.
         """
         self.start()
         assert self.logits is not None
@@ -259,16 +260,24 @@ class Stream:
         Raises:
             UsageError: The snapshot is of another model.
         """
-        if snapshot.model.identity != self.model.identity:
-            raise UsageError(
-                f"the snapshot is of another model, {snapshot.model.bundle.path}, than the "
-                f"session, {self.model.bundle.path}; return to one of the same bundle"
-            )
+        self.check_snapshot(snapshot)
         try:
             self._restore(snapshot)
         except BaseException:
             self._restore(snapshot)  # half a return would be worse than a whole one
             raise
+
+    def check_snapshot(self, snapshot: Snapshot) -> None:
+        """Refuse a snapshot of another model.
+
+        Raises:
+            UsageError: It is.
+        """
+        if snapshot.model.identity != self.model.identity:
+            raise UsageError(
+                f"the snapshot is of another model, {snapshot.model.bundle.path}, than the "
+                f"session, {self.model.bundle.path}; return to one of the same bundle"
+            )
 
     def _restore(self, snapshot: Snapshot) -> None:
         if snapshot.model is self.model:

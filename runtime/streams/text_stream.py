@@ -117,10 +117,10 @@ class TextStream(Iterator[str]):
             raise StopIteration
         generation = self.tokens.generation
         if self._on_text is not None:
-            generation.outbox = None
+            generation.outbox, generation.backlog = None, ""
             self._on_text(text)
         # Nothing is called from here on, so no interrupt loses the text.
-        generation.outbox = None
+        generation.outbox, generation.backlog = None, ""
         return text
 
     def _peek(self) -> str | None:
@@ -129,7 +129,7 @@ class TextStream(Iterator[str]):
             if token.text:
                 return token.text
             self.tokens.generation.outbox = None
-        return None
+        return self.tokens.generation.backlog or None  # nothing follows that would carry it
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces()
@@ -146,6 +146,8 @@ class TextStream(Iterator[str]):
                 while not step.done():
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.wait([step])
+                if not step.cancelled():
+                    step.exception()  # looked at, so that asyncio does not report it as forgotten
                 raise
             if text is None:
                 return

@@ -131,3 +131,12 @@ def test_a_mistake_in_a_command_never_ends_the_stream(
     session.feed("is\n")
     assert result.stdout == session.generate(max_new_tokens=9, seed=1, stop="\n") + "\n"
     assert small_model.restore(state).position == 0
+
+
+def test_a_warning_is_a_sentence_without_source(small_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("The names \N{SNOWMAN} are names.", encoding="utf-8")
+    result = here("score", small_bundle, tmp_path / "text", "--json")
+    assert result.returncode == 0
+    assert result.stderr.startswith("Note: the text has characters")
+    assert len(result.stderr.splitlines()) == 1
+    assert ".py" not in result.stderr

@@ -178,3 +178,30 @@ def test_text_that_an_interrupt_left_is_saved_with_the_stream(
         session.save(tmp_path / f"{attempt}.state")
         restored = model.restore(tmp_path / f"{attempt}.state")
         assert "".join([*pieces, *restored.resume()]) == whole
+
+
+def test_an_interrupted_join_or_leave_changes_no_other_text(
+    model: Model, chance: random.Random
+) -> None:
+    expected = fed(model).generate(max_new_tokens=8, seed=1)
+    for _ in range(150):
+        batch, first, others = model.batch(), fed(model), [fed(model) for _ in range(4)]
+        batch.join(first, max_new_tokens=8, seed=1)
+
+        def come_and_go(batch: Batch = batch, others: list[Session] = others) -> None:
+            for other in others:
+                batch.join(other, max_new_tokens=8, seed=2)
+            for other in others:
+                batch.leave(other)
+
+        is_interrupted(come_and_go, moment(chance, 1.5e-3))
+        for other in list(batch):
+            if other is not first:
+                batch.leave(other)
+        assert list(batch) == [first]
+        text = ""
+        while len(batch):
+            text += batch.write()[first].text
+        assert text == expected
+        for other in others:
+            other.feed("x")  # each is its own again

@@ -259,3 +259,120 @@ def test_rows_of_dynamic_int8_do_not_affect_each_other(small_bundle: Path, tmp_p
     together = model.engine.prefill(tokens, model.engine.zero_state(2))
     alone = [model.engine.prefill(row[None], model.engine.zero_state()) for row in tokens]
     np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_a_join_that_fails_leaves_the_batch_as_it_was(
+    shakespeare: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Growing the batch takes memory, which the system may refuse."""
+    from rillet.runtime.engines.ort import host_state
+
+    first, second, third = fed(shakespeare), fed(shakespeare, "A"), fed(shakespeare, "B")
+    batch = shakespeare.batch()
+    batch.join(first, max_new_tokens=20, seed=1)
+    text = batch.write()[first].text
+    with monkeypatch.context() as refusing:
+        refusing.setattr(host_state.np, "ones", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            batch.join(second, max_new_tokens=20, seed=2)
+    assert list(batch) == [first]
+    second.feed("B")  # it is its own again
+    batch.join(third, max_new_tokens=20, seed=3)
+    texts = {first: text, third: ""}
+    while len(batch):
+        for session, token in batch.write().items():
+            texts[session] += token.text
+    assert texts[first] == fed(shakespeare).generate(max_new_tokens=20, seed=1)
+    assert texts[third] == fed(shakespeare, "B").generate(max_new_tokens=20, seed=3)
+
+
+def test_a_failing_callback_loses_no_text_of_a_batch(shakespeare: Model) -> None:
+    first, second = fed(shakespeare), fed(shakespeare, "A")
+    batch = shakespeare.batch()
+    batch.join(first, max_new_tokens=1, seed=1)
+    batch.join(second, max_new_tokens=20, seed=2)
+
+    def fail(_: object) -> None:
+        raise RuntimeError("metrics are down")
+
+    shakespeare.on_finish = fail
+    try:
+        with pytest.raises(RuntimeError):
+            batch.write()
+    finally:
+        shakespeare.on_finish = None
+    with pytest.raises(UsageError, match="call write"):
+        batch.step({second: 5})
+    batch.leave(second)
+    assert "".join(second.resume()) == fed(shakespeare, "A").generate(max_new_tokens=20, seed=2)
+    written = batch.write()
+    assert written[first].text == fed(shakespeare).generate(max_new_tokens=1, seed=1)
+    assert batch.write() == {}
+
+
+def test_an_undone_read_of_any_length_leaves_the_history(shakespeare: Model) -> None:
+    from rillet.runtime.streams.history import TokenHistory
+
+    for before, length in [(3, 2), (300, 300), (700, 600), (256, 1_000)]:
+        history = TokenHistory(100)
+        for token in range(before):
+            history.append(token % 50)
+        recent, seen = history.recent, history.seen.copy()
+        undo = history.undo_point()
+        history.extend(np.arange(length) % 100)
+        assert len(history.recent) == min(256, before + length)
+        undo()
+        assert history.recent == recent
+        assert history.position == before
+        np.testing.assert_array_equal(history.seen, seen)
+
+
+def test_resuming_with_other_options_keeps_held_back_text(shakespeare: Model) -> None:
+    whole = fed(shakespeare).generate(max_new_tokens=30, seed=5)
+    held = whole[10:14]
+    session = fed(shakespeare)
+    tokens = session.tokens(max_new_tokens=30, seed=5, stop=[held + "~"])
+    begun = "".join(next(tokens).text for _ in range(14))
+    assert begun == whole[:10]  # the rest may begin the stop string
+    # A stop string of the new options may lie in what was held back.
+    stopping = session.fork()
+    assert begun + "".join(stopping.resume(16, stop=[held[1:3]])) == whole[:11]
+    assert (stopping.finish_reason, stopping.stop_string) == ("stop", held[1:3])
+    assert begun + "".join(session.resume(16, top_k=0)) == whole
+
+
+def test_a_stop_string_is_part_of_a_snapshot(shakespeare: Model) -> None:
+    whole = fed(shakespeare).generate(max_new_tokens=30, seed=5)
+    session = fed(shakespeare)
+    session.generate(max_new_tokens=30, seed=5, stop=[whole[10:13]])
+    assert session.stop_string == whole[10:13]
+    assert session.fork().stop_string == whole[10:13]
+
+
+def test_a_resumed_limit_may_be_a_numpy_number(shakespeare: Model, tmp_path: Path) -> None:
+    session = fed(shakespeare)
+    session.generate(max_new_tokens=4, seed=5)
+    list(session.resume(np.int64(4)))
+    session.save(tmp_path / "state")
+
+
+def test_tokens_that_are_no_list_are_refused(shakespeare: Model) -> None:
+    session = fed(shakespeare)
+    with pytest.raises(UsageError, match="flat list"):
+        session.feed_tokens(np.asarray(5))  # type: ignore[arg-type]
+    position = session.position
+    session.feed_tokens([])
+    assert session.position == position
+
+
+def test_an_exception_inside_a_lent_session_is_not_hidden(shakespeare: Model) -> None:
+    batch = shakespeare.batch()
+
+    def fail_inside() -> None:
+        with fed(shakespeare) as session:
+            batch.join(session)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_inside()
+    assert len(batch) == 1

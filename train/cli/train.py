@@ -225,7 +225,10 @@ def _train(
             reporter(progress)
 
     try:
-        return pipeline.train(out, report, resume=resume, group=group, notify=terminal.note)
+        # The command has checked what may be replaced.
+        return pipeline.train(
+            out, report, resume=resume, overwrite=True, group=group, notify=terminal.note
+        )
     except KeyboardInterrupt:
         terminal.close()
         if group.leads:

@@ -29,6 +29,28 @@ class Binding:
     arrays: tuple[dict[str, npt.NDArray[Any]], ...]
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """What a state allocates: two sides of the state, and what a step takes and gives."""
+
+    capacity: int
+    sides: list[Values]
+    ids: npt.NDArray[Any]
+    learn: npt.NDArray[Any]
+    logits: list[npt.NDArray[Any]]
+
+    @classmethod
+    def allocate(cls, table: list[StateTensor], vocab_size: int, capacity: int) -> _Buffers:
+        shared = {row.name: row.zeros(capacity) for row in table if is_shared(row)}
+        sides = [
+            {row.name: shared.get(row.name, row.zeros(capacity)) for row in table} for _ in range(2)
+        ]
+        # Two of these as well: a step that fails leaves the last prediction alone.
+        logits = [np.zeros((capacity, 1, vocab_size), np.float32) for _ in range(2)]
+        ids, learn = np.zeros((capacity, 1), np.int64), np.ones(capacity, np.float32)
+        return cls(capacity, sides, ids, learn, logits)
+
+
 class OnnxState:
     """State in two sets of buffers: a step reads one and writes the other.
 
@@ -45,27 +67,19 @@ class OnnxState:
         batch: Number of rows.
     """
 
+    batch: int
+    sides: list[Values]
+    ids: npt.NDArray[Any]
+    learn: npt.NDArray[Any]
+    logits: list[npt.NDArray[Any]]
+    _buffers: _Buffers
+
     def __init__(self, table: list[StateTensor], vocab_size: int, batch: int) -> None:
-        self.batch = batch
         self.table = table
         self._vocab_size = vocab_size
         self.side = 0
-        self._allocate(batch)
-
-    def _allocate(self, capacity: int) -> None:
-        shared = {row.name: row.zeros(capacity) for row in self.table if is_shared(row)}
-        self._capacity = capacity
-        self._sides = [
-            {row.name: shared.get(row.name, row.zeros(capacity)) for row in self.table}
-            for _ in range(2)
-        ]
-        self._ids = np.zeros((capacity, 1), np.int64)
-        self._learn = np.ones(capacity, np.float32)
-        # Two of these as well: a step that fails leaves the last prediction alone.
-        shape = (capacity, 1, self._vocab_size)
-        self._logits = [np.zeros(shape, np.float32) for _ in range(2)]
         self.bind_to(None)
-        self._use(self.batch)
+        self._use(_Buffers.allocate(table, vocab_size, batch), batch)
 
     def bind_to(self, session: Any) -> None:
         """Drop what was bound to another session: a binding works with its own alone.
@@ -78,12 +92,17 @@ class OnnxState:
         self.calls: dict[int, list[list[Binding]]] = {}
         self.bindings: dict[range, list[Binding]] = {}
 
-    def _use(self, batch: int) -> None:
-        """View the first rows of the buffers, which stay contiguous and where they are."""
-        self.batch = batch
-        self.sides = [{name: a[:batch] for name, a in side.items()} for side in self._sides]
-        self.ids, self.learn = self._ids[:batch], self._learn[:batch]
-        self.logits = [a[:batch] for a in self._logits]
+    def _use(self, buffers: _Buffers, batch: int) -> None:
+        """View the first rows of some buffers, which stay contiguous and where they are."""
+        # One call, so that an interrupt leaves all of it undone or all of it done.
+        self.__dict__.update(
+            _buffers=buffers,
+            batch=batch,
+            sides=[{name: a[:batch] for name, a in side.items()} for side in buffers.sides],
+            ids=buffers.ids[:batch],
+            learn=buffers.learn[:batch],
+            logits=[a[:batch] for a in buffers.logits],
+        )
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
@@ -106,15 +125,16 @@ class OnnxState:
 
     def resize(self, batch: int) -> None:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
-        rows = min(self.batch, batch)
-        if batch > self._capacity:
-            before = self.sides[self.side]
-            self._allocate(max(batch, 2 * self._capacity))
-            for name, value in before.items():
-                self._sides[self.side][name][:rows] = value[:rows]
-        for value in self._sides[self.side].values():
+        rows, buffers = min(self.batch, batch), self._buffers
+        if batch > buffers.capacity:
+            capacity = max(batch, 2 * buffers.capacity)
+            buffers = _Buffers.allocate(self.table, self._vocab_size, capacity)
+            for name, value in self.sides[self.side].items():
+                buffers.sides[self.side][name][:rows] = value[:rows]
+            self.bind_to(None)
+        for value in buffers.sides[self.side].values():
             value[rows:batch] = 0
-        self._use(batch)
+        self._use(buffers, batch)
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
