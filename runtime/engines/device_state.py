@@ -218,11 +218,12 @@ class DeviceState:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
         rows = min(self.batch, batch)
         if batch > self.lane.capacity:
-            lane = self.pool.take(self._capacity_for(batch))
-            lane.copy(0, self.lane, self.side, rows)
-            self._release()
-            self.lane, self.side = lane, 0
+            lane, release = self.pool.take(self._capacity_for(batch)), self._release
+            lane.copy(self.side, self.lane, self.side, rows)
+            # The old lane is given back last: an interrupt must not lend it to another state too.
+            self.lane = lane
             self._hold()
+            release()
         self.lane.zero(self.side, rows, batch - rows)
         self.batch = batch
 
