@@ -15,7 +15,7 @@ from .grammar import Grammar
 from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
 from .params import SamplingParams
 
-__all__ = ["Sampler", "SamplingParams", "choose_rows"]
+__all__ = ["RowError", "Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
@@ -24,6 +24,18 @@ _ALL_KEPT = (0, 1.0, 0.0, 1.0)
 
 _MIN_TEMPERATURE = 1e-300
 """Below this, dividing by the temperature may overflow, and numpy would warn."""
+
+
+class RowError(UsageError):
+    """The constraints of one of several streams leave no token.
+
+    Attributes:
+        row: Which stream.
+    """
+
+    def __init__(self, message: str, row: int) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class Sampler:
@@ -242,7 +254,10 @@ def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[i
         groups.setdefault(key, []).append(row)
     tokens = [0] * len(samplers)
     for rows in groups.values():
-        chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+        try:
+            chosen = _choose_alike([samplers[row] for row in rows], logits, rows)
+        except UsageError as error:  # of a sampler with constraints, which chooses by itself
+            raise RowError(str(error), rows[0]) from error
         for row, token in zip(rows, chosen, strict=True):
             tokens[row] = token
     return tokens

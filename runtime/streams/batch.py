@@ -13,6 +13,7 @@ import numpy.typing as npt
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from ..sampling.sampler import RowError
 from ..sampling.stats import GenerationStats
 from .encoding import checked_tokens
 from .generation import GeneratedToken, Generation, draw_rows
@@ -68,6 +69,8 @@ class Batch:
         self._state = model.engine.zero_state(0)
         self._rows: list[_Row] = []
         self._outbox: dict[Session, GeneratedToken] | None = None
+        self.failed: Session | None = None
+        """The session whose constraints made :meth:`write` fail last."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -187,7 +190,8 @@ class Batch:
 
         Raises:
             EngineError: The step failed; every session is where it was.
-            UsageError: The constraints of a session leave no token; every session is where it was.
+            UsageError: The constraints of a session leave no token; every session is where it was,
+                and :attr:`failed` is that session.
         """
         if self._outbox is None:
             self._write()
@@ -204,6 +208,13 @@ class Batch:
         undo = self._undo_point()
         try:
             self._outbox = self._write_rows()
+        except RowError as error:
+            undo()
+            self.failed = self._rows[error.row].session
+            raise UsageError(
+                f"session {error.row} of the batch cannot write: {error}; take it out with "
+                "batch.leave(batch.failed)"
+            ) from error
         except BaseException:
             undo()
             raise
@@ -219,10 +230,14 @@ class Batch:
         logits = np.stack([_logits(row) for row in self._rows])
         draws = draw_rows([row.generation for row in self._rows], logits)
         self._advance([draw.token for draw in draws])
-        return {
-            row.session: row.generation.accept(draw, row.stream.decode(draw.token))
-            for row, draw in zip(self._rows, draws, strict=True)
-        }
+        written = {}
+        for place, (row, draw) in enumerate(zip(self._rows, draws, strict=True)):
+            try:
+                token = row.generation.accept(draw, row.stream.decode(draw.token))
+            except UsageError as error:
+                raise RowError(str(error), place) from error
+            written[row.session] = token
+        return written
 
     def _release_finished(self) -> None:
         for row in [row for row in self._rows if row.generation.finish_reason is not None]:

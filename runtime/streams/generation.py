@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..sampling.params import SamplingParams
-from ..sampling.sampler import Sampler, choose_rows
+from ..sampling.sampler import RowError, Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
 
@@ -257,12 +257,15 @@ def draw_rows(generations: Sequence[Generation], logits: npt.NDArray[Any]) -> li
 
     Raises:
         EngineError: A logit is not a finite number.
-        UsageError: The constraints of one leave no token.
+        RowError: The constraints of one leave no token.
     """
     rows = [row for row, generation in enumerate(generations) if generation.owed is None]
     draws = [generation.owed for generation in generations]
     some = logits if len(rows) == len(generations) else logits[rows]
-    tokens = choose_rows([generations[row].sampler for row in rows], some) if rows else []
+    try:
+        tokens = choose_rows([generations[row].sampler for row in rows], some) if rows else []
+    except RowError as error:
+        raise RowError(str(error), rows[error.row]) from error
     for row, token in zip(rows, tokens, strict=True):
         draws[row] = generations[row].describe(token, logits[row])
     return [draw for draw in draws if draw is not None]

@@ -54,9 +54,11 @@ def test_a_failing_neighbour_changes_no_text(shakespeare: Model) -> None:
     while len(batch):
         try:
             written = batch.write()
-        except UsageError:
+        except UsageError as error:
             failures += 1
-            batch.leave(failing)
+            assert "session 2 of the batch cannot write" in str(error)  # noqa: PT017
+            assert batch.failed is failing
+            batch.leave(batch.failed)
             continue
         for session in texts:
             texts[session] += written[session].text if session in written else ""
