@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...train.model import ring_buffer as ring
+from ...train.model import ring_buffer
 from ...train.model.attention import AttentiveReservoir
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.reservoir import SparseReservoir
@@ -54,7 +54,7 @@ class PrefillChunk(nn.Module):
             x = x + self.read(before[:, 1:])
         waves, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
         if self.readout_cnn is not None:
-            windows, present["wave_buffer"] = ring.roll(past["wave_buffer"], waves)
+            windows, present["wave_buffer"] = ring_buffer.roll(past["wave_buffer"], waves)
             if self.last_logits:
                 waves, windows = waves[:, -1:], present["wave_buffer"]
             logits, features = self.readout_cnn(waves, windows)

@@ -86,7 +86,8 @@ class StreamMemory(nn.Module):
     """Store an entry at every step, and read all entries at every step.
 
     An entry is a token and the key of the state before it. Entries are kept in circular
-    storage (:mod:`.ring_buffer`), which is part of the state.
+    storage (:mod:`.ring_buffer`), which is part of the state. That is where the memory forgets: a
+    new entry takes the slot of the oldest.
 
     Args:
         config: The model's configuration.
