@@ -16,6 +16,7 @@ from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
+from .config.fields import suggestion
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
@@ -352,8 +353,9 @@ def _check_known(changes: dict[str, Any]) -> dict[str, Any]:
     known = {entry.name for entry in dataclasses.fields(TrainingConfig)}
     unknown = sorted(set(changes) - known)
     if unknown:
+        meant = suggestion(unknown, known)
         raise ConfigError(
-            f"{', '.join(unknown)}: no such setting of training; choose from "
+            f"{', '.join(unknown)}: no such setting of training{meant}; choose from "
             f"{', '.join(sorted(known))}"
         )
     return changes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -127,4 +128,4 @@ def export_command(
         )
     size = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
-    click.echo(f'Next: rillet generate {out} "Once"')
+    click.echo(f'Next: rillet generate {shlex.quote(str(out))} "Once"')

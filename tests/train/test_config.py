@@ -249,3 +249,14 @@ def test_infer_measures_time_and_stays_within_it(tmp_path: Path, text: str) -> N
     short, long = DualCNNConfig.infer(path, "5s"), DualCNNConfig.infer(path, "60s")
     assert short.training.steps < long.training.steps
     assert any("measured" in reason for reason in short.reasons)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("drpout", "did you mean dropout?"), ("training", ""), ("reasons", ""), ("vocab_size", "")],
+)
+def test_what_is_no_setting_is_refused_with_a_suggestion(name: str, meant: str) -> None:
+    """Neither a nested configuration, nor notes, nor what follows from the text can be set."""
+    with pytest.raises(ConfigError, match=f"{name}: no such setting") as refused:
+        DualCNNConfig().replace_text({name: "9"})
+    assert meant in str(refused.value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -295,4 +296,4 @@ def _summarize(
     if plot:
         click.echo(f"Plot: {out / 'summary.png'}")
     click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")
-    click.echo(f"Next: rillet export {out} --out BUNDLE")
+    click.echo(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")

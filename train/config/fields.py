@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import field
@@ -10,7 +11,7 @@ from typing import Any
 
 from ...runtime.errors import ConfigError
 
-__all__ = ["check_fields", "choice", "number", "parse_field", "read_fields", "whole"]
+__all__ = ["check_fields", "choice", "number", "parse_field", "read_fields", "suggestion", "whole"]
 
 _ARTICLE = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
 
@@ -105,6 +106,13 @@ def parse_field(cls: type, name: str, text: str) -> Any:
     return value
 
 
+def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """What a misspelt name was probably meant to be, for an error message; may be empty."""
+    names = list(known)
+    close = [match for name in unknown for match in difflib.get_close_matches(name, names, 1)]
+    return f" (did you mean {' or '.join(close)}?)" if close else ""
+
+
 def read_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """Check the names and types of JSON values that become arguments of a dataclass.
 
@@ -118,7 +126,8 @@ def read_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise ConfigError(
-            f"{', '.join(unknown)}: no such setting; choose from {', '.join(sorted(fields))}"
+            f"{', '.join(unknown)}: no such setting{suggestion(unknown, fields)}; choose from "
+            f"{', '.join(sorted(fields))}"
         )
     checked: dict[str, Any] = {}
     for name, value in values.items():

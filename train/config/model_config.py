@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ...runtime.errors import ConfigError
-from .fields import check_fields, choice, number, parse_field, read_fields, whole
+from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
 
 __all__ = ["DualCNNConfig"]
@@ -222,7 +222,13 @@ class DualCNNConfig:
         return dataclasses.replace(self, **own).validate()
 
     def replace_text(self, changes: dict[str, str]) -> DualCNNConfig:
-        """Like :meth:`replace`, for values as a user types them."""
+        """Like :meth:`replace`, for values as a user types them.
+
+        Raises:
+            ConfigError: A name is no setting, or settings conflict. The vocabulary's size is none:
+                it follows from the text.
+        """
+        _check_names(changes, _settings())
         own, training = _by_owner(changes)
         values = {name: parse_field(DualCNNConfig, name, text) for name, text in own.items()}
         values |= {name: parse_field(TrainingConfig, name, text) for name, text in training.items()}
@@ -281,14 +287,26 @@ def _by_owner(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Split changes into those of the model and those of its training."""
     own = {entry.name for entry in dataclasses.fields(DualCNNConfig)}
     training = {entry.name for entry in dataclasses.fields(TrainingConfig)}
-    unknown = sorted(set(changes) - own - training)
-    if unknown:
-        known = sorted((own | training) - {"training", "reasons"})
-        raise ConfigError(f"{', '.join(unknown)}: no such setting; choose from {', '.join(known)}")
+    _check_names(changes, own | training)
     return (
         {name: value for name, value in changes.items() if name in own},
         {name: value for name, value in changes.items() if name in training},
     )
+
+
+def _settings() -> set[str]:
+    """What a user may set."""
+    both = (*dataclasses.fields(DualCNNConfig), *dataclasses.fields(TrainingConfig))
+    return {entry.name for entry in both} - {"training", "reasons", "vocab_size"}
+
+
+def _check_names(changes: Iterable[str], known: set[str]) -> None:
+    if unknown := sorted(set(changes) - known):
+        shown = sorted(known - {"training", "reasons"})
+        raise ConfigError(
+            f"{', '.join(unknown)}: no such setting{suggestion(unknown, shown)}; choose from "
+            f"{', '.join(shown)}"
+        )
 
 
 def _divisor(number: int, near: int) -> int:
