@@ -108,9 +108,10 @@ class Stream:
         try:
             if single:
                 self.logits = engine.step(tokens[:, 0], state, learn)[0]
+                self.history.append(int(tokens[0, 0]))
             else:
                 self.logits = engine.prefill(tokens, state, learn, last=True)[0, 0]
-            self.history.extend(tokens[0])
+                self.history.extend(tokens[0])
             # Half a character that was written is never completed now.
             self._decoder.pending = b""
         except BaseException:
@@ -192,7 +193,7 @@ class Stream:
         self.logits = logits
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what takes back the next token that is read or written, or the next read.
+        """Return what takes back the next read, or the next token that is written.
 
         The engine's state has an undo point of its own.
         """
