@@ -75,6 +75,21 @@ class EngineState(Protocol):
         """
         ...
 
+    def read_before(self) -> Values:
+        """Copy what the last step read, to the host: every tensor but the memory's.
+
+        Valid after a step, and after an undone step; not after :meth:`Engine.prefill`.
+        """
+        ...
+
+    def write_before(self, values: Values) -> None:
+        """Replace what the last step read.
+
+        Raises:
+            EngineError: A tensor is missing or has another shape or type.
+        """
+        ...
+
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes at most one step after this moment; cheap.
 
@@ -91,7 +106,7 @@ class EngineState(Protocol):
         ...
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
-        """Replace one row by a row of another state, or of this one.
+        """Replace one row, and what its last step read, by a row of another state or of this one.
 
         Raises:
             EngineError: ``source`` is the state of another engine.

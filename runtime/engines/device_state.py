@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..state_table import StateTensor, check_state
+from ..state_table import StateTensor, check_state, is_shared
 from .base import EngineState, Learn, Values
 from .checks import foreign_state, own_state
+from .sides import SIDES, preceding
 
 __all__ = ["Buffer", "DeviceState", "Lane", "LanePool", "power_of_two"]
 
@@ -43,9 +44,9 @@ own kind, with the address that it binds."""
 
 
 class Lane:
-    """Buffers for a fixed number of rows: two sides of the state, and a step's tokens and logits.
+    """Buffers for a fixed number of rows: sides of the state, and a step's tokens and logits.
 
-    A step reads one side and writes the other, so repeating it changes nothing: a step that
+    A step reads one side and writes the next, so repeating it changes nothing: a step that
     fails, or that only warms up, leaves the stream where it was. A captured CUDA graph is tied to
     addresses and shapes, so a step always runs all rows of its lane, used or not, and lanes are
     reused.
@@ -55,7 +56,7 @@ class Lane:
         vocab_size: Number of tokens.
         capacity: Number of rows.
         allocate: Makes a buffer.
-        shared: Names of state tensors whose two sides are one buffer.
+        shared: Names of state tensors whose sides are one buffer.
         exchange: Makes a buffer that is copied between host and device at each step; defaults
             to ``allocate``.
     """
@@ -72,13 +73,16 @@ class Lane:
         self.capacity = capacity
         exchange = exchange or allocate
         first = {row.name: allocate((capacity, *row.shape), row.dtype) for row in table}
-        second = {
-            row.name: first[row.name]
-            if row.name in shared
-            else allocate((capacity, *row.shape), row.dtype)
-            for row in table
-        }
-        self.sides = (first, second)
+        others = [
+            {
+                row.name: first[row.name]
+                if row.name in shared
+                else allocate((capacity, *row.shape), row.dtype)
+                for row in table
+            }
+            for _ in range(SIDES - 1)
+        ]
+        self.sides = [first, *others]
         self.ids = exchange((capacity, 1), "int64")
         self.learn = exchange((capacity,), "float32")
         self.logits = exchange((capacity, 1, vocab_size), "float32")
@@ -115,7 +119,7 @@ class Lane:
                 buffer.zero_rows(row, rows)
 
     def save(self) -> list[Values]:
-        """Copy both sides to the host."""
+        """Copy every side to the host."""
         return [{name: buffer.read() for name, buffer in side.items()} for side in self.sides]
 
     def restore(self, saved: list[Values]) -> None:
@@ -208,18 +212,35 @@ class DeviceState:
 
     def write(self, values: Values) -> None:
         """Replace every state tensor; see :meth:`.EngineState.write`."""
-        check_state(self._table, self.batch, values)
-        for row in self._table:
+        self._write(self.side, self._table, values)
+
+    def read_before(self) -> Values:
+        """Copy what the last step read; see :meth:`.EngineState.read_before`."""
+        side = self.lane.sides[preceding(self.side)]
+        return {row.name: side[row.name].read()[: self.batch] for row in self._small}
+
+    def write_before(self, values: Values) -> None:
+        """Replace what the last step read; see :meth:`.EngineState.write_before`."""
+        self._write(preceding(self.side), self._small, values)
+
+    @property
+    def _small(self) -> list[StateTensor]:
+        return [row for row in self._table if not is_shared(row)]
+
+    def _write(self, side: int, table: list[StateTensor], values: Values) -> None:
+        check_state(table, self.batch, values)
+        for row in table:
             whole = row.zeros(self.lane.capacity)
             whole[: self.batch] = values[row.name]
-            self.lane.sides[self.side][row.name].write(whole)
+            self.lane.sides[side][row.name].write(whole)
 
     def resize(self, batch: int) -> None:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
         rows = min(self.batch, batch)
         if batch > self.lane.capacity:
             lane, release = self.pool.take(self._capacity_for(batch)), self._release
-            lane.copy(self.side, self.lane, self.side, rows)
+            for side in (preceding(self.side), self.side):
+                lane.copy(side, self.lane, side, rows)
             # The old lane is given back last: an interrupt must not lend it to another state too.
             self.lane = lane
             self._hold()
@@ -230,9 +251,11 @@ class DeviceState:
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
         source = self.pool.own_state(source)
-        buffers = source.lane.sides[source.side]
-        for name, buffer in self.lane.sides[self.side].items():
-            buffer.copy_rows(row, buffers[name], source_row, 1)
+        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
+        for side, source_side in sides:
+            buffers = source.lane.sides[source_side]
+            for name, buffer in self.lane.sides[side].items():
+                buffer.copy_rows(row, buffers[name], source_row, 1)
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
@@ -257,12 +280,14 @@ class DeviceState:
     def copy(self) -> DeviceState:
         """Return an independent copy."""
         twin = DeviceState(self._table, self.batch, self.pool, self._capacity_for)
-        twin.lane.copy(0, self.lane, self.side, self.batch)
+        twin.copy_from(self)
         return twin
 
     def copy_from(self, source: DeviceState) -> None:
         """Replace all rows by those of a state of the same size."""
-        self.lane.copy(self.side, source.lane, source.side, self.batch)
+        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
+        for side, source_side in sides:
+            self.lane.copy(side, source.lane, source_side, self.batch)
 
 
 def power_of_two(batch: int) -> int:

@@ -30,15 +30,17 @@ class Journal:
 
     Attributes:
         base: State tensors of one row; ``None`` for zeros.
+        before: What the step before that copy read.
         tokens: Tokens read since, each with its ``learn``.
     """
 
     base: Values | None = None
+    before: Values = field(default_factory=dict)
     tokens: list[tuple[int, float]] = field(default_factory=list)
 
     def copy(self) -> Journal:
         """Return an independent copy."""
-        return Journal(self.base, list(self.tokens))
+        return Journal(self.base, self.before, list(self.tokens))
 
 
 class FallbackEngine:
@@ -170,7 +172,16 @@ class FallbackState:
     def write(self, values: Values) -> None:
         """Replace every state tensor."""
         self.inner.write(values)
-        self._renew(values)
+        self._renew()
+
+    def read_before(self) -> Values:
+        """Copy what the last step read; see :meth:`.EngineState.read_before`."""
+        return self.inner.read_before()
+
+    def write_before(self, values: Values) -> None:
+        """Replace what the last step read; see :meth:`.EngineState.write_before`."""
+        self.inner.write_before(values)
+        self._renew()
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
@@ -180,7 +191,7 @@ class FallbackState:
         def undo() -> None:
             (undo_inner if self.inner is inner else self._undo_moved)()
             if any(len(one.tokens) < old for one, old in zip(self.journals, lengths, strict=True)):
-                self._renew(self.inner.read())  # a copy was taken after the step
+                self._renew()  # a copy was taken after the step
             for journal, length in zip(self.journals, lengths, strict=True):
                 del journal.tokens[length:]
 
@@ -199,9 +210,12 @@ class FallbackState:
             self.inner.copy_row(row, source.inner, source_row)
         else:
             values, others = self.read(), source.read()
-            for name, value in values.items():
-                value[row] = others[name][source_row]
+            before, others_before = self.read_before(), source.read_before()
+            for ours, theirs in ((values, others), (before, others_before)):
+                for name, value in ours.items():
+                    value[row] = theirs[name][source_row]
             self.inner.write(values)
+            self.inner.write_before(before)
         self.journals[row] = source.journals[source_row].copy()
 
     def note(self, tokens: npt.NDArray[Any], learn: Learn) -> None:
@@ -211,36 +225,48 @@ class FallbackState:
             journal.tokens += [(token, weight) for token in row]
         if any(len(journal.tokens) > _JOURNAL for journal in self.journals):
             try:
-                self._renew(self.inner.read())
+                self._renew()
             except Exception as error:  # this step succeeded; the next one will report the fault
                 log.warning("the state cannot be copied to the host: %s", error)
 
     def move(self, engine: Engine) -> None:
         """Switch to another engine, with the state before the failed step."""
         try:
-            values = self.inner.read()
+            values, before = self.inner.read(), self.inner.read_before()
         except Exception as error:  # a lost device raises whatever its library raises
             log.warning("%s lost the state (%s); rebuilding it", self.engine.version, error)
-            values = self._rebuild(engine)
+            values, before = self._rebuild(engine)
         inner = engine.zero_state(self.batch)
         inner.write(values)
+        inner.write_before(before)
         self._undo_moved = inner.undo_point()
         self.engine, self.inner = engine, inner
 
-    def _rebuild(self, engine: Engine) -> Values:
-        rows = []
+    def _rebuild(self, engine: Engine) -> tuple[Values, Values]:
+        rows, rows_before = [], []
         for journal in self.journals:
             state = engine.zero_state(1)
             if journal.base is not None:
                 state.write(journal.base)
+                state.write_before(journal.before)
             for token, learn in journal.tokens:
                 engine.step(np.asarray([token]), state, learn)
             rows.append(state.read())
-        names = engine.zero_state(1).read()
-        return {name: np.concatenate([row[name] for row in rows]) for name in names}
+            rows_before.append(state.read_before())
+        empty = engine.zero_state(0)
+        return _stacked(rows, empty.read()), _stacked(rows_before, empty.read_before())
 
-    def _renew(self, values: Values) -> None:
+    def _renew(self) -> None:
         """Start every journal over from a copy of the state."""
+        values, before = self.inner.read(), self.inner.read_before()
         for row, journal in enumerate(self.journals):
-            journal.base = {name: value[row : row + 1].copy() for name, value in values.items()}
+            journal.base, journal.before = _row(values, row), _row(before, row)
             journal.tokens.clear()
+
+
+def _row(values: Values, row: int) -> Values:
+    return {name: value[row : row + 1].copy() for name, value in values.items()}
+
+
+def _stacked(rows: list[Values], empty: Values) -> Values:
+    return {name: np.concatenate([empty[name], *(row[name] for row in rows)]) for name in empty}

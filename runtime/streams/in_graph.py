@@ -89,27 +89,32 @@ class _GraphCalls:
 
     def _call(self, before: EngineState) -> list[str]:
         stream, generation = self._stream, self._generation
-        count = min(_TOKENS, generation.limit - generation.count)
+        count = min(_TOKENS, generation.limit - generation.count) - 1
         assert stream.logits is not None
         logits, uniforms = stream.logits[None].copy(), self._uniforms(count)
-        tokens, last = self._run(logits, uniforms)
         texts = []
-        for place, token in enumerate(tokens.tolist(), start=1):
+        for place, token in enumerate(self._run(logits, uniforms)):
             shown = generation.accept(Draw(token, float("nan")), stream.decode(token))
-            stream.advance(token, last)
             texts.append(shown.text)
-            if generation.finish_reason is not None and place < len(tokens):
+            if generation.finish_reason is not None:
                 # Only the engine's state and the random numbers have gone too far.
                 stream.state.copy_row(0, before, 0)
                 generation.sampler.rewind()
-                _, stream.logits = self._run(logits, uniforms[:, :place])
-                break
+                self._run(logits, uniforms[:, :place])
+                stream.read_back(token)
+                return texts
+            stream.history.append(token)
+        # The last token is read by a step of its own, which a changed memory can repeat.
+        stream.next_token(generation)
+        assert generation.outbox is not None
+        texts.append(generation.outbox.text)
+        generation.outbox = None
         return texts
 
-    def _run(
-        self, logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Tokens ``[K]``, and the logits ``[V]`` after the last."""
+    def _run(self, logits: npt.NDArray[Any], uniforms: npt.NDArray[np.float64]) -> list[int]:
+        """Draw a token for each uniform number, and read it."""
+        if not uniforms.size:
+            return []
         params = self._generation.params
         tokens, last = self._generator.generate(
             self._stream.state,
@@ -120,7 +125,9 @@ class _GraphCalls:
             top_p=params.top_p,
             learn=self._stream.learn_written,
         )
-        return tokens[0], last[0]
+        self._stream.logits = last[0]
+        drawn: list[int] = tokens[0].tolist()
+        return drawn
 
     def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
         """The numbers of the next draws, ``[1, count]``; greedy choice takes none."""

@@ -52,11 +52,14 @@ def forget_all(stream: Stream) -> None:
 
 
 def _replace(stream: Stream, values: Values, before: Values) -> None:
-    """Write a state, whole or not at all."""
+    """Write a state, and the prediction that follows from its memory; whole or not at all."""
+    logits, prediction = stream.logits, stream.predicted_with(values)
     try:
         stream.state.write(values)
+        stream.logits = prediction
     except BaseException:
         stream.state.write(before)
+        stream.logits = logits
         raise
 
 

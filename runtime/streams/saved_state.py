@@ -22,7 +22,7 @@ from .stream import LearnMode
 __all__ = ["STATE_FORMAT", "SavedStream", "checksum", "load_stream", "save_stream"]
 
 STATE_FORMAT = TensorFormat(
-    "rillet-session", "1.0", "saved stream", "give a file that session.save() wrote", StateError
+    "rillet-session", "1.1", "saved stream", "give a file that session.save() wrote", StateError
 )
 
 _LARGEST_POSITION = 1 << 62
@@ -54,6 +54,8 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
     """
     snapshot = stream.snapshot
     tensors = {f"state.{name}": value for name, value in snapshot.state.read().items()}
+    if snapshot.repeatable:
+        tensors |= {f"before.{name}": v for name, v in snapshot.state.read_before().items()}
     tensors["seen"] = snapshot.seen.astype(np.uint8)
     if snapshot.logits is not None:
         tensors["logits"] = snapshot.logits
@@ -127,13 +129,20 @@ def _parse(
     _check_values(values, model.vocab_size)
     state = model.engine.zero_state()
     state.write(values)
+    # Version 1.0 had none.
+    before = {
+        name: value for name in values if (value := tensors.pop(f"before.{name}", None)) is not None
+    }
+    if before:
+        _check_values(before, model.vocab_size)
+        state.write_before(before)
     logits, seen = tensors.pop("logits", None), tensors.pop("seen")
     if logits is not None and (
         logits.shape != (model.vocab_size,) or not np.isfinite(logits).all()
     ):
         raise ValueError("its logits are not those of a step")
-    if seen.shape != (model.vocab_size,) or tensors:
-        raise ValueError("it has other tensors")
+    if seen.shape != (model.vocab_size,):
+        raise ValueError("the tokens that it has seen are not those of this model")
     seen = seen.astype(np.bool_)
     recent = tuple(_typed(token, int) for token in header["recent"])
     written = _typed(header["position"], int)
@@ -155,6 +164,7 @@ def _parse(
         bytes.fromhex(header["pending"])[:4],
         seen,
         recent,
+        bool(before and recent),
         generation,
     )
     return SavedStream(learn, _typed(header["memory"], bool), snapshot)

@@ -26,6 +26,7 @@ class Snapshot:
         pending: Bytes of an incomplete character.
         seen: Which tokens were read or written, ``[V]``.
         recent: The last tokens.
+        repeatable: Whether the last token can be read again: see :meth:`.Stream.predicted_with`.
         generation: The generation that was under way, as JSON values.
     """
 
@@ -36,4 +37,5 @@ class Snapshot:
     pending: bytes
     seen: npt.NDArray[np.bool_]
     recent: tuple[int, ...]
+    repeatable: bool = False
     generation: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.base import EngineState
+from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
@@ -60,6 +60,8 @@ class Stream:
         self._learn_read = 1.0 if memory and learn != "none" else 0.0
         self._learn_written = 1.0 if memory and learn == "all" else 0.0
         self._token = np.zeros(1, np.int64)
+        # Whether a step read the last token, so that the state has kept what it read.
+        self._repeatable = False
 
     @property
     def state(self) -> EngineState:
@@ -106,11 +108,14 @@ class Stream:
         undo = self.undo_point()
         undo_state = state.undo_point() if single else self._copied(state)
         try:
+            if not single:
+                engine.prefill(tokens[:, :-1], state, learn, last=True)
+            # A step of its own for the last token, so that it can be read again.
+            self.logits = engine.step(tokens[:, -1], state, learn)[0]
+            self._repeatable = True
             if single:
-                self.logits = engine.step(tokens[:, 0], state, learn)[0]
                 self.history.append(int(tokens[0, 0]))
             else:
-                self.logits = engine.prefill(tokens, state, learn, last=True)[0, 0]
                 self.history.extend(tokens[0])
             # Half a character that was written is never completed now.
             self._decoder.pending = b""
@@ -149,7 +154,30 @@ class Stream:
         """Read tokens ``[T]`` and return every prediction, ``[T, V]``."""
         logits = self.model.engine.prefill(tokens[None], self.state, self._learn_read)
         self.logits = logits[0, -1].copy()
+        self._repeatable = False
         return np.asarray(logits[0])
+
+    def predicted_with(self, values: Values) -> npt.NDArray[Any] | None:
+        """The prediction that the stream would have now if its memory were another.
+
+        The last token is read again from the state before it, against that memory, and not stored.
+
+        Args:
+            values: The stream's state with the other memory.
+
+        Returns:
+            Log-probabilities of the next token, ``[V]``. Without a last token that can be read
+            again (nothing was read yet, or a file of an earlier version was restored), the
+            prediction that there is.
+        """
+        if not self._repeatable:
+            return self.logits
+        engine = self.model.engine
+        again = engine.zero_state()
+        again.write({**values, **self.state.read_before(), "position": values["position"]})
+        last = np.asarray(self.history.recent[-1:], np.int64)
+        prediction: npt.NDArray[Any] = engine.step(last, again, 0.0)[0].copy()
+        return prediction
 
     def start(self) -> None:
         """Read the bundle's start token, if nothing has been read yet."""
@@ -166,7 +194,7 @@ class Stream:
         """
         undo, undo_state = self.undo_point(), self.state.undo_point()
         try:
-            logits = self._write(token)
+            logits = self.read_back(token)
             self._decoder.push(token)
         except BaseException:
             undo_state()
@@ -174,7 +202,8 @@ class Stream:
             raise
         return logits
 
-    def _write(self, token: int) -> npt.NDArray[Any]:
+    def read_back(self, token: int) -> npt.NDArray[Any]:
+        """Read a written token that :meth:`decode` has had or will have; see :meth:`write`."""
         self._token[0] = token
         logits: npt.NDArray[Any] = self.model.engine.step(
             self._token, self.state, self._learn_written
@@ -191,17 +220,18 @@ class Stream:
         """
         self.history.append(token)
         self.logits = logits
+        self._repeatable = True
 
     def undo_point(self) -> Callable[[], None]:
         """Return what takes back the next read, or the next token that is written.
 
         The engine's state has an undo point of its own.
         """
-        logits, pending = self.logits, self._decoder.pending
+        logits, pending, repeatable = self.logits, self._decoder.pending, self._repeatable
         undo_history = self.history.undo_point()
 
         def undo() -> None:
-            self.logits = logits
+            self.logits, self._repeatable = logits, repeatable
             self._decoder.pending = pending
             undo_history()
 
@@ -231,7 +261,7 @@ class Stream:
         undo_generation = generation.undo_point()
         try:
             draw = generation.draw(self.logits)
-            self._write(draw.token)
+            self.read_back(draw.token)
             generation.outbox = generation.accept(draw, self.decode(draw.token))
         except BaseException:
             undo_state()
@@ -253,6 +283,7 @@ class Stream:
             self._decoder.pending,
             self.history.seen.copy(),
             self.history.recent,
+            self._repeatable,
         )
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -285,7 +316,9 @@ class Stream:
             self.state.copy_row(0, snapshot.state, 0)
         else:
             self.state.write(snapshot.state.read())
+            self.state.write_before(snapshot.state.read_before())
         self.logits = None if snapshot.logits is None else snapshot.logits.copy()
+        self._repeatable = snapshot.repeatable
         self._decoder.pending = snapshot.pending
         self.history.restore(snapshot.position, snapshot.seen, snapshot.recent)
 

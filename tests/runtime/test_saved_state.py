@@ -152,7 +152,7 @@ def test_a_newer_version_is_refused(small_model: Model, tmp_path: Path) -> None:
     interrupted(small_model, 3, **OPTIONS).save(path)
     header, tensors = parts(path)
     rewrite(path, {**header, "format_version": "2.0"}, tensors)
-    with pytest.raises(StateError, match=r"format version 2\.0, but this rillet reads 1\.0"):
+    with pytest.raises(StateError, match=r"format version 2\.0, but this rillet reads 1\.1"):
         small_model.restore(path)
     rewrite(path, {**header, "format_version": "1.7"}, tensors)
     small_model.restore(path)
@@ -242,7 +242,6 @@ def test_an_inconsistent_header_is_refused(
         ("logits", np.zeros(3, np.float32)),
         ("seen", np.zeros(3, np.uint8)),
         ("seen", None),
-        ("other", np.zeros(3)),
     ],
 )
 def test_inconsistent_tensors_are_refused(

@@ -20,6 +20,7 @@ from ..cache import cache_folder
 from ..checks import check_finite, check_tokens
 from ..cuda.driver import copy_on_device, zero_on_device
 from ..device_state import DeviceState, Lane, LanePool, power_of_two
+from ..sides import SIDES, following
 from .options import cuda_options, provider_key, tensorrt_options
 from .providers import import_onnxruntime, obstacle
 from .sessions import OnnxGraphs, run_bound
@@ -98,7 +99,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         except EngineError:
             state.repair(self._shared)
             raise
-        state.side ^= 1
+        state.side = following(state.side)
         return logits
 
     def prefill(
@@ -180,14 +181,14 @@ class OnnxDeviceEngine(OnnxGraphs):
         return Lane(self.state_table, self.vocab_size, capacity, allocate, self._shared)
 
     def _prepare(self, session: Any, lane: Lane) -> None:
-        """Bind both sides and run each once, which allocates memory and captures the graphs.
+        """Bind every side and run each once, which allocates memory and captures the graphs.
 
         Capturing runs the graph more than once. A step does not change the side that it reads,
-        so repeating it does no harm; the other side, and the slot that it writes in a tensor
-        whose sides are one buffer, are restored.
+        so repeating it does no harm; the sides that it writes, and the slot in a tensor whose
+        sides are one buffer, are restored.
         """
         lane.send(np.zeros(lane.capacity, np.int64), 0.0, lane.capacity)
-        calls = [self._bind(session, lane, side) for side in range(2)]
+        calls = [self._bind(session, lane, side) for side in range(SIDES)]
         saved = lane.save()
         try:
             for call in calls:
@@ -197,19 +198,20 @@ class OnnxDeviceEngine(OnnxGraphs):
         lane.calls = (session, calls)
 
     def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
-        """Bind a call that reads one side of a lane and writes the other; with its run options."""
+        """Bind a call that reads one side of a lane and writes the next; with its run options."""
         binding = session.io_binding()
         inputs: dict[str, Any] = {"input_ids": lane.ids, "learn": lane.learn}
         inputs |= {row.past: lane.sides[side][row.name] for row in self.state_table}
         outputs: dict[str, Any] = {"logits": lane.logits}
-        outputs |= {row.present: lane.sides[side ^ 1][row.name] for row in self.state_table}
+        present = lane.sides[following(side)]
+        outputs |= {row.present: present[row.name] for row in self.state_table}
         for name, buffer in inputs.items():
             binding.bind_ortvalue_input(name, buffer.value)
         for name, buffer in outputs.items():
             binding.bind_ortvalue_output(name, buffer.value)
         options = ort.RunOptions()
         if self._captures:
-            # One number per pair of buffers: 1 and 2 for the first lane's sides.
+            # One number per pair of buffers: 1 to 3 for the first lane's sides.
             options.add_run_config_entry("gpu_graph_id", str(next(self._numbers)))
         return binding, options
 
@@ -233,13 +235,14 @@ class OnnxDeviceEngine(OnnxGraphs):
         binding.bind_ortvalue_input("input_ids", sent)
         binding.bind_ortvalue_input("learn", lane.learn.value)
         for row in self.state_table:
-            past, present = (lane.sides[at][row.name] for at in (state.side, state.side ^ 1))
+            sides = state.side, following(state.side)
+            past, present = (lane.sides[side][row.name] for side in sides)
             binding.bind_ortvalue_input(row.past, past.value)
             binding.bind_ortvalue_output(row.present, present.value)
         run_bound(session, binding)
         logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]
         check_finite(logits)
-        state.side ^= 1
+        state.side = following(state.side)
         return logits
 
 

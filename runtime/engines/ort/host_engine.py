@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ...errors import EngineError
 from ..base import EngineState, Learn, TokenGenerator
 from ..checks import check_finite, check_tokens, own_state
+from ..sides import SIDES, following
 from .generate_graph import GraphGenerator
 from .host_state import Binding, OnnxState
 from .sessions import OnnxGraphs, run_bound
@@ -77,7 +78,7 @@ class OnnxEngine(OnnxGraphs):
                 bound = self._bind(session, state, state.side, chunk, part, rows_of_span)
                 run_bound(session, bound.io)
             check_finite(part)
-            state.side ^= 1
+            state.side = following(state.side)
             if logits.shape[1] == tokens.shape[1]:
                 logits[:, start : start + _CHUNK] = part
             else:
@@ -105,7 +106,7 @@ class OnnxEngine(OnnxGraphs):
         except EngineError:
             state.repair()
             raise
-        state.side ^= 1
+        state.side = following(state.side)
         return logits
 
     def generator(self) -> TokenGenerator | None:
@@ -124,7 +125,7 @@ class OnnxEngine(OnnxGraphs):
                 at = slice(span.start, span.stop)
                 state.bindings[span] = [
                     self._bind(session, state, side, state.ids, state.logits[side], at)
-                    for side in range(2)
+                    for side in range(SIDES)
                 ]
         return [state.bindings[span] for span in spans]
 
@@ -142,12 +143,13 @@ class OnnxEngine(OnnxGraphs):
         logits: npt.NDArray[Any],
         rows: slice = slice(None),
     ) -> Binding:
-        """Bind a call that reads some rows of one side of the state and writes the other."""
+        """Bind a call that reads some rows of one side of the state and writes the next."""
         binding = session.io_binding()
         inputs = {"input_ids": ids, "learn": state.learn}
         inputs.update({row.past: state.sides[side][row.name] for row in self.state_table})
         outputs = {"logits": logits}
-        outputs.update({row.present: state.sides[side ^ 1][row.name] for row in self.state_table})
+        present = state.sides[following(side)]
+        outputs.update({row.present: present[row.name] for row in self.state_table})
         inputs = {name: array[rows] for name, array in inputs.items()}
         outputs = {name: array[rows] for name, array in outputs.items()}
         for name, array in inputs.items():

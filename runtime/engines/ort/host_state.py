@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ...state_table import StateTensor, check_state, is_shared
 from ..base import EngineState, Values
 from ..checks import own_state
+from ..sides import SIDES, preceding
 
 __all__ = ["Binding", "OnnxState"]
 
@@ -31,7 +32,7 @@ class Binding:
 
 @dataclass(frozen=True)
 class _Buffers:
-    """What a state allocates: two sides of the state, and what a step takes and gives."""
+    """What a state allocates: the sides of the state, and what a step takes and gives."""
 
     capacity: int
     sides: list[Values]
@@ -43,19 +44,22 @@ class _Buffers:
     def allocate(cls, table: list[StateTensor], vocab_size: int, capacity: int) -> _Buffers:
         shared = {row.name: row.zeros(capacity) for row in table if is_shared(row)}
         sides = [
-            {row.name: shared.get(row.name, row.zeros(capacity)) for row in table} for _ in range(2)
+            {
+                row.name: shared[row.name] if row.name in shared else row.zeros(capacity)
+                for row in table
+            }
+            for _ in range(SIDES)
         ]
-        # Two of these as well: a step that fails leaves the last prediction alone.
-        logits = [np.zeros((capacity, 1, vocab_size), np.float32) for _ in range(2)]
+        # As many of these: a step that fails leaves the last prediction alone.
+        logits = [np.zeros((capacity, 1, vocab_size), np.float32) for _ in range(SIDES)]
         ids, learn = np.zeros((capacity, 1), np.int64), np.ones(capacity, np.float32)
         return cls(capacity, sides, ids, learn, logits)
 
 
 class OnnxState:
-    """State in two sets of buffers: a step reads one and writes the other.
+    """State in sets of buffers that steps go round in: see :mod:`..sides`.
 
-    A step that fails has not touched the set that it read, so the stream is where it was. The
-    memory's tensors are large and change in one slot per step; their past and present share a
+    The memory's tensors are large and change in one slot per step; their past and present share a
     buffer, and a repeated step writes the same slot again.
 
     The buffers may hold more rows than are in use, so that a batch whose streams come and go
@@ -88,7 +92,7 @@ class OnnxState:
             session: ONNX Runtime's session of the decode graph.
         """
         self.session = session
-        # The calls of a step, by number of rows; each call has a binding for either side.
+        # The calls of a step, by number of rows; each call has a binding for every side.
         self.calls: dict[int, list[list[Binding]]] = {}
         self.bindings: dict[range, list[Binding]] = {}
 
@@ -117,6 +121,18 @@ class OnnxState:
         """Copy every state tensor."""
         return {name: value.copy() for name, value in self.sides[self.side].items()}
 
+    def read_before(self) -> Values:
+        """Copy what the last step read; see :meth:`.EngineState.read_before`."""
+        before = self.sides[preceding(self.side)]
+        return {row.name: before[row.name].copy() for row in self.table if not is_shared(row)}
+
+    def write_before(self, values: Values) -> None:
+        """Replace what the last step read; see :meth:`.EngineState.write_before`."""
+        rows = [row for row in self.table if not is_shared(row)]
+        check_state(rows, self.batch, values)
+        for row in rows:
+            self.sides[preceding(self.side)][row.name][...] = values[row.name]
+
     def write(self, values: Values) -> None:
         """Replace every state tensor; see :meth:`.EngineState.write`."""
         check_state(self.table, self.batch, values)
@@ -129,8 +145,9 @@ class OnnxState:
         if batch > buffers.capacity:
             capacity = max(batch, 2 * buffers.capacity)
             buffers = _Buffers.allocate(self.table, self._vocab_size, capacity)
-            for name, value in self.sides[self.side].items():
-                buffers.sides[self.side][name][:rows] = value[:rows]
+            for side in (preceding(self.side), self.side):
+                for name, value in self.sides[side].items():
+                    buffers.sides[side][name][:rows] = value[:rows]
             self.bind_to(None)
         for value in buffers.sides[self.side].values():
             value[rows:batch] = 0
@@ -139,9 +156,11 @@ class OnnxState:
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
         source = own_state(source, OnnxState)
-        values = source.sides[source.side]
-        for name, value in self.sides[self.side].items():
-            value[row] = values[name][source_row]
+        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
+        for side, source_side in sides:
+            values = source.sides[source_side]
+            for name, value in self.sides[side].items():
+                value[row] = values[name][source_row]
 
     def repair(self) -> None:
         """Clear what a failed step wrote into a tensor that has one side.

@@ -17,6 +17,7 @@ from ..base import EngineState, Learn, TokenGenerator
 from ..checks import check_finite, check_tokens
 from ..cuda.memory import Cuda, CudaBuffer, CudaStream, ExchangeBuffer
 from ..device_state import DeviceState, Lane, LanePool
+from ..sides import following
 from .api import find_tensorrt
 from .plan import Plan, StepCalls, enqueue, place
 from .records import EngineRecord, chosen_record, find_records
@@ -95,7 +96,7 @@ class TensorrtEngine:
         lane.calls.run(state.side)
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         check_finite(logits)
-        state.side ^= 1
+        state.side = following(state.side)
         return logits
 
     def prefill(
@@ -235,7 +236,7 @@ class TensorrtEngine:
             lane.stream.wait()
             parts.append(logits.read()[: state.batch])
             check_finite(parts[-1])
-            state.side ^= 1
+            state.side = following(state.side)
         return parts
 
 

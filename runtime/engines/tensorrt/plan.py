@@ -9,6 +9,7 @@ from ...errors import EngineError
 from ...state_table import StateTensor
 from ..cuda.memory import CudaGraph, CudaStream
 from ..device_state import Lane
+from ..sides import SIDES, following
 from .api import TensorrtApi
 from .records import EngineRecord
 
@@ -81,7 +82,7 @@ class StepCalls:
         # side that it writes, which is restored.
         saved = lane.save()
         try:
-            for side in range(2):
+            for side in range(SIDES):
                 self._queue(side)
                 lane.stream.wait()
             if graphs:
@@ -106,7 +107,7 @@ class StepCalls:
 
     def _capture(self) -> list[CudaGraph]:
         graphs = []
-        for side in range(2):
+        for side in range(SIDES):
             try:
                 with self._lane.stream.capture() as captured:
                     self._queue(side)
@@ -126,7 +127,7 @@ def place(
     logits: Any,
     length: int,
 ) -> None:
-    """Set a context's shapes and addresses: it reads one side of a lane and writes the other.
+    """Set a context's shapes and addresses: it reads one side of a lane and writes the next.
 
     Args:
         table: The state table.
@@ -150,7 +151,7 @@ def place(
     for row in table:
         shapes[row.past] = (capacity, *row.shape)
         addresses[row.past] = lane.sides[side][row.name].address
-        addresses[row.present] = lane.sides[side ^ 1][row.name].address
+        addresses[row.present] = lane.sides[following(side)][row.name].address
     for name, shape in shapes.items():
         if not context.set_input_shape(name, shape):
             raise EngineError(f"TensorRT refuses the shape {shape} of {name}")
