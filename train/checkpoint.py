@@ -125,7 +125,7 @@ def _check_sizes(config: DualCNNConfig, tensors: dict[str, Any]) -> None:
         "distance_bias": config.attends,
         "readout_cnn": config.dual,
         "projection": config.memory > 0 and config.memory_key == "reservoir",
-        "gate": config.memory > 0,
+        "gate": config.memory > 0 and config.memory_key != "contexts",
     }
     depths = ("wave_blocks", "readout_blocks") if config.dual else ("wave_blocks",)
     limits = {name: (len(tensors), "the number of tensors") for name in depths}

@@ -129,6 +129,7 @@ class DualCNNPipeline:
         ready = set_up_model(
             config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
         )
+        ready.model.fit_words(prepared.tokenizer.token_bytes)
         training = {
             "corpus": ", ".join(prepared.names[:5]),
             "corpus_sha256": prepared.sha256,

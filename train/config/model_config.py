@@ -12,7 +12,7 @@ from ...runtime.errors import ConfigError
 from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
 
-__all__ = ["DualCNNConfig"]
+__all__ = ["LONGEST_CONTEXT", "DualCNNConfig"]
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,12 @@ class DualCNNConfig:
         readout_filters: Filters over the wave window for each wave feature.
         readout_blocks: Gated blocks of the second CNN after the filters.
         hidden: Inner width of every gated block.
-        memory: Past steps that the memory holds [M]; 0 builds no memory.
-        memory_key: What an entry is found by: the ``reservoir`` state, or the ``suffix``,
-            that is, the last tokens themselves.
+        memory: Past steps that the memory holds [M], or slots of all contexts together; 0 builds
+            no memory.
+        memory_key: What an entry is found by: the ``reservoir`` state; the ``suffix``, that is,
+            the last tokens themselves; or hashed ``contexts``.
+        contexts: The contexts, in words: numbers of last tokens, 1 to 8, and ``word``, the word
+            so far.
         key_width: Numbers in a memory key made from the reservoir [n].
         suffix_length: Tokens in a memory key made from the suffix.
         memory_sharpness: Initial value of beta in ``exp(beta (k.k_j - 1))``.
@@ -100,7 +103,8 @@ class DualCNNConfig:
     readout_blocks: int = whole(1, 1)
     hidden: int = whole(128, 1)
     memory: int = whole(1024)
-    memory_key: str = choice("reservoir", ("reservoir", "suffix"))
+    memory_key: str = choice("reservoir", ("reservoir", "suffix", "contexts"))
+    contexts: str = "2 3 4 word 5 7"
     key_width: int = whole(32, 1)
     suffix_length: int = whole(8, 1)
     memory_sharpness: float = number(60.0, above=0, most=1000)
@@ -127,8 +131,23 @@ class DualCNNConfig:
     @property
     def keys(self) -> int:
         """Numbers in a memory key of either kind [n]."""
-        suffix = self.suffix_length * self.code_width
-        return self.key_width if self.memory_key == "reservoir" else suffix
+        widths = {"reservoir": self.key_width, "suffix": self.suffix_length * self.code_width}
+        return widths.get(self.memory_key, 0)
+
+    @property
+    def entries(self) -> int:
+        """Past steps that a memory with keys holds; 0 for another memory, or none."""
+        return 0 if self.memory_key == "contexts" else self.memory
+
+    @property
+    def context_list(self) -> tuple[str, ...]:
+        """The contexts of the memory: ``word``, or a number of tokens, each."""
+        return tuple(self.contexts.split())
+
+    @property
+    def context_slots(self) -> int:
+        """Slots of each context."""
+        return self.memory // max(1, len(self.context_list))
 
     def conflicts(self) -> list[str]:
         """List everything that prevents building or training the model, each with its remedy.
@@ -174,6 +193,8 @@ class DualCNNConfig:
         if not self.memory:
             return []
         conflicts = []
+        if self.memory_key == "contexts":
+            return self._context_conflicts()
         if self.memory_key == "reservoir" and self.reservoir == "none":
             conflicts.append(
                 "memory_key is reservoir but reservoir is none, so there is no state to make keys "
@@ -193,6 +214,22 @@ class DualCNNConfig:
                 f"try memory={fitting}"
             )
         return conflicts
+
+    def _context_conflicts(self) -> list[str]:
+        contexts = self.context_list
+        lengths = [str(length) for length in range(1, LONGEST_CONTEXT + 1)]
+        unknown = [context for context in contexts if context not in (*lengths, "word")]
+        if unknown or not contexts or len(set(contexts)) < len(contexts):
+            return [
+                f"contexts is {self.contexts!r}; it must be different contexts, each word or a "
+                f"number of tokens from 1 to {LONGEST_CONTEXT}: try contexts='2 4 word 7'"
+            ]
+        if not 16 * len(contexts) <= self.memory <= _MAX_MEMORY_BYTES // 4:
+            return [
+                f"memory is {self.memory}, slots for {len(contexts)} contexts together; it must "
+                f"be {16 * len(contexts)} to {_MAX_MEMORY_BYTES // 4}: try memory=65536"
+            ]
+        return []
 
     def validate(self) -> DualCNNConfig:
         """Check the configuration as a whole.
@@ -278,6 +315,9 @@ class DualCNNConfig:
             raise ConfigError("the model configuration is not a JSON object")
         return cls.from_dict(values)
 
+
+LONGEST_CONTEXT = 8
+"""Tokens of the longest context of the memory, and of the longest word that it knows."""
 
 _MAX_MEMORY_BYTES = 1_000_000_000
 """Maximum size of one stream's keys, so that a saved state stays portable."""

@@ -107,7 +107,7 @@ class Clock:
 
 def utilisation(config: DualCNNConfig, state: State) -> float:
     """Share of the rolling wave buffer in use, averaged over streams."""
-    capacity = config.memory or config.wave_window
+    capacity = config.entries or config.wave_window
     return float((state["position"] / capacity).clamp(max=1).mean())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from ..config.model_config import DualCNNConfig
 from ..data.token_file import Tokens
 from . import ring_buffer
 from .attention import Attended, AttentiveReservoir
+from .context_memory import ContextMemory
 from .dropout_noise import Noise
 from .embedder import SinusoidalEmbedder
 from .memory_keys import ReservoirKey
@@ -85,7 +87,7 @@ class DualCNN(nn.Module):
         self.read: nn.Linear | None
         self.wave_cnn: WaveCNN
         self.readout_cnn: ReadoutCNN | None
-        self.memory: StreamMemory | None
+        self.memory: StreamMemory | ContextMemory | None
         for name in PARTS:
             part = parts[name] if name in parts else build_part(name, config, self.noise)
             setattr(self, name, part)
@@ -113,9 +115,20 @@ class DualCNN(nn.Module):
         generator = torch.Generator().manual_seed(self.config.seed)
         codes.copy_(F.normalize(torch.randn(codes.shape, generator=generator)))
 
+    def fit_words(self, tokens: Sequence[bytes]) -> None:
+        """Tell a memory of contexts which tokens form words.
+
+        Args:
+            tokens: The bytes of each token of the vocabulary.
+        """
+        if isinstance(self.memory, ContextMemory):
+            self.memory.fit(tokens)
+
     def fit_keys(self, tokens: Tensor | Tokens) -> None:
         """Fit the memory's keys to the reservoir states that the corpus produces."""
-        if self.memory is None or not isinstance(self.memory.key, ReservoirKey):
+        if not isinstance(self.memory, StreamMemory):
+            return
+        if not isinstance(self.memory.key, ReservoirKey):
             return
         assert self.reservoir is not None
         rows = min(_FIT_ROWS, max(1, len(tokens) // 512))
@@ -202,7 +215,11 @@ class DualCNN(nn.Module):
             logits, features, first_logits = logits.float(), features.float(), first_logits.float()
             present = {name: tensor.float() for name, tensor in present.items()}
         keys = None
-        if self.memory is not None:
+        if isinstance(self.memory, ContextMemory):
+            slots = self.memory.remember(tokens, learn, state, present)
+            final = self.memory(logits, features, slots, trust)
+            present["position"] = state["position"] + tokens.shape[1]
+        elif self.memory is not None:
             keys = self.memory.keys(tokens, before, state, present)
             fast = (short or logits.dtype) if self.training else None
             recalled = self.memory.remember(tokens, keys, learn, state, present, fast)

@@ -9,6 +9,7 @@ from torch import nn
 
 from ..config.model_config import DualCNNConfig
 from .attention import AttentiveReservoir
+from .context_memory import ContextMemory
 from .dropout_noise import Noise, step_seed
 from .embedder import SinusoidalEmbedder
 from .readout_cnn import ReadoutCNN
@@ -48,7 +49,9 @@ def _readout_cnn(config: DualCNNConfig, noise: Noise) -> nn.Module | None:
 
 
 def _memory(config: DualCNNConfig, noise: Noise) -> nn.Module | None:
-    return StreamMemory(config) if config.memory else None
+    if not config.memory:
+        return None
+    return ContextMemory(config) if config.memory_key == "contexts" else StreamMemory(config)
 
 
 PARTS: dict[str, Part] = {

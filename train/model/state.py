@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config.model_config import DualCNNConfig
+from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
+from .context_slots import slot_type
 
 __all__ = ["State", "in_table_order", "state_bytes", "state_shapes", "zero_state"]
 
@@ -27,7 +28,13 @@ def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torc
     shapes["wave_context"] = ((config.wave_kernel - 1, config.wave_blocks * config.width), real)
     if config.dual:
         shapes["wave_buffer"] = ((config.wave_window, config.wave_features), real)
-    if config.memory:
+    if config.memory and config.memory_key == "contexts":
+        contexts = len(config.context_list)
+        shapes["context_tokens"] = ((LONGEST_CONTEXT - 1,), whole)
+        shapes["context_places"] = ((contexts,), whole)
+        shapes["context_slots"] = ((contexts, 4), whole)
+        shapes["memory_slots"] = ((contexts * config.context_slots,), slot_type(config.vocab_size))
+    elif config.memory:
         if config.memory_key == "suffix":
             shapes["suffix"] = ((config.suffix_length, config.code_width), real)
         shapes["memory_keys"] = ((config.memory, config.keys), real)

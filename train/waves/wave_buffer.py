@@ -84,11 +84,11 @@ class RollingWaveBuffer:
     def from_config(cls, config: DualCNNConfig) -> RollingWaveBuffer:
         """Create an empty buffer with the sizes of a configuration."""
         return cls(
-            max(config.memory, config.wave_window),
+            max(config.entries, config.wave_window),
             config.wave_window,
             config.wave_overlap,
             config.wave_features,
-            config.keys if config.memory else 0,
+            config.keys if config.entries else 0,
         )
 
     def __len__(self) -> int:
@@ -170,21 +170,21 @@ class RollingWaveBuffer:
         """Build the model's state tensors that this buffer holds, for one stream.
 
         Returns:
-            ``position [1]``; ``wave_buffer [1, W, F]`` for a dual CNN; and, with a memory,
+            ``position [1]``; ``wave_buffer [1, W, F]`` for a dual CNN; and, with a memory that has keys,
             ``memory_keys [1, M, n]`` and ``memory_tokens [1, M]``, where each entry is a token
             and the key of the state *before* it.
         """
         state: State = {"position": torch.tensor([self.position])}
         if config.dual:
             state["wave_buffer"] = self.window_view().unsqueeze(0)
-        if config.memory:
-            keys = torch.zeros(1, config.memory, config.keys)
-            tokens = torch.zeros(1, config.memory, dtype=torch.int64)
+        if config.entries:
+            keys = torch.zeros(1, config.entries, config.keys)
+            tokens = torch.zeros(1, config.entries, dtype=torch.int64)
             waves = list(self)
             # The oldest wave's entry needs the key before it, which is gone, unless the stream
             # began with that wave: then the key is zero, like the initial state.
             for before, wave in zip([None, *waves], waves, strict=False):
-                slot = wave.position % config.memory
+                slot = wave.position % config.entries
                 if before is not None:
                     keys[0, slot] = before.key
                 if before is not None or wave.position == 0:

@@ -1,0 +1,248 @@
+"""The stream's memory by contexts: what followed earlier after the same last tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._higher_order_ops import scan
+
+from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
+from .causal import newest
+from .context_slots import CHECKS, PATTERNS, PRIME, Slots, multipliers, transitions
+from .state import State
+
+__all__ = ["FLOOR", "SUREST", "ContextMemory"]
+
+FLOOR = 1e-20
+"""Minimum probability before the logarithm, so that no logit is infinite."""
+
+SUREST = 30.0
+"""Bound on a context's score, which keeps its exponential finite."""
+
+_NOTHING = -1e4
+"""Score of a context that has met nothing yet: it has no share."""
+
+
+class ContextMemory(nn.Module):
+    """Remember what followed each context, and mix it into the prediction.
+
+    A context is the last k tokens, or the word so far. Each has a table of slots in the state; a
+    hash of the context chooses one. Where the table is full, the newest context takes the slot:
+    that is where the memory forgets. With ``s`` the network's distribution and ``q_i`` what
+    followed context i, the prediction is
+
+        ``(s + sum_i exp(z_i) q_i) / (1 + sum_i exp(z_i))``,
+
+    where ``z_i`` is a learned score of the counts in the slot plus a linear function of the last
+    CNN's features, and ``q_i`` divides one between the slot's two tokens by a learned share.
+
+    Args:
+        config: The model's configuration.
+    """
+
+    last: Tensor
+    word: Tensor
+    outside: Tensor
+    transitions: Tensor
+
+    def __init__(self, config: DualCNNConfig) -> None:
+        super().__init__()
+        self.contexts = config.context_list
+        self.vocab_size, self.size = config.vocab_size, config.context_slots
+        last, word = multipliers(self.contexts, config.seed)
+        self.register_buffer("last", last)
+        self.register_buffer("word", word)
+        # For each token + 1: whether it begins or breaks a word, and whether it is no part of one.
+        outside = torch.ones(config.vocab_size + 1, 2, dtype=torch.int64)
+        self.register_buffer("outside", outside)
+        self.register_buffer("transitions", transitions(), persistent=False)
+        counts = torch.arange(PATTERNS)
+        known = (counts // 5).clamp_min(1).log() - 1.5
+        self.score = nn.Parameter(known.repeat(len(self.contexts), 1))
+        self.share = nn.Parameter(((counts // 5).clamp_min(1) / (counts % 5).clamp_min(1)).log()
+                                  .repeat(len(self.contexts), 1))
+        self.gate = nn.Linear(config.wave_features, len(self.contexts))
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def fit(self, tokens: Sequence[bytes]) -> None:
+        """Note which tokens form words; without this, the word so far is the last token.
+
+        Args:
+            tokens: The bytes of each token of the vocabulary.
+        """
+        for token, content in enumerate(tokens):
+            text = content.decode("utf-8", "replace")
+            is_part = bool(text) and _in_word(text[-1])
+            self.outside[token + 1, 0] = not (is_part and all(map(_in_word, text)))
+            self.outside[token + 1, 1] = not is_part
+
+    def scores(self) -> Tensor:
+        """A score for each pattern of counts, ``[n, PATTERNS]``."""
+        return torch.cat([torch.full_like(self.score[:, :5], _NOTHING), self.score[:, 5:]], dim=1)
+
+    def shares(self) -> Tensor:
+        """The newer token's share for each pattern of counts, ``[n, PATTERNS]``."""
+        alone = torch.arange(PATTERNS, device=self.share.device) % 5 == 0
+        return torch.where(alone, 1.0, torch.sigmoid(self.share))
+
+    def hashes(self, seen: Tensor) -> Tensor:
+        """Hash the contexts at the end of each window of tokens.
+
+        Args:
+            seen: Tokens + 1, 0 before the start of the stream; ``[B, LONGEST_CONTEXT - 1 + T]``.
+
+        Returns:
+            ``[B, T, n]``.
+        """
+        windows = seen.unfold(1, LONGEST_CONTEXT, 1).flip(2)  # [B, T, LONGEST_CONTEXT], newest first
+        breaks, outside = F.embedding(windows, self.outside).unbind(-1)
+        # A token is in the word so far if it is part of a word and nothing newer breaks it.
+        inside = (breaks.cumsum(2) - breaks + outside == 0).to(windows.dtype)
+        last = (windows.unsqueeze(2) * self.last).sum(3)
+        word = ((windows * inside).unsqueeze(2) * self.word).sum(3)
+        return (last + word) % PRIME
+
+    def visits(self, hashes: Tensor) -> tuple[Tensor, Tensor]:
+        """The slots of hashed contexts, ``[..., n]``, and their checks."""
+        own = torch.arange(len(self.contexts), device=hashes.device) * self.size
+        return hashes % self.size + own, hashes // self.size % CHECKS
+
+    def remember(
+        self, tokens: Tensor, learn: Tensor | None, state: State, present: State
+    ) -> Slots:
+        """Store what followed each context, and look the new contexts up.
+
+        Args:
+            tokens: ``[B, T]``.
+            learn: 0 for rows that store nothing, ``[B]``; 1 by default.
+            state: State before the chunk.
+            present: State after the chunk; the memory's tensors are added.
+
+        Returns:
+            What the slots of the contexts after each token hold, ``[B, T, n]`` each.
+        """
+        seen = torch.cat([state["context_tokens"], tokens + 1], dim=1)
+        present["context_tokens"] = newest(seen, LONGEST_CONTEXT - 1)
+        places, checks = self.visits(self.hashes(seen))
+        table = state["memory_slots"]
+        if learn is None:
+            learn = torch.ones(len(tokens), device=tokens.device)
+        before = state["context_places"], state["context_slots"]
+        if torch.compiler.is_exporting():
+            slots, table = self._scanned(tokens, learn, places, checks, table, before)
+        else:
+            slots, table = self._stepped(tokens, learn, places, checks, table, before)
+        present["memory_slots"] = table
+        present["context_places"] = places[:, -1]
+        present["context_slots"] = torch.stack([entry[:, -1] for entry in slots], dim=-1)
+        return slots
+
+    def _stepped(
+        self,
+        tokens: Tensor,
+        learn: Tensor,
+        places: Tensor,
+        checks: Tensor,
+        table: Tensor,
+        before: tuple[Tensor, Tensor],
+    ) -> tuple[Slots, Tensor]:
+        """Store and look up token by token."""
+        table = table.clone()
+        place, slots = before[0], Slots(*before[1].unbind(-1))
+        learnt = (learn > 0).unsqueeze(1)
+        found = []
+        for step in range(tokens.shape[1]):
+            after = slots.followed_by(tokens[:, step : step + 1], self.transitions)
+            packed = after.pack(self.vocab_size).to(table.dtype)
+            table.scatter_(1, place, torch.where(learnt, packed, table.gather(1, place)))
+            place = places[:, step]
+            packed = table.gather(1, place).long()
+            slots = Slots.unpack(packed, self.vocab_size).of(checks[:, step])
+            found.append(torch.stack(slots, dim=-1))
+        return Slots(*torch.stack(found, dim=1).unbind(-1)), table
+
+    def _scanned(
+        self,
+        tokens: Tensor,
+        learn: Tensor,
+        places: Tensor,
+        checks: Tensor,
+        table: Tensor,
+        before: tuple[Tensor, Tensor],
+    ) -> tuple[Slots, Tensor]:
+        """The same for a graph, whose loop would copy the table at each step.
+
+        The loop carries what the chunk has stored so far instead. Slots that the chunk stores to
+        are found beforehand, by comparing all places of the chunk with one another.
+        """
+        learnt = (learn > 0).view(-1, 1, 1)
+        stored = torch.cat([before[0].unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
+        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
+        earlier = (steps.unsqueeze(1) >= steps).to(torch.int64) * steps  # [T, T]
+        which = stored.transpose(1, 2).unsqueeze(2)  # [B, n, 1, T]
+        same = (places.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
+        origin = (same * earlier).amax(3).transpose(1, 2) * learnt  # [B, T, n]; 0 for the table
+        old = torch.gather(table.unsqueeze(1).expand(-1, tokens.shape[1], -1), 2, places).long()
+        chunk = torch.zeros_like(stored)
+        over_time = (
+            tokens.t().unsqueeze(2),
+            origin.transpose(0, 1),
+            old.transpose(0, 1),
+            checks.transpose(0, 1),
+            (steps - 1).view(-1, 1, 1, 1),
+        )
+        (_, chunk), found = scan(self._scan_step, (before[1], chunk), over_time)
+        same = (stored.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
+        newest_of = (same * steps).amax(3).transpose(1, 2) - 1  # [B, T, n]
+        values = torch.gather(chunk, 1, newest_of).flatten(1)
+        at = stored.flatten(1)
+        kept = torch.where(learnt.squeeze(2), values.to(table.dtype), table.gather(1, at))
+        return Slots(*found.transpose(0, 1).unbind(-1)), table.scatter(1, at, kept)
+
+    def _scan_step(
+        self, carried: tuple[Tensor, Tensor], now: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        slots, chunk = Slots(*carried[0].unbind(-1)), carried[1]
+        token, origin, old, checks, step = now
+        packed = slots.followed_by(token, self.transitions).pack(self.vocab_size)
+        chunk = chunk.scatter(1, step.expand(len(token), 1, packed.shape[1]), packed.unsqueeze(1))
+        inside = torch.gather(chunk, 1, (origin - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
+        packed = torch.where(origin > 0, inside, old)
+        after = torch.stack(Slots.unpack(packed, self.vocab_size).of(checks), dim=-1)
+        return (after, chunk), after.clone()
+
+    def forward(
+        self, logits: Tensor, features: Tensor, slots: Slots, trust: Tensor | None = None
+    ) -> Tensor:
+        """Mix what followed the contexts into a prediction.
+
+        Args:
+            logits: Logits without the memory, ``[B, T, V]``.
+            features: Features of the last CNN, ``[B, T, F]``.
+            slots: Result of :meth:`remember`.
+            trust: Factor for each row's share of the memory, ``[B]``; 1 by default.
+
+        Returns:
+            Log-probabilities, ``[B, T, V]``.
+        """
+        own = torch.arange(len(self.contexts), device=logits.device) * PATTERNS
+        at = slots.pattern + own
+        score = F.embedding(at, self.scores().view(-1, 1)).squeeze(-1) + self.gate(features)
+        weight = torch.exp(score.clamp_max(SUREST))  # [B, T, n]
+        if trust is not None:
+            weight = weight * trust.view(-1, 1, 1)
+        share = F.embedding(at, self.shares().view(-1, 1)).squeeze(-1)
+        both = torch.cat([weight * share, weight * (1 - share)], dim=-1)
+        mixed = torch.softmax(logits, dim=-1).scatter_add(
+            2, torch.cat([slots.first, slots.second], dim=-1), both
+        )
+        total = 1 + weight.sum(-1, keepdim=True)
+        return torch.log((mixed / total).clamp_min(FLOOR))
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character in "'_\N{RIGHT SINGLE QUOTATION MARK}"
