@@ -98,7 +98,14 @@ def export_with_report(
         report = write_bundle(loaded, full, progress=progress, options=options, note=note)
         if note is not None:
             note(precision)
-        bundle = quantize(full, out, precision, text=text, max_loss_rise=max_loss_rise)
+        bundle = quantize(
+            full,
+            out,
+            precision,
+            text=text,
+            max_loss_rise=max_loss_rise,
+            sample=loaded.text_sample,
+        )
     return bundle, report
 
 
@@ -142,7 +149,9 @@ def verify(
     rows = []
     for provider in engines:
         engine = open_engine(opened, provider)
-        rows += run_gate(model, tokenizer, engine, precision, steps, progress, long)
+        rows += run_gate(
+            model, tokenizer, engine, precision, steps, progress, long, loaded.text_sample
+        )
     lowered: Any = opened.manifest.get("quantization")
     allowed = float(lowered["max_loss_rise"]) if isinstance(lowered, dict) else 0.0
     report = ParityReport(tuple(rows), precision, max_loss_rise=allowed)

@@ -11,6 +11,7 @@ import safetensors.torch
 from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
 from ..runtime.tensor_file import TensorFormat
+from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
 from .model.dual_cnn import DualCNN
@@ -37,11 +38,13 @@ class Checkpoint:
         model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
         training: How it was trained and what was measured, as plain JSON values.
+        text_sample: A piece of the run's text, to check on what is made from the model.
     """
 
     model: DualCNN
     tokenizer: Tokenizer
     training: dict[str, Any]
+    text_sample: TextSample | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -59,6 +62,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "tokenizer": checkpoint.tokenizer.source,
         "training": checkpoint.training,
     }
+    if checkpoint.text_sample is not None:
+        header["text_sample"] = checkpoint.text_sample.to_dict()
     tensors = {
         name: tensor.detach().contiguous() for name, tensor in checkpoint.model.state_dict().items()
     }
@@ -90,6 +95,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
         model = DualCNN(config)
         _check_tensors(model, tensors)
         model.load_state_dict(tensors)
+        kept = header.get("text_sample")
+        sample = None if kept is None else TextSample.from_dict(kept, tokenizer.vocab_size)
     except RilletError as error:
         raise BundleError(f"{path} is damaged: {brief(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -97,7 +104,9 @@ def load_checkpoint(run: Path) -> Checkpoint:
     except (ValueError, RuntimeError, OverflowError) as error:
         raise BundleError(f"{path} is damaged ({brief(error)})") from error
     training = header.get("training")
-    return Checkpoint(model.eval(), tokenizer, training if isinstance(training, dict) else {})
+    if not isinstance(training, dict):
+        training = {}
+    return Checkpoint(model.eval(), tokenizer, training, sample)
 
 
 _SIZES = {

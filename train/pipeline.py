@@ -14,6 +14,7 @@ from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder
 from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
+from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from .config.fields import suggestion
@@ -59,6 +60,7 @@ class DualCNNPipeline:
             loaded pipeline.
         fallbacks: Parts that could not be set up, and their replacements.
         training: How the model was trained and what was measured, as plain JSON values.
+        loaded_sample: The text sample of the checkpoint that the pipeline was loaded from.
     """
 
     model: DualCNN
@@ -68,6 +70,7 @@ class DualCNNPipeline:
     split: Split | None = None
     fallbacks: list[Fallback] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    loaded_sample: TextSample | None = None
 
     @classmethod
     def fit_and_initialize(
@@ -159,7 +162,13 @@ class DualCNNPipeline:
         """
         checkpoint = load_checkpoint(Path(run))
         buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
-        return cls(checkpoint.model, checkpoint.tokenizer, buffer, training=checkpoint.training)
+        return cls(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            buffer,
+            training=checkpoint.training,
+            loaded_sample=checkpoint.text_sample,
+        )
 
     @property
     def config(self) -> DualCNNConfig:
@@ -168,7 +177,14 @@ class DualCNNPipeline:
 
     def checkpoint(self) -> Checkpoint:
         """Collect model, tokenizer and provenance, for saving and exporting."""
-        return Checkpoint(self.model.eval(), self.tokenizer, self.training)
+        return Checkpoint(self.model.eval(), self.tokenizer, self.training, self.text_sample)
+
+    @property
+    def text_sample(self) -> TextSample | None:
+        """The piece of text that the checkpoint keeps; ``held_out_sample`` sets its length."""
+        if self.split is None:
+            return self.loaded_sample
+        return self.split.sample(self.config.training.held_out_sample)
 
     def train(
         self,
@@ -224,7 +240,8 @@ class DualCNNPipeline:
                 training = {**self.training, "steps": run.step}
                 if run.best_step:
                     training["validation_loss"] = run.best_loss
-                save_checkpoint(place, Checkpoint(model, self.tokenizer, training))
+                sample = self.text_sample
+                save_checkpoint(place, Checkpoint(model, self.tokenizer, training, sample))
 
         about = {"corpus": self.corpus.sha256}
         trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)

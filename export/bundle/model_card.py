@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from .training_command import command_of_run
 
 __all__ = ["render_card"]
@@ -41,6 +42,7 @@ def render_card(
         *_model(manifest),
         *_training(manifest),
         *_loss(manifest),
+        *_sample(manifest),
         *_parity(manifest),
         *_size(manifest, sizes),
         # The figures of one machine come last: all above them is the same on every machine.
@@ -121,6 +123,13 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
             f"{lowered['loss_fp32']:.4f} in float32.",
         ]
     return lines
+
+
+def _sample(manifest: dict[str, Any]) -> list[str]:
+    if TEXT_SAMPLE_FILE not in manifest["files"]:
+        return []
+    text = manifest["golden"]["text"]
+    return ["", f"`{TEXT_SAMPLE_FILE}` holds a sample of {text}, readable; devices do not need it."]
 
 
 def _parity(manifest: dict[str, Any]) -> list[str]:
