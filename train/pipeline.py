@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ..runtime.errors import ConfigError, UsageError
-from ..runtime.files import make_folder
+from ..runtime.files import make_folder, sha256_bytes
 from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
 from ..runtime.text_sample import TextSample
@@ -243,7 +243,11 @@ class DualCNNPipeline:
                 sample = self.text_sample
                 save_checkpoint(place, Checkpoint(model, self.tokenizer, training, sample))
 
-        about = {"corpus": self.corpus.sha256}
+        about = {
+            "corpus": self.corpus.sha256,
+            "tokenizer": sha256_bytes(self.tokenizer.source.encode()),
+            "held-out text": self.split.held_out.sha256(),
+        }
         trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
         result = trainer.train(
             self.split.trained,

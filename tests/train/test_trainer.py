@@ -81,8 +81,14 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, until=3)
     other = DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=8), folder=tmp_path)
-    with pytest.raises(BundleError, match="belongs to another run: config"):
+    with pytest.raises(BundleError, match=r"another run: batch was 4 and is now 8; resume with"):
         other.train(tokens, resume=True)
+    for texts, named in (
+        ((tokens[:-5], None), "the training text was another .* and is now another"),
+        ((tokens, tokens[:500]), "the validation text was none and is now another"),
+    ):
+        with pytest.raises(BundleError, match=named):
+            DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(*texts, resume=True)
     path = tmp_path / "training.safetensors"
     data = path.read_bytes()
     for damaged in (data[:500], data[: len(data) // 2], b"", b"\0" * 100):
@@ -90,7 +96,8 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         with pytest.raises(BundleError, match="damaged"):
             DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     path.write_bytes(data)
-    DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+    harmless = CONFIG.replace(report_every=3, checkpoint_every=7)
+    DualCNNTrainer(model_for(tokens), harmless, folder=tmp_path).train(tokens, resume=True)
 
 
 def test_the_best_validation_is_kept(tokens: torch.Tensor) -> None:
