@@ -12,10 +12,9 @@ from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
-from ..train.checkpoint import Checkpoint, load_checkpoint
+from ..train.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from .bundle.folder import check_target
 from .bundle.writer import write_bundle
-from .graphs.metadata import weights_sha256
 from .options import ExportOptions
 from .parity.gate import STEPS, gate_work, run_gate
 from .parity.graph_diff import bundle_differences

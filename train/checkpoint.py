@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "load_checkpoint",
     "save_checkpoint",
+    "weights_sha256",
 ]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -45,6 +47,16 @@ class Checkpoint:
     tokenizer: Tokenizer
     training: dict[str, Any]
     text_sample: TextSample | None = None
+
+
+def weights_sha256(model: DualCNN) -> str:
+    """SHA-256 over every tensor of the model, sorted by name: name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().contiguous().cpu().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
-from .training_command import command_of_run
+from .continued import commands_of_training, runs_of
 
 __all__ = ["render_card"]
 
@@ -61,9 +61,9 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "reservoir": _reservoir(model),
         "memory": _memory(model),
         "precision": manifest["precision"],
-        "trained on": training.get("corpus"),
+        "trained on": ", after ".join(runs_of(training, "corpus")) or None,
         "training tokens": f"{tokens:,}" if tokens is not None else None,
-        "steps": training.get("steps"),
+        "steps": ", after ".join(runs_of(training, "steps")) or None,
         "training seed": training.get("config", {}).get("seed"),
     }
     table = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
@@ -88,9 +88,9 @@ def _memory(model: dict[str, Any]) -> str:
 
 def _training(manifest: dict[str, Any]) -> list[str]:
     lines = []
-    command = command_of_run(manifest["training"], manifest["model"])
-    if command is not None:
-        lines += ["", "Trained with:", "", "```sh", command, "```"]
+    commands = commands_of_training(manifest["training"], manifest["model"])
+    if commands:
+        lines += ["", "Trained with:", "", "```sh", *commands, "```"]
     fallbacks = manifest["training"].get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and their replacements:", ""]
@@ -102,8 +102,11 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
     lines = ["", "## Held-out loss", ""]
     held_out = manifest["training"].get("held_out")
     if held_out:
+        apart = "were not trained on"
+        if manifest["training"].get("held_out_seen"):
+            apart = "the last run did not train on, though one before may have"
         lines += [
-            f"Over {held_out['tokens']:,} tokens that were not trained on, read as one stream:",
+            f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream:",
             "",
             "| | nats per token | bits per token |",
             "| --- | --- | --- |",

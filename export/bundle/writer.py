@@ -16,10 +16,10 @@ from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
-from ...train.checkpoint import Checkpoint
+from ...train.checkpoint import Checkpoint, weights_sha256
 from ..graphs.build import decode_graph, fix_batch, prefill_graph
 from ..graphs.generate import generate_graph
-from ..graphs.metadata import exporter_versions, state_table, weights_sha256, write_metadata
+from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.gate import run_gate

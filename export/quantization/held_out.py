@@ -89,7 +89,10 @@ def measured_text(
     digest = sha256_bytes(text.encode())
     training: Any = bundle.manifest.get("training")
     held_out = None
-    if isinstance(training, dict) and training.get("corpus_sha256") == digest:
+    if not isinstance(training, dict):
+        training = {}
+    # With a separate validation text, the whole corpus was trained on.
+    if training.get("corpus_sha256") == digest and "validation_sha256" not in training:
         held_out = int(len(tokens) * float(training.get("config", {}).get("held_out", 0)))
     return _split(path.name, digest, tokens, held_out, limit)
 
