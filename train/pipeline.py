@@ -120,7 +120,7 @@ class DualCNNPipeline:
             config = PRESETS[preset]
         config = config.replace(**changes)
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
-        other = _held_out(validation, prepared.tokenizer, folder, notify)
+        other = _held_out(validation, prepared, folder, notify)
         texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         config = _fit_batch(config, len(texts.trained), notify)
         config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
@@ -188,7 +188,7 @@ class DualCNNPipeline:
             )
         if prepared.unknown and notify is not None:
             notify(f"of the corpus, {unknown_text(list(prepared.unknown))}")
-        other = _held_out(validation, prepared.tokenizer, folder, notify)
+        other = _held_out(validation, prepared, folder, notify)
         texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
         earlier = earlier_record(checkpoint)
@@ -405,7 +405,7 @@ def _prepare(
 
 def _held_out(
     validation: str | Path | None,
-    tokenizer: Tokenizer,
+    prepared: Prepared,
     folder: str | Path | None,
     notify: Callable[[str], None] | None,
 ) -> Prepared | None:
@@ -413,7 +413,12 @@ def _held_out(
     if validation is None:
         return None
     place = Path(folder) / "validation" if folder is not None else None
-    other = prepare(Corpus(validation), tokenizer, place)
+    other = prepare(Corpus(validation), prepared.tokenizer, place)
+    if other.sha256 == prepared.sha256:
+        raise UsageError(
+            f"{validation} is the text to train on; hold out another one, or leave it out to hold "
+            "out the end of the corpus"
+        )
     if other.unknown and notify is not None:
         notify(f"of {validation}, {unknown_text(list(other.unknown))}")
     return other

@@ -155,7 +155,7 @@ def test_a_continued_run_resumes(run: Path, texts: Path, tmp_path: Path) -> None
     whole, part, rest = fresh(run), fresh(run), fresh(run)
     whole.train()
     part.train(tmp_path / "parts", until=7)
-    with pytest.raises(BundleError, match=r"the run to continue was another \(SHA-256 \w+\) and"):
+    with pytest.raises(BundleError, match=r"the run to continue differs \(SHA-256 \w{12} before, "):
         fresh(tmp_path / "parts").train(tmp_path / "parts", resume=True)
     rest.train(tmp_path / "parts", resume=True)
     assert weights_sha256(whole.model) == weights_sha256(rest.model)

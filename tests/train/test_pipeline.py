@@ -108,13 +108,13 @@ def test_a_resumed_run_must_be_the_same(corpus: Path, tmp_path: Path, text: str)
     first.write_text(text[12_000:16_000], encoding="utf-8")
     second.write_text(text[:4_000], encoding="utf-8")
     train(first)
-    with pytest.raises(BundleError, match=r"another run: the held-out text was another \(SHA-256"):
+    with pytest.raises(BundleError, match=r"another run: the held-out text differs \(SHA-256 "):
         train(second)
     with pytest.raises(BundleError) as caught:
         train(first, steps=9, tokenizer="byte", learning_rate=0.5, seed=2, average=0.0)
     for named in (
-        "the tokenizer was another (SHA-256 ",
-        "the training text was another (SHA-256 ",
+        "the tokenizer differs (SHA-256 ",
+        "the training text differs (SHA-256 ",
         "steps was 6 and is now 9; ",
         "learning_rate was 0.01 and is now 0.5; ",
         "average was 0.998 and is now 0.0; ",
@@ -205,6 +205,8 @@ def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
 def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
         DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
+    with pytest.raises(UsageError, match="is the text to train on; hold out another one"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=corpus, **QUICK)
     with pytest.raises(ConfigError, match="stpes: no such setting"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, stpes=3)
     with pytest.raises(UsageError, match="no such part"):

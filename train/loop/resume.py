@@ -130,7 +130,7 @@ def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any])
     """Compare what both records have: another version of rillet may have other settings."""
     before, now = _entries(stored), _entries(current)
     differing = [
-        f"{key[1]} was {_shown(before[key])} and is now {_shown(now[key])}"
+        _difference(key[1], before[key], now[key])
         for key in before
         if key in now and before[key] != now[key] and key[1] not in _HARMLESS
     ]
@@ -153,11 +153,11 @@ def _entries(about: dict[str, Any]) -> dict[tuple[str, str], Any]:
     return {(owner, name): value for owner, of in owners.items() for name, value in of.items()}
 
 
-def _shown(value: Any) -> str:
-    """A value in a message; of a hash, the beginning."""
-    if isinstance(value, str) and len(value) == 64:
-        return f"another (SHA-256 {value[:12]})"
-    return "none" if value is None else str(value)[:80]
+def _difference(name: str, before: object, now: object) -> str:
+    if name.startswith("the "):
+        old, new = (str(value or "none")[:12] for value in (before, now))
+        return f"{name} differs (SHA-256 {old} before, {new} now)"
+    return f"{name} was {str(before)[:80]} and is now {str(now)[:80]}"
 
 
 def _fill(
