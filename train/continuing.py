@@ -19,8 +19,8 @@ _FREE = {"training", "reasons", "seed", "wave_overlap", *_DROPOUT}
 """Settings of the model that may change: its weights do not depend on them."""
 
 
-_RATE = 0.25
-"""Share of the first run's learning rate at which the runs that continue it begin."""
+_SLOWER = 10
+"""The runs that continue a run begin at its learning rate, divided by this."""
 
 
 def continued_config(checkpoint: Checkpoint) -> DualCNNConfig:
@@ -32,7 +32,7 @@ def continued_config(checkpoint: Checkpoint) -> DualCNNConfig:
     config = checkpoint.model.config
     if "continued_from" in checkpoint.training:
         return config
-    return config.replace(learning_rate=config.training.learning_rate * _RATE)
+    return config.replace(learning_rate=config.training.learning_rate / _SLOWER)
 
 
 def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:

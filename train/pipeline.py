@@ -157,7 +157,7 @@ class DualCNNPipeline:
         """Set up a new run that trains the model of another one further.
 
         Model, tokenizer, token codes and memory keys are those of the run. The optimizer and the
-        learning rate's schedule start anew, at a quarter of the first run's rate, so ``steps``
+        learning rate's schedule start anew, at a tenth of the first run's rate, so ``steps``
         counts the new steps. The run itself is not touched, and the record of the new run tells of
         it.
 

@@ -57,7 +57,7 @@ def test_more_steps_on_the_same_text(run: Path, texts: Path, tmp_path: Path) -> 
     pipeline = DualCNNPipeline.continue_from(run, texts / "old.txt", steps=20)
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, pipeline.model.state_dict()[name]), name
-    rate = first.model.config.training.learning_rate / 4
+    rate = first.model.config.training.learning_rate / 10
     assert pipeline.config == first.model.config.replace(steps=20, learning_rate=rate)
     start = pipeline.evaluate()
     assert start is not None
@@ -102,7 +102,7 @@ def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: 
     assert larger.training["held_out_seen"] is True
     # The rate is lowered once, not with every run.
     rates = [each.config.training.learning_rate for each in (pipeline, third)]
-    assert rates == [load_checkpoint(run).model.config.training.learning_rate / 4] * 2
+    assert rates == [load_checkpoint(run).model.config.training.learning_rate / 10] * 2
     export(third.checkpoint(), tmp_path / "bundle", parity_steps=100)
     third.train(tmp_path / "third")
     third.evaluate()
@@ -114,7 +114,7 @@ def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: 
     assert "that the last run did not train on, though one before may have" in words
     assert "were not trained on" not in words
     assert (
-        "--continue-from RUN --corpus other.txt --steps 20 --seed 3 --set learning_rate=0.0025 "
+        "--continue-from RUN --corpus other.txt --steps 20 --seed 3 --set learning_rate=0.001 "
         in words
     )
     assert "--out RUN2\n" in words
