@@ -26,6 +26,8 @@ class ExportOptions:
         onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
             that TensorRT cannot read; see :mod:`.scatter_read`.
         parity_steps: Tokens of real text on which each graph must agree with PyTorch.
+        text_sample: Let the bundle carry the checkpoint's sample of the run's text, on which its
+            precision can be lowered. Otherwise, nothing of that text is in the bundle.
 
     Raises:
         UsageError: A value is out of range.
@@ -38,6 +40,7 @@ class ExportOptions:
     genai: bool = False
     onnxruntime_only: bool = False
     parity_steps: int = STEPS
+    text_sample: bool = True
 
     def __post_init__(self) -> None:
         check_opset(self.opset)

@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from ..runtime.errors import ConfigError, UsageError
-from ..runtime.files import make_folder
+from ..runtime.files import make_folder, sha256_bytes
 from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
+from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from .config.fields import suggestion
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
+from .continuing import continued_config, continued_model, earlier_record, held_out_record
 from .data.corpus import Corpus
 from .data.streams import Split, split
 from .data.tokenizers import Prepared, prepare
@@ -59,6 +61,7 @@ class DualCNNPipeline:
             loaded pipeline.
         fallbacks: Parts that could not be set up, and their replacements.
         training: How the model was trained and what was measured, as plain JSON values.
+        loaded_sample: The text sample of the checkpoint that the pipeline was loaded from.
     """
 
     model: DualCNN
@@ -68,6 +71,7 @@ class DualCNNPipeline:
     split: Split | None = None
     fallbacks: list[Fallback] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    loaded_sample: TextSample | None = None
 
     @classmethod
     def fit_and_initialize(
@@ -116,28 +120,15 @@ class DualCNNPipeline:
             config = PRESETS[preset]
         config = config.replace(**changes)
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
-        held_out = None
-        if validation is not None:
-            place = Path(folder) / "validation" if folder is not None else None
-            other = prepare(Corpus(validation), prepared.tokenizer, place)
-            held_out = other.tokens
-            if other.unknown and notify is not None:
-                notify(f"of {validation}, {unknown_text(list(other.unknown))}")
-        texts = split(prepared.tokens, config.training, held_out)
+        other = _held_out(validation, prepared, folder, notify)
+        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         config = _fit_batch(config, len(texts.trained), notify)
         config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
         ready = set_up_model(
             config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
         )
-        training = {
-            "corpus": ", ".join(prepared.names[:5]),
-            "corpus_sha256": prepared.sha256,
-            "characters": prepared.characters,
-            "trained_tokens": len(texts.trained),
-            "parameters": ready.model.parameter_count(),
-            "torch": torch.__version__,
-            "config": ready.model.config.training.to_dict(),
-        }
+        training = _record(prepared, texts, ready.model)
+        training |= held_out_record(texts, other, None)
         if ready.fallbacks:
             training["fallbacks"] = [str(fallback) for fallback in ready.fallbacks]
         return cls(
@@ -151,6 +142,64 @@ class DualCNNPipeline:
         )
 
     @classmethod
+    def continue_from(
+        cls,
+        run: Checkpoint | str | Path,
+        corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+        config: DualCNNConfig | None = None,
+        *,
+        folder: str | Path | None = None,
+        validation: str | Path | None = None,
+        progress: Callable[[SetupProgress], None] | None = None,
+        notify: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> DualCNNPipeline:
+        """Set up a new run that trains the model of another one further.
+
+        Model, tokenizer, token codes and memory keys are those of the run. The optimizer and the
+        learning rate's schedule start anew, at a tenth of the first run's rate, so ``steps``
+        counts the new steps. The run itself is not touched, and the record of the new run tells of
+        it.
+
+        Args:
+            run: A checkpoint, or the folder of the run to continue.
+            corpus: The text to train on, the same or another, as for :meth:`fit_and_initialize`.
+            config: The configuration; by default, that of the run with the lower rate.
+            folder: Folder for the tokens of a large corpus; needed above about 64 MB.
+            validation: A separate text to hold out, instead of the end of the corpus.
+            progress: Called before and after the corpus is read.
+            notify: Called with a sentence when the set-up deviates from the settings.
+            **changes: Settings of training, or of dropout, to change.
+
+        Raises:
+            BundleError: The checkpoint is missing, damaged, or of an incompatible version.
+            ConfigError: Settings conflict, or differ from those that the weights depend on.
+            CorpusError: The text cannot be used, or the tokenizer has none of its characters.
+            UsageError: The corpus was prepared with another tokenizer.
+        """
+        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
+        config = (config or continued_config(checkpoint)).replace(**changes)
+        continued_model(checkpoint, config)  # settings are refused before the text is read
+        prepared = _prepare(corpus, config, checkpoint.tokenizer, folder, progress)
+        if prepared.tokenizer.source != checkpoint.tokenizer.source:
+            raise UsageError(
+                "the corpus was prepared with another tokenizer than that of the run to continue; "
+                "pass the text instead"
+            )
+        if prepared.unknown and notify is not None:
+            notify(f"of the corpus, {unknown_text(list(prepared.unknown))}")
+        other = _held_out(validation, prepared, folder, notify)
+        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
+        model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
+        earlier = earlier_record(checkpoint)
+        pipeline = cls(model, prepared.tokenizer, RollingWaveBuffer.from_config(model.config))
+        pipeline.corpus, pipeline.split = prepared, texts
+        pipeline.training = _record(prepared, texts, model)
+        pipeline.training |= held_out_record(texts, other, earlier)
+        pipeline.training["continued_from"] = earlier
+        return pipeline
+
+    @classmethod
     def load(cls, run: str | Path) -> DualCNNPipeline:
         """Load a pipeline from the folder of a run, ready to generate.
 
@@ -159,7 +208,13 @@ class DualCNNPipeline:
         """
         checkpoint = load_checkpoint(Path(run))
         buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
-        return cls(checkpoint.model, checkpoint.tokenizer, buffer, training=checkpoint.training)
+        return cls(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            buffer,
+            training=checkpoint.training,
+            loaded_sample=checkpoint.text_sample,
+        )
 
     @property
     def config(self) -> DualCNNConfig:
@@ -168,7 +223,14 @@ class DualCNNPipeline:
 
     def checkpoint(self) -> Checkpoint:
         """Collect model, tokenizer and provenance, for saving and exporting."""
-        return Checkpoint(self.model.eval(), self.tokenizer, self.training)
+        return Checkpoint(self.model.eval(), self.tokenizer, self.training, self.text_sample)
+
+    @property
+    def text_sample(self) -> TextSample | None:
+        """The piece of text that the checkpoint keeps; ``held_out_sample`` sets its length."""
+        if self.split is None:
+            return self.loaded_sample
+        return self.split.sample(self.config.training.held_out_sample)
 
     def train(
         self,
@@ -205,7 +267,7 @@ class DualCNNPipeline:
         if self.split is None or self.corpus is None:
             raise UsageError(
                 "this pipeline was loaded and has no text to train on; create one with "
-                "fit_and_initialize"
+                "continue_from, or with fit_and_initialize"
             )
         config = self.config.training.replace(**_check_known(changes))
         self.model.config = self.config.replace(training=config)
@@ -224,9 +286,15 @@ class DualCNNPipeline:
                 training = {**self.training, "steps": run.step}
                 if run.best_step:
                     training["validation_loss"] = run.best_loss
-                save_checkpoint(place, Checkpoint(model, self.tokenizer, training))
+                sample = self.text_sample
+                save_checkpoint(place, Checkpoint(model, self.tokenizer, training, sample))
 
-        about = {"corpus": self.corpus.sha256}
+        about = {
+            "corpus": self.corpus.sha256,
+            "tokenizer": sha256_bytes(self.tokenizer.source.encode()),
+            "held-out text": self.split.held_out.sha256(),
+            "run to continue": self.training.get("continued_from", {}).get("weights_sha256"),
+        }
         trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
         result = trainer.train(
             self.split.trained,
@@ -333,6 +401,40 @@ def _prepare(
     detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
     notify(SetupProgress("tokenizer", 1, detail=detail))
     return prepared
+
+
+def _held_out(
+    validation: str | Path | None,
+    prepared: Prepared,
+    folder: str | Path | None,
+    notify: Callable[[str], None] | None,
+) -> Prepared | None:
+    """Encode the separate text to hold out, if there is one."""
+    if validation is None:
+        return None
+    place = Path(folder) / "validation" if folder is not None else None
+    other = prepare(Corpus(validation), prepared.tokenizer, place)
+    if other.sha256 == prepared.sha256:
+        raise UsageError(
+            f"{validation} is the text to train on; hold out another one, or leave it out to hold "
+            "out the end of the corpus"
+        )
+    if other.unknown and notify is not None:
+        notify(f"of {validation}, {unknown_text(list(other.unknown))}")
+    return other
+
+
+def _record(prepared: Prepared, texts: Split, model: DualCNN) -> dict[str, Any]:
+    """What a checkpoint tells of its training."""
+    return {
+        "corpus": ", ".join(prepared.names[:5]),
+        "corpus_sha256": prepared.sha256,
+        "characters": prepared.characters,
+        "trained_tokens": len(texts.trained),
+        "parameters": model.parameter_count(),
+        "torch": torch.__version__,
+        "config": model.config.training.to_dict(),
+    }
 
 
 def _fit_batch(

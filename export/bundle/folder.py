@@ -8,6 +8,7 @@ from typing import Any
 from ...runtime.bundle import BUNDLE_FILE, Bundle, checksum
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from .genai import GENAI_FILES
 from .json_file import write_json
 from .model_card import render_card
@@ -29,6 +30,7 @@ _FILES = {
     "decode_static.onnx",
     "tokenizer.json",
     "generation_config.json",
+    TEXT_SAMPLE_FILE,
     CARD,
     *GENAI_FILES,
 }

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .training_command import command_of_run
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
+from .continued import commands_of_training, runs_of
 
 __all__ = ["render_card"]
 
@@ -41,6 +42,7 @@ def render_card(
         *_model(manifest),
         *_training(manifest),
         *_loss(manifest),
+        *_sample(manifest),
         *_parity(manifest),
         *_size(manifest, sizes),
         # The figures of one machine come last: all above them is the same on every machine.
@@ -59,9 +61,9 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "reservoir": _reservoir(model),
         "memory": _memory(model),
         "precision": manifest["precision"],
-        "trained on": training.get("corpus"),
+        "trained on": ", after ".join(runs_of(training, "corpus")) or None,
         "training tokens": f"{tokens:,}" if tokens is not None else None,
-        "steps": training.get("steps"),
+        "steps": ", after ".join(runs_of(training, "steps")) or None,
         "training seed": training.get("config", {}).get("seed"),
     }
     table = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
@@ -86,9 +88,9 @@ def _memory(model: dict[str, Any]) -> str:
 
 def _training(manifest: dict[str, Any]) -> list[str]:
     lines = []
-    command = command_of_run(manifest["training"], manifest["model"])
-    if command is not None:
-        lines += ["", "Trained with:", "", "```sh", command, "```"]
+    commands = commands_of_training(manifest["training"], manifest["model"])
+    if commands:
+        lines += ["", "Trained with:", "", "```sh", *commands, "```"]
     fallbacks = manifest["training"].get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and their replacements:", ""]
@@ -100,8 +102,11 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
     lines = ["", "## Held-out loss", ""]
     held_out = manifest["training"].get("held_out")
     if held_out:
+        apart = "were not trained on"
+        if manifest["training"].get("held_out_seen"):
+            apart = "the last run did not train on, though one before may have"
         lines += [
-            f"Over {held_out['tokens']:,} tokens that were not trained on, read as one stream:",
+            f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream:",
             "",
             "| | nats per token | bits per token |",
             "| --- | --- | --- |",
@@ -121,6 +126,13 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
             f"{lowered['loss_fp32']:.4f} in float32.",
         ]
     return lines
+
+
+def _sample(manifest: dict[str, Any]) -> list[str]:
+    if TEXT_SAMPLE_FILE not in manifest["files"]:
+        return []
+    text = manifest["golden"]["text"]
+    return ["", f"`{TEXT_SAMPLE_FILE}` holds a sample of {text}, readable; devices do not need it."]
 
 
 def _parity(manifest: dict[str, Any]) -> list[str]:

@@ -83,6 +83,13 @@ __all__ = ["export_command"]
     is_flag=True,
     help="Write a decoding graph that is faster on ONNX Runtime and that TensorRT cannot read.",
 )
+@click.option(
+    "--text-sample/--no-text-sample",
+    default=True,
+    show_default=True,
+    help="Let the bundle carry the sample of held-out text that RUN keeps; rillet quantize "
+    "measures on it.",
+)
 @click.option("--genai", is_flag=True, help="Also write the files that onnxruntime-genai needs.")
 def export_command(
     run: Path,
@@ -96,6 +103,7 @@ def export_command(
     last_logits: bool,
     generate: bool,
     onnxruntime_only: bool,
+    text_sample: bool,
     genai: bool,
 ) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
@@ -107,6 +115,7 @@ def export_command(
         onnxruntime_only=onnxruntime_only,
         genai=genai,
         parity_steps=parity_steps,
+        text_sample=text_sample,
     )
     with ProgressBar("parity", gate_work(parity_steps, generate)) as bar:
 

@@ -36,7 +36,7 @@ __all__ = ["quantize_command"]
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Measure the loss on this text; of the training corpus, only the held-out part is read. "
-    "Default: Python's reference texts.",
+    "Default: the sample of held-out text in BUNDLE.",
 )
 @click.option(
     "--max-loss-rise",

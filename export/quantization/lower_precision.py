@@ -14,6 +14,7 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
+from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ..bundle.folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from ..graphs.build import fix_batch
@@ -43,6 +44,7 @@ def quantize(
     recurrence: bool = False,
     tokens: int | None = TOKENS,
     progress: Callable[[int], object] | None = None,
+    sample: TextSample | None = None,
 ) -> Bundle:
     """Lower a bundle's precision, unless its loss rises by more than is allowed.
 
@@ -56,8 +58,9 @@ def quantize(
         precision: ``fp16``, ``int8`` or ``int4``.
         method: ``weight-only`` (default) or ``multiply`` for fp16; ``weight-only`` (default),
             ``dynamic`` or ``static`` for int8; ``weight-only`` for int4.
-        text: A UTF-8 text to measure the loss on; Python's reference texts by default. Of the
-            corpus that the model was trained on, only the held-out part is read.
+        text: A UTF-8 text to measure the loss on; by default, the sample of the run's held-out
+            text that the bundle carries. Of the corpus that the model was trained on, only the
+            held-out part is read.
         max_loss_rise: Nats per token by which the loss may exceed float32's; by default 0.001 for
             fp16, 0.01 for int8 and 0.05 for int4.
         max_difference: For fp16 only: largest |difference| of a logit or a state value from
@@ -66,6 +69,7 @@ def quantize(
         recurrence: Lower the reservoir's recurrence too.
         tokens: Most tokens of the text to measure; ``None`` for all.
         progress: Called with the number of tokens read.
+        sample: The sample, for a bundle that does not carry it: ``Checkpoint.text_sample``.
 
     Returns:
         The new bundle, opened.
@@ -92,7 +96,7 @@ def quantize(
         recurrence,
         float(max_loss_rise),
         max_difference,
-        measured_text(source, tokenizer, text, tokens),
+        measured_text(source, tokenizer, text, tokens, sample),
     )
     with replace_folder(target) as folder:
         manifest = _write_files(source, folder, lowering)

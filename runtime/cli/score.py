@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import click
 
 from ..engines.base import ProviderChoice
-from ..model import load
+from ..errors import UsageError
+from ..model import Model, load
 from .options import engine_options
 from .progress import ProgressBar
 from .text_files import read_pieces
@@ -18,7 +20,7 @@ __all__ = ["score_command"]
 
 @click.command("score")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "--memory/--no-memory",
     default=True,
@@ -35,7 +37,7 @@ __all__ = ["score_command"]
 @engine_options
 def score_command(
     bundle: Path,
-    file: Path,
+    file: Path | None,
     memory: bool,
     learn_from: Path | None,
     as_json: bool,
@@ -43,14 +45,17 @@ def score_command(
     threads: int,
     allow_fallback: bool,
 ) -> None:
-    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input)."""
+    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input).
+
+    Without FILE, measure on the sample of its run's held-out text that BUNDLE carries.
+    """
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     session = model.session(memory=memory)
     if learn_from is not None:
         session.learn(read_pieces(learn_from))
-    size = file.stat().st_size if file.is_file() else None
+    size = file.stat().st_size if file is not None and file.is_file() else None
     with ProgressBar("score", size) as bar:
-        result = session.score(read_pieces(file, bar.update))
+        result = session.score(_pieces(model, file, bar.update))
     if as_json:
         click.echo(
             json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})
@@ -65,3 +70,17 @@ def score_command(
     ]
     for name, value in rows:
         click.echo(f"{name:<22}{value:>14}")
+
+
+def _pieces(model: Model, file: Path | None, progress: Callable[[int], object]) -> Iterable[str]:
+    """The text to score: of the file, or the sample in the bundle."""
+    if file is not None:
+        return read_pieces(file, progress)
+    sample = model.bundle.text_sample()
+    if sample is None:
+        raise UsageError(
+            f"{model.bundle.path} carries no sample of its run's text to score; give a FILE"
+        )
+    click.echo(f"Scoring {sample.description}.", err=True)
+    # The sample may begin and end within a character.
+    return [model.tokenizer.decode(sample.tokens.tolist()).strip("\ufffd")]

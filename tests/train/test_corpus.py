@@ -103,6 +103,7 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
         (b" \n" * 3000, "is empty"),
         (b"\xef\xbb\xbf", "is empty"),
         (b"short", "has only 5 characters; give at least 2,000"),
+        (b"a" * 2_000, "is 'a' all the way through, so there is nothing to learn"),
     ],
 )
 def test_a_text_that_is_too_short_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
@@ -133,7 +134,7 @@ def test_the_builtin_corpus() -> None:
 def test_pieces_join_to_the_text(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    text += "b" * module.MIN_CHARACTERS
+    text += "bc" * module.MIN_CHARACTERS
     path = write(tmp_path_factory.getbasetemp() / "pieces.txt", text)
     corpus = Corpus(path)
     pieces = list(corpus.blocks(size=size))

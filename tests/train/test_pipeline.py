@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rillet.runtime import ConfigError, UsageError
+from rillet.runtime import BundleError, ConfigError, UsageError
 from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
@@ -96,6 +96,35 @@ def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
 
 
+def test_a_resumed_run_must_be_the_same(corpus: Path, tmp_path: Path, text: str) -> None:
+    """Each text and setting that the result depends on is compared and named."""
+
+    def train(held_out: Path, **changes: Any) -> None:
+        options = {**QUICK, "seed": 1, **changes}
+        pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=held_out, **options)
+        pipeline.train(tmp_path / "run", resume=(tmp_path / "run").exists())
+
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text(text[12_000:16_000], encoding="utf-8")
+    second.write_text(text[:4_000], encoding="utf-8")
+    train(first)
+    with pytest.raises(BundleError, match=r"another run: the held-out text differs \(SHA-256 "):
+        train(second)
+    with pytest.raises(BundleError) as caught:
+        train(first, steps=9, tokenizer="byte", learning_rate=0.5, seed=2, average=0.0)
+    for named in (
+        "the tokenizer differs (SHA-256 ",
+        "the training text differs (SHA-256 ",
+        "steps was 6 and is now 9; ",
+        "learning_rate was 0.01 and is now 0.5; ",
+        "average was 0.998 and is now 0.0; ",
+    ):
+        assert named in str(caught.value)
+    assert str(caught.value).count("seed was 1 and is now 2; ") == 1
+    assert "the corpus" not in str(caught.value)
+    train(first)
+
+
 def test_each_part_can_be_replaced(corpus: Path) -> None:
     """Modules, functions and the tokenizer that the caller passes are used."""
 
@@ -176,6 +205,8 @@ def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
 def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
         DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
+    with pytest.raises(UsageError, match="is the text to train on; hold out another one"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=corpus, **QUICK)
     with pytest.raises(ConfigError, match="stpes: no such setting"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, stpes=3)
     with pytest.raises(UsageError, match="no such part"):

@@ -81,8 +81,17 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, until=3)
     other = DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=8), folder=tmp_path)
-    with pytest.raises(BundleError, match="belongs to another run: config"):
+    with pytest.raises(BundleError, match=r"another run: batch was 4 and is now 8; resume with"):
         other.train(tokens, resume=True)
+    for texts, named in (
+        ((tokens[:-5], None), r"the training text differs \(SHA-256 \w{12} before, \w{12} now\)"),
+        (
+            (tokens, tokens[:500]),
+            r"the validation text differs \(SHA-256 none before, \w{12} now\)",
+        ),
+    ):
+        with pytest.raises(BundleError, match=named):
+            DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(*texts, resume=True)
     path = tmp_path / "training.safetensors"
     data = path.read_bytes()
     for damaged in (data[:500], data[: len(data) // 2], b"", b"\0" * 100):
@@ -90,7 +99,8 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         with pytest.raises(BundleError, match="damaged"):
             DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     path.write_bytes(data)
-    DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+    harmless = CONFIG.replace(report_every=3, checkpoint_every=7)
+    DualCNNTrainer(model_for(tokens), harmless, folder=tmp_path).train(tokens, resume=True)
 
 
 def test_the_best_validation_is_kept(tokens: torch.Tensor) -> None:

@@ -16,9 +16,10 @@ from ...runtime.cli.progress import ProgressBar
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
 from ..auto_config import infer
-from ..checkpoint import CHECKPOINT_FILE
+from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
 from ..config.model_config import DualCNNConfig
 from ..config.presets import PRESETS
+from ..continuing import continued_config
 from ..data.corpus import BUILTIN, Corpus
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
@@ -75,6 +76,12 @@ __all__ = ["train_command"]
     help="Change a setting of the model or of training; repeat for more.",
 )
 @click.option("--resume", is_flag=True, help="Resume the run in RUN where it stopped.")
+@click.option(
+    "--continue-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN0",
+    help="Train the model of this run further, in RUN, on the same text or another.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint.")
 @click.option("--allow-fallback", is_flag=True, help="Replace a failing part with a simpler one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
@@ -92,6 +99,7 @@ def train_command(
     seed: int,
     settings: tuple[str, ...],
     resume: bool,
+    continue_from: Path | None,
     overwrite: bool,
     allow_fallback: bool,
     device: str,
@@ -102,6 +110,8 @@ def train_command(
     """Train a model on a text and write a checkpoint to RUN."""
     if budget is not None and preset != "auto":
         raise UsageError(f"--budget {budget} needs --preset auto, but the preset is {preset}")
+    if continue_from is not None:
+        _check_continuing(continue_from, out, tokenizer)
     if (out / CHECKPOINT_FILE).exists() and not (overwrite or resume):
         raise UsageError(
             f"{out} already holds a checkpoint; choose another --out, or use --resume to continue "
@@ -120,9 +130,13 @@ def train_command(
                 "--preset auto measures this machine, and every process would choose for itself; "
                 "run it once with one process, and pass its choice with --preset and --set"
             )
-        config = _configure(preset, budget, corpus, changes)
-        pipeline = _set_up(config, corpus, out, validation, allow_fallback, group)
-        pipeline.training["preset"] = preset
+        if continue_from is None:
+            config = _configure(preset, budget, corpus, changes)
+        else:
+            config = continued_config(load_checkpoint(continue_from)).replace_text(changes)
+        pipeline = _set_up(config, corpus, out, validation, allow_fallback, group, continue_from)
+        if continue_from is None:
+            pipeline.training["preset"] = preset
         if group.leads:
             _describe(pipeline)
         log = CsvLog(out, resume)
@@ -131,6 +145,21 @@ def train_command(
             _finish(pipeline, out, log, result, plot)
     finally:
         group.finish()
+
+
+def _check_continuing(run: Path, out: Path, tokenizer: str | None) -> None:
+    """Refuse what the run to continue has decided."""
+    source = click.get_current_context().get_parameter_source("preset")
+    given = "--tokenizer" if tokenizer is not None else "--preset"
+    if tokenizer is not None or source is click.core.ParameterSource.COMMANDLINE:
+        raise UsageError(
+            f"{given} does not go with --continue-from: the model and its tokenizer are those of "
+            f"{run}; leave it out"
+        )
+    if run.resolve() in (out.resolve(), (out / CHECKPOINT_FILE).resolve()):
+        raise UsageError(
+            f"--out is the run to continue, {run}, which is kept; choose another --out"
+        )
 
 
 def _settings(
@@ -169,6 +198,7 @@ def _set_up(
     validation: str | None,
     allow_fallback: bool,
     group: Group,
+    continue_from: Path | None,
 ) -> DualCNNPipeline:
     """Set up the pipeline, with a progress bar over its components."""
     # Processes share the run's folder, but each keeps its own copy of the tokens.
@@ -183,6 +213,16 @@ def _set_up(
             bar.clear()
             click.echo(f"Note: {text}", err=True)
 
+        if continue_from is not None:
+            return DualCNNPipeline.continue_from(
+                continue_from,
+                corpus,
+                config,
+                folder=tokens,
+                validation=validation,
+                progress=show if group.leads else None,
+                notify=note if group.leads else None,
+            )
         return DualCNNPipeline.fit_and_initialize(
             corpus,
             config,
@@ -197,6 +237,11 @@ def _set_up(
 def _describe(pipeline: DualCNNPipeline) -> None:
     assert pipeline.corpus is not None
     assert pipeline.split is not None
+    if earlier := pipeline.training.get("continued_from"):
+        click.echo(
+            f"Continuing a model that was trained {earlier.get('steps', 0):,} steps on "
+            f"{earlier.get('corpus', 'an unknown text')}"
+        )
     validated = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
     click.echo(
         f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
@@ -293,6 +338,8 @@ def _summarize(
             f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
             "in one stream."
         )
+        if training.get("held_out_seen"):
+            click.echo("The run that this one continues may have trained on them.")
     if plot:
         click.echo(f"Plot: {out / 'summary.png'}")
     click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")

@@ -171,6 +171,11 @@ class Corpus:
             raise CorpusError(
                 f"{self._label} {problem}; give at least {MIN_CHARACTERS:,} characters"
             )
+        if len(symbols) == 1:
+            raise CorpusError(
+                f"{self._label} is {symbols!r} all the way through, so there is nothing to learn; "
+                "give a text with different characters"
+            )
         known, self._facts = self._facts, CorpusFacts(characters, symbols, digest.hexdigest())
         if known not in (None, self._facts):
             raise CorpusError(f"{self._label} changed while it was being read; start again")

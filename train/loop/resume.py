@@ -25,6 +25,10 @@ STATE_FORMAT = TensorFormat(
 )
 
 
+_HARMLESS = {"reasons", "report_every", "checkpoint_every", "held_out_tokens", "held_out_sample"}
+"""Settings on which no weight depends; they may change when a run is resumed."""
+
+
 @dataclass
 class RunState:
     """Progress of a training run.
@@ -62,7 +66,8 @@ def save_run_state(
         model: The model, with the weights of the last step.
         average: The moving average of the weights.
         optimizer: The optimizer, with its moments.
-        about: Whatever must be identical when the run is resumed, as plain JSON values.
+        about: Whatever must be identical when the run is resumed, as plain JSON values: the
+            configuration under ``config``, and hashes of the texts by their names.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     averaged = dict(average.model.named_parameters())
@@ -122,17 +127,37 @@ def load_run_state(
 
 
 def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
-    differing = sorted(
-        key for key in set(stored) | set(current) if stored.get(key) != current.get(key)
-    )
+    """Compare what both records have: another version of rillet may have other settings."""
+    before, now = _entries(stored), _entries(current)
+    differing = [
+        _difference(key[1], before[key], now[key])
+        for key in before
+        if key in now and before[key] != now[key] and key[1] not in _HARMLESS
+    ]
     if differing:
-        shown = "; ".join(
-            f"{key} was {stored.get(key)!r} and is now {current.get(key)!r}"[:200]
-            for key in differing[:3]
-        )
+        # Model and training each have a seed, which differ alike: one line says both.
         raise BundleError(
-            f"{path} belongs to another run: {shown}; resume with the same corpus and settings"
+            f"{path} belongs to another run: {'; '.join(dict.fromkeys(differing))}; resume with "
+            "the same texts and settings, or train further in a new folder with --continue-from"
         )
+
+
+def _entries(about: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """What a record says: one entry for each setting and text, by owner and name."""
+    config = about["config"]
+    owners = {
+        "texts": {f"the {name}": value for name, value in about.items() if name != "config"},
+        "model": {name: value for name, value in config.items() if name != "training"},
+        "training": config["training"],
+    }
+    return {(owner, name): value for owner, of in owners.items() for name, value in of.items()}
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    if name.startswith("the "):
+        old, new = (str(value or "none")[:12] for value in (before, now))
+        return f"{name} differs (SHA-256 {old} before, {new} now)"
+    return f"{name} was {str(before)[:80]} and is now {str(now)[:80]}"
 
 
 def _fill(

@@ -60,7 +60,8 @@ class DualCNNTrainer:
         group: The processes that train together; this one alone by default.
         folder: Folder for the state of the run, so that it can be resumed.
         save: Called by the leading process with the model to keep, at each checkpoint.
-        about: Whatever must be identical when the run is resumed, besides the configuration.
+        about: Whatever must be identical when the run is resumed, besides the configuration and
+            the texts.
         notify: Called with a sentence when training deviates from its settings.
     """
 
@@ -117,6 +118,10 @@ class DualCNNTrainer:
         config, model = self.config, self.model
         text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
         streams = Streams(text, config)
+        self.about["training text"] = text.tokens.sha256()
+        self.about["validation text"] = (
+            None if validation is None else Tokens.of(validation.reshape(-1)).sha256()
+        )
         if resume:
             self._resume()
         run = self.run
