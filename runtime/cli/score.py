@@ -11,6 +11,7 @@ from ..engines.base import ProviderChoice
 from ..model import load
 from .options import engine_options
 from .progress import ProgressBar
+from .terminal import tell
 from .text_files import read_pieces
 
 __all__ = ["score_command"]
@@ -52,9 +53,7 @@ def score_command(
     with ProgressBar("score", size) as bar:
         result = session.score(read_pieces(file, bar.update))
     if as_json:
-        click.echo(
-            json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})
-        )
+        tell(json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider}))
         return
     rows = [
         ("tokens scored", f"{result.tokens:,}"),
@@ -64,4 +63,4 @@ def score_command(
         ("bits per byte", f"{result.bits_per_byte:.4f}"),
     ]
     for name, value in rows:
-        click.echo(f"{name:<22}{value:>14}")
+        tell(f"{name:<22}{value:>14}")

@@ -8,9 +8,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
 from ...runtime.errors import RilletError
 from ...runtime.files import write_atomic
 from ..loop.progress import TrainingProgress
@@ -101,7 +100,7 @@ class TerminalLog:
         validation = progress.validation
         if validation is not None:
             self._bar.clear()
-            click.echo(
+            tell(
                 f"step {progress.step}: validation {validation.loss:.4f} nats per token, "
                 f"{validation.without_memory:.4f} without the memory"
                 + (", the best so far" if progress.best else "")
@@ -114,7 +113,7 @@ class TerminalLog:
     def note(self, text: str) -> None:
         """Print a note without disturbing the bar."""
         self._bar.clear()
-        click.echo(f"Note: {text}", err=True)
+        tell(f"Note: {text}", err=True)
 
 
 class TensorBoardLog:

@@ -13,6 +13,7 @@ import click
 import torch
 
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
 from ..auto_config import infer
@@ -158,7 +159,7 @@ def _configure(
         return PRESETS[preset].replace_text(changes)
     config = infer(corpus, budget)
     for reason in config.reasons:
-        click.echo(f"Chosen: {reason}")
+        tell(f"Chosen: {reason}")
     return config.replace_text(changes)
 
 
@@ -181,7 +182,7 @@ def _set_up(
 
         def note(text: str) -> None:
             bar.clear()
-            click.echo(f"Note: {text}", err=True)
+            tell(f"Note: {text}", err=True)
 
         return DualCNNPipeline.fit_and_initialize(
             corpus,
@@ -198,7 +199,7 @@ def _describe(pipeline: DualCNNPipeline) -> None:
     assert pipeline.corpus is not None
     assert pipeline.split is not None
     validated = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
-    click.echo(
+    tell(
         f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
         f"{len(pipeline.split.trained):,} tokens to train on, {validated:,} to validate, "
         f"{len(pipeline.split.held_out):,} held out; "
@@ -234,7 +235,7 @@ def _train(
         terminal.close()
         if group.leads:
             log.write()
-            click.echo(
+            tell(
                 f"\nThe run is saved in {out / STATE_FILE}: continue it with --resume, or export "
                 "what it has learned so far",
                 err=True,
@@ -285,15 +286,15 @@ def _summarize(
     summary = {**training, "tokens_per_second": rate / max(1e-9, training["seconds"])}
     write_atomic(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     early = f"; step {result.best_step} was the best" if result.best_step < result.steps else ""
-    click.echo(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
+    tell(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
     if held_out is not None:
         bits = held_out.loss / math.log(2)
-        click.echo(
+        tell(
             f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits), "
             f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
             "in one stream."
         )
     if plot:
-        click.echo(f"Plot: {out / 'summary.png'}")
-    click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")
-    click.echo(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")
+        tell(f"Plot: {out / 'summary.png'}")
+    tell(f"Checkpoint: {out / CHECKPOINT_FILE}")
+    tell(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")
