@@ -62,6 +62,9 @@ class DualCNNTrainer:
         save: Called by the leading process with the model to keep, at each checkpoint.
         about: Whatever must be identical when the run is resumed, besides the configuration.
         notify: Called with a sentence when training deviates from its settings.
+
+    Attributes:
+        saved: Step of the last checkpoint of this run; 0 before the first.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class DualCNNTrainer:
         self.optimizer = make_optimizer(model, self.config)
         self.average = WeightAverage(model, self.config.average)
         self.run = RunState()
+        self.saved = 0
 
     def train(
         self,
@@ -110,7 +114,7 @@ class DualCNNTrainer:
         Raises:
             CorpusError: The text is shorter than one chunk per stream.
             TrainingError: The loss is no longer finite, or not even a single stream fits in
-                memory. The last good checkpoint is kept.
+                memory. The last good checkpoint, if there is one, is kept.
             BundleError: There is no matching run to resume.
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
@@ -171,6 +175,7 @@ class DualCNNTrainer:
         if self.folder is None:
             raise TrainingError("there is no folder to resume from; pass one to the trainer")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
+        self.saved = self.run.step
 
     def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
         """Take one step of the optimizer.
@@ -192,7 +197,13 @@ class DualCNNTrainer:
         losses = batch.backward(step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
         if not losses.are_finite or not norm < float("inf"):
-            kept = "the last checkpoint is kept" if self.folder else "the weights are unchanged"
+            kept = (
+                f"the checkpoint of step {self.saved} is kept"
+                if self.saved
+                else "there is no checkpoint of this run yet"
+                if self.folder
+                else "the weights are unchanged"
+            )
             problem = (
                 "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
             )
@@ -240,6 +251,7 @@ class DualCNNTrainer:
             self._save(self.average.model, run)
         if self.folder is not None:
             save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
+            self.saved = run.step
 
     def _finish(self) -> None:
         """Load the best averaged weights, or the last ones, into the model."""
