@@ -115,11 +115,23 @@ class DualCNNPipeline:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
         config = config.replace(**changes)
+        spool = None if folder is None else Path(folder)
+        if not isinstance(corpus, Corpus | Prepared):
+            corpus = Corpus(corpus, spool=spool)
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
+        if notify is not None:
+            for note in _notes(corpus, prepared):
+                notify(note)
         held_out = None
         if validation is not None:
             place = Path(folder) / "validation" if folder is not None else None
-            other = prepare(Corpus(validation), prepared.tokenizer, place)
+            apart = Corpus(validation, spool=place)
+            if isinstance(corpus, Corpus) and (both := corpus.shared(apart)):
+                raise UsageError(
+                    f"{both} is both trained on and held out, so its loss would say nothing; give "
+                    "another text to hold out"
+                )
+            other = prepare(apart, prepared.tokenizer, place)
             held_out = other.tokens
             if other.unknown and notify is not None:
                 notify(f"of {validation}, {unknown_text(list(other.unknown))}")
@@ -308,8 +320,19 @@ class DualCNNPipeline:
         return save_checkpoint(place, self.checkpoint())
 
 
+def _notes(corpus: Corpus | Prepared, prepared: Prepared) -> list[str]:
+    """What the user should know about the text that is trained on."""
+    notes = list(corpus.notes) if isinstance(corpus, Corpus) else []
+    if prepared.zeros:
+        notes.append(
+            f"the text has {prepared.zeros:,} NUL characters (U+0000), which are trained on like "
+            "any other; remove them with: tr -d '\\000' < IN > OUT"
+        )
+    return notes
+
+
 def _prepare(
-    corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+    corpus: Corpus | Prepared,
     config: DualCNNConfig,
     tokenizer: Tokenizer | str | None,
     folder: str | Path | None,
@@ -320,7 +343,6 @@ def _prepare(
     if isinstance(corpus, Prepared):
         prepared = corpus
     else:
-        opened = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         kind = tokenizer or config.training.tokenizer
         size = config.training.bpe_vocab if kind == "bpe" else None
         place = None if folder is None else Path(folder)
@@ -329,7 +351,7 @@ def _prepare(
             notify(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
 
         notify(SetupProgress("tokenizer", 0))
-        prepared = prepare(opened, kind, place, read, vocab_size=size)
+        prepared = prepare(corpus, kind, place, read, vocab_size=size)
     detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
     notify(SetupProgress("tokenizer", 1, detail=detail))
     return prepared
@@ -343,8 +365,8 @@ def _fit_batch(
     rows = max(1, min(batch, tokens // chunk))
     if rows < batch and notify is not None:
         notify(
-            f"the corpus has only {rows} streams of {chunk} tokens; training with batch {rows} "
-            f"instead of {batch}"
+            f"the corpus has only {rows} stream{'s' if rows > 1 else ''} of {chunk} tokens; "
+            f"training with batch {rows} instead of {batch}"
         )
     return config.replace(batch=rows)
 

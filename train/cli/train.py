@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..checkpoint import CHECKPOINT_FILE
 from ..config.model_config import DualCNNConfig
 from ..config.presets import PRESETS
 from ..data.corpus import BUILTIN, Corpus
+from ..data.pipes import is_pipe, pipe_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
 from ..loop.evaluation import Evaluation
@@ -42,7 +43,7 @@ __all__ = ["train_command"]
     required=True,
     multiple=True,
     metavar="FILE",
-    help="A UTF-8 text file, or a folder of text files; repeat for more. "
+    help="A UTF-8 text file, a folder of text files, or - for standard input; repeat for more. "
     f"{BUILTIN} is a text that ships with Python; tinyshakespeare is downloaded.",
 )
 @click.option(
@@ -112,7 +113,6 @@ def train_command(
         raise UsageError("the plot at the end needs matplotlib; install it, or use --no-plot")
     if threads is not None:
         torch.set_num_threads(threads)
-    corpus = Corpus(corpora)
     changes = _settings(settings, seed, steps, tokenizer)
     group = start_group(device)
     try:
@@ -121,6 +121,8 @@ def train_command(
                 "--preset auto measures this machine, and every process would choose for itself; "
                 "run it once with one process, and pass its choice with --preset and --set"
             )
+        _check_pipes(group, (*corpora, validation))
+        corpus = Corpus(corpora, spool=out)
         config = _configure(preset, budget, corpus, changes)
         pipeline = _set_up(config, corpus, out, validation, allow_fallback, group)
         pipeline.training["preset"] = preset
@@ -132,6 +134,16 @@ def train_command(
             _finish(pipeline, out, log, result, plot)
     finally:
         group.finish()
+
+
+def _check_pipes(group: Group, sources: Sequence[str | None]) -> None:
+    """Refuse a pipe that several processes would share: each would read a part of it."""
+    for source in sources:
+        if group.size > 1 and source is not None and is_pipe(source):
+            raise UsageError(
+                f"{pipe_name(source)} can be read by one process, but there are {group.size}; "
+                "write the text to a file first"
+            )
 
 
 def _settings(
