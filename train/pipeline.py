@@ -29,6 +29,7 @@ from .loop.distributed import Group
 from .loop.evaluation import Evaluation, evaluate
 from .loop.progress import TrainingProgress
 from .loop.resume import RunState
+from .loop.time_limit import TimeLimit
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .setup import Parts, SetupProgress, set_up_model
@@ -192,6 +193,7 @@ class DualCNNPipeline:
         until: int | None = None,
         group: Group | None = None,
         notify: Callable[[str], None] | None = None,
+        limit: TimeLimit | None = None,
         **changes: Any,
     ) -> TrainingResult:
         """Train both CNNs on the pipeline's corpus.
@@ -204,6 +206,7 @@ class DualCNNPipeline:
             until: Stop after this step, as if interrupted.
             group: The processes that train together.
             notify: Called with a sentence when training deviates from its settings.
+            limit: Time for the run, which corrects the number of steps.
             **changes: Settings of training to change.
 
         Returns:
@@ -247,7 +250,10 @@ class DualCNNPipeline:
             resume=resume,
             until=until,
             characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
+            limit=limit,
         )
+        self.model.config = self.config.replace(training=trainer.config)
+        self.training["config"] = trainer.config.to_dict()
         self.training["steps"] = result.best_step
         self.training["seconds"] = round(trainer.run.seconds, 1)
         if result.validation_loss is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 import traceback
 import warnings
 from typing import Any, TextIO
@@ -125,16 +126,19 @@ def _note(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage."""
+    """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage.
+
+    The commands get the time of the start, in the seconds of :func:`time.monotonic`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    debug, started = "--debug" in arguments, time.monotonic()
     if sys.stdout is None:
         tell("Error: standard output is closed; send it to a file or to /dev/null", err=True)
         sys.exit(1)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
-            status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
+            status = rillet.main(arguments, prog_name="rillet", standalone_mode=False, obj=started)
     except click.exceptions.Abort:
         tell("\nStopped.", err=True)
         sys.exit(130)

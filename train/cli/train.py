@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
-from ..auto_config import infer
-from ..checkpoint import CHECKPOINT_FILE
-from ..config.model_config import DualCNNConfig
+from ..auto_config import Choice, choose, limit_for
+from ..budget import Budget
+from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
+from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..data.corpus import BUILTIN, Corpus
 from ..data.pipes import is_pipe, pipe_name
@@ -26,7 +28,8 @@ from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
 from ..loop.evaluation import Evaluation
 from ..loop.progress import TrainingProgress
-from ..loop.resume import STATE_FILE
+from ..loop.resume import STATE_FILE, run_config
+from ..loop.time_limit import TimeLimit
 from ..loop.trainer import TrainingResult
 from ..pipeline import DualCNNPipeline
 from ..setup import SetupProgress
@@ -56,14 +59,14 @@ __all__ = ["train_command"]
 @click.option(
     "--preset",
     type=click.Choice([*PRESETS, "auto"]),
-    default="nano",
-    show_default=True,
-    help="Size of the model; auto chooses by corpus and --budget, and says why.",
+    help="Size of the model; auto chooses by corpus and --budget, and says why. "
+    "Default: nano, or auto with --budget.",
 )
 @click.option(
     "--budget",
     metavar="LIMIT",
-    help="With --preset auto: the time or size allowed, such as 30min or 2MB.",
+    help="The time from text to measured model, or the size of the bundle: 1h30min, 5MB, or both "
+    "with a comma.",
 )
 @click.option("--tokenizer", type=click.Choice(TOKENIZERS), help="Default: auto.")
 @click.option("--validation", metavar="FILE", help="Hold out this text, not the corpus's end.")
@@ -83,10 +86,12 @@ __all__ = ["train_command"]
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files to RUN.")
 @click.option("--plot/--no-plot", default=True, help="Plot RUN/summary.png at the end.")
+@click.pass_obj
 def train_command(
+    started: float | None,
     corpora: tuple[str, ...],
     out: Path,
-    preset: str,
+    preset: str | None,
     budget: str | None,
     tokenizer: str | None,
     validation: str | None,
@@ -102,8 +107,10 @@ def train_command(
     plot: bool,
 ) -> None:
     """Train a model on a text and write a checkpoint to RUN."""
-    if budget is not None and preset != "auto":
-        raise UsageError(f"--budget {budget} needs --preset auto, but the preset is {preset}")
+    started = time.monotonic() if started is None else started
+    limits = Budget.parse(budget)
+    preset = preset or ("nano" if budget is None else "auto")
+    chosen = preset == "auto" or budget is not None
     if (out / CHECKPOINT_FILE).exists() and not (overwrite or resume):
         raise UsageError(
             f"{out} already holds a checkpoint; choose another --out, or use --resume to continue "
@@ -116,21 +123,28 @@ def train_command(
     changes = _settings(settings, seed, steps, tokenizer)
     group = start_group(device)
     try:
-        if preset == "auto" and group.size > 1:
+        if chosen and group.size > 1:
             raise UsageError(
-                "--preset auto measures this machine, and every process would choose for itself; "
-                "run it once with one process, and pass its choice with --preset and --set"
+                "--preset auto and --budget measure this machine, and every process would choose "
+                "for itself; run it once with one process, and pass its choice with --preset and "
+                "--set"
             )
         _check_pipes(group, (*corpora, validation))
         corpus = Corpus(corpora, spool=out)
-        config = _configure(preset, budget, corpus, changes)
-        pipeline = _set_up(config, corpus, out, validation, allow_fallback, group)
-        pipeline.training["preset"] = preset
+        choice = _configure(preset, limits, corpus, changes, started, out if resume else None)
+        pipeline = _set_up(choice.config, corpus, out, validation, allow_fallback, group)
+        pipeline.training["preset"] = choice.preset
+        limit = None if limits.seconds is None else limit_for(choice, limits.seconds, started)
         if group.leads:
             _describe(pipeline)
         log = CsvLog(out, resume)
-        result = _train(pipeline, out, log, resume, tensorboard, group)
+        result = _train(pipeline, out, log, resume, tensorboard, group, limit)
         if group.leads:
+            if limits.seconds is not None and limit is not None:
+                pipeline.training["budget"] = {
+                    "seconds": limits.seconds,
+                    "corrections": limit.corrections,
+                }
             _finish(pipeline, out, log, result, plot)
     finally:
         group.finish()
@@ -164,15 +178,36 @@ def _settings(
 
 
 def _configure(
-    preset: str, budget: str | None, corpus: Corpus, changes: dict[str, str]
-) -> DualCNNConfig:
-    """Build the configuration from the preset, or for the corpus, with the user's changes."""
-    if preset != "auto":
-        return PRESETS[preset].replace_text(changes)
-    config = infer(corpus, budget)
-    for reason in config.reasons:
+    preset: str,
+    limits: Budget,
+    corpus: Corpus,
+    changes: dict[str, str],
+    started: float,
+    run: Path | None,
+) -> Choice:
+    """Take the configuration of the preset, or choose one, with the user's changes.
+
+    A run that is resumed keeps what was chosen for it: another measurement, another choice.
+    """
+    settings = parse_settings(changes)
+    if preset != "auto" and limits == Budget():
+        config = PRESETS[preset].replace(**settings)
+        return Choice(config, preset, config.training.steps, None)
+    if run is not None:
+        kept = {name: value for name, value in settings.items() if name != "steps"}
+        config = run_config(run).replace(**kept)
+        return Choice(config, _preset_of(run, preset), config.training.steps, None)
+    choice = choose(corpus, limits, settings, None if preset == "auto" else preset, started)
+    for reason in choice.config.reasons:
         tell(f"Chosen: {reason}")
-    return config.replace_text(changes)
+    return choice
+
+
+def _preset_of(run: Path, preset: str) -> str:
+    """The preset that was chosen for a run; the given one if it has no checkpoint yet."""
+    if not (run / CHECKPOINT_FILE).is_file():
+        return preset
+    return str(load_checkpoint(run).training.get("preset", preset))
 
 
 def _set_up(
@@ -226,6 +261,7 @@ def _train(
     resume: bool,
     tensorboard: bool,
     group: Group,
+    limit: TimeLimit | None,
 ) -> TrainingResult:
     """Train, and report progress if this process leads."""
     terminal = TerminalLog(pipeline.config.training.steps)
@@ -241,7 +277,13 @@ def _train(
     try:
         # The command has checked what may be replaced.
         return pipeline.train(
-            out, report, resume=resume, overwrite=True, group=group, notify=terminal.note
+            out,
+            report,
+            resume=resume,
+            overwrite=True,
+            group=group,
+            notify=terminal.note,
+            limit=limit,
         )
     except KeyboardInterrupt:
         terminal.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from .losses import Losses
 from .optimizer import WeightAverage, learning_rate, make_optimizer
 from .progress import Clock, TrainingProgress, attention_entropy, memory_in_use, utilisation
 from .resume import RunState, load_run_state, save_run_state
+from .time_limit import TimeLimit
 
 __all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
 
@@ -97,6 +100,7 @@ class DualCNNTrainer:
         resume: bool = False,
         until: int | None = None,
         characters_per_token: float = 1.0,
+        limit: TimeLimit | None = None,
     ) -> TrainingResult:
         """Train for the configured number of steps.
 
@@ -107,6 +111,7 @@ class DualCNNTrainer:
             resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
             characters_per_token: Average over the text, for progress reports.
+            limit: Time for the run; it corrects the number of steps, and :attr:`config` with it.
 
         Returns:
             The outcome; the model has the best averaged weights and is in evaluation mode.
@@ -118,27 +123,32 @@ class DualCNNTrainer:
             BundleError: There is no matching run to resume.
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
-        config, model = self.config, self.model
+        model = self.model
         text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
-        streams = Streams(text, config)
+        streams = Streams(text, self.config)
         if resume:
-            self._resume()
-        run = self.run
+            self._resume(limit)
+        run, config = self.run, self.config
         batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
         clock = Clock(run.seconds, run.step, config)
-        last = config.steps if until is None else min(until, config.steps)
-        stopped = "steps" if last == config.steps else "until"
+        stopped = "steps"
         model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
         with interruptible() as interrupt:
-            while run.step < last:
+            config = self._keep_to(limit)
+            while run.step < config.steps and (until is None or run.step < until):
+                began = time.monotonic()
                 losses, norm = self.step(batch, run.step)
                 run.step, run.seconds = run.step + 1, clock.seconds()
+                config = self._keep_to(limit, began)
+                looked = time.monotonic()
                 evaluation = self._validate(validation)
                 improved = evaluation is not None and self._keep_if_best(evaluation)
-                ending = interrupt.requested or run.step == last
+                ending = interrupt.requested or run.step in (until, config.steps)
                 if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
+                if limit is not None and evaluation is not None:
+                    limit.validated(time.monotonic() - looked)
                 if on_progress and (evaluation is not None or run.step % config.report_every == 0):
                     on_progress(
                         TrainingProgress(
@@ -155,7 +165,7 @@ class DualCNNTrainer:
                             attention_entropy=attention_entropy(model, *batch.sample(run.step)),
                             tokens_per_second=clock.rate(run.step),
                             memory=memory_in_use(self.group.device),
-                            seconds_left=clock.left(run.step),
+                            seconds_left=clock.left(run.step, config.steps),
                             characters_per_token=characters_per_token,
                             validation=evaluation,
                             best=improved,
@@ -167,15 +177,33 @@ class DualCNNTrainer:
                 if config.patience and run.best is not None and waited >= config.patience:
                     stopped = "patience"
                     break
+        if stopped == "steps" and run.step < config.steps:
+            stopped = "until"
         self._finish()
         loss = None if run.best is None else run.best_loss
         return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
 
-    def _resume(self) -> None:
+    def _keep_to(self, limit: TimeLimit | None, began: float | None = None) -> TrainingConfig:
+        """Correct the number of steps to the time that is left, after a step that began then."""
+        run = self.run
+        if limit is not None:
+            if began is not None:
+                limit.took(time.monotonic() - began)
+            steps = limit.plan(run.step, self.config.steps, self.config.validate_every)
+            self.config = dataclasses.replace(self.config, steps=steps)
+            run.steps, run.most, run.corrections = steps, limit.most, limit.corrections
+        return self.config
+
+    def _resume(self, limit: TimeLimit | None) -> None:
         if self.folder is None:
             raise TrainingError("there is no folder to resume from; pass one to the trainer")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
-        self.saved = self.run.step
+        run = self.run
+        self.saved = run.step
+        if run.steps:  # a time limit has corrected them
+            self.config = dataclasses.replace(self.config, steps=run.steps)
+        if limit is not None:
+            limit.resume(run.seconds, run.most, run.corrections)
 
     def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
         """Take one step of the optimizer.
