@@ -194,6 +194,8 @@ class DualCNNPipeline:
         group: Group | None = None,
         notify: Callable[[str], None] | None = None,
         limit: TimeLimit | None = None,
+        on_sample: Callable[[int, str], None] | None = None,
+        sample_every: int = 0,
         **changes: Any,
     ) -> TrainingResult:
         """Train both CNNs on the pipeline's corpus.
@@ -207,6 +209,9 @@ class DualCNNPipeline:
             group: The processes that train together.
             notify: Called with a sentence when training deviates from its settings.
             limit: Time for the run, which corrects the number of steps.
+            on_sample: Called with the step and a text that the averaged weights write; the seed
+                decides which, and the result of training does not depend on it.
+            sample_every: Steps between these texts; 0 writes none.
             **changes: Settings of training to change.
 
         Returns:
@@ -241,6 +246,11 @@ class DualCNNPipeline:
                     training["validation_loss"] = run.best_loss
                 save_checkpoint(place, Checkpoint(model, self.tokenizer, training))
 
+        def sample(step: int, model: DualCNN) -> None:
+            if on_sample is not None and (group is None or group.leads):
+                params = SamplingParams(temperature=0.8, seed=config.seed)
+                on_sample(step, "".join(stream_text(model, self.tokenizer, "", params)))
+
         about = {"corpus": self.corpus.sha256}
         trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
         result = trainer.train(
@@ -251,6 +261,8 @@ class DualCNNPipeline:
             until=until,
             characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
             limit=limit,
+            on_sample=sample,
+            sample_every=sample_every,
         )
         self.model.config = self.config.replace(training=trainer.config)
         self.training["config"] = trainer.config.to_dict()

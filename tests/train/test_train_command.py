@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -29,6 +30,9 @@ TINY = (
     *("--steps", 2, "--no-plot", "--threads", 1, "--tokenizer", "char"),
     *(word for setting in SETTINGS for word in ("--set", setting)),
 )
+
+
+WRITTEN = re.compile(r"^step (\d) writes:\n((?:.|\n){100,}?)\n\n?(?=step)", re.MULTILINE)
 
 
 @pytest.fixture
@@ -141,3 +145,17 @@ def test_several_processes_cannot_share_a_pipe(
     assert result.returncode == 2
     assert "standard input can be read by one process, but there are 2" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_texts_written_on_the_way_do_not_change_the_result(notes: Path, tmp_path: Path) -> None:
+    outputs = []
+    for name in ("without", "with", "again"):
+        words = ("--corpus", notes, "--out", tmp_path / name, *TINY, "--steps", 6)
+        every = () if name == "without" else ("--sample-every", 2)
+        result = here("train", *words, "--set", "dropout=0.2", *every)
+        assert result.returncode == 0, result.stderr
+        outputs.append(WRITTEN.findall(result.stdout))
+    assert weights(tmp_path / "without") == weights(tmp_path / "with")
+    assert outputs[0] == []
+    assert [step for step, _ in outputs[1]] == ["2", "4", "6"]
+    assert outputs[1] == outputs[2]

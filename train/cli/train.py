@@ -83,6 +83,12 @@ __all__ = ["train_command"]
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint.")
 @click.option("--allow-fallback", is_flag=True, help="Replace a failing part with a simpler one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--sample-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write a text every N steps; the result stays the same.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files to RUN.")
 @click.option("--plot/--no-plot", default=True, help="Plot RUN/summary.png at the end.")
@@ -102,6 +108,7 @@ def train_command(
     overwrite: bool,
     allow_fallback: bool,
     device: str,
+    sample_every: int | None,
     threads: int | None,
     tensorboard: bool,
     plot: bool,
@@ -138,7 +145,7 @@ def train_command(
         if group.leads:
             _describe(pipeline)
         log = CsvLog(out, resume)
-        result = _train(pipeline, out, log, resume, tensorboard, group, limit)
+        result = _train(pipeline, out, log, resume, tensorboard, group, limit, sample_every or 0)
         if group.leads:
             if limits.seconds is not None and limit is not None:
                 pipeline.training["budget"] = {
@@ -262,6 +269,7 @@ def _train(
     tensorboard: bool,
     group: Group,
     limit: TimeLimit | None,
+    sample_every: int,
 ) -> TrainingResult:
     """Train, and report progress if this process leads."""
     terminal = TerminalLog(pipeline.config.training.steps)
@@ -284,6 +292,8 @@ def _train(
             group=group,
             notify=terminal.note,
             limit=limit,
+            on_sample=terminal.sample,
+            sample_every=sample_every,
         )
     except KeyboardInterrupt:
         terminal.close()

@@ -29,6 +29,9 @@ from .time_limit import TimeLimit
 
 __all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
 
+_SILENCE = 30.0
+"""Seconds after which the next step is reported, whatever its number."""
+
 
 @dataclass(frozen=True)
 class TrainingResult:
@@ -101,17 +104,23 @@ class DualCNNTrainer:
         until: int | None = None,
         characters_per_token: float = 1.0,
         limit: TimeLimit | None = None,
+        on_sample: Callable[[int, DualCNN], None] | None = None,
+        sample_every: int = 0,
     ) -> TrainingResult:
         """Train for the configured number of steps.
 
         Args:
             tokens: The text to train on.
             validation: Text to measure progress on, ``[length]`` or ``[pieces, length]``.
-            on_progress: Called every ``report_every`` steps, and at each validation.
+            on_progress: Called every ``report_every`` steps, at each validation, and after steps
+                that took half a minute.
             resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
             characters_per_token: Average over the text, for progress reports.
             limit: Time for the run; it corrects the number of steps, and :attr:`config` with it.
+            on_sample: Called with the step and the averaged model, a copy whose use does not affect
+                the run.
+            sample_every: Steps between these calls; 0 makes none.
 
         Returns:
             The outcome; the model has the best averaged weights and is in evaluation mode.
@@ -135,7 +144,7 @@ class DualCNNTrainer:
         model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
         with interruptible() as interrupt:
-            config = self._keep_to(limit)
+            config, reported = self._keep_to(limit), time.monotonic()
             while run.step < config.steps and (until is None or run.step < until):
                 began = time.monotonic()
                 losses, norm = self.step(batch, run.step)
@@ -149,7 +158,11 @@ class DualCNNTrainer:
                     self._checkpoint(batch, keep=improved or run.best is None)
                 if limit is not None and evaluation is not None:
                     limit.validated(time.monotonic() - looked)
-                if on_progress and (evaluation is not None or run.step % config.report_every == 0):
+                if on_sample is not None and sample_every and run.step % sample_every == 0:
+                    on_sample(run.step, self.average.model)
+                due = run.step % config.report_every == 0 or time.monotonic() - reported > _SILENCE
+                if on_progress and (evaluation is not None or due):
+                    reported = time.monotonic()
                     on_progress(
                         TrainingProgress(
                             epoch=run.step * config.batch * config.chunk / len(text),
