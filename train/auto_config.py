@@ -162,6 +162,7 @@ def limit_for(choice: Choice, seconds: float, started: float) -> TimeLimit:
         speed.step,
         training.validation_tokens * speed.validation,
         training.held_out_tokens * speed.held_out + _slack(seconds),
+        _slack(seconds),
     )
 
 

@@ -272,11 +272,14 @@ class DualCNNPipeline:
             self.training["validation_loss"] = result.validation_loss
         return result
 
-    def evaluate(self, progress: Callable[[int], None] | None = None) -> Evaluation | None:
+    def evaluate(
+        self, progress: Callable[[int], None] | None = None, ends: float | None = None
+    ) -> Evaluation | None:
         """Measure the held-out text as one stream from zeros, and record the losses.
 
         Args:
             progress: Called after each chunk with the number of tokens in it.
+            ends: When to stop, in the seconds of :func:`time.monotonic`.
 
         Returns:
             The losses; ``None`` if nothing was held out.
@@ -284,7 +287,7 @@ class DualCNNPipeline:
         if self.split is None or len(self.split.held_out) < 2:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
-        evaluation = evaluate(self.model, text, progress=progress)
+        evaluation = evaluate(self.model, text, progress=progress, ends=ends)
         self.training["held_out"] = dataclasses.asdict(evaluation)
         return evaluation
 

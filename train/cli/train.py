@@ -33,7 +33,7 @@ from ..loop.time_limit import TimeLimit
 from ..loop.trainer import TrainingResult
 from ..pipeline import DualCNNPipeline
 from ..setup import SetupProgress
-from .plots import can_plot, plot_run
+from .plots import can_plot, load_plotting, plot_run
 from .reporters import CsvLog, TensorBoardLog, TerminalLog
 
 __all__ = ["train_command"]
@@ -125,6 +125,8 @@ def train_command(
         )
     if plot and not can_plot():
         raise UsageError("the plot at the end needs matplotlib; install it, or use --no-plot")
+    if plot and limits.seconds is not None:
+        load_plotting()  # its seconds count before the steps are planned
     if threads is not None:
         torch.set_num_threads(threads)
     changes = _settings(settings, seed, steps, tokenizer)
@@ -152,7 +154,7 @@ def train_command(
                     "seconds": limits.seconds,
                     "corrections": limit.corrections,
                 }
-            _finish(pipeline, out, log, result, plot)
+            _finish(pipeline, out, log, result, plot, limit)
     finally:
         group.finish()
 
@@ -312,23 +314,28 @@ def _train(
 
 
 def _finish(
-    pipeline: DualCNNPipeline, out: Path, log: CsvLog, result: TrainingResult, plot: bool
+    pipeline: DualCNNPipeline,
+    out: Path,
+    log: CsvLog,
+    result: TrainingResult,
+    plot: bool,
+    limit: TimeLimit | None,
 ) -> None:
     """Measure, save and summarize the trained model."""
     log.write()
-    held_out = _measure(pipeline)
+    held_out = _measure(pipeline, None if limit is None else limit.measured_by)
     pipeline.save(out)
     if plot:
         plot_run(out / "summary.png", pipeline.model, log.rows, _sample(pipeline))
     _summarize(out, pipeline, result, held_out, plot)
 
 
-def _measure(pipeline: DualCNNPipeline) -> Evaluation | None:
-    """Measure the losses on the held-out text, as one stream from zeros."""
+def _measure(pipeline: DualCNNPipeline, ends: float | None) -> Evaluation | None:
+    """Measure the losses on the held-out text, as one stream from zeros, until a time."""
     assert pipeline.split is not None
     total = min(len(pipeline.split.held_out) - 1, pipeline.config.training.held_out_tokens)
     with ProgressBar("held out", max(1, total)) as bar:
-        return pipeline.evaluate(bar.update)
+        return pipeline.evaluate(bar.update, ends)
 
 
 def _sample(pipeline: DualCNNPipeline) -> torch.Tensor:

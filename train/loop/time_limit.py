@@ -24,15 +24,22 @@ class TimeLimit:
         step: Seconds that a step is expected to take.
         validation: Seconds that a validation is expected to take, with its checkpoint.
         after: Seconds that everything after the last step is expected to take.
+        rest: Seconds of these that are left when the held-out text has been measured.
 
     Attributes:
         corrections: After which step how many steps were planned in all, in order.
     """
 
     def __init__(
-        self, ends: float, most: int, step: float, validation: float, after: float
+        self,
+        ends: float,
+        most: int,
+        step: float,
+        validation: float,
+        after: float,
+        rest: float = 0.0,
     ) -> None:
-        self.ends, self.most, self.after = ends, most, after
+        self.ends, self.most, self.after, self.rest = ends, most, after, rest
         self.corrections: list[tuple[int, int]] = []
         self._expected, self._validation = step, validation
         self._steps: deque[float] = deque(maxlen=8)
@@ -42,6 +49,11 @@ class TimeLimit:
     def step(self) -> float:
         """Seconds of a step: the mean of the last ones."""
         return sum(self._steps) / len(self._steps) if self._steps else self._expected
+
+    @property
+    def measured_by(self) -> float:
+        """When measuring the held-out text must end."""
+        return self.ends - self.rest
 
     def resume(self, seconds: float, most: int, corrections: list[tuple[int, int]]) -> None:
         """Continue a run that has taken some time, was never to exceed some steps, and so on."""
