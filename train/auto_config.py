@@ -246,12 +246,12 @@ class _Chooser:
                 # A larger model takes no fewer seconds a step.
                 steps = chosen[0].config.training.steps
                 if steps < min(_MIN_STEPS, chosen[0].most):
-                    because = f"; {steps} steps in the time allowed are too few for {name}"
+                    because = f"; too few for {name}"
                     break
             choice, why = self._with_steps(name, config)
             if chosen is not None and choice.config.training.steps < min(_MIN_STEPS, choice.most):
                 steps = choice.config.training.steps
-                because = f"; {name} would get only {steps} steps in the time allowed"
+                because = f"; {name} would get only {steps}"
                 break
             named = f"{name} with {model.parameter_count():,} trained parameters"
             if self._limits.size is not None:
@@ -278,7 +278,7 @@ class _Chooser:
             why = ""
         if self._limits.seconds is None:
             config = config.replace(steps=most, validate_every=self._validate_every(most))
-            return Choice(config, name, most, None), [f"{most:,} steps {why}".rstrip()]
+            return Choice(config, name, most, None), [f"steps={most} {why}".rstrip()]
         speed = measure_speed(config)
         config, reasons = self._fit_measuring(config, speed, self._limits.seconds)
         steps = min(most, self._steps(config, speed, self._limits.seconds))
@@ -288,10 +288,10 @@ class _Chooser:
                 f"the text and measuring take longer; raise the budget"
             )
         config = config.replace(steps=steps, validate_every=self._validate_every(steps))
-        cap = f", at most {most:,} {why}".rstrip()
+        cap = f" of at most {most:,} {why}".rstrip()
         first = (
-            f"about {steps:,} steps of {speed.step * 1000:.0f} ms, measured, and corrected on the "
-            f"way so that everything takes {self._limits.seconds:g} s{cap}"
+            f"steps={steps}{cap}: {speed.step * 1000:.0f} ms each, measured; corrected on the way "
+            f"so that everything takes {self._limits.seconds:g} s"
         )
         return Choice(config, name, most, speed), [first, *reasons]
 

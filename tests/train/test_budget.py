@@ -144,7 +144,7 @@ def test_a_budget_says_and_records_what_it_chose(tmp_path: Path, notes: Path) ->
     out = tmp_path / "run"
     record = train_within(notes, out, "--budget", "10min", "--steps", 3)
     assert "batch=2: batch as you set" in record["output"]
-    assert "so that everything takes 600 s, at most 3 as you set" in record["output"]
+    assert "steps=3 of at most 3 as you set" in record["output"]
     assert (record["preset"], record["config"]["steps"]) == ("nano", 3)
     assert record["budget"] == {"seconds": 600, "corrections": []}
     again = train_within(notes, out, "--budget", "10min", "--steps", 3, "--resume")

@@ -266,7 +266,7 @@ def test_settings_are_part_of_the_choice_and_of_its_reasons(tmp_path: Path, text
         "tokenizer=bpe: as you set; a token has about",
         "batch=3: batch as you set",
         "preset=micro: as you set; micro with",
-        "70 steps as you set",
+        "steps=70 as you set",
         "memory=64: as you set",
         "bpe_vocab=300: as you set",
     ):
