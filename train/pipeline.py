@@ -31,6 +31,7 @@ from .loop.distributed import Group
 from .loop.evaluation import Evaluation, evaluate
 from .loop.progress import TrainingProgress
 from .loop.resume import RunState
+from .loop.time_limit import TimeLimit
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .setup import Parts, SetupProgress, set_up_model
@@ -119,8 +120,14 @@ class DualCNNPipeline:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
         config = config.replace(**changes)
+        spool = None if folder is None else Path(folder)
+        if not isinstance(corpus, Corpus | Prepared):
+            corpus = Corpus(corpus, spool=spool)
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
-        other = _held_out(validation, prepared, folder, notify)
+        if notify is not None:
+            for note in _notes(corpus, prepared):
+                notify(note)
+        other = _held_out(validation, corpus, prepared, folder, notify)
         texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         config = _fit_batch(config, len(texts.trained), notify)
         config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
@@ -180,15 +187,19 @@ class DualCNNPipeline:
         checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
         config = (config or continued_config(checkpoint)).replace(**changes)
         continued_model(checkpoint, config)  # settings are refused before the text is read
+        spool = None if folder is None else Path(folder)
+        if not isinstance(corpus, Corpus | Prepared):
+            corpus = Corpus(corpus, spool=spool)
         prepared = _prepare(corpus, config, checkpoint.tokenizer, folder, progress)
         if prepared.tokenizer.source != checkpoint.tokenizer.source:
             raise UsageError(
                 "the corpus was prepared with another tokenizer than that of the run to continue; "
                 "pass the text instead"
             )
-        if prepared.unknown and notify is not None:
-            notify(f"of the corpus, {unknown_text(list(prepared.unknown))}")
-        other = _held_out(validation, prepared, folder, notify)
+        if notify is not None:
+            for note in _notes(corpus, prepared):
+                notify(note)
+        other = _held_out(validation, corpus, prepared, folder, notify)
         texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
         earlier = earlier_record(checkpoint)
@@ -242,6 +253,9 @@ class DualCNNPipeline:
         until: int | None = None,
         group: Group | None = None,
         notify: Callable[[str], None] | None = None,
+        limit: TimeLimit | None = None,
+        on_sample: Callable[[int, str], None] | None = None,
+        sample_every: int = 0,
         **changes: Any,
     ) -> TrainingResult:
         """Train both CNNs on the pipeline's corpus.
@@ -254,6 +268,10 @@ class DualCNNPipeline:
             until: Stop after this step, as if interrupted.
             group: The processes that train together.
             notify: Called with a sentence when training deviates from its settings.
+            limit: Time for the run, which corrects the number of steps.
+            on_sample: Called with the step and a text that the averaged weights write; the seed
+                decides which, and the result of training does not depend on it.
+            sample_every: Steps between these texts; 0 writes none.
             **changes: Settings of training to change.
 
         Returns:
@@ -289,6 +307,11 @@ class DualCNNPipeline:
                 sample = self.text_sample
                 save_checkpoint(place, Checkpoint(model, self.tokenizer, training, sample))
 
+        def sample_text(step: int, model: DualCNN) -> None:
+            if on_sample is not None and (group is None or group.leads):
+                params = SamplingParams(temperature=0.8, seed=config.seed)
+                on_sample(step, "".join(stream_text(model, self.tokenizer, "", params)))
+
         about = {
             "corpus": self.corpus.sha256,
             "tokenizer": sha256_bytes(self.tokenizer.source.encode()),
@@ -303,18 +326,26 @@ class DualCNNPipeline:
             resume=resume,
             until=until,
             characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
+            limit=limit,
+            on_sample=sample_text,
+            sample_every=sample_every,
         )
+        self.model.config = self.config.replace(training=trainer.config)
+        self.training["config"] = trainer.config.to_dict()
         self.training["steps"] = result.best_step
         self.training["seconds"] = round(trainer.run.seconds, 1)
         if result.validation_loss is not None:
             self.training["validation_loss"] = result.validation_loss
         return result
 
-    def evaluate(self, progress: Callable[[int], None] | None = None) -> Evaluation | None:
+    def evaluate(
+        self, progress: Callable[[int], None] | None = None, ends: float | None = None
+    ) -> Evaluation | None:
         """Measure the held-out text as one stream from zeros, and record the losses.
 
         Args:
             progress: Called after each chunk with the number of tokens in it.
+            ends: When to stop, in the seconds of :func:`time.monotonic`.
 
         Returns:
             The losses; ``None`` if nothing was held out.
@@ -322,7 +353,7 @@ class DualCNNPipeline:
         if self.split is None or len(self.split.held_out) < 2:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
-        evaluation = evaluate(self.model, text, progress=progress)
+        evaluation = evaluate(self.model, text, progress=progress, ends=ends)
         self.training["held_out"] = dataclasses.asdict(evaluation)
         return evaluation
 
@@ -376,8 +407,21 @@ class DualCNNPipeline:
         return save_checkpoint(place, self.checkpoint())
 
 
+def _notes(corpus: Corpus | Prepared, prepared: Prepared) -> list[str]:
+    """What the user should know about the text that is trained on."""
+    notes = list(corpus.notes) if isinstance(corpus, Corpus) else []
+    if prepared.zeros:
+        notes.append(
+            f"the text has {prepared.zeros:,} NUL characters (U+0000), which are trained on like "
+            "any other; remove them with: tr -d '\\000' < IN > OUT"
+        )
+    if prepared.unknown:
+        notes.append(f"of the corpus, {unknown_text(list(prepared.unknown))}")
+    return notes
+
+
 def _prepare(
-    corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+    corpus: Corpus | Prepared,
     config: DualCNNConfig,
     tokenizer: Tokenizer | str | None,
     folder: str | Path | None,
@@ -388,7 +432,6 @@ def _prepare(
     if isinstance(corpus, Prepared):
         prepared = corpus
     else:
-        opened = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         kind = tokenizer or config.training.tokenizer
         size = config.training.bpe_vocab if kind == "bpe" else None
         place = None if folder is None else Path(folder)
@@ -397,7 +440,7 @@ def _prepare(
             notify(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
 
         notify(SetupProgress("tokenizer", 0))
-        prepared = prepare(opened, kind, place, read, vocab_size=size)
+        prepared = prepare(corpus, kind, place, read, vocab_size=size)
     detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
     notify(SetupProgress("tokenizer", 1, detail=detail))
     return prepared
@@ -405,6 +448,7 @@ def _prepare(
 
 def _held_out(
     validation: str | Path | None,
+    corpus: Corpus | Prepared,
     prepared: Prepared,
     folder: str | Path | None,
     notify: Callable[[str], None] | None,
@@ -412,12 +456,16 @@ def _held_out(
     """Encode the separate text to hold out, if there is one."""
     if validation is None:
         return None
-    place = Path(folder) / "validation" if folder is not None else None
-    other = prepare(Corpus(validation), prepared.tokenizer, place)
+    place = None if folder is None else Path(folder) / "validation"
+    apart = Corpus(validation, spool=place)
+    both = corpus.shared(apart) if isinstance(corpus, Corpus) else None
+    other = prepare(apart, prepared.tokenizer, place)
     if other.sha256 == prepared.sha256:
+        both = str(validation)
+    if both:
         raise UsageError(
-            f"{validation} is the text to train on; hold out another one, or leave it out to hold "
-            "out the end of the corpus"
+            f"{both} is both trained on and held out, so its loss would say nothing; give "
+            "another text to hold out"
         )
     if other.unknown and notify is not None:
         notify(f"of {validation}, {unknown_text(list(other.unknown))}")
@@ -445,8 +493,8 @@ def _fit_batch(
     rows = max(1, min(batch, tokens // chunk))
     if rows < batch and notify is not None:
         notify(
-            f"the corpus has only {rows} streams of {chunk} tokens; training with batch {rows} "
-            f"instead of {batch}"
+            f"the corpus has only {rows} stream{'s' if rows > 1 else ''} of {chunk} tokens; "
+            f"training with batch {rows} instead of {batch}"
         )
     return config.replace(batch=rows)
 

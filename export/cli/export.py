@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
 from ..api import export_with_report
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
@@ -128,13 +129,13 @@ def export_command(
         bundle, report = export_with_report(
             run, out, options, precision, text, max_loss_rise, advance, note
         )
-    click.echo(report.table())
+    tell(report.table())
     measured = bundle.manifest.get("quantization")
     if measured:
-        click.echo(
+        tell(
             f"In {precision}: {measured['loss']:.4f} nats per token on {measured['text']}, "
             f"{measured['loss_fp32']:.4f} in float32."
         )
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
-    click.echo(f'Next: rillet generate {shlex.quote(str(out))} "Once"')
+    tell(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
+    tell(f'Next: rillet generate {shlex.quote(str(out))} "Once"')

@@ -23,6 +23,7 @@ from .interactive import converse
 from .options import engine_options
 from .sampling_options import sampling_options
 from .stopping import stopped
+from .terminal import shown, tell
 from .text_files import read_pieces
 
 __all__ = ["generate"]
@@ -200,7 +201,7 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
     prompt = "".join(kept)
     unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
     if unknown:
-        click.echo(f"Note: {unknown_text(list(unknown))}", err=True)
+        tell(f"Note: {unknown_text(list(unknown))}", err=True)
     return prompt
 
 
@@ -224,7 +225,7 @@ def _write_json(model: Model, stream: TextStream, logprobs: bool) -> None:
     }
     if logprobs:
         line["logprobs"] = [_logprob(model, token) for token in tokens]
-    click.echo(json.dumps(line))
+    tell(json.dumps(line))
 
 
 def _logprob(model: Model, token: GeneratedToken) -> dict[str, Any]:
@@ -237,7 +238,7 @@ def _report(model: Model, stream: TextStream) -> None:
     stats = stream.stats
     rate = stats.tokens / stats.seconds if stats.seconds else 0.0
     first = 0.0 if stats.first_token_seconds is None else stats.first_token_seconds
-    click.echo(
+    tell(
         f"{stats.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
         f"on {model.engine.provider}, seed {stream.seed}; ended by {stats.finish_reason}",
         err=True,
@@ -245,7 +246,8 @@ def _report(model: Model, stream: TextStream) -> None:
 
 
 def _write(text: str) -> None:
-    """Write at once, whatever characters the terminal's encoding lacks."""
+    """Write at once, whatever characters the terminal's encoding lacks or would obey."""
     encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    known = text.encode(encoding, "replace").decode(encoding)
+    sys.stdout.write(shown(known, sys.stdout))
     sys.stdout.flush()

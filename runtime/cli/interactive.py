@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import click
-
 from ..errors import RilletError
 from ..interrupt import Interrupt
 from ..sampling.params import SamplingParams
 from ..streams.encoding import UnknownCharacterWarning
 from ..streams.session import Session
+from .terminal import tell
 
 __all__ = ["converse"]
 
@@ -35,10 +34,10 @@ def converse(
         interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
     if sys.stdin.isatty():
-        click.echo(HELP, err=True)
+        tell(HELP, err=True)
     while True:
         if sys.stdin.isatty():
-            click.echo("> ", err=True, nl=False)
+            tell("> ", err=True, nl=False)
         with interrupt.raise_at_once():
             line = sys.stdin.readline()
         if not line:
@@ -47,7 +46,7 @@ def converse(
             try:
                 _run_command(session, line.rstrip("\n"))
             except RilletError as error:  # a mistyped path must not end the stream
-                click.echo(f"Error: {error}", err=True)
+                tell(f"Error: {error}", err=True)
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnknownCharacterWarning)
@@ -67,16 +66,16 @@ def _run_command(session: Session, line: str) -> None:
     name, _, argument = line.partition(" ")
     if name == "/reset":
         session.reset()
-        click.echo("Started over.", err=True)
+        tell("Started over.", err=True)
     elif name == "/forget":
         session.forget()
-        click.echo("The memory is empty.", err=True)
+        tell("The memory is empty.", err=True)
     elif name == "/learn" and argument:
-        click.echo(f"Learned {session.learn(argument)} tokens.", err=True)
+        tell(f"Learned {session.learn(argument)} tokens.", err=True)
     elif name == "/save" and argument:
         session.save(argument)
-        click.echo(f"Saved to {argument}.", err=True)
+        tell(f"Saved to {argument}.", err=True)
     elif name == "/help":
-        click.echo(HELP, err=True)
+        tell(HELP, err=True)
     else:
-        click.echo(f"{line} is not a command. {HELP}", err=True)
+        tell(f"{line} is not a command. {HELP}", err=True)

@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..model import Model, load
 from .options import engine_options
 from .progress import ProgressBar
+from .terminal import tell
 from .text_files import read_pieces
 
 __all__ = ["score_command"]
@@ -57,9 +58,7 @@ def score_command(
     with ProgressBar("score", size) as bar:
         result = session.score(_pieces(model, file, bar.update))
     if as_json:
-        click.echo(
-            json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})
-        )
+        tell(json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider}))
         return
     rows = [
         ("tokens scored", f"{result.tokens:,}"),
@@ -69,7 +68,7 @@ def score_command(
         ("bits per byte", f"{result.bits_per_byte:.4f}"),
     ]
     for name, value in rows:
-        click.echo(f"{name:<22}{value:>14}")
+        tell(f"{name:<22}{value:>14}")
 
 
 def _pieces(model: Model, file: Path | None, progress: Callable[[int], object]) -> Iterable[str]:
@@ -81,6 +80,6 @@ def _pieces(model: Model, file: Path | None, progress: Callable[[int], object]) 
         raise UsageError(
             f"{model.bundle.path} carries no sample of its run's text to score; give a FILE"
         )
-    click.echo(f"Scoring {sample.description}.", err=True)
+    tell(f"Scoring {sample.description}.", err=True)
     # The sample may begin and end within a character.
     return [model.tokenizer.decode(sample.tokens.tolist()).strip("\ufffd")]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import CorpusError
+from ..wide_text import wide_encoding
 
 __all__ = ["read_pieces"]
 
@@ -39,6 +40,11 @@ def read_pieces(path: Path, progress: Callable[[int], object] | None = None) -> 
     with open(sys.stdin.fileno() if is_stdin else path, "rb", closefd=not is_stdin) as file:
         while True:
             block = file.read(_BLOCK)
+            if not read and (encoding := wide_encoding(block)):
+                raise CorpusError(
+                    f"{'standard input' if is_stdin else path} is {encoding}, not UTF-8; "
+                    f"convert it first: iconv -f {encoding} -t UTF-8 IN > OUT"
+                )
             pending = len(decoder.getstate()[0])
             try:
                 piece = decoder.decode(block, final=not block)

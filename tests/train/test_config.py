@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rillet.runtime import ConfigError, UsageError
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
 from rillet.train.auto_config import Budget
+from rillet.train.bundle_size import bundle_size
 
 NUMBERS = [
     field
@@ -208,8 +209,16 @@ def test_settings_of_model_and_training_are_replaced_by_name() -> None:
 def test_budgets_are_parsed() -> None:
     assert Budget.parse("30min") == Budget(seconds=1800)
     assert Budget.parse("1.5h, 2MB") == Budget(seconds=5400, size=2e6)
-    assert Budget.parse(None) == Budget()
-    for wrong in ("soon", "30", "min", "0s", "-3h"):
+    assert Budget.parse(None) == Budget.parse(" ") == Budget()
+    for times in ("1h30min", "1 h 30 min", "1.5 hours", "90m", "90 Minutes", "1hour30minutes"):
+        assert Budget.parse(times) == Budget(seconds=5400), times
+    for sizes in ("1.5 GB", "1500MB", "1.5gb", "1500000 kB", "1500000000 bytes"):
+        assert Budget.parse(sizes) == Budget(size=1.5e9), sizes
+    assert Budget.parse("2MiB,1day") == Budget(seconds=86400, size=2 * 2**20)
+    for wrong in (
+        *("soon", "30", "min", "0s", "-3h", "2M", "1MB 2kB", "1h,30min", "1h 2MB", "1h-30min"),
+        *("1,5h", "5 apples", "1e3s", "h", ",", "30min,", "9" * 400 + "h"),
+    ):
         with pytest.raises(UsageError, match="give a time or a size"):
             Budget.parse(wrong)
 
@@ -217,16 +226,16 @@ def test_budgets_are_parsed() -> None:
 def test_infer_chooses_a_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
-    config = DualCNNConfig.infer(path, "700kB")
+    config = DualCNNConfig.infer(path, "4MB")
     assert config.conflicts() == []
     assert config.training.tokenizer == "char"
     assert config.vocab_size == len(set(text[:60_000]))
-    assert 4 * DualCNN(config).parameter_count() <= 700_000
+    assert bundle_size(DualCNN(config)) <= 4e6
     named = " ".join(config.reasons)
     for part in ("tokenizer=char", "chunk=", "batch=", "trained parameters", "memory="):
         assert part in named
-    with pytest.raises(UsageError, match="no preset fits the budget"):
-        DualCNNConfig.infer(path, "1kB")
+    with pytest.raises(UsageError, match="fits the budget; nano exports to a bundle of about 3"):
+        DualCNNConfig.infer(path, "1MiB")
 
 
 def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
@@ -243,12 +252,40 @@ def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
     json.loads(config.to_json())
 
 
+def test_settings_are_part_of_the_choice_and_of_its_reasons(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prose.txt"
+    path.write_text(text[:60_000])
+    config = DualCNNConfig.infer(
+        path, "60MB", preset="micro", tokenizer="bpe", bpe_vocab=300, batch=3, memory=64, steps=70
+    )
+    training = config.training
+    assert (training.tokenizer, config.vocab_size, training.batch) == ("bpe", 300, 3)
+    assert (config.width, config.memory, training.steps) == (144, 64, 70)
+    reasons = "\n".join(config.reasons)
+    for part in (
+        "tokenizer=bpe: as you set; a token has about",
+        "batch=3: batch as you set",
+        "preset=micro: as you set; micro with",
+        "steps=70 as you set",
+        "memory=64: as you set",
+        "bpe_vocab=300: as you set",
+    ):
+        assert part in reasons
+    assert DualCNNConfig.infer(path, tokenizer="byte").vocab_size == 256
+    with pytest.raises(UsageError, match="nano exports"):
+        DualCNNConfig.infer(path, "3.2MB", tokenizer="byte")  # a larger vocabulary, a larger bundle
+    assert DualCNNConfig.infer(path, "3.2MB").vocab_size < 256
+
+
 def test_infer_measures_time_and_stays_within_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
-    short, long = DualCNNConfig.infer(path, "5s"), DualCNNConfig.infer(path, "60s")
+    short, long = DualCNNConfig.infer(path, "60s"), DualCNNConfig.infer(path, "600s")
     assert short.training.steps < long.training.steps
     assert any("measured" in reason for reason in short.reasons)
+    assert short.training.held_out_tokens < long.training.held_out_tokens
+    with pytest.raises(UsageError, match="leaves no time to train nano"):
+        DualCNNConfig.infer(path, "0.01s")
 
 
 @pytest.mark.parametrize(

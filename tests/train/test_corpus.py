@@ -17,7 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rillet.export.bundle.folder import CARD
 from rillet.runtime import CorpusError, UsageError
+from rillet.runtime.cli.text_files import read_pieces
+from rillet.train.checkpoint import CHECKPOINT_FILE
+from rillet.train.cli.reporters import LOG_FILE
 from rillet.train.data import corpus as module
 from rillet.train.data import tokenizers
 from rillet.train.data.corpus import (
@@ -31,7 +35,9 @@ from rillet.train.data.corpus import (
     fetch,
     read_corpus,
 )
+from rillet.train.data.own_files import BUNDLE_CARD, RUN_FILES
 from rillet.train.data.tokenizers import make_tokenizer, prepare
+from rillet.train.loop.resume import STATE_FILE
 
 LINES = "".join(f"line {number} of a text, é and 水\n" for number in range(200))
 
@@ -88,12 +94,134 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
         Corpus([])
     with pytest.raises(CorpusError, match=r"none\.txt does not exist; give a UTF-8 text file"):
         Corpus([write(tmp_path / "a.txt", LINES), tmp_path / "none.txt"])
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CorpusError, match="pipe is not a regular file"):
-        Corpus(tmp_path / "pipe")
+    with pytest.raises(CorpusError, match="/dev/null is neither a file nor a pipe"):
+        Corpus("/dev/null")
     short = [write(tmp_path / name, "short") for name in ("1.txt", "2.txt")]
     with pytest.raises(CorpusError, match=r"1\.txt \(and 1 more\) has only 12 characters"):
         Corpus(short).scan()
+
+
+def fill(path: Path, data: bytes) -> threading.Thread:
+    """Create a pipe and write to it from a thread."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path, on_disk: bool) -> None:
+    """Its text is that of a file, as often as it is read; on disk nothing is seen of it."""
+    text = LINES * 40
+    writer = fill(tmp_path / "notes", text.encode())
+    spool = tmp_path / "run" if on_disk else None
+    corpus = Corpus(tmp_path / "notes", spool=spool)
+    writer.join()
+    first, second = corpus.blocks(size=1000), corpus.blocks(size=300)
+    assert "".join(next(first) + next(second) for _ in range(3))  # at once
+    assert "".join(corpus.blocks()) == text
+    same = Corpus(write(tmp_path / "file.txt", text))
+    assert corpus.scan() == same.scan()
+    assert corpus.names == ("the pipe notes",)
+    assert corpus.size == same.size
+    folder = tmp_path / "tokens"
+    prepared = prepare(corpus, "char", folder)
+    assert prepared.tokens.tensor().tolist() == prepared.tokenizer.encode(text)
+    if spool is not None:
+        assert list(spool.iterdir()) == []
+
+
+def test_tokens_of_a_pipe_are_reused_for_the_same_text_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [LINES, LINES, LINES.replace("é", "e")]
+    hashes = []
+    for text in texts:
+        writer = fill(tmp_path / "notes", text.encode())
+        hashes.append(prepare(Corpus(tmp_path / "notes"), "byte", tmp_path / "tokens").sha256)
+        writer.join()
+        (tmp_path / "notes").unlink()
+    assert hashes == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def test_an_empty_pipe_is_an_empty_text(tmp_path: Path) -> None:
+    for spool in (None, tmp_path):
+        fill(tmp_path / "notes", b"")
+        with pytest.raises(CorpusError, match="is empty"):
+            Corpus(tmp_path / "notes", spool=spool).scan()
+        (tmp_path / "notes").unlink()
+
+
+def test_a_text_given_twice_is_read_once(tmp_path: Path) -> None:
+    """By its name, below a folder, through a link: one text, or it would be held out as well."""
+    path = write(tmp_path / "texts" / "a.txt", LINES)
+    other = write(tmp_path / "texts" / "b.txt", "another\n")
+    link = tmp_path / "link.txt"
+    link.symlink_to(path)
+    corpus = Corpus([path, path, path.parent, link, other])
+    assert corpus.names == ("a.txt", "texts/b.txt")
+    assert "".join(corpus.blocks()) == LINES + "another\n"
+    assert corpus.notes == [
+        f"{name} is given more than once; it is read once"
+        for name in ("a.txt", "texts/a.txt", "link.txt", "b.txt")
+    ]
+    assert Corpus([path, other]).notes == []
+
+
+def test_what_rillet_wrote_is_no_text(tmp_path: Path) -> None:
+    """A model's card below a folder of notes is left out, and the notes beside it are kept."""
+    write(tmp_path / "notes" / "a.txt", LINES)
+    model = tmp_path / "notes" / "model"
+    write(model / "README.md", "# A model card\n")
+    write(model / "mine.md", "My own remarks\n")
+    assert Corpus(tmp_path / "notes").names == (
+        "notes/a.txt",
+        "notes/model/README.md",
+        "notes/model/mine.md",
+    )
+    write(model / "bundle.json", '{"format": "rillet-bundle", "files": {"more.txt": "0"}}')
+    write(model / "more.txt", "listed\n")
+    corpus = Corpus(tmp_path / "notes")
+    assert corpus.names == ("notes/a.txt", "notes/model/mine.md")
+    (note,) = corpus.notes
+    assert "model/README.md, model/more.txt were left out: rillet's own" in note
+    run = tmp_path / "notes" / "run"
+    write(run / "checkpoint.safetensors", "")
+    write(run / "tokens" / "notes.txt", "no text\n")
+    assert Corpus(tmp_path / "notes").names == ("notes/a.txt", "notes/model/mine.md")
+
+
+def test_the_files_of_a_run_are_known() -> None:
+    assert {CHECKPOINT_FILE, STATE_FILE, LOG_FILE} < set(RUN_FILES)
+    assert CARD == BUNDLE_CARD
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+    ],
+)
+def test_utf_16_is_named_with_its_conversion(tmp_path: Path, encoding: str, name: str) -> None:
+    text = "The quick brown fox, naïve and old.\n" * 100
+    path = write(tmp_path / "wide.txt", text, encoding)
+    command = f"iconv -f {name} -t UTF-8"
+    with pytest.raises(CorpusError, match=f"is {name}, not UTF-8; convert it first: {command}"):
+        Corpus(path).scan()
+    with pytest.raises(CorpusError, match=command):
+        list(read_pieces(path))
+    converted = subprocess.run([*command.split(), path], capture_output=True, check=True).stdout
+    assert converted.decode() == text
+
+
+def test_zeros_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "zeros.txt", LINES + "st\0ray\0\n")
+    assert Corpus(path).scan().zeros == 2
+    for _ in range(2):  # encoded, and reused
+        assert prepare(Corpus(path), "auto", tmp_path / "tokens").zeros == 2
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
 def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
         DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
-    with pytest.raises(UsageError, match="is the text to train on; hold out another one"):
+    with pytest.raises(UsageError, match="is both trained on and held out"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=corpus, **QUICK)
     with pytest.raises(ConfigError, match="stpes: no such setting"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, stpes=3)

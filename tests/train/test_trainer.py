@@ -165,8 +165,10 @@ def test_one_stream_that_does_not_fit_is_an_error(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(DualCNN, "compute", compute)
-    with pytest.raises(TrainingError, match=r"1 streams of 32 tokens.*shorter chunk"):
+    with pytest.raises(TrainingError, match=r"1 stream of 32 tokens.*try a batch below 4"):
         DualCNNTrainer(model_for(tokens), CONFIG).train(tokens)
+    with pytest.raises(TrainingError, match=r"at a time; try a shorter chunk or a smaller model"):
+        DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=1)).train(tokens)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
@@ -183,9 +185,16 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     trainer = DualCNNTrainer(
         model, CONFIG, folder=tmp_path, save=lambda model, run: saved.append(run.step)
     )
-    with pytest.raises(TrainingError, match="the loss is nan at step 10; the last checkpoint is"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 10; the checkpoint of step 6"):
         trainer.train(tokens[:8_000], tokens[8_000:], ruin)
     assert saved == [5, 6]
+    for part in tmp_path.iterdir():
+        assert part.name == "training.safetensors"
+    other = DualCNNTrainer(model_for(tokens), CONFIG.replace(seed=1), folder=tmp_path / "new")
+    with torch.no_grad():
+        other.model.wave_cnn.emit.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="at step 1; there is no checkpoint of this run yet"):
+        other.train(tokens[:8_000])
     again = DualCNNTrainer(model_for(tokens[:8_000]), CONFIG, folder=tmp_path)
     assert again.train(tokens[:8_000], tokens[8_000:], resume=True).steps == 24
 

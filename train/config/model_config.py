@@ -12,7 +12,7 @@ from ...runtime.errors import ConfigError
 from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
 
-__all__ = ["DualCNNConfig"]
+__all__ = ["DualCNNConfig", "parse_settings"]
 
 
 @dataclass(frozen=True)
@@ -228,11 +228,7 @@ class DualCNNConfig:
             ConfigError: A name is no setting, or settings conflict. The vocabulary's size is none:
                 it follows from the text.
         """
-        _check_names(changes, _settings())
-        own, training = _by_owner(changes)
-        values = {name: parse_field(DualCNNConfig, name, text) for name, text in own.items()}
-        values |= {name: parse_field(TrainingConfig, name, text) for name, text in training.items()}
-        return self.replace(**values)
+        return self.replace(**parse_settings(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -292,6 +288,21 @@ def _by_owner(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         {name: value for name, value in changes.items() if name in own},
         {name: value for name, value in changes.items() if name in training},
     )
+
+
+def parse_settings(changes: dict[str, str]) -> dict[str, Any]:
+    """The values of settings as a user types them, by name.
+
+    Raises:
+        ConfigError: A name is no setting, or a value has another type. The vocabulary's size is no
+            setting: it follows from the text.
+    """
+    _check_names(changes, _settings())
+    own, training = _by_owner(changes)
+    values = {name: parse_field(DualCNNConfig, name, text) for name, text in own.items()}
+    return values | {
+        name: parse_field(TrainingConfig, name, text) for name, text in training.items()
+    }
 
 
 def _settings() -> set[str]:

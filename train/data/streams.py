@@ -117,9 +117,11 @@ class Streams:
     def __init__(self, text: Text, config: TrainingConfig) -> None:
         needed = config.batch * config.chunk
         if len(text) < needed:
+            streams = f"{config.batch} stream{'s' if config.batch > 1 else ''}"
             raise CorpusError(
-                f"the text to train on has {len(text):,} tokens, but {config.batch} streams of "
-                f"{config.chunk} tokens need {needed:,}; give more text, or lower batch"
+                f"the text to train on has {len(text):,} tokens, but {streams} of {config.chunk} "
+                f"tokens need {needed:,}; give more text, or lower "
+                f"{'batch' if config.batch > 1 else 'chunk'}"
             )
         self.text, self.chunk_length = text, config.chunk
         self.starts = torch.arange(config.batch) * len(text) // config.batch

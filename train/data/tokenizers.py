@@ -130,6 +130,7 @@ class Prepared:
         sha256: SHA-256 of the text.
         names: Names of its texts.
         unknown: Characters that the tokenizer lacks; they were left out.
+        zeros: How many characters are U+0000.
     """
 
     tokenizer: Tokenizer
@@ -138,6 +139,7 @@ class Prepared:
     sha256: str
     names: tuple[str, ...]
     unknown: tuple[str, ...] = ()
+    zeros: int = 0
 
 
 def prepare(
@@ -202,11 +204,12 @@ def _encode(
     about["tokenizer_sha256"] = sha256_bytes(tokenizer.source.encode())
     about["sha256"], about["characters"] = corpus.sha256, corpus.characters
     about["names"], about["unknown"] = corpus.names, unknown
+    about["zeros"] = corpus.scan().zeros
 
 
 def _prepared(tokenizer: Tokenizer, tokens: Tokens, about: dict[str, Any]) -> Prepared:
     texts = about["characters"], about["sha256"], tuple(about["names"]), tuple(about["unknown"])
-    return Prepared(tokenizer, tokens, *texts)
+    return Prepared(tokenizer, tokens, *texts, zeros=about.get("zeros", 0))
 
 
 def _reuse(

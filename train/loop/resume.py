@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,22 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...runtime.errors import BundleError, brief
+from ...runtime.errors import BundleError, ConfigError, brief
 from ...runtime.files import write_atomic
 from ...runtime.tensor_file import TensorFormat
+from ..config.model_config import DualCNNConfig
 from ..model.dual_cnn import DualCNN
 from ..model.state import State
 from .optimizer import WeightAverage
 
-__all__ = ["STATE_FILE", "STATE_FORMAT", "RunState", "load_run_state", "save_run_state"]
+__all__ = [
+    "STATE_FILE",
+    "STATE_FORMAT",
+    "RunState",
+    "load_run_state",
+    "run_config",
+    "save_run_state",
+]
 
 STATE_FILE = "training.safetensors"
 STATE_FORMAT = TensorFormat(
@@ -40,6 +48,9 @@ class RunState:
         seconds: Time spent so far.
         streams: State of every stream in the batch.
         best: Averaged weights of the best validation, by name.
+        steps: Steps planned under a time limit; 0 without one.
+        most: Steps that the time limit never exceeds.
+        corrections: After which step how many were planned in all.
     """
 
     step: int = 0
@@ -48,6 +59,9 @@ class RunState:
     seconds: float = 0.0
     streams: State | None = None
     best: dict[str, Tensor] | None = None
+    steps: int = 0
+    most: int = 0
+    corrections: list[tuple[int, int]] = field(default_factory=list)
 
 
 def save_run_state(
@@ -85,9 +99,29 @@ def save_run_state(
         "seconds": run.seconds,
         "about": about,
     }
+    if run.steps:
+        header["limit"] = {
+            "steps": run.steps,
+            "most": run.most,
+            "corrections": run.corrections,
+        }
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(on_cpu, STATE_FORMAT.metadata(header))
     write_atomic(folder / STATE_FILE, data)
+
+
+def run_config(folder: Path) -> DualCNNConfig:
+    """The configuration that the run in a folder began with.
+
+    Raises:
+        BundleError: There is no run, or its state is damaged.
+    """
+    path = _state_file(folder)
+    header, _ = STATE_FORMAT.read(path, "pt")
+    try:
+        return DualCNNConfig.from_dict(header["about"]["config"])
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise _damaged(path, error) from error
 
 
 def load_run_state(
@@ -103,12 +137,7 @@ def load_run_state(
         BundleError: The state is missing, damaged, or belongs to a run with other settings;
             the message names what differs.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} holds no run to resume ({STATE_FILE}); drop --resume to start one, with "
-            "another --out or --overwrite if the folder already holds a checkpoint"
-        )
+    path = _state_file(folder)
     header, tensors = STATE_FORMAT.read(path, "pt")
     try:
         _check_same_run(path, header["about"], about)
@@ -121,9 +150,21 @@ def load_run_state(
         AttributeError,
         OverflowError,
     ) as error:
+        raise _damaged(path, error) from error
+
+
+def _state_file(folder: Path) -> Path:
+    path = folder / STATE_FILE
+    if not path.is_file():
         raise BundleError(
-            f"{path} is damaged ({brief(error)}); restart training with --overwrite"
-        ) from error
+            f"{folder} holds no run to resume ({STATE_FILE}); drop --resume to start one, with "
+            "another --out or --overwrite if the folder already holds a checkpoint"
+        )
+    return path
+
+
+def _damaged(path: Path, error: Exception) -> BundleError:
+    return BundleError(f"{path} is damaged ({brief(error)}); restart training with --overwrite")
 
 
 def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
@@ -190,4 +231,13 @@ def _fill(
         seconds=float(header["seconds"]),
         streams=parts["stream"],
         best=parts.get("best"),
+        **_limit(header.get("limit", {})),
     )
+
+
+def _limit(stored: dict[str, Any]) -> dict[str, Any]:
+    """What a time limit had planned."""
+    if not stored:
+        return {}
+    pairs = [(int(done), int(steps)) for done, steps in stored["corrections"]]
+    return {"steps": int(stored["steps"]), "most": int(stored["most"]), "corrections": pairs}
