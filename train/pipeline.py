@@ -40,7 +40,7 @@ __all__ = ["DualCNNPipeline"]
 
 @dataclass
 class DualCNNPipeline:
-    """Tokenizer, model and wave buffer, ready to train and generate.
+    """Tokenizer and model, ready to train and generate.
 
     Create a pipeline from a text with :meth:`fit_and_initialize`, or from a run with
     :meth:`load`::
@@ -53,7 +53,6 @@ class DualCNNPipeline:
     Attributes:
         model: The model; its parts are its attributes.
         tokenizer: Its tokenizer.
-        buffer: A rolling wave buffer that fits the model, filled by :meth:`read`.
         corpus: The text as tokens; ``None`` in a loaded pipeline.
         split: The text split into training, validation and held-out parts; ``None`` in a
             loaded pipeline.
@@ -63,7 +62,7 @@ class DualCNNPipeline:
 
     model: DualCNN
     tokenizer: Tokenizer
-    buffer: RollingWaveBuffer
+    _buffer: RollingWaveBuffer | None = None
     corpus: Prepared | None = None
     split: Split | None = None
     fallbacks: list[Fallback] = field(default_factory=list)
@@ -143,11 +142,10 @@ class DualCNNPipeline:
         return cls(
             ready.model,
             prepared.tokenizer,
-            ready.buffer,
-            prepared,
-            texts,
-            ready.fallbacks,
-            training,
+            corpus=prepared,
+            split=texts,
+            fallbacks=ready.fallbacks,
+            training=training,
         )
 
     @classmethod
@@ -158,13 +156,26 @@ class DualCNNPipeline:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
         """
         checkpoint = load_checkpoint(Path(run))
-        buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
-        return cls(checkpoint.model, checkpoint.tokenizer, buffer, training=checkpoint.training)
+        return cls(checkpoint.model, checkpoint.tokenizer, training=checkpoint.training)
 
     @property
     def config(self) -> DualCNNConfig:
         """The model's configuration, which reflects any fallbacks."""
         return self.model.config
+
+    @property
+    def buffer(self) -> RollingWaveBuffer:
+        """A rolling wave buffer that fits the model, filled by :meth:`read`.
+
+        It is made when first asked for: training does without it, so a memory too large to hold
+        beside its waves stops only the inspection.
+
+        Raises:
+            ConfigError: The buffer would take more than 1 GB.
+        """
+        if self._buffer is None:
+            self._buffer = RollingWaveBuffer.from_config(self.config)
+        return self._buffer
 
     def checkpoint(self) -> Checkpoint:
         """Collect model, tokenizer and provenance, for saving and exporting."""
