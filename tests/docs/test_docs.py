@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,32 @@ def test_python_blocks_run(
     exec(compile(code, "a block of the page", "exec"), {"__name__": "__main__"})  # noqa: S102
 
 
+SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json"))
+PORTABLE = [code for name, _, code in BLOCKS if "InferenceSession(" in code]
+
+
+@pytest.mark.parametrize("bundle", SHIPPED, ids=lambda path: path.name)
+def test_blocks_without_rillet_run_on_every_shipped_bundle(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and the check of a port, also where int8 chooses another token than PyTorch."""
+    (tmp_path / "my-model").symlink_to(bundle)
+    monkeypatch.chdir(tmp_path)
+    for code in PORTABLE:
+        exec(compile(code, "a block of the page", "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+def test_the_step_in_javascript_is_that_of_the_example() -> None:
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    (shown,) = re.findall(r"```javascript\n(.*?)```", page, re.DOTALL)
+    example = (ROOT / "examples" / "javascript" / "generate.js").read_text()
+    assert textwrap.indent(shown, "  ") in example
+
+
 def test_there_are_blocks() -> None:
     assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md", "training.md"}
+    assert len(PORTABLE) == 2
+    assert any(path.name.endswith("int8") for path in SHIPPED)
     assert 0 < sum(trains_long(code) for _, _, code in BLOCKS) < len(BLOCKS) / 2
 
 
