@@ -129,7 +129,7 @@ class DualCNNPipeline:
             config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
         )
         training = {
-            "corpus": ", ".join(prepared.names[:5]),
+            "corpus": _listed(prepared.names),
             "corpus_sha256": prepared.sha256,
             "characters": prepared.characters,
             "trained_tokens": len(texts.trained),
@@ -317,6 +317,11 @@ class DualCNNPipeline:
         place = Path(folder)
         make_folder(place)
         return save_checkpoint(place, self.checkpoint())
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _prepare(

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .training_command import command_of_run
+from ...runtime.tokenizer import Tokenizer
+from .commands import commands_of_bundle, generate_command
 
 __all__ = ["render_card"]
 
@@ -20,6 +21,7 @@ def render_card(
     manifest: dict[str, Any],
     sizes: Mapping[str, int],
     times: Mapping[str, Any],
+    tokenizer: Tokenizer,
 ) -> str:
     """Write the model card as Markdown.
 
@@ -28,6 +30,7 @@ def render_card(
         manifest: The content of ``bundle.json``.
         sizes: Size of each file in bytes.
         times: Figures of the exporting machine; see :func:`.timing.measure_times`.
+        tokenizer: The bundle's tokenizer.
     """
     lines = [
         f"# {name}",
@@ -35,11 +38,11 @@ def render_card(
         "A streaming text generator with constant memory, made by rillet.",
         "",
         "```sh",
-        f'rillet generate {name} "Once" --max-new-tokens 200 --seed 1',
+        generate_command(name, tokenizer, "--max-new-tokens", "200", "--seed", "1"),
         "```",
         "",
         *_model(manifest),
-        *_training(manifest),
+        *_origin(name, manifest),
         *_loss(manifest),
         *_parity(manifest),
         *_size(manifest, sizes),
@@ -64,7 +67,11 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "steps": training.get("steps"),
         "training seed": training.get("config", {}).get("seed"),
     }
-    table = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    table = [
+        f"| {key} | {str(value).replace('|', chr(92) + '|')} |"
+        for key, value in rows.items()
+        if value is not None
+    ]
     return ["## Model", "", "| | |", "| --- | --- |", *table]
 
 
@@ -84,11 +91,10 @@ def _memory(model: dict[str, Any]) -> str:
     return f"the last {model['memory']:,} steps, keyed by {key}"
 
 
-def _training(manifest: dict[str, Any]) -> list[str]:
+def _origin(name: str, manifest: dict[str, Any]) -> list[str]:
     lines = []
-    command = command_of_run(manifest["training"], manifest["model"])
-    if command is not None:
-        lines += ["", "Trained with:", "", "```sh", command, "```"]
+    if commands := commands_of_bundle(name, manifest):
+        lines += ["", "Made with:", "", "```sh", *commands, "```"]
     fallbacks = manifest["training"].get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and their replacements:", ""]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.tokenizer import Tokenizer
 from ..api import export_with_report
+from ..bundle.commands import generate_command
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
 from ..parity.gate import STEPS, gate_work
@@ -128,4 +129,5 @@ def export_command(
         )
     size = sum(file.stat().st_size for file in out.iterdir())
     click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
-    click.echo(f'Next: rillet generate {shlex.quote(str(out))} "Once"')
+    tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+    click.echo(f"Next: {generate_command(str(out), tokenizer)}")

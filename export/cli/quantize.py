@@ -8,6 +8,8 @@ import click
 
 from ...runtime.bundle import Bundle
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.tokenizer import Tokenizer
+from ..bundle.commands import generate_command
 from ..quantization.conversions import METHODS, PRECISIONS
 from ..quantization.held_out import FEWEST_TOKENS, TOKENS
 from ..quantization.lower_precision import quantize
@@ -111,3 +113,5 @@ def quantize_command(
     if cost["method"] not in PRECISIONS[precision].portable:
         click.echo("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
     click.echo(f"Bundle: {out} ({precision}, {cost['method']})")
+    tokenizer = Tokenizer.load(lowered.file("tokenizer.json"))
+    click.echo(f"Next: {generate_command(str(out), tokenizer)}")

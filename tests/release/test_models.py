@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rillet.export import verify
-from rillet.export.bundle.training_command import command_of_run
+from rillet.export.bundle.commands import command_of_run
 from rillet.runtime import load
 from rillet.runtime.golden import verify_golden
 from rillet.train import PRESETS

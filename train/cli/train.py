@@ -19,7 +19,7 @@ from ..auto_config import infer
 from ..checkpoint import CHECKPOINT_FILE
 from ..config.model_config import DualCNNConfig
 from ..config.presets import PRESETS
-from ..data.corpus import BUILTIN, Corpus
+from ..data.corpus import BUILTIN, Corpus, recorded_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
 from ..loop.evaluation import Evaluation
@@ -122,7 +122,7 @@ def train_command(
             )
         config = _configure(preset, budget, corpus, changes)
         pipeline = _set_up(config, corpus, out, validation, allow_fallback, group)
-        pipeline.training["preset"] = preset
+        pipeline.training |= {"preset": preset, "given": _given(corpora, validation, threads)}
         if group.leads:
             _describe(pipeline)
         log = CsvLog(out, resume)
@@ -131,6 +131,16 @@ def train_command(
             _finish(pipeline, out, log, result, plot)
     finally:
         group.finish()
+
+
+def _given(corpora: tuple[str, ...], validation: str | None, threads: int | None) -> dict[str, Any]:
+    """What the record needs beside the settings, to repeat the command."""
+    given: dict[str, Any] = {"corpus": [recorded_name(corpus) for corpus in corpora]}
+    if validation is not None:
+        given["validation"] = recorded_name(validation)
+    if threads is not None:
+        given["threads"] = threads
+    return given
 
 
 def _settings(
