@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import textwrap
 from pathlib import Path
 
@@ -117,6 +118,28 @@ def test_commands_on_shipped_models_run(command: str) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "least"), [("runtime.md", 6), ("precisions.md", 2), ("training.md", 1)]
+)
+def test_commands_on_a_model_of_ones_own_run(
+    page: str, least: int, small_bundle: Path, small_run: Path, text: str, tmp_path: Path
+) -> None:
+    """Each command of a page, in order, in a folder with the files that they name."""
+    shutil.copytree(small_bundle, tmp_path / "my-model")
+    if page != "training.md":
+        (tmp_path / "run").symlink_to(small_run)
+    for name in ("my-notes.txt", "notes.txt", "text.txt"):
+        (tmp_path / name).write_text(text[:9_000], encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in shell_lines(ROOT / "docs" / page)]
+    assert len(commands) >= least
+    for command in commands:
+        short = {"train": ["--steps", "2", "--no-plot"], "bench": ["--repetitions", "1"]}
+        result = here(*command, *short.get(command[0], []), cwd=tmp_path)
+        assert result.returncode == 0, f"rillet {command}\n{result.stderr}"
+        assert result.stdout or "--interactive" in command
 
 
 @pytest.mark.slow
