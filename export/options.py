@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from ..runtime.errors import UsageError
@@ -47,6 +48,18 @@ class ExportOptions:
         if self.static_batch is not None:
             check_count("static_batch", self.static_batch, 1)
         check_count("parity_steps", self.parity_steps, 1)
+
+    def arguments(self) -> list[str]:
+        """The options of ``rillet export`` that differ from the defaults."""
+        arguments = []
+        for field in dataclasses.fields(self):
+            value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if value == field.default:
+                continue
+            if value is False:
+                option = option.replace("--", "--no-")
+            arguments += [option] if isinstance(value, bool) else [option, str(value)]
+        return arguments
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -43,7 +43,7 @@ __all__ = ["DualCNNPipeline"]
 
 @dataclass
 class DualCNNPipeline:
-    """Tokenizer, model and wave buffer, ready to train and generate.
+    """Tokenizer and model, ready to train and generate.
 
     Create a pipeline from a text with :meth:`fit_and_initialize`, or from a run with
     :meth:`load`::
@@ -56,7 +56,6 @@ class DualCNNPipeline:
     Attributes:
         model: The model; its parts are its attributes.
         tokenizer: Its tokenizer.
-        buffer: A rolling wave buffer that fits the model, filled by :meth:`read`.
         corpus: The text as tokens; ``None`` in a loaded pipeline.
         split: The text split into training, validation and held-out parts; ``None`` in a
             loaded pipeline.
@@ -67,7 +66,7 @@ class DualCNNPipeline:
 
     model: DualCNN
     tokenizer: Tokenizer
-    buffer: RollingWaveBuffer
+    _buffer: RollingWaveBuffer | None = None
     corpus: Prepared | None = None
     split: Split | None = None
     fallbacks: list[Fallback] = field(default_factory=list)
@@ -141,11 +140,10 @@ class DualCNNPipeline:
         return cls(
             ready.model,
             prepared.tokenizer,
-            ready.buffer,
-            prepared,
-            texts,
-            ready.fallbacks,
-            training,
+            corpus=prepared,
+            split=texts,
+            fallbacks=ready.fallbacks,
+            training=training,
         )
 
     @classmethod
@@ -203,8 +201,7 @@ class DualCNNPipeline:
         texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
         earlier = earlier_record(checkpoint)
-        pipeline = cls(model, prepared.tokenizer, RollingWaveBuffer.from_config(model.config))
-        pipeline.corpus, pipeline.split = prepared, texts
+        pipeline = cls(model, prepared.tokenizer, corpus=prepared, split=texts)
         pipeline.training = _record(prepared, texts, model)
         pipeline.training |= held_out_record(texts, other, earlier)
         pipeline.training["continued_from"] = earlier
@@ -218,11 +215,9 @@ class DualCNNPipeline:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
         """
         checkpoint = load_checkpoint(Path(run))
-        buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
         return cls(
             checkpoint.model,
             checkpoint.tokenizer,
-            buffer,
             training=checkpoint.training,
             loaded_sample=checkpoint.text_sample,
         )
@@ -231,6 +226,20 @@ class DualCNNPipeline:
     def config(self) -> DualCNNConfig:
         """The model's configuration, which reflects any fallbacks."""
         return self.model.config
+
+    @property
+    def buffer(self) -> RollingWaveBuffer:
+        """A rolling wave buffer that fits the model, filled by :meth:`read`.
+
+        It is made when first asked for: training does without it, so a memory too large to hold
+        beside its waves stops only the inspection.
+
+        Raises:
+            ConfigError: The buffer would take more than 1 GB.
+        """
+        if self._buffer is None:
+            self._buffer = RollingWaveBuffer.from_config(self.config)
+        return self._buffer
 
     def checkpoint(self) -> Checkpoint:
         """Collect model, tokenizer and provenance, for saving and exporting."""
@@ -420,6 +429,11 @@ def _notes(corpus: Corpus | Prepared, prepared: Prepared) -> list[str]:
     return notes
 
 
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def _prepare(
     corpus: Corpus | Prepared,
     config: DualCNNConfig,
@@ -475,7 +489,7 @@ def _held_out(
 def _record(prepared: Prepared, texts: Split, model: DualCNN) -> dict[str, Any]:
     """What a checkpoint tells of its training."""
     return {
-        "corpus": ", ".join(prepared.names[:5]),
+        "corpus": _listed(prepared.names),
         "corpus_sha256": prepared.sha256,
         "characters": prepared.characters,
         "trained_tokens": len(texts.trained),

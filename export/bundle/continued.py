@@ -6,6 +6,7 @@ import shlex
 from itertools import pairwise
 from typing import Any
 
+from .json_file import dictionary
 from .training_command import command_of_run
 
 __all__ = ["commands_of_training", "runs_of"]
@@ -31,16 +32,16 @@ def commands_of_training(training: dict[str, Any], model: dict[str, Any]) -> lis
         The commands; empty if one of the runs was not made on the command line.
     """
     records = _records(training)[::-1]
-    first = command_of_run(records[0], {**model, **_dictionary(records[0].get("model"))})
+    first = command_of_run(records[0], {**model, **dictionary(records[0].get("model"))})
     commands = [] if first is None else [first]
     for number, (before, record) in enumerate(pairwise(records), start=1):
-        dropout = {**model, **_dictionary(record.get("model"))}
-        actual = _dictionary(record.get("config")) | {
-            name: dropout[name] for name in _dictionary(before.get("model")) if name in dropout
+        dropout = {**model, **dictionary(record.get("model"))}
+        actual = dictionary(record.get("config")) | {
+            name: dropout[name] for name in dictionary(before.get("model")) if name in dropout
         }
-        usual = {**_dictionary(before.get("config")), **_dictionary(before.get("model"))}
+        usual = {**dictionary(before.get("config")), **dictionary(before.get("model"))}
         parts = ["rillet", "train", "--continue-from", _run(number)]
-        given = _dictionary(record.get("given"))
+        given = dictionary(record.get("given"))
         for corpus in given.get("corpus", [record.get("corpus")]):
             parts += ["--corpus", str(corpus)]
         if "validation" in given:
@@ -64,7 +65,3 @@ def _records(training: dict[str, Any]) -> list[dict[str, Any]]:
     while isinstance(earlier := records[-1].get("continued_from"), dict):
         records.append(earlier)
     return records
-
-
-def _dictionary(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
-from .continued import commands_of_training, runs_of
+from ...runtime.tokenizer import Tokenizer
+from .commands import commands_of_bundle, generate_command
+from .continued import runs_of
 
 __all__ = ["render_card"]
 
@@ -21,6 +23,7 @@ def render_card(
     manifest: dict[str, Any],
     sizes: Mapping[str, int],
     times: Mapping[str, Any],
+    tokenizer: Tokenizer,
 ) -> str:
     """Write the model card as Markdown.
 
@@ -29,6 +32,7 @@ def render_card(
         manifest: The content of ``bundle.json``.
         sizes: Size of each file in bytes.
         times: Figures of the exporting machine; see :func:`.timing.measure_times`.
+        tokenizer: The bundle's tokenizer.
     """
     lines = [
         f"# {name}",
@@ -36,11 +40,11 @@ def render_card(
         "A streaming text generator with constant memory, made by rillet.",
         "",
         "```sh",
-        f'rillet generate {name} "Once" --max-new-tokens 200 --seed 1',
+        generate_command(name, tokenizer, "--max-new-tokens", "200", "--seed", "1"),
         "```",
         "",
         *_model(manifest),
-        *_training(manifest),
+        *_origin(name, manifest),
         *_loss(manifest),
         *_sample(manifest),
         *_parity(manifest),
@@ -66,7 +70,11 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "steps": ", after ".join(runs_of(training, "steps")) or None,
         "training seed": training.get("config", {}).get("seed"),
     }
-    table = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    table = [
+        f"| {key} | {str(value).replace('|', chr(92) + '|')} |"
+        for key, value in rows.items()
+        if value is not None
+    ]
     return ["## Model", "", "| | |", "| --- | --- |", *table]
 
 
@@ -86,11 +94,10 @@ def _memory(model: dict[str, Any]) -> str:
     return f"the last {model['memory']:,} steps, keyed by {key}"
 
 
-def _training(manifest: dict[str, Any]) -> list[str]:
+def _origin(name: str, manifest: dict[str, Any]) -> list[str]:
     lines = []
-    commands = commands_of_training(manifest["training"], manifest["model"])
-    if commands:
-        lines += ["", "Trained with:", "", "```sh", *commands, "```"]
+    if commands := commands_of_bundle(name, manifest):
+        lines += ["", "Made with:", "", "```sh", *commands, "```"]
     fallbacks = manifest["training"].get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and their replacements:", ""]

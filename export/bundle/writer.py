@@ -127,6 +127,7 @@ def _write_files(
         "weights_sha256": weights,
         "tokenizer_sha256": tokenizer_hash,
         "exporter": exporter_versions(),
+        "arguments": {"export": options.arguments()},
         "training": checkpoint.training,
         "golden": golden_record(model, tokenizer, sample),
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
+from ...runtime.tokenizer import Tokenizer
 from ..api import export_with_report
+from ..bundle.commands import generate_command
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
 from ..parity.gate import STEPS, gate_work
@@ -138,4 +139,5 @@ def export_command(
         )
     size = sum(file.stat().st_size for file in out.iterdir())
     tell(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
-    tell(f'Next: rillet generate {shlex.quote(str(out))} "Once"')
+    tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+    tell(f"Next: {generate_command(str(out), tokenizer)}")

@@ -9,6 +9,8 @@ import click
 from ...runtime.bundle import Bundle
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
+from ...runtime.tokenizer import Tokenizer
+from ..bundle.commands import generate_command
 from ..quantization.conversions import METHODS, PRECISIONS
 from ..quantization.held_out import FEWEST_TOKENS, TOKENS
 from ..quantization.lower_precision import quantize
@@ -112,3 +114,5 @@ def quantize_command(
     if cost["method"] not in PRECISIONS[precision].portable:
         tell("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
     tell(f"Bundle: {out} ({precision}, {cost['method']})")
+    tokenizer = Tokenizer.load(lowered.file("tokenizer.json"))
+    tell(f"Next: {generate_command(str(out), tokenizer)}")

@@ -16,6 +16,7 @@ from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
+from ...train.data.corpus import recorded_name
 from ..bundle.folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from ..graphs.build import fix_batch
 from ..graphs.generate import generate_graph
@@ -87,6 +88,7 @@ def quantize(
     source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), Path(out)
     _check_paths(source, target)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
+    chosen_difference = max_difference
     if max_difference is None:
         # int8 and int4 are judged by their loss; their differences are only recorded.
         max_difference = TOLERANCE.get(precision, math.inf)
@@ -100,6 +102,8 @@ def quantize(
     )
     with replace_folder(target) as folder:
         manifest = _write_files(source, folder, lowering)
+        arguments = _arguments(lowering, text, tokens, chosen_difference)
+        manifest["arguments"] = {**_exported(source), "quantize": arguments}
         write_manifest(folder, manifest)
         figures, rows = measure_cost(source, Bundle.open(folder), lowering, progress)
         check_cost(lowering, figures, rows)
@@ -108,6 +112,35 @@ def quantize(
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return Bundle.open(target)
+
+
+def _exported(source: Bundle) -> dict[str, Any]:
+    """The arguments of the export, as far as its bundle tells them."""
+    given = source.manifest.get("arguments")
+    return given if isinstance(given, dict) else {}
+
+
+def _arguments(
+    lowering: Lowering,
+    text: str | Path | None,
+    tokens: int | None,
+    max_difference: float | None,
+) -> list[str]:
+    """The options of ``rillet quantize`` that differ from the defaults."""
+    arguments = ["--precision", lowering.precision, "--method", lowering.method]
+    if text is not None:
+        arguments += ["--text", recorded_name(text)]
+    if lowering.max_loss_rise != PRECISIONS[lowering.precision].max_loss_rise:
+        arguments += ["--max-loss-rise", str(lowering.max_loss_rise)]
+    if max_difference is not None:
+        arguments += ["--max-difference", str(max_difference)]
+    if lowering.recurrence:
+        arguments.append("--recurrence")
+    if tokens is None:
+        arguments.append("--all-tokens")
+    elif tokens != TOKENS:
+        arguments += ["--tokens", str(tokens)]
+    return arguments
 
 
 def _check_limits(

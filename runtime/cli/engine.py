@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -200,10 +201,10 @@ def _check_precision(bundle: Bundle, precision: str | None) -> None:
 def _quantize(bundle: Bundle, precision: str) -> str:
     method = " --method static" if precision == "int8" else " --method multiply"
     # A bundle in lower precision cannot be lowered again.
-    source = bundle.path if bundle.manifest.get("precision") == "fp32" else "FLOAT32_BUNDLE"
+    source = str(bundle.path) if bundle.manifest.get("precision") == "fp32" else "FLOAT32_BUNDLE"
     return (
-        f"rillet quantize {source} --precision {precision}{method} --out "
-        f"{bundle.path.name}-{precision}"
+        f"rillet quantize {shlex.quote(source)} --precision {precision}{method} --out "
+        f"{shlex.quote(f'{bundle.path.name}-{precision}')}"
     )
 
 

@@ -136,8 +136,9 @@ def _parity(rows: Any) -> list[str]:
         try:
             logits = row["outputs"]["logits"]
             line = (
-                f"{row['graph']:9} {row['text']:14} {row['tokens']:7,} tokens, greedy differs at "
-                f"{row['greedy_differences']}, logits within {logits['max']:.1e}"
+                f"{row['graph']:9} {row['text']:14} {row['tokens']:7,} tokens, "
+                f"{row['greedy_differences']} greedy choices differ, "
+                f"logits within {logits['max']:.1e}"
             )
         except (TypeError, KeyError, ValueError):
             continue

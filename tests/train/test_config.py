@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import ConfigError, UsageError
-from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
+from rillet.train import PRESETS, DualCNN, DualCNNConfig, RollingWaveBuffer, TrainingConfig
 from rillet.train.auto_config import Budget
 from rillet.train.bundle_size import bundle_size
 
@@ -40,11 +40,6 @@ def test_presets_grow() -> None:
 @pytest.mark.parametrize(
     ("changes", "seen", "remedy"),
     [
-        (
-            {"wave_overlap": 32},
-            "wave_overlap is 32 but wave_window is 32",
-            "try wave_overlap=16",
-        ),
         (
             {"attention_heads": 5},
             "attention_heads is 5 but width is 64",
@@ -90,10 +85,26 @@ def test_a_conflict_names_the_value_and_the_remedy(
     assert remedy in conflicts[0]
 
 
+def test_the_overlap_of_views_is_no_setting_of_a_model(recwarn: pytest.WarningsRecorder) -> None:
+    """Old files that name it load, and the name works where it is used; nothing sets it anew."""
+    old = json.loads(DualCNNConfig().to_json()) | {"wave_overlap": 16}
+    assert DualCNNConfig.from_dict(old) == DualCNNConfig()
+    assert not recwarn
+    with pytest.warns(DeprecationWarning, match="wave_overlap is deprecated") as caught:
+        config = DualCNNConfig(wave_overlap=16)
+    assert caught[0].filename == __file__
+    assert config == DualCNNConfig()
+    assert RollingWaveBuffer.from_config(config).overlap == 16
+    assert RollingWaveBuffer.from_config(DualCNNConfig(), overlap=8).overlap == 8
+    with pytest.raises(ConfigError, match="wave_overlap: no such setting") as refused:
+        DualCNNConfig().replace_text({"wave_overlap": "16"})
+    assert str(refused.value).count("wave_overlap") == 1
+
+
 def test_all_conflicts_are_reported_at_once() -> None:
     training = TrainingConfig(first_weight=0.5, steps=0, held_out=0.9)
     config = DualCNNConfig(
-        spectral_radius=1.2, attention_heads=5, dropout=1.0, wave_overlap=40, training=training
+        spectral_radius=1.2, attention_heads=5, dropout=1.0, wave_window=1, training=training
     )
     with pytest.raises(ConfigError) as caught:
         config.validate()
@@ -101,7 +112,7 @@ def test_all_conflicts_are_reported_at_once() -> None:
         "spectral_radius is 1.2",
         "attention_heads is 5",
         "dropout is 1.0",
-        "wave_overlap is 40",
+        "wave_window is 1",
         "first_weight is 0.5 and second_weight is 0.7; they must sum to 1",
         "steps is 0",
         "held_out is 0.9",
@@ -128,7 +139,6 @@ def test_every_number_has_a_constraint(field: dataclasses.Field[float]) -> None:
     width=st.integers(1, 64),
     heads=st.integers(1, 8),
     window=st.integers(2, 64),
-    overlap=st.integers(0, 70),
     memory=st.integers(0, 64),
     key=st.integers(1, 64),
     units=st.integers(1, 64),
@@ -140,7 +150,6 @@ def test_a_configuration_without_conflicts_builds(
     width: int,
     heads: int,
     window: int,
-    overlap: int,
     memory: int,
     key: int,
     units: int,
@@ -153,7 +162,6 @@ def test_a_configuration_without_conflicts_builds(
         width=width,
         attention_heads=heads,
         wave_window=window,
-        wave_overlap=overlap,
         attention_window=window,
         memory=memory,
         key_width=key,

@@ -18,7 +18,6 @@ from rillet.train import (
     DualCNNPipeline,
     LSMLite,
     ReadoutCNN,
-    RollingWaveBuffer,
     SetupError,
     SetupProgress,
     SparseReservoir,
@@ -44,7 +43,7 @@ def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> N
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, progress=seen.append, **QUICK)
     ready = [progress.component for progress in seen if progress.detail]
     assert ready == list(COMPONENTS)
-    assert [progress.done for progress in seen if progress.detail] == list(range(1, 11))
+    assert [progress.done for progress in seen if progress.detail] == list(range(1, 10))
     assert max(progress.fraction for progress in seen if progress.component == "tokenizer") == 1.0
     result = pipeline.train(tmp_path / "run")
     assert result.steps == 6
@@ -66,8 +65,7 @@ def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> N
 
 
 def test_the_memory_can_be_seeded_and_its_learning_chosen(nano: Checkpoint, text: str) -> None:
-    buffer = RollingWaveBuffer.from_config(nano.model.config)
-    pipeline = DualCNNPipeline(nano.model, nano.tokenizer, buffer)
+    pipeline = DualCNNPipeline(nano.model, nano.tokenizer)
     options: dict[str, Any] = {"max_new_tokens": 80, "seed": 2, "temperature": 1.0}
     seeded = pipeline.generate("The ", seed_text=text[:300], **options)
     assert seeded == pipeline.generate(text[:300] + "The ", **options)
@@ -193,6 +191,20 @@ def test_a_failing_fit_falls_back_too(corpus: Path, monkeypatch: pytest.MonkeyPa
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=True, **QUICK)
     assert pipeline.model.memory is None
     assert "did not converge; continuing with no memory" in str(pipeline.fallbacks[0])
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_wave_buffer_that_does_not_fit_stops_only_the_inspection(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    """The model neither needs the buffer nor changes without it."""
+    monkeypatch.setattr("rillet.train.waves.wave_buffer._MAX_BYTES", 1_000)
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=allowed, **QUICK)
+    assert (pipeline.config.architecture, pipeline.fallbacks) == ("dual_cnn", [])
+    assert pipeline.train().steps == QUICK["steps"]
+    assert len(pipeline.generate("The ", max_new_tokens=5, seed=1)) == 5
+    with pytest.raises(ConfigError, match=r"capacity is .*: lower the capacity"):
+        pipeline.read("The quick brown fox")
 
 
 def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:

@@ -23,7 +23,7 @@ from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
 from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..continuing import continued_config
-from ..data.corpus import BUILTIN, Corpus
+from ..data.corpus import BUILTIN, Corpus, recorded_name
 from ..data.pipes import is_pipe, pipe_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
@@ -158,6 +158,7 @@ def train_command(
         pipeline = _set_up(
             choice.config, corpus, out, validation, allow_fallback, group, continue_from
         )
+        pipeline.training["given"] = _given(corpora, validation, threads)
         if choice.preset is not None:
             pipeline.training["preset"] = choice.preset
         limit = None if limits.seconds is None else limit_for(choice, limits.seconds, started)
@@ -200,6 +201,21 @@ def _check_pipes(group: Group, sources: Sequence[str | None]) -> None:
                 f"{pipe_name(source)} can be read by one process, but there are {group.size}; "
                 "write the text to a file first"
             )
+
+
+def _recorded(source: str) -> str:
+    """What a repeated command calls a text: a pipe is standard input there."""
+    return "-" if is_pipe(source) else recorded_name(source)
+
+
+def _given(corpora: tuple[str, ...], validation: str | None, threads: int | None) -> dict[str, Any]:
+    """What the record needs beside the settings, to repeat the command."""
+    given: dict[str, Any] = {"corpus": [_recorded(corpus) for corpus in corpora]}
+    if validation is not None:
+        given["validation"] = _recorded(validation)
+    if threads is not None:
+        given["threads"] = threads
+    return given
 
 
 def _settings(

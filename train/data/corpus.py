@@ -241,6 +241,17 @@ def builtin_corpus() -> str:
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
+def recorded_name(source: str | Path) -> str:
+    """A source as it may stand in a record: no folder of this machine is named.
+
+    A relative path is kept, so that the recorded command runs where it ran; of any other path, only
+    the last part is.
+    """
+    path = Path(source)
+    outside = path.is_absolute() or ".." in path.parts
+    return path.name if outside and path.name else str(source)
+
+
 def cache_folder() -> Path:
     """Folder of downloaded texts: ``RILLET_CACHE``, or ``rillet`` in the user's cache folder."""
     if own := os.environ.get("RILLET_CACHE"):

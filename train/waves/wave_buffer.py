@@ -81,12 +81,20 @@ class RollingWaveBuffer:
         self._oldest = 0
 
     @classmethod
-    def from_config(cls, config: DualCNNConfig) -> RollingWaveBuffer:
-        """Create an empty buffer with the sizes of a configuration."""
+    def from_config(cls, config: DualCNNConfig, overlap: int = 0) -> RollingWaveBuffer:
+        """Create an empty buffer with the sizes of a configuration.
+
+        Args:
+            config: The model's configuration.
+            overlap: Waves shared by two successive views of :meth:`windows`.
+
+        Raises:
+            ConfigError: The sizes conflict; the message lists every conflict.
+        """
         return cls(
             max(config.memory, config.wave_window),
             config.wave_window,
-            config.wave_overlap,
+            overlap or config.wave_overlap,
             config.wave_features,
             config.keys if config.memory else 0,
         )
