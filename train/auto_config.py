@@ -6,6 +6,7 @@ import dataclasses
 import re
 import time
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -99,10 +100,12 @@ def infer(
     facts = corpus.scan()
     symbols = len(facts.symbols)
     reasons = []
-    plain = symbols <= MAX_CHARACTERS
+    plain = symbols <= MAX_CHARACTERS and not corpus.any_bytes
     tokenizer, vocab = ("char", symbols) if plain else ("byte", 256)
     reasons.append(
-        f"tokenizer={tokenizer}: the text has {symbols:,} distinct characters"
+        "tokenizer=byte: as asked for; bytes can represent any text"
+        if corpus.any_bytes
+        else f"tokenizer={tokenizer}: the text has {symbols:,} distinct characters"
         + ("" if plain else f", more than {MAX_CHARACTERS}; bytes can represent any text")
     )
     tokens = facts.characters if plain else corpus.size
@@ -207,5 +210,9 @@ def _fit_windows(preset: DualCNNConfig, shape: dict[str, str | int]) -> dict[str
 
 def _compression_ratio(corpus: Corpus) -> float:
     """How well the beginning of the text compresses: 2 to 3 for prose, 5 and more for logs."""
-    sample = "".join(islice(corpus.blocks(), 1)).encode("utf-8", "replace")[:500_000]
-    return len(sample) / max(1, len(zlib.compress(sample, 6)))
+    sample = "".join(islice(corpus.blocks(), 1))[:500_000]
+    # Numbered by frequency, since an alphabet of two or three bytes a letter would compress better.
+    frequent = Counter(sample).most_common()
+    numbers = {ord(character): number for number, (character, _) in enumerate(frequent)}
+    data = sample.translate(numbers).encode("utf-8", "surrogatepass")
+    return len(data) / max(1, len(zlib.compress(data, 6)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -43,25 +44,32 @@ def score_command(
     threads: int,
     allow_fallback: bool,
 ) -> None:
-    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input)."""
+    """Measure how well the model in BUNDLE predicts FILE (- is standard input)."""
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
+    any_bytes = model.tokenizer.reads_any_bytes
     session = model.session(memory=memory)
     if learn_from is not None:
-        session.learn(read_pieces(learn_from))
+        session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     size = file.stat().st_size if file.is_file() else None
     with ProgressBar("score", size) as bar:
-        result = session.score(read_pieces(file, bar.update))
+        result = session.score(read_pieces(file, bar.update, any_bytes=any_bytes))
     if as_json:
         click.echo(
             json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider})
         )
         return
+    without = charged = ""
+    if result.unknown_characters:
+        share = f"{result.unknown_characters / result.characters:.2%}"
+        each = result.unknown_nats / result.unknown_characters / math.log(2)
+        without = f"   without {share} of the characters, which are unknown"
+        charged = f"   with {share} unknown characters at {each:.1f} bits each"
     rows = [
-        ("tokens scored", f"{result.tokens:,}"),
-        ("loss, nats per token", f"{result.nats_per_token:.4f}"),
-        ("perplexity", f"{result.perplexity:.3f}"),
-        ("bits per character", f"{result.bits_per_char:.4f}"),
-        ("bits per byte", f"{result.bits_per_byte:.4f}"),
+        ("tokens scored", f"{result.tokens:,}", without),
+        ("loss, nats per token", f"{result.nats_per_token:.4f}", without),
+        ("perplexity", f"{result.perplexity:.3f}", without),
+        ("bits per character", f"{result.bits_per_char:.4f}", charged),
+        ("bits per byte", f"{result.bits_per_byte:.4f}", charged),
     ]
-    for name, value in rows:
-        click.echo(f"{name:<22}{value:>14}")
+    for name, value, note in rows:
+        click.echo(f"{name:<22}{value:>14}{note}")

@@ -24,16 +24,18 @@ class GeneratedToken(NamedTuple):
     Attributes:
         token: Its number.
         text: The text that can be shown since it came; empty while a character, or what may be
-            a stop string, is incomplete.
+            a stop string, is incomplete. Bytes that are no text are U+FFFD in it.
         logprob: Its natural-log probability in the model's own prediction, before any sampling
             option.
         top: The likeliest tokens of that prediction, each with its log-probability.
+        data: The same text as UTF-8, with bytes that are no text as they are.
     """
 
     token: int
     text: str
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    data: bytes = b""
 
 
 class Draw(NamedTuple):
@@ -199,7 +201,7 @@ class Generation:
             "count": self.count,
             "finish_reason": self.finish_reason,
             "stop_string": self.stop_string,
-            **({} if self.outbox is None else {"outbox": self.outbox}),
+            **({} if self.outbox is None else {"outbox": self.outbox[:4]}),
             **({"backlog": self.backlog} if self.backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
         }

@@ -48,7 +48,9 @@ def here(
         cwd: The folder to run in; this process's own when absent.
     """
     words = list(map(str, arguments))
-    output, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    output, errors = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", newline="") for _ in range(2)
+    )
     threads, before, folder = torch.get_num_threads(), sys.stdin, os.getcwd()
     status = 0
     try:
@@ -58,7 +60,7 @@ def here(
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
         ):
-            file.write(stdin)
+            file.buffer.write(stdin.encode("utf-8", "surrogateescape"))
             file.seek(0)
             sys.stdin = file
             main(words)

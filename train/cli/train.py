@@ -113,6 +113,8 @@ def train_command(
         torch.set_num_threads(threads)
     corpus = Corpus(corpora)
     changes = _settings(settings, seed, steps, tokenizer)
+    if changes.get("tokenizer") == "byte":
+        corpus = corpus.as_bytes()
     group = start_group(device)
     try:
         if preset == "auto" and group.size > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import http.client
 import os
@@ -17,6 +18,7 @@ import numpy as np
 
 from ...runtime.errors import CorpusError, UsageError
 from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+from ...runtime.tokenizer import text_bytes
 
 __all__ = [
     "BUILTIN",
@@ -104,6 +106,14 @@ class Corpus:
         self._parts = [part for source in names for part in _find(str(source), suffixes)]
         self._label = str(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         self._facts: CorpusFacts | None = None
+        self.any_bytes = False
+        """Whether bytes that are not UTF-8 are kept, by ``surrogateescape``, instead of refused."""
+
+    def as_bytes(self) -> Corpus:
+        """The same corpus, which may hold any bytes: for a tokenizer that reads them."""
+        corpus = copy.copy(self)
+        corpus.any_bytes = True
+        return corpus
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,9 +168,9 @@ class Corpus:
         """
         digest, seen, characters, done = hashlib.sha256(), np.zeros(0x110000, bool), 0, 0
         for piece in _recut(self._texts(), size):
-            data = piece.encode()
+            data = text_bytes(piece)
             digest.update(data)
-            seen[np.frombuffer(piece.encode("utf-32-le"), "<u4")] = True
+            seen[np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), "<u4")] = True
             characters, done = characters + len(piece), done + len(data)
             yield piece
             if progress is not None:
@@ -179,7 +189,8 @@ class Corpus:
         """Decoded text of all parts, with the newlines between them."""
         end = ""
         for part in self._parts:
-            texts = [builtin_corpus()] if part.path is None else _decode(part.path)
+            errors = "surrogateescape" if self.any_bytes else "strict"
+            texts = [builtin_corpus()] if part.path is None else _decode(part.path, errors)
             between = "\n\n" if end not in ("", "\n") else ""
             for text in texts:
                 yield between + text
@@ -282,9 +293,9 @@ def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
     return sorted(parts.values())
 
 
-def _decode(path: Path) -> Iterator[str]:
+def _decode(path: Path, errors: str) -> Iterator[str]:
     """Decode a file in nonempty pieces."""
-    decoder, data = codecs.getincrementaldecoder("utf-8")(), b"?"
+    decoder, data = codecs.getincrementaldecoder("utf-8")(errors), b"?"
     try:
         with path.open("rb") as file:
             # Skip the byte order mark: it is not text.
@@ -301,7 +312,8 @@ def _decode(path: Path) -> Iterator[str]:
         start = offset - (len(error.object) - len(data)) + error.start
         raise CorpusError(
             f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {start:,}; "
-            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
+            "convert it first, for example with: iconv -f LATIN1 -t UTF-8, or train on any bytes "
+            "with --tokenizer byte"
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})") from error
