@@ -62,7 +62,7 @@ class Tokenizer:
         name: The file's name in error messages.
 
     Raises:
-        BundleError: ``source`` is not a tokenizer.
+        BundleError: ``source`` is not a tokenizer, or one whose tokens are no pieces of text.
     """
 
     def __init__(self, source: str, name: str = "tokenizer.json") -> None:
@@ -74,8 +74,7 @@ class Tokenizer:
             raise BundleError(f"{name} is not a tokenizer file ({brief(error)})") from error
         self.source = source
         self.vocab_size: int = self._inner.get_vocab_size()
-        byte_level = _has_byte_level_decoder(source)
-        byte_of = {symbol: byte for byte, symbol in enumerate(byte_level_alphabet())}
+        byte_level = _is_byte_level(source, name)
         self._bytes = [b""] * self.vocab_size
         known: set[str] = set()
         for token, number in self._inner.get_vocab().items():
@@ -85,12 +84,9 @@ class Tokenizer:
                     f"{token!r} is {number}"
                 )
             known.add(token)
-            if byte_level:
-                self._bytes[number] = bytes(byte_of.get(character, 63) for character in token)
-            else:
-                self._bytes[number] = token.encode("utf-8", "replace")
+            self._bytes[number] = (byte_level and _byte_level(token)) or token.encode()
         self._known = None if byte_level else known
-        self._can_cut_anywhere = not json.loads(source).get("model", {}).get("merges")
+        self._can_cut_anywhere = all(len(token) == 1 for token in known)
         self._byte_numbers = _byte_numbers(source, self._bytes)
 
     @classmethod
@@ -203,9 +199,34 @@ def _byte_numbers(source: str, token_bytes: list[bytes]) -> bytes | None:
     return bytes(token_bytes.index(bytes([byte])) for byte in range(256))
 
 
-def _has_byte_level_decoder(source: str) -> bool:
+def _is_byte_level(source: str, name: str) -> bool:
+    """Whether a token's characters stand for bytes; refuses what is decoded in other ways.
+
+    A stream decodes token by token, so the text of a token must not depend on its neighbours.
+    """
     decoder = json.loads(source).get("decoder")
-    return isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"
+    parts = [decoder] if not decoder or decoder["type"] != "Sequence" else decoder["decoders"]
+    kinds = [part["type"] if part else "none, which puts spaces between tokens" for part in parts]
+    first, rest = kinds[:1], kinds[1:]
+    if unsupported := [kind for kind in kinds if kind not in ("ByteLevel", "Fuse")]:
+        raise BundleError(
+            f"{name} has the decoder {unsupported[0]}, with which a token's text depends on its "
+            "neighbours; use a tokenizer with the decoder ByteLevel or Fuse"
+        )
+    if not first or "ByteLevel" in rest:
+        raise BundleError(
+            f"{name} has the decoders {', '.join(kinds) or 'of an empty Sequence'}; use a "
+            "tokenizer with the decoder ByteLevel or Fuse"
+        )
+    return first == ["ByteLevel"]
+
+
+def _byte_level(token: str) -> bytes | None:
+    """The bytes that a token's characters stand for; ``None`` if one of them stands for none."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:  # an added token, which is text
+        return None
 
 
 def byte_level_alphabet() -> list[str]:
@@ -213,3 +234,6 @@ def byte_level_alphabet() -> list[str]:
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     spare = iter(range(256, 512))
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+_BYTE_OF = {symbol: byte for byte, symbol in enumerate(byte_level_alphabet())}
