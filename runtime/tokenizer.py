@@ -109,6 +109,11 @@ class Tokenizer:
         return True
 
     @property
+    def is_byte_level(self) -> bool:
+        """Whether its tokens are pieces of UTF-8; otherwise they are whole characters."""
+        return self._known is None
+
+    @property
     def reads_any_bytes(self) -> bool:
         """Whether it reads bytes that are not UTF-8, which a text holds by ``surrogateescape``."""
         return self._byte_numbers is not None

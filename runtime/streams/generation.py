@@ -90,6 +90,8 @@ class Generation:
         self.limit = params.max_new_tokens
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
+        if (constraint := self.sampler.constraint) is not None and constraint.done:
+            self.finish_reason = constraint.finish_reason  # the only text allowed is the empty one
         self.stop_string: str | None = None
         self.outbox: GeneratedToken | None = None
         self.backlog = ""

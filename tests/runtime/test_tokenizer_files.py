@@ -1,5 +1,6 @@
 """Every kind of Hugging Face tokenizer file is decoded as the library does, or refused by name."""
 
+# ruff: noqa: S106
 from __future__ import annotations
 
 import json
