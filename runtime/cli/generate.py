@@ -242,11 +242,15 @@ def _report(model: Model, stream: TextStream) -> None:
 
 
 def _writer(any_bytes: bool) -> Callable[[bytes], None]:
-    """What writes to standard output at once: bytes as they are, or characters that it has."""
+    """What writes to standard output at once.
+
+    Bytes go out as they are, but to a terminal only the characters that it has.
+    """
 
     def write_text(data: bytes) -> None:
         encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(data.decode().encode(encoding, "replace").decode(encoding))
+        text = data.decode("utf-8", "replace")
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
         sys.stdout.flush()
 
     def write_bytes(data: bytes) -> None:
@@ -254,4 +258,4 @@ def _writer(any_bytes: bool) -> Callable[[bytes], None]:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
-    return write_bytes if any_bytes else write_text
+    return write_bytes if any_bytes and not sys.stdout.isatty() else write_text

@@ -136,6 +136,18 @@ def test_an_argument_is_bytes(byte_model: Model) -> None:
     assert sys.getfilesystemencoding() == "utf-8"
 
 
+def test_a_terminal_gets_characters(byte_model: Model) -> None:
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen:
+        command = [*RILLET, "generate", str(byte_model.bundle.path), os.fsdecode(b"caf\xe9")]
+        environment = {**os.environ, "PYTHONUTF8": "1"}
+        subprocess.run(
+            [*command, "--max-new-tokens", "0"], stdout=theirs, env=environment, check=True
+        )
+        os.close(theirs)
+        assert screen.read(100) == "caf\ufffd\r\n".encode()
+
+
 def test_a_model_of_characters_refuses_on_the_command_line(
     small_bundle: Path, tmp_path: Path
 ) -> None:

@@ -86,7 +86,7 @@ def test_what_is_begun_can_be_completed(
     try:
         sampler = Sampler(params, tokenizer, before=before.encode())
     except UsageError as error:
-        assert "none of its texts can be written" in str(error)
+        assert "none of its texts can be written" in str(error)  # noqa: PT017
         short = itertools.chain.from_iterable(
             itertools.product(sorted(letters), repeat=length) for length in range(6)
         )
