@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -117,6 +118,8 @@ def choose(
         started: When the time began, in the seconds of :func:`time.monotonic`; now by default.
     """
     started = time.monotonic() if started is None else started
+    if changes.get("tokenizer") == "byte":
+        corpus = corpus.as_bytes()
     reading = time.monotonic()
     corpus.scan()
     reading = time.monotonic() - reading
@@ -180,6 +183,8 @@ class _Text:
         facts = corpus.scan()
         symbols, kind = len(facts.symbols), changes.get("tokenizer", "auto")
         why = "as you set" if kind != "auto" else f"the text has {symbols:,} distinct characters"
+        if kind == "auto" and corpus.any_bytes:
+            kind, why = "byte", "as asked for; bytes can represent any text"
         if kind == "auto" and symbols > MAX_CHARACTERS:
             why += f", more than {MAX_CHARACTERS}; bytes can represent any text"
         if kind == "auto":
@@ -343,5 +348,9 @@ def _beginning(corpus: Corpus) -> str:
 
 def _compression_ratio(corpus: Corpus) -> float:
     """How well the beginning of the text compresses: 2 to 3 for prose, 5 and more for logs."""
-    sample = _beginning(corpus).encode("utf-8", "replace")[:500_000]
-    return len(sample) / max(1, len(zlib.compress(sample, 6)))
+    sample = _beginning(corpus)[:500_000]
+    # Numbered by frequency, since an alphabet of two or three bytes a letter would compress better.
+    frequent = Counter(sample).most_common()
+    numbers = {ord(character): number for number, (character, _) in enumerate(frequent)}
+    data = sample.translate(numbers).encode("utf-8", "surrogatepass")
+    return len(data) / max(1, len(zlib.compress(data, 6)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import warnings
@@ -23,16 +24,18 @@ HELP = (
 
 
 def converse(
-    session: Session, params: SamplingParams, write: Callable[[str], Any], interrupt: Interrupt
+    session: Session, params: SamplingParams, write: Callable[[bytes], Any], interrupt: Interrupt
 ) -> None:
     """Read lines from standard input, and generate a text after each.
 
     Args:
         session: The stream.
         params: How to sample; without stop strings, a text ends at the end of a line.
-        write: Called with each piece of text.
+        write: Called with each piece of text, as UTF-8.
         interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # the model says whether it reads bytes
     if sys.stdin.isatty():
         tell(HELP, err=True)
     while True:
@@ -42,21 +45,22 @@ def converse(
             line = sys.stdin.readline()
         if not line:
             return
-        if line.startswith("/"):
-            try:
+        try:
+            if line.startswith("/"):
                 _run_command(session, line.rstrip("\n"))
-            except RilletError as error:  # a mistyped path must not end the stream
-                tell(f"Error: {error}", err=True)
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownCharacterWarning)
+                session.feed(line if line.endswith("\n") else line + "\n")
+        except RilletError as error:  # a mistyped path or a stray byte must not end the stream
+            tell(f"Error: {error}", err=True)
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnknownCharacterWarning)
-            session.feed(line if line.endswith("\n") else line + "\n")
         stream = session.stream(params, stop=params.stop or "\n")
         interrupt.callback = stream.cancel
-        for piece in stream:
+        for piece in stream.as_bytes():
             write(piece)
         interrupt.callback = None
-        write("\n")
+        write(b"\n")
         if interrupt.signal_number == signal.SIGTERM:
             return
         interrupt.requested = False

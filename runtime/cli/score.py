@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -46,35 +47,42 @@ def score_command(
     threads: int,
     allow_fallback: bool,
 ) -> None:
-    """Measure how well the model in BUNDLE predicts FILE (UTF-8 text; - is standard input).
+    """Measure how well the model in BUNDLE predicts FILE (- is standard input).
 
     Without FILE, measure on the sample of its run's held-out text that BUNDLE carries.
     """
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
+    any_bytes = model.tokenizer.reads_any_bytes
     session = model.session(memory=memory)
     if learn_from is not None:
-        session.learn(read_pieces(learn_from))
+        session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     size = file.stat().st_size if file is not None and file.is_file() else None
     with ProgressBar("score", size) as bar:
         result = session.score(_pieces(model, file, bar.update))
     if as_json:
         tell(json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider}))
         return
+    without = charged = ""
+    if result.unknown_characters:
+        share = f"{result.unknown_characters / result.characters:.2%}"
+        each = result.unknown_nats / result.unknown_characters / math.log(2)
+        without = f"   without {share} of the characters, which are unknown"
+        charged = f"   with {share} unknown characters at {each:.1f} bits each"
     rows = [
-        ("tokens scored", f"{result.tokens:,}"),
-        ("loss, nats per token", f"{result.nats_per_token:.4f}"),
-        ("perplexity", f"{result.perplexity:.3f}"),
-        ("bits per character", f"{result.bits_per_char:.4f}"),
-        ("bits per byte", f"{result.bits_per_byte:.4f}"),
+        ("tokens scored", f"{result.tokens:,}", without),
+        ("loss, nats per token", f"{result.nats_per_token:.4f}", without),
+        ("perplexity", f"{result.perplexity:.3f}", without),
+        ("bits per character", f"{result.bits_per_char:.4f}", charged),
+        ("bits per byte", f"{result.bits_per_byte:.4f}", charged),
     ]
-    for name, value in rows:
-        tell(f"{name:<22}{value:>14}")
+    for name, value, note in rows:
+        tell(f"{name:<22}{value:>14}{note}")
 
 
 def _pieces(model: Model, file: Path | None, progress: Callable[[int], object]) -> Iterable[str]:
     """The text to score: of the file, or the sample in the bundle."""
     if file is not None:
-        return read_pieces(file, progress)
+        return read_pieces(file, progress, any_bytes=model.tokenizer.reads_any_bytes)
     sample = model.bundle.text_sample()
     if sample is None:
         raise UsageError(

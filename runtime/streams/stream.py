@@ -56,7 +56,7 @@ class Stream:
         self.history = TokenHistory(model.vocab_size)
         self._state: EngineState | None = model.engine.zero_state()
         self._whereabouts = _CLOSED
-        self._decoder = model.tokenizer.decoder()
+        self._decoder = model.tokenizer.decoder(exact=True)
         self._learn_read = 1.0 if memory and learn != "none" else 0.0
         self._learn_written = 1.0 if memory and learn == "all" else 0.0
         self._token = np.zeros(1, np.int64)

@@ -220,8 +220,8 @@ def test_a_prompt_that_is_not_utf8(small_bundle: Path) -> None:
         capture_output=True,
         check=False,
     )
-    assert result.returncode == 0, result.stderr
-    assert b"never seen" in result.stderr
+    assert result.returncode == 2
+    assert b"the byte 0xff, which is not UTF-8" in result.stderr
     assert b"Traceback" not in result.stderr
 
 

@@ -58,7 +58,7 @@ def here(
     """
     words = list(map(str, arguments))
     kind = Terminal if terminal else io.TextIOWrapper
-    output, errors = (kind(io.BytesIO(), "utf-8", newline="") for _ in range(2))
+    output, errors = (kind(io.BytesIO(), "utf-8", "surrogateescape", newline="") for _ in range(2))
     threads, before, folder = torch.get_num_threads(), sys.stdin, os.getcwd()
     status = 0
     try:
@@ -68,7 +68,7 @@ def here(
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
         ):
-            file.write(stdin)
+            file.buffer.write(stdin.encode("utf-8", "surrogateescape"))
             file.seek(0)
             sys.stdin = file
             main(words)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rillet.export.bundle.folder import CARD
 from rillet.runtime import CorpusError, UsageError
 from rillet.runtime.cli.text_files import read_pieces
+from rillet.train import infer
 from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.cli.reporters import LOG_FILE
 from rillet.train.data import corpus as module
@@ -508,7 +509,7 @@ def test_a_failure_keeps_the_old_tokens(tmp_path: Path) -> None:
         prepare(Corpus(path), make_tokenizer("XYZ", "char"), folder)
     path.write_bytes(LINES.encode() * 20 + b"\xff")
     with pytest.raises(CorpusError, match="not UTF-8"):
-        prepare(Corpus(path), "byte", folder)
+        prepare(Corpus(path), "auto", folder)
     with pytest.raises(CorpusError, match="not UTF-8"):
         prepare(Corpus(path), "bpe", folder)
     assert (folder / "corpus.tokens").read_bytes() == before
@@ -558,3 +559,53 @@ def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
 
 def test_suffixes_are_lower_case() -> None:
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
+
+
+ANY_BYTES = bytes(range(256)) * 20
+
+
+def test_bytes_that_are_no_text_are_tokens(tmp_path: Path) -> None:
+    """In files of any cut, and with the hash of the file itself."""
+    path, folder = tmp_path / "any.bin", tmp_path / "tokens"
+    path.write_bytes(ANY_BYTES)
+    for _ in range(2):  # the second time they are reused
+        prepared = prepare(Corpus(path), "byte", folder)
+        tokens = prepared.tokens.tensor().tolist()
+        assert b"".join(prepared.tokenizer.token_bytes[token] for token in tokens) == ANY_BYTES
+        assert prepared.sha256 == hashlib.sha256(ANY_BYTES).hexdigest()
+        assert prepared.unknown == ()
+    assert len(prepare(Corpus(path), prepared.tokenizer).tokens) == len(ANY_BYTES)
+    for kind in ("char", "bpe", "auto"):
+        with pytest.raises(CorpusError, match=r"byte 0x80 at offset 128.*tokenizer byte"):
+            prepare(Corpus(path), kind)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_text_with_stray_bytes_needs_byte_tokens(kind: str) -> None:
+    text = ANY_BYTES.decode("utf-8", "surrogateescape")
+    with pytest.raises(CorpusError, match="the byte 0x80, which is not UTF-8"):
+        make_tokenizer(text, kind)
+    assert make_tokenizer(text).reads_any_bytes
+
+
+def test_a_configuration_for_any_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "any.bin"
+    path.write_bytes(ANY_BYTES)
+    config = infer(Corpus(path).as_bytes())
+    assert (config.training.tokenizer, config.vocab_size) == ("byte", 256)
+    with pytest.raises(CorpusError, match="tokenizer byte"):
+        infer(path)
+
+
+LOG = "".join(f"request {n * 7919 % 1000} from {n * 31 % 97} took a while\n" for n in range(900))
+
+
+@pytest.mark.parametrize("text", [builtin_corpus()[:60_000], LOG], ids=["prose", "log"])
+@pytest.mark.parametrize("first", [0x410, 0x905, 0x4E00], ids=["Cyrillic", "Devanagari", "Han"])
+def test_repetition_does_not_depend_on_the_alphabet(tmp_path: Path, text: str, first: int) -> None:
+    """A character is a character, however many bytes its place in Unicode takes."""
+    other = "".join(chr(first + ord(c) - 65) if c.isascii() and c.isalpha() else c for c in text)
+    latin = infer(write(tmp_path / "latin.txt", text))
+    same = infer(write(tmp_path / "other.txt", other))
+    assert (same.memory, same.reasons[-1]) == (latin.memory, latin.reasons[-1])
+    assert ("repetitive" in latin.reasons[-1]) == (text is LOG)

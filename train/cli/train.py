@@ -150,6 +150,8 @@ def train_command(
             )
         _check_pipes(group, (*corpora, validation))
         corpus = Corpus(corpora, spool=out)
+        if changes.get("tokenizer") == "byte":
+            corpus = corpus.as_bytes()
         if continue_from is not None:
             config = continued_config(load_checkpoint(continue_from)).replace_text(changes)
             choice = Choice(config, None, config.training.steps, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import http.client
 import os
@@ -17,6 +18,7 @@ import numpy as np
 
 from ...runtime.errors import CorpusError, UsageError
 from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+from ...runtime.tokenizer import text_bytes
 from ...runtime.wide_text import wide_encoding
 from .own_files import own_files
 from .pipes import Spooled, is_pipe, pipe_name
@@ -130,6 +132,14 @@ class Corpus:
                     self._parts.append(part)
         self._label = str(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         self._facts: CorpusFacts | None = None
+        self.any_bytes = False
+        """Whether bytes that are not UTF-8 are kept, by ``surrogateescape``, instead of refused."""
+
+    def as_bytes(self) -> Corpus:
+        """The same corpus, which may hold any bytes: for a tokenizer that reads them."""
+        corpus = copy.copy(self)
+        corpus.any_bytes = True
+        return corpus
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -190,9 +200,9 @@ class Corpus:
         digest, seen, characters, done = hashlib.sha256(), np.zeros(0x110000, bool), 0, 0
         zeros = 0
         for piece in _recut(self._texts(), size):
-            data = piece.encode()
+            data = text_bytes(piece)
             digest.update(data)
-            seen[np.frombuffer(piece.encode("utf-32-le"), "<u4")] = True
+            seen[np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), "<u4")] = True
             characters, done = characters + len(piece), done + len(data)
             zeros += data.count(0)
             yield piece
@@ -220,7 +230,8 @@ class Corpus:
         """Decoded text of all parts, with the newlines between them."""
         end = ""
         for part in self._parts:
-            texts = _decode(part) if part.path or part.pipe else [builtin_corpus()]
+            errors = "surrogateescape" if self.any_bytes else "strict"
+            texts = _decode(part, errors) if part.path or part.pipe else [builtin_corpus()]
             between = "\n\n" if end not in ("", "\n") else ""
             for text in texts:
                 yield between + text
@@ -368,13 +379,13 @@ def _find_files(folder: Path, suffixes: Sequence[str], notes: list[str]) -> list
     return sorted(parts.values())
 
 
-def _decode(part: _Part) -> Iterator[str]:
+def _decode(part: _Part, errors: str) -> Iterator[str]:
     """Decode a file in nonempty pieces."""
     path = part.path or part.name
-    decoder, data = codecs.getincrementaldecoder("utf-8")(), b"?"
+    decoder, data = codecs.getincrementaldecoder("utf-8")(errors), b"?"
     try:
         with part.pipe.open() if part.pipe else Path(path).open("rb") as file:
-            if encoding := wide_encoding(file.read(1 << 12)):
+            if errors == "strict" and (encoding := wide_encoding(file.read(1 << 12))):
                 raise CorpusError(
                     f"{path} is {encoding}, not UTF-8; convert it first: "
                     f"iconv -f {encoding} -t UTF-8 IN > OUT"
@@ -394,7 +405,8 @@ def _decode(part: _Part) -> Iterator[str]:
         start = offset - (len(error.object) - len(data)) + error.start
         raise CorpusError(
             f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {start:,}; "
-            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
+            "convert it first, for example with: iconv -f LATIN1 -t UTF-8, or train on any bytes "
+            "with --tokenizer byte"
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})") from error
