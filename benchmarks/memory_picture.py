@@ -22,6 +22,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from rillet.train import DualCNN, load_checkpoint
+from rillet.train.model.stream_memory import StreamMemory
 
 COLUMNS, ROWS, SPAN = 72, 7, 20_000
 
@@ -42,7 +43,7 @@ def main() -> None:
     keys, without, with_memory = _read(model, tokens)
     figure = Figure(figsize=(9.5, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=[1.15, 1])
-    assert model.memory is not None
+    assert isinstance(model.memory, StreamMemory)
     beta = model.memory.gate.log_beta.exp().item()
     _draw_weights(above, held_out, keys, beta, without - with_memory)
     _draw_losses(below, without, with_memory)

@@ -12,10 +12,9 @@ from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
-from ..train.checkpoint import Checkpoint, load_checkpoint
+from ..train.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from .bundle.folder import check_target
 from .bundle.writer import write_bundle
-from .graphs.metadata import weights_sha256
 from .options import ExportOptions
 from .parity.gate import STEPS, gate_work, run_gate
 from .parity.graph_diff import bundle_differences
@@ -98,7 +97,14 @@ def export_with_report(
         report = write_bundle(loaded, full, progress=progress, options=options, note=note)
         if note is not None:
             note(precision)
-        bundle = quantize(full, out, precision, text=text, max_loss_rise=max_loss_rise)
+        bundle = quantize(
+            full,
+            out,
+            precision,
+            text=text,
+            max_loss_rise=max_loss_rise,
+            sample=loaded.text_sample,
+        )
     return bundle, report
 
 
@@ -142,7 +148,9 @@ def verify(
     rows = []
     for provider in engines:
         engine = open_engine(opened, provider)
-        rows += run_gate(model, tokenizer, engine, precision, steps, progress, long)
+        rows += run_gate(
+            model, tokenizer, engine, precision, steps, progress, long, loaded.text_sample
+        )
     lowered: Any = opened.manifest.get("quantization")
     allowed = float(lowered["max_loss_rise"]) if isinstance(lowered, dict) else 0.0
     report = ParityReport(tuple(rows), precision, max_loss_rise=allowed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from ..runtime.errors import UsageError
@@ -26,6 +27,8 @@ class ExportOptions:
         onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
             that TensorRT cannot read; see :mod:`.scatter_read`.
         parity_steps: Tokens of real text on which each graph must agree with PyTorch.
+        text_sample: Let the bundle carry the checkpoint's sample of the run's text, on which its
+            precision can be lowered. Otherwise, nothing of that text is in the bundle.
 
     Raises:
         UsageError: A value is out of range.
@@ -38,12 +41,25 @@ class ExportOptions:
     genai: bool = False
     onnxruntime_only: bool = False
     parity_steps: int = STEPS
+    text_sample: bool = True
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
         if self.static_batch is not None:
             check_count("static_batch", self.static_batch, 1)
         check_count("parity_steps", self.parity_steps, 1)
+
+    def arguments(self) -> list[str]:
+        """The options of ``rillet export`` that differ from the defaults."""
+        arguments = []
+        for field in dataclasses.fields(self):
+            value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
+            if value == field.default:
+                continue
+            if value is False:
+                option = option.replace("--", "--no-")
+            arguments += [option] if isinstance(value, bool) else [option, str(value)]
+        return arguments
 
 
 def check_count(name: str, value: object, least: int) -> None:

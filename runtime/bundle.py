@@ -10,6 +10,7 @@ from typing import Any
 from .errors import BundleError
 from .files import sha256_bytes, sha256_file
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
+from .text_sample import TEXT_SAMPLE_FILE, TextSample
 
 __all__ = ["BUNDLE_FILE", "Bundle", "checksum"]
 
@@ -139,6 +140,20 @@ class Bundle:
         quantization = self.manifest.get("quantization")
         method = quantization.get("method") if isinstance(quantization, dict) else None
         return method != "dynamic"
+
+    def text_sample(self) -> TextSample | None:
+        """The sample of the run's text that the bundle carries; ``None`` if it carries none.
+
+        Raises:
+            BundleError: The sample is malformed.
+        """
+        if TEXT_SAMPLE_FILE not in self.hashes():
+            return None
+        file = self.file(TEXT_SAMPLE_FILE)
+        try:
+            return TextSample.from_dict(read_json_object(file), self.vocab_size)
+        except ValueError as error:
+            raise BundleError(f"{file} is damaged: {error}; export the model again") from error
 
     def generation_defaults(self) -> dict[str, Any]:
         """The default sampling options, under Hugging Face's names."""

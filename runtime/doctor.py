@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import sys
 import time
 from importlib import metadata
@@ -62,7 +63,8 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
         engines["onnxruntime, as imported"] = str(version)
         providers = {name: _try_provider(name, bundle) for name in PROVIDERS}
     if bundle is not None and not any(report["works"] for report in providers.values()):
-        problems.append(f"no provider runs {bundle}; see `rillet verify {bundle}`")
+        command = f"rillet verify {shlex.quote(str(bundle))}"
+        problems.append(f"no provider runs {bundle}; see `{command}`")
     return {
         "rillet": _own_version(),
         "python": platform.python_version(),

@@ -13,6 +13,10 @@ from .loaded import LoadedModel
 __all__ = ["ModelInfo"]
 
 
+_ENTRIES = ("memory_tokens", "memory_slots")
+"""The tensors that have one value for each entry of a memory."""
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Facts about a loaded model.
@@ -58,7 +62,7 @@ class ModelInfo:
         manifest = bundle.manifest
         training = manifest.get("training")
         parameters = training.get("parameters") if isinstance(training, dict) else None
-        memory = [row.shape[0] for row in bundle.state if row.name == "memory_tokens"]
+        memory = [row.shape[0] for row in bundle.state if row.name in _ENTRIES]
         names = {entry["file"]: name for name, entry in manifest["graphs"].items()}
         sizes = {name: bundle.file(name).stat().st_size for name in bundle.hashes()}
         return cls(

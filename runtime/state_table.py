@@ -20,6 +20,7 @@ __all__ = [
     "STEP_CONTRACT",
     "StateTensor",
     "check_state",
+    "is_lookup",
     "is_shared",
     "parse_state_table",
     "state_table_json",
@@ -38,7 +39,7 @@ STEP_CONTRACT = (
     "result. past.NAME and present.NAME may share one buffer."
 )
 
-_DTYPES = ("float16", "float32", "int64")
+_DTYPES = ("float16", "float32", "int32", "int64")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ def check_state(table: list[StateTensor], batch: int, values: dict[str, Any]) ->
                 f"state tensor {row.name!r} must be {row.dtype} of shape {expected}; "
                 f"got {None if value is None else (str(value.dtype), value.shape)}"
             )
+
+
+def is_lookup(name: str) -> bool:
+    """Whether a tensor holds what was looked up in the memory, which another memory makes void."""
+    return name == "context_slots"
 
 
 def is_shared(row: StateTensor) -> bool:

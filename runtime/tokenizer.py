@@ -12,13 +12,46 @@ import tokenizers
 
 from .errors import BundleError, brief
 
-__all__ = ["TextDecoder", "Tokenizer", "byte_level_alphabet"]
+__all__ = [
+    "TextDecoder",
+    "Tokenizer",
+    "byte_level_alphabet",
+    "escaped_bytes",
+    "shown",
+    "text_bytes",
+]
 
 _PIECE = 1 << 16
 """Characters encoded at a time: the library allocates 100 bytes or more for each."""
 
 _WORDS = re.compile(r".*\S(?=\s)", re.DOTALL)
 """Text that ends just before white space: no BPE word spans that boundary."""
+
+_ESCAPED = re.compile("[\udc80-\udcff]")
+"""Bytes that are not UTF-8, as Python's ``surrogateescape`` keeps them in a text."""
+
+_HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Halves of surrogate pairs that stand for nothing."""
+
+
+def text_bytes(text: str) -> bytes:
+    """A text as UTF-8; an escaped byte becomes itself, and half a surrogate pair is left out."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return _HALVES.sub("", text).encode("utf-8", "surrogateescape")
+
+
+def shown(text: str) -> str:
+    """A text in which escaped bytes, which cannot be printed, have become U+FFFD."""
+    if text.isascii() or not _ESCAPED.search(text):
+        return text
+    return text_bytes(text).decode("utf-8", "replace")
+
+
+def escaped_bytes(text: str) -> bytes:
+    """The bytes of a text that are not UTF-8."""
+    return b"" if text.isascii() else text_bytes("".join(_ESCAPED.findall(text)))
 
 
 class Tokenizer:
@@ -29,7 +62,7 @@ class Tokenizer:
         name: The file's name in error messages.
 
     Raises:
-        BundleError: ``source`` is not a tokenizer.
+        BundleError: ``source`` is not a tokenizer, or one whose tokens are no pieces of text.
     """
 
     def __init__(self, source: str, name: str = "tokenizer.json") -> None:
@@ -41,8 +74,7 @@ class Tokenizer:
             raise BundleError(f"{name} is not a tokenizer file ({brief(error)})") from error
         self.source = source
         self.vocab_size: int = self._inner.get_vocab_size()
-        byte_level = _has_byte_level_decoder(source)
-        byte_of = {symbol: byte for byte, symbol in enumerate(byte_level_alphabet())}
+        byte_level = _is_byte_level(source, name)
         self._bytes = [b""] * self.vocab_size
         known: set[str] = set()
         for token, number in self._inner.get_vocab().items():
@@ -52,12 +84,10 @@ class Tokenizer:
                     f"{token!r} is {number}"
                 )
             known.add(token)
-            if byte_level:
-                self._bytes[number] = bytes(byte_of.get(character, 63) for character in token)
-            else:
-                self._bytes[number] = token.encode("utf-8", "replace")
+            self._bytes[number] = (byte_level and _byte_level(token)) or token.encode()
         self._known = None if byte_level else known
-        self._can_cut_anywhere = not json.loads(source).get("model", {}).get("merges")
+        self._can_cut_anywhere = all(len(token) == 1 for token in known)
+        self._byte_numbers = _byte_numbers(source, self._bytes)
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
@@ -72,13 +102,27 @@ class Tokenizer:
         return [character for character in dict.fromkeys(text) if not self._has_token(character)]
 
     def _has_token(self, character: str) -> bool:
-        if self._known is None:
-            return not "\ud800" <= character <= "\udfff"
-        return character in self._known
+        if self._known is not None:
+            return character in self._known
+        if "\ud800" <= character <= "\udfff":
+            return self.reads_any_bytes and _ESCAPED.match(character) is not None
+        return True
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether its tokens are pieces of UTF-8; otherwise they are whole characters."""
+        return self._known is None
+
+    @property
+    def reads_any_bytes(self) -> bool:
+        """Whether it reads bytes that are not UTF-8, which a text holds by ``surrogateescape``."""
+        return self._byte_numbers is not None
 
     def encode(self, text: str) -> list[int]:
         """Encode a text; characters without a token are skipped."""
-        # A lone surrogate, as from a command line that is not UTF-8, has no token.
+        if self._byte_numbers is not None:
+            return list(text_bytes(text).translate(self._byte_numbers))
+        # Half a surrogate pair has no token.
         text = text.encode("utf-8", "ignore").decode()
         return list(self._inner.encode(text, add_special_tokens=False).ids)
 
@@ -115,17 +159,23 @@ class Tokenizer:
         """Decode tokens; bytes that are not valid UTF-8 become U+FFFD."""
         return b"".join(self._bytes[token] for token in tokens).decode("utf-8", "replace")
 
-    def decoder(self) -> TextDecoder:
-        """Create a decoder for one stream."""
-        return TextDecoder(self._bytes)
+    def decoder(self, exact: bool = False) -> TextDecoder:
+        """Create a decoder for one stream.
+
+        Args:
+            exact: If the tokenizer reads any bytes, keep those that are not UTF-8, by
+                ``surrogateescape``, instead of replacing them with U+FFFD.
+        """
+        return TextDecoder(self._bytes, exact and self.reads_any_bytes)
 
 
 class TextDecoder:
     """Decodes tokens one by one; bytes wait until they complete a character."""
 
-    def __init__(self, token_bytes: list[bytes]) -> None:
+    def __init__(self, token_bytes: list[bytes], exact: bool = False) -> None:
         self._bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        errors = "surrogateescape" if exact else "replace"
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, token: int) -> str:
         """The text that a token completes; empty while a character is incomplete."""
@@ -141,9 +191,47 @@ class TextDecoder:
         self._decoder.setstate((value, 0))
 
 
-def _has_byte_level_decoder(source: str) -> bool:
+def _byte_numbers(source: str, token_bytes: list[bytes]) -> bytes | None:
+    """The token of each byte, if the tokenizer is nothing but a table of the 256 bytes."""
+    file = json.loads(source)
+    before, merges = file.get("pre_tokenizer") or {}, file.get("model", {}).get("merges")
+    if merges or file.get("normalizer") or file.get("added_tokens"):
+        return None
+    if before.get("type") != "ByteLevel" or before.get("add_prefix_space"):
+        return None
+    if sorted(token_bytes) != [bytes([byte]) for byte in range(256)]:
+        return None
+    return bytes(token_bytes.index(bytes([byte])) for byte in range(256))
+
+
+def _is_byte_level(source: str, name: str) -> bool:
+    """Whether a token's characters stand for bytes; refuses what is decoded in other ways.
+
+    A stream decodes token by token, so the text of a token must not depend on its neighbours.
+    """
     decoder = json.loads(source).get("decoder")
-    return isinstance(decoder, dict) and decoder.get("type") == "ByteLevel"
+    parts = [decoder] if not decoder or decoder["type"] != "Sequence" else decoder["decoders"]
+    kinds = [part["type"] if part else "none, which puts spaces between tokens" for part in parts]
+    first, rest = kinds[:1], kinds[1:]
+    if unsupported := [kind for kind in kinds if kind not in ("ByteLevel", "Fuse")]:
+        raise BundleError(
+            f"{name} has the decoder {unsupported[0]}, with which a token's text depends on its "
+            "neighbours; use a tokenizer with the decoder ByteLevel or Fuse"
+        )
+    if not first or "ByteLevel" in rest:
+        raise BundleError(
+            f"{name} has the decoders {', '.join(kinds) or 'of an empty Sequence'}; use a "
+            "tokenizer with the decoder ByteLevel or Fuse"
+        )
+    return first == ["ByteLevel"]
+
+
+def _byte_level(token: str) -> bytes | None:
+    """The bytes that a token's characters stand for; ``None`` if one of them stands for none."""
+    try:
+        return bytes(_BYTE_OF[character] for character in token)
+    except KeyError:  # an added token, which is text
+        return None
 
 
 def byte_level_alphabet() -> list[str]:
@@ -151,3 +239,6 @@ def byte_level_alphabet() -> list[str]:
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     spare = iter(range(256, 512))
     return [chr(byte if byte in printable else next(spare)) for byte in range(256)]
+
+
+_BYTE_OF = {symbol: byte for byte, symbol in enumerate(byte_level_alphabet())}

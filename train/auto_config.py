@@ -1,33 +1,28 @@
-"""Choose a configuration from a corpus and a budget, and say why."""
+"""Choose a configuration from a corpus, a budget and the user's settings, and say why."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from ..runtime.errors import UsageError
+from .budget import Budget
+from .bundle_size import bundle_size
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .data.corpus import Corpus
-from .data.streams import Streams, Text
-from .data.token_file import Tokens
-from .data.tokenizers import MAX_CHARACTERS
-from .loop.batch_step import BatchStep
-from .loop.distributed import Group
+from .data.tokenizers import MAX_CHARACTERS, make_tokenizer
+from .loop.time_limit import TimeLimit
 from .model.dual_cnn import DualCNN
-from .model.precision import autocast_dtype
+from .timing import Speed, measure_speed, seconds_per_step
 
-__all__ = ["Budget", "infer", "seconds_per_step"]
-
-_SECONDS = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
-_BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
+__all__ = ["Budget", "Choice", "choose", "infer", "limit_for", "seconds_per_step"]
 
 _MAX_EPOCHS = 25
 """The presets were tuned over some twenty epochs."""
@@ -41,51 +36,54 @@ _MIN_TOKENS = {"micro": 500_000, "small": 5_000_000}
 _REPETITIVE = 5
 """Compression ratio above which a text counts as repetitive."""
 
+_HELD_OUT_SHARE = 0.1
+"""Share of the time in which the held-out text is measured."""
+
+_VALIDATION_SHARE = 0.02
+"""Share of the time that one validation takes."""
+
+_MIN_VALIDATION = 4_096
+"""Validation tokens below which the best checkpoint would be chosen by chance."""
+
+_SLACK, _MAX_SLACK = 0.1, 15.0
+"""Share of the time for the plot and for what cannot be foreseen, and its limit in seconds."""
+
+_SET_UP = 3.0, 5.0
+"""The set-up takes as long as reading the text this many times, and as this many steps."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
-    """Limits set by the user.
+class Choice:
+    """A configuration, and what it was chosen for.
 
     Attributes:
-        seconds: Training time; ``None`` for no limit.
-        size: Size of the weights in bytes; ``None`` for no limit.
+        config: The configuration; its ``reasons`` explain every choice.
+        preset: Name of the preset that it is a variant of; ``None`` for another run's.
+        most: Steps that a longer time would not exceed.
+        speed: Times on this machine; ``None`` without a limit of time.
     """
 
-    seconds: float | None = None
-    size: float | None = None
-
-    @classmethod
-    def parse(cls, text: str | None) -> Budget:
-        """Parse ``30min``, ``2h``, ``500kB``, ``2MB``, or a time and a size with a comma.
-
-        Raises:
-            UsageError: The text is none of these.
-        """
-        limits: dict[str, float] = {}
-        for part in (text or "").replace(" ", "").lower().split(","):
-            if not part:
-                continue
-            match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-z]+)", part)
-            number, unit = (float(match[1]), match[2]) if match else (0.0, "")
-            if unit in _SECONDS and number > 0:
-                limits["seconds"] = number * _SECONDS[unit]
-            elif unit in _BYTES and number > 0:
-                limits["size"] = number * _BYTES[unit]
-            else:
-                raise UsageError(
-                    f"the budget is {text!r}; give a time or a size, such as 30min or 2MB"
-                )
-        return cls(**limits)
+    config: DualCNNConfig
+    preset: str | None
+    most: int
+    speed: Speed | None
 
 
 def infer(
-    corpus: str | Path | Sequence[str | Path] | Corpus, budget: str | Budget | None = None
+    corpus: str | Path | Sequence[str | Path] | Corpus,
+    budget: str | Budget | None = None,
+    *,
+    preset: str | None = None,
+    **changes: Any,
 ) -> DualCNNConfig:
     """Choose tokenizer, model size, chunk length, batch, steps and memory for a corpus.
 
     Args:
         corpus: The text.
-        budget: The time or size allowed, such as ``30min`` or ``2MB``.
+        budget: The time or size allowed, such as ``30min``, ``1h30min`` or ``5MB``: time from text
+            to measured model, size of the exported bundle.
+        preset: Name of a preset to keep to, instead of choosing one.
+        **changes: Settings of the model or of training to keep to.
 
     Returns:
         A configuration; its ``reasons`` explain every choice.
@@ -93,34 +91,53 @@ def infer(
     Raises:
         CorpusError: The text cannot be used.
         UsageError: The budget cannot be parsed, or is too small for any model.
+        ConfigError: Settings conflict.
     """
-    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
     limits = budget if isinstance(budget, Budget) else Budget.parse(budget)
-    facts = corpus.scan()
-    symbols = len(facts.symbols)
-    reasons = []
-    plain = symbols <= MAX_CHARACTERS
-    tokenizer, vocab = ("char", symbols) if plain else ("byte", 256)
-    reasons.append(
-        f"tokenizer={tokenizer}: the text has {symbols:,} distinct characters"
-        + ("" if plain else f", more than {MAX_CHARACTERS}; bytes can represent any text")
-    )
-    tokens = facts.characters if plain else corpus.size
-    chunk = 256 if tokens >= 50_000 else 64
-    batch = max(1, min(32, tokens // (4 * chunk)))
-    reasons.append(
-        f"chunk={chunk}, batch={batch}: {tokens:,} tokens give each stream {tokens // batch:,}"
-    )
-    shape: dict[str, str | int] = {
-        "tokenizer": tokenizer,
-        "vocab_size": vocab,
-        "chunk": chunk,
-        "batch": batch,
-    }
-    config, why = _choose_preset(tokens, limits, shape)
-    reasons.append(why)
+    corpus = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
+    return choose(corpus, limits, changes, preset).config
+
+
+DualCNNConfig.infer = staticmethod(infer)  # attached here: the configuration imports no model
+
+
+def choose(
+    corpus: Corpus,
+    limits: Budget,
+    changes: Mapping[str, Any],
+    preset: str | None = None,
+    started: float | None = None,
+) -> Choice:
+    """Choose a configuration; see :func:`infer`.
+
+    Args:
+        corpus: The text.
+        limits: What is allowed.
+        changes: Settings to keep to.
+        preset: Name of a preset to keep to; ``None`` chooses one.
+        started: When the time began, in the seconds of :func:`time.monotonic`; now by default.
+    """
+    started = time.monotonic() if started is None else started
+    if changes.get("tokenizer") == "byte":
+        corpus = corpus.as_bytes()
+    reading = time.monotonic()
+    corpus.scan()
+    reading = time.monotonic() - reading
+    text = _Text.of(corpus, changes)
+    shape, reasons = _shape(text, changes)
+    chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading)
+    choice, why = chooser.choose([preset] if preset is not None else list(PRESETS))
+    given = f"preset={preset}: as you set; " if preset is not None else ""
+    reasons += [given + why[0], *why[1:]]
+    config = choice.config
     repetition = _compression_ratio(corpus)
-    if repetition > _REPETITIVE:
+    if "memory" in changes:
+        reasons.append(f"memory={config.memory}: as you set")
+    elif not config.entries:
+        reasons.append(
+            f"memory={config.memory}: the slots of {config.memory_key}, as in the preset"
+        )
+    elif repetition > _REPETITIVE:
         config = config.replace(memory=min(4096, 2 * config.memory))
         reasons.append(
             f"memory={config.memory}: the text is repetitive (it compresses to "
@@ -130,82 +147,214 @@ def infer(
         reasons.append(
             f"memory={config.memory}: the text compresses to 1/{repetition:.1f}, as prose does"
         )
-    return dataclasses.replace(config, reasons=tuple(reasons))
+    kept = {"tokenizer", "chunk", "batch", "memory", "steps", "seed", *_MEASURED}
+    if others := sorted(set(changes) - kept):
+        named = ", ".join(f"{name}={changes[name]}" for name in others)
+        reasons.append(f"{named}: as you set")
+    return dataclasses.replace(choice, config=dataclasses.replace(config, reasons=tuple(reasons)))
 
 
-DualCNNConfig.infer = staticmethod(infer)  # attached here: the configuration imports no model
-
-
-def seconds_per_step(config: DualCNNConfig, steps: int = 2) -> float:
-    """Measure the time of a training step on this machine, with random tokens.
+def limit_for(choice: Choice, seconds: float, started: float) -> TimeLimit:
+    """The limit that keeps the training of a choice within a time.
 
     Args:
-        config: The configuration to train.
-        steps: Steps to average over, after one warm-up step.
-
-    Returns:
-        Seconds per step.
+        choice: What is trained.
+        seconds: The time allowed in all.
+        started: When it began, in the seconds of :func:`time.monotonic`.
     """
-    model = DualCNN(config)
-    model.autocast = autocast_dtype(config.training.precision, torch.device("cpu"))
-    model.train()
-    length = config.training.batch * config.training.chunk * 2
-    tokens = torch.randint(
-        0, config.vocab_size, (length,), generator=torch.Generator().manual_seed(0)
+    training, speed = choice.config.training, choice.speed or measure_speed(choice.config)
+    return TimeLimit(
+        started + seconds,
+        choice.most,
+        speed.step,
+        training.validation_tokens * speed.validation,
+        training.held_out_tokens * speed.held_out + _slack(seconds),
+        _slack(seconds),
     )
-    streams = Streams(Text(Tokens.of(tokens)), config.training)
-    batch = BatchStep(model, config.training, Group(), streams, None, lambda note: None)
-    batch.backward(0)  # warm-up: the first step is slower
-    start = time.monotonic()
-    for step in range(steps):
-        batch.backward(step)
-    return (time.monotonic() - start) / steps
 
 
-def _choose_preset(
-    tokens: int, limits: Budget, shape: dict[str, str | int]
-) -> tuple[DualCNNConfig, str]:
-    """Choose the largest preset that corpus and budget allow, its steps, and the reason."""
-    chosen: DualCNNConfig | None = None
-    why = ""
-    for name, preset in PRESETS.items():
-        config = preset.replace(**_fit_windows(preset, shape))
-        parameters = DualCNN(config).parameter_count()
-        needed = _MIN_TOKENS.get(name, 0)
-        if chosen is not None and tokens < needed:
-            why += f"; {name} needs {needed:,} tokens"
-            break
-        if limits.size is not None and 4 * parameters > limits.size:
-            why += f"; {name} has {4 * parameters / 1e6:.1f} MB of weights"
-            break
-        chunk, batch = config.training.chunk, config.training.batch
-        steps = min(config.training.steps, max(_MIN_STEPS, _MAX_EPOCHS * tokens // (chunk * batch)))
-        timed = ""
-        if limits.seconds is not None:
-            each = seconds_per_step(config)
-            allowed = int(0.9 * limits.seconds / each)
-            if allowed < _MIN_STEPS and chosen is not None:
-                why += f"; {name} would get only {allowed} steps in the time allowed"
+@dataclasses.dataclass(frozen=True)
+class _Text:
+    """What the choice depends on: the tokenizer and why, its vocabulary, the tokens."""
+
+    tokenizer: str
+    why: str
+    vocab: int
+    tokens: int
+
+    @classmethod
+    def of(cls, corpus: Corpus, changes: Mapping[str, Any]) -> _Text:
+        facts = corpus.scan()
+        symbols, kind = len(facts.symbols), changes.get("tokenizer", "auto")
+        why = "as you set" if kind != "auto" else f"the text has {symbols:,} distinct characters"
+        if kind == "auto" and corpus.any_bytes:
+            kind, why = "byte", "as asked for; bytes can represent any text"
+        if kind == "auto" and symbols > MAX_CHARACTERS:
+            why += f", more than {MAX_CHARACTERS}; bytes can represent any text"
+        if kind == "auto":
+            kind = "char" if symbols <= MAX_CHARACTERS else "byte"
+        if kind == "char":
+            return cls(kind, why, symbols, facts.characters)
+        if kind == "byte":
+            return cls(kind, why, 256, corpus.size)
+        vocab = int(changes.get("bpe_vocab", PRESETS["nano"].training.bpe_vocab))
+        sample = _beginning(corpus)
+        tokenizer = make_tokenizer(sample, "bpe", vocab)
+        length = len(sample.encode("utf-8", "replace")) / max(1, len(tokenizer.encode(sample)))
+        why += f"; a token has about {length:.1f} bytes"
+        return cls(kind, why, vocab, int(corpus.size / length))
+
+
+def _shape(text: _Text, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that follow from the text alone, and why."""
+    tokens = text.tokens
+    chunk = int(changes.get("chunk", 256 if tokens >= 50_000 else 64))
+    batch = int(changes.get("batch", max(1, min(32, tokens // (4 * chunk)))))
+    given = " and ".join(name for name in ("chunk", "batch") if name in changes)
+    reasons = [
+        f"tokenizer={text.tokenizer}: {text.why}",
+        f"chunk={chunk}, batch={batch}: {given + ' as you set; ' if given else ''}{tokens:,} "
+        f"tokens give each stream {tokens // max(1, batch):,}",
+    ]
+    shape = {"tokenizer": text.tokenizer, "vocab_size": text.vocab, "chunk": chunk, "batch": batch}
+    return shape, reasons
+
+
+_MEASURED = ("held_out_tokens", "validation_tokens", "validate_every")
+
+
+class _Chooser:
+    """Chooses the largest preset that text, time, size and the user's settings allow."""
+
+    def __init__(
+        self,
+        text: _Text,
+        limits: Budget,
+        settings: dict[str, Any],
+        changes: Mapping[str, Any],
+        started: float,
+        reading: float,
+    ) -> None:
+        self._text, self._limits, self._settings = text, limits, settings
+        self._changes, self._started, self._reading = changes, started, reading
+
+    def choose(self, names: Sequence[str]) -> tuple[Choice, list[str]]:
+        """Choose among presets, smallest first, and explain it."""
+        chosen: tuple[Choice, list[str]] | None = None
+        because = ""
+        for name in names:
+            if chosen is not None and self._text.tokens < _MIN_TOKENS.get(name, 0):
+                because = f"; {name} needs {_MIN_TOKENS[name]:,} tokens"
                 break
-            steps = max(1, min(steps, allowed))
-            timed = f" of {each * 1000:.0f} ms, measured"
-        chosen = config.replace(steps=steps, validate_every=max(1, min(200, steps // 4)))
-        why = f"{name} with {parameters:,} trained parameters, {steps:,} steps{timed}"
-    if chosen is None:
-        raise UsageError(f"no preset fits the budget{why}; raise the budget")
-    return chosen, why
+            config = PRESETS[name].replace(**self._fit_windows(PRESETS[name]))
+            size = bundle_size(model := DualCNN(config))
+            if self._limits.size is not None and size > self._limits.size:
+                because = f"; {name} exports to a bundle of about {size / 1e6:.1f} MB"
+                break
+            if chosen is not None and self._limits.seconds is not None:
+                # A larger model takes no fewer seconds a step.
+                steps = chosen[0].config.training.steps
+                if steps < min(_MIN_STEPS, chosen[0].most):
+                    because = f"; too few for {name}"
+                    break
+            choice, why = self._with_steps(name, config)
+            if chosen is not None and choice.config.training.steps < min(_MIN_STEPS, choice.most):
+                steps = choice.config.training.steps
+                because = f"; {name} would get only {steps}"
+                break
+            named = f"{name} with {model.parameter_count():,} trained parameters"
+            if self._limits.size is not None:
+                named += f", a bundle of about {size / 1e6:.1f} MB"
+            chosen = choice, [f"{named}, {why[0]}", *why[1:]]
+        if chosen is None:
+            raise UsageError(f"no preset fits the budget{because}; raise the budget")
+        choice, reasons = chosen
+        return choice, [reasons[0] + because, *reasons[1:]]
+
+    def _fit_windows(self, preset: DualCNNConfig) -> dict[str, Any]:
+        """The settings, with windows no longer than the chunks unless the user set them."""
+        chunk = int(self._settings["chunk"])
+        names = ("attention_window", "wave_window")
+        return {**{name: min(chunk, getattr(preset, name)) for name in names}, **self._settings}
+
+    def _with_steps(self, name: str, config: DualCNNConfig) -> tuple[Choice, list[str]]:
+        """Set the number of steps, and of the tokens that are measured."""
+        training = config.training
+        most, why = training.steps, "as you set"
+        if "steps" not in self._changes:
+            each = training.chunk * training.batch
+            most = min(most, max(_MIN_STEPS, _MAX_EPOCHS * self._text.tokens // each))
+            why = ""
+        if self._limits.seconds is None:
+            config = config.replace(steps=most, validate_every=self._validate_every(most))
+            return Choice(config, name, most, None), [f"steps={most} {why}".rstrip()]
+        speed = measure_speed(config)
+        config, reasons = self._fit_measuring(config, speed, self._limits.seconds)
+        steps = min(most, self._steps(config, speed, self._limits.seconds))
+        if steps < 1:
+            raise UsageError(
+                f"a budget of {self._limits.seconds:g} s leaves no time to train {name}: reading "
+                f"the text and measuring take longer; raise the budget"
+            )
+        config = config.replace(steps=steps, validate_every=self._validate_every(steps))
+        cap = f" of at most {most:,} {why}".rstrip()
+        first = (
+            f"steps={steps}{cap}: {speed.step * 1000:.0f} ms each, measured; corrected on the way "
+            f"so that everything takes {self._limits.seconds:g} s"
+        )
+        return Choice(config, name, most, speed), [first, *reasons]
+
+    def _fit_measuring(
+        self, config: DualCNNConfig, speed: Speed, seconds: float
+    ) -> tuple[DualCNNConfig, list[str]]:
+        """Measure as many held-out and validation tokens as their shares of the time allow."""
+        reasons = []
+        shares = {
+            "held_out_tokens": (int(_HELD_OUT_SHARE * seconds / speed.held_out), speed.held_out),
+            "validation_tokens": (
+                max(_MIN_VALIDATION, int(_VALIDATION_SHARE * seconds / speed.validation)),
+                speed.validation,
+            ),
+        }
+        for name, (fitting, each) in shares.items():
+            if name in self._changes:
+                reasons.append(f"{name}={self._changes[name]}: as you set")
+            elif fitting < getattr(config.training, name):
+                count = max(2, fitting)
+                config = config.replace(**{name: count})
+                once = " each time" if name == "validation_tokens" else ""
+                reasons.append(f"{name}={count}: measuring them takes {count * each:.1f} s{once}")
+        return config, reasons
+
+    def _steps(self, config: DualCNNConfig, speed: Speed, seconds: float) -> int:
+        """Steps that fit in the time that is left."""
+        training = config.training
+        texts, steps = _SET_UP
+        left = self._started + seconds - time.monotonic() - _slack(seconds)
+        left -= texts * self._reading + steps * speed.step
+        left -= training.held_out_tokens * speed.held_out
+        look = training.validation_tokens * speed.validation
+        every = self._validate_every(left / speed.step)
+        return int((left - look) / (speed.step + look / every))
+
+    def _validate_every(self, steps: float) -> int:
+        given: int | None = self._changes.get("validate_every")
+        return max(1, min(200, int(steps) // 4)) if given is None else given
 
 
-def _fit_windows(preset: DualCNNConfig, shape: dict[str, str | int]) -> dict[str, str | int]:
-    """The shape of the text, with windows no longer than its chunks."""
-    chunk = int(shape["chunk"])
-    windows = {
-        name: min(chunk, getattr(preset, name)) for name in ("attention_window", "wave_window")
-    }
-    return {**shape, **windows}
+def _slack(seconds: float) -> float:
+    return min(_SLACK * seconds, _MAX_SLACK)
+
+
+def _beginning(corpus: Corpus) -> str:
+    return "".join(islice(corpus.blocks(), 1))[:500_000]
 
 
 def _compression_ratio(corpus: Corpus) -> float:
     """How well the beginning of the text compresses: 2 to 3 for prose, 5 and more for logs."""
-    sample = "".join(islice(corpus.blocks(), 1)).encode("utf-8", "replace")[:500_000]
-    return len(sample) / max(1, len(zlib.compress(sample, 6)))
+    sample = _beginning(corpus)[:500_000]
+    # Numbered by frequency, since an alphabet of two or three bytes a letter would compress better.
+    frequent = Counter(sample).most_common()
+    numbers = {ord(character): number for number, (character, _) in enumerate(frequent)}
+    data = sample.translate(numbers).encode("utf-8", "surrogatepass")
+    return len(data) / max(1, len(zlib.compress(data, 6)))

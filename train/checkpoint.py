@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import safetensors.torch
 from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
 from ..runtime.tensor_file import TensorFormat
+from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
 from .model.dual_cnn import DualCNN
@@ -21,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "load_checkpoint",
     "save_checkpoint",
+    "weights_sha256",
 ]
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -37,11 +40,23 @@ class Checkpoint:
         model: The model, in evaluation mode.
         tokenizer: Its tokenizer.
         training: How it was trained and what was measured, as plain JSON values.
+        text_sample: A piece of the run's text, to check on what is made from the model.
     """
 
     model: DualCNN
     tokenizer: Tokenizer
     training: dict[str, Any]
+    text_sample: TextSample | None = None
+
+
+def weights_sha256(model: DualCNN) -> str:
+    """SHA-256 over every tensor of the model, sorted by name: name, type, shape and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        array = tensor.detach().contiguous().cpu().numpy()
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
@@ -59,6 +74,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         "tokenizer": checkpoint.tokenizer.source,
         "training": checkpoint.training,
     }
+    if checkpoint.text_sample is not None:
+        header["text_sample"] = checkpoint.text_sample.to_dict()
     tensors = {
         name: tensor.detach().contiguous() for name, tensor in checkpoint.model.state_dict().items()
     }
@@ -90,6 +107,8 @@ def load_checkpoint(run: Path) -> Checkpoint:
         model = DualCNN(config)
         _check_tensors(model, tensors)
         model.load_state_dict(tensors)
+        kept = header.get("text_sample")
+        sample = None if kept is None else TextSample.from_dict(kept, tokenizer.vocab_size)
     except RilletError as error:
         raise BundleError(f"{path} is damaged: {brief(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
@@ -97,7 +116,9 @@ def load_checkpoint(run: Path) -> Checkpoint:
     except (ValueError, RuntimeError, OverflowError) as error:
         raise BundleError(f"{path} is damaged ({brief(error)})") from error
     training = header.get("training")
-    return Checkpoint(model.eval(), tokenizer, training if isinstance(training, dict) else {})
+    if not isinstance(training, dict):
+        training = {}
+    return Checkpoint(model.eval(), tokenizer, training, sample)
 
 
 _SIZES = {

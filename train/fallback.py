@@ -36,7 +36,6 @@ ADVICE = {
     "reservoir=standard",
     "read": "change reservoir_size or width",
     "wave_cnn": "change width, hidden or wave_blocks",
-    "buffer": "change memory, wave_window or wave_overlap",
     "readout_cnn": "change wave_window or readout_filters, or set architecture=single_cnn",
     "memory": "change memory or key_width, or set memory=0",
     "keys": "change key_width, or set memory=0",
@@ -55,7 +54,7 @@ def fallback_for(part: str, config: DualCNNConfig, reason: str) -> Fallback | No
         instead = "a standard reservoir, without attention", {"reservoir": "standard"}
     elif part in ("reservoir", "read") and config.reservoir != "none":
         instead = "no reservoir", {"reservoir": "none", **without_state}
-    elif part in ("readout_cnn", "buffer") and config.dual:
+    elif part == "readout_cnn" and config.dual:
         instead = "a single CNN", {"architecture": "single_cnn"}
     elif part in ("memory", "keys") and config.memory:
         instead = "no memory", {"memory": 0}

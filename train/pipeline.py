@@ -11,15 +11,17 @@ from typing import Any
 import torch
 
 from ..runtime.errors import ConfigError, UsageError
-from ..runtime.files import make_folder
+from ..runtime.files import make_folder, sha256_bytes
 from ..runtime.sampling.sampler import SamplingParams
 from ..runtime.streams.encoding import unknown_text
+from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from .config.fields import suggestion
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
+from .continuing import continued_config, continued_model, earlier_record, held_out_record
 from .data.corpus import Corpus
 from .data.streams import Split, split
 from .data.tokenizers import Prepared, prepare
@@ -29,6 +31,7 @@ from .loop.distributed import Group
 from .loop.evaluation import Evaluation, evaluate
 from .loop.progress import TrainingProgress
 from .loop.resume import RunState
+from .loop.time_limit import TimeLimit
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .setup import Parts, SetupProgress, set_up_model
@@ -40,7 +43,7 @@ __all__ = ["DualCNNPipeline"]
 
 @dataclass
 class DualCNNPipeline:
-    """Tokenizer, model and wave buffer, ready to train and generate.
+    """Tokenizer and model, ready to train and generate.
 
     Create a pipeline from a text with :meth:`fit_and_initialize`, or from a run with
     :meth:`load`::
@@ -53,21 +56,22 @@ class DualCNNPipeline:
     Attributes:
         model: The model; its parts are its attributes.
         tokenizer: Its tokenizer.
-        buffer: A rolling wave buffer that fits the model, filled by :meth:`read`.
         corpus: The text as tokens; ``None`` in a loaded pipeline.
         split: The text split into training, validation and held-out parts; ``None`` in a
             loaded pipeline.
         fallbacks: Parts that could not be set up, and their replacements.
         training: How the model was trained and what was measured, as plain JSON values.
+        loaded_sample: The text sample of the checkpoint that the pipeline was loaded from.
     """
 
     model: DualCNN
     tokenizer: Tokenizer
-    buffer: RollingWaveBuffer
+    _buffer: RollingWaveBuffer | None = None
     corpus: Prepared | None = None
     split: Split | None = None
     fallbacks: list[Fallback] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
+    loaded_sample: TextSample | None = None
 
     @classmethod
     def fit_and_initialize(
@@ -115,41 +119,94 @@ class DualCNNPipeline:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
         config = config.replace(**changes)
+        spool = None if folder is None else Path(folder)
+        if not isinstance(corpus, Corpus | Prepared):
+            corpus = Corpus(corpus, spool=spool)
         prepared = _prepare(corpus, config, tokenizer, folder, progress)
-        held_out = None
-        if validation is not None:
-            place = Path(folder) / "validation" if folder is not None else None
-            other = prepare(Corpus(validation), prepared.tokenizer, place)
-            held_out = other.tokens
-            if other.unknown and notify is not None:
-                notify(f"of {validation}, {unknown_text(list(other.unknown))}")
-        texts = split(prepared.tokens, config.training, held_out)
+        if notify is not None:
+            for note in _notes(corpus, prepared):
+                notify(note)
+        other = _held_out(validation, corpus, prepared, folder, notify)
+        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
         config = _fit_batch(config, len(texts.trained), notify)
         config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
         ready = set_up_model(
             config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
         )
         ready.model.fit_words(prepared.tokenizer.token_bytes)
-        training = {
-            "corpus": ", ".join(prepared.names[:5]),
-            "corpus_sha256": prepared.sha256,
-            "characters": prepared.characters,
-            "trained_tokens": len(texts.trained),
-            "parameters": ready.model.parameter_count(),
-            "torch": torch.__version__,
-            "config": ready.model.config.training.to_dict(),
-        }
+        training = _record(prepared, texts, ready.model)
+        training |= held_out_record(texts, other, None)
         if ready.fallbacks:
             training["fallbacks"] = [str(fallback) for fallback in ready.fallbacks]
         return cls(
             ready.model,
             prepared.tokenizer,
-            ready.buffer,
-            prepared,
-            texts,
-            ready.fallbacks,
-            training,
+            corpus=prepared,
+            split=texts,
+            fallbacks=ready.fallbacks,
+            training=training,
         )
+
+    @classmethod
+    def continue_from(
+        cls,
+        run: Checkpoint | str | Path,
+        corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+        config: DualCNNConfig | None = None,
+        *,
+        folder: str | Path | None = None,
+        validation: str | Path | None = None,
+        progress: Callable[[SetupProgress], None] | None = None,
+        notify: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> DualCNNPipeline:
+        """Set up a new run that trains the model of another one further.
+
+        Model, tokenizer, token codes and memory keys are those of the run. The optimizer and the
+        learning rate's schedule start anew, at a tenth of the first run's rate, so ``steps``
+        counts the new steps. The run itself is not touched, and the record of the new run tells of
+        it.
+
+        Args:
+            run: A checkpoint, or the folder of the run to continue.
+            corpus: The text to train on, the same or another, as for :meth:`fit_and_initialize`.
+            config: The configuration; by default, that of the run with the lower rate.
+            folder: Folder for the tokens of a large corpus; needed above about 64 MB.
+            validation: A separate text to hold out, instead of the end of the corpus.
+            progress: Called before and after the corpus is read.
+            notify: Called with a sentence when the set-up deviates from the settings.
+            **changes: Settings of training, or of dropout, to change.
+
+        Raises:
+            BundleError: The checkpoint is missing, damaged, or of an incompatible version.
+            ConfigError: Settings conflict, or differ from those that the weights depend on.
+            CorpusError: The text cannot be used, or the tokenizer has none of its characters.
+            UsageError: The corpus was prepared with another tokenizer.
+        """
+        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
+        config = (config or continued_config(checkpoint)).replace(**changes)
+        continued_model(checkpoint, config)  # settings are refused before the text is read
+        spool = None if folder is None else Path(folder)
+        if not isinstance(corpus, Corpus | Prepared):
+            corpus = Corpus(corpus, spool=spool)
+        prepared = _prepare(corpus, config, checkpoint.tokenizer, folder, progress)
+        if prepared.tokenizer.source != checkpoint.tokenizer.source:
+            raise UsageError(
+                "the corpus was prepared with another tokenizer than that of the run to continue; "
+                "pass the text instead"
+            )
+        if notify is not None:
+            for note in _notes(corpus, prepared):
+                notify(note)
+        other = _held_out(validation, corpus, prepared, folder, notify)
+        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
+        model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
+        earlier = earlier_record(checkpoint)
+        pipeline = cls(model, prepared.tokenizer, corpus=prepared, split=texts)
+        pipeline.training = _record(prepared, texts, model)
+        pipeline.training |= held_out_record(texts, other, earlier)
+        pipeline.training["continued_from"] = earlier
+        return pipeline
 
     @classmethod
     def load(cls, run: str | Path) -> DualCNNPipeline:
@@ -159,17 +216,42 @@ class DualCNNPipeline:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
         """
         checkpoint = load_checkpoint(Path(run))
-        buffer = RollingWaveBuffer.from_config(checkpoint.model.config)
-        return cls(checkpoint.model, checkpoint.tokenizer, buffer, training=checkpoint.training)
+        return cls(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            training=checkpoint.training,
+            loaded_sample=checkpoint.text_sample,
+        )
 
     @property
     def config(self) -> DualCNNConfig:
         """The model's configuration, which reflects any fallbacks."""
         return self.model.config
 
+    @property
+    def buffer(self) -> RollingWaveBuffer:
+        """A rolling wave buffer that fits the model, filled by :meth:`read`.
+
+        It is made when first asked for: training does without it, so a memory too large to hold
+        beside its waves stops only the inspection.
+
+        Raises:
+            ConfigError: The buffer would take more than 1 GB.
+        """
+        if self._buffer is None:
+            self._buffer = RollingWaveBuffer.from_config(self.config)
+        return self._buffer
+
     def checkpoint(self) -> Checkpoint:
         """Collect model, tokenizer and provenance, for saving and exporting."""
-        return Checkpoint(self.model.eval(), self.tokenizer, self.training)
+        return Checkpoint(self.model.eval(), self.tokenizer, self.training, self.text_sample)
+
+    @property
+    def text_sample(self) -> TextSample | None:
+        """The piece of text that the checkpoint keeps; ``held_out_sample`` sets its length."""
+        if self.split is None:
+            return self.loaded_sample
+        return self.split.sample(self.config.training.held_out_sample)
 
     def train(
         self,
@@ -181,6 +263,9 @@ class DualCNNPipeline:
         until: int | None = None,
         group: Group | None = None,
         notify: Callable[[str], None] | None = None,
+        limit: TimeLimit | None = None,
+        on_sample: Callable[[int, str], None] | None = None,
+        sample_every: int = 0,
         **changes: Any,
     ) -> TrainingResult:
         """Train both CNNs on the pipeline's corpus.
@@ -193,6 +278,10 @@ class DualCNNPipeline:
             until: Stop after this step, as if interrupted.
             group: The processes that train together.
             notify: Called with a sentence when training deviates from its settings.
+            limit: Time for the run, which corrects the number of steps.
+            on_sample: Called with the step and a text that the averaged weights write; the seed
+                decides which, and the result of training does not depend on it.
+            sample_every: Steps between these texts; 0 writes none.
             **changes: Settings of training to change.
 
         Returns:
@@ -206,7 +295,7 @@ class DualCNNPipeline:
         if self.split is None or self.corpus is None:
             raise UsageError(
                 "this pipeline was loaded and has no text to train on; create one with "
-                "fit_and_initialize"
+                "continue_from, or with fit_and_initialize"
             )
         config = self.config.training.replace(**_check_known(changes))
         self.model.config = self.config.replace(training=config)
@@ -225,9 +314,20 @@ class DualCNNPipeline:
                 training = {**self.training, "steps": run.step}
                 if run.best_step:
                     training["validation_loss"] = run.best_loss
-                save_checkpoint(place, Checkpoint(model, self.tokenizer, training))
+                sample = self.text_sample
+                save_checkpoint(place, Checkpoint(model, self.tokenizer, training, sample))
 
-        about = {"corpus": self.corpus.sha256}
+        def sample_text(step: int, model: DualCNN) -> None:
+            if on_sample is not None and (group is None or group.leads):
+                params = SamplingParams(temperature=0.8, seed=config.seed)
+                on_sample(step, "".join(stream_text(model, self.tokenizer, "", params)))
+
+        about = {
+            "corpus": self.corpus.sha256,
+            "tokenizer": sha256_bytes(self.tokenizer.source.encode()),
+            "held-out text": self.split.held_out.sha256(),
+            "run to continue": self.training.get("continued_from", {}).get("weights_sha256"),
+        }
         trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
         result = trainer.train(
             self.split.trained,
@@ -236,18 +336,26 @@ class DualCNNPipeline:
             resume=resume,
             until=until,
             characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
+            limit=limit,
+            on_sample=sample_text,
+            sample_every=sample_every,
         )
+        self.model.config = self.config.replace(training=trainer.config)
+        self.training["config"] = trainer.config.to_dict()
         self.training["steps"] = result.best_step
         self.training["seconds"] = round(trainer.run.seconds, 1)
         if result.validation_loss is not None:
             self.training["validation_loss"] = result.validation_loss
         return result
 
-    def evaluate(self, progress: Callable[[int], None] | None = None) -> Evaluation | None:
+    def evaluate(
+        self, progress: Callable[[int], None] | None = None, ends: float | None = None
+    ) -> Evaluation | None:
         """Measure the held-out text as one stream from zeros, and record the losses.
 
         Args:
             progress: Called after each chunk with the number of tokens in it.
+            ends: When to stop, in the seconds of :func:`time.monotonic`.
 
         Returns:
             The losses; ``None`` if nothing was held out.
@@ -255,7 +363,7 @@ class DualCNNPipeline:
         if self.split is None or len(self.split.held_out) < 2:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
-        evaluation = evaluate(self.model, text, progress=progress)
+        evaluation = evaluate(self.model, text, progress=progress, ends=ends)
         self.training["held_out"] = dataclasses.asdict(evaluation)
         return evaluation
 
@@ -309,8 +417,26 @@ class DualCNNPipeline:
         return save_checkpoint(place, self.checkpoint())
 
 
+def _notes(corpus: Corpus | Prepared, prepared: Prepared) -> list[str]:
+    """What the user should know about the text that is trained on."""
+    notes = list(corpus.notes) if isinstance(corpus, Corpus) else []
+    if prepared.zeros:
+        notes.append(
+            f"the text has {prepared.zeros:,} NUL characters (U+0000), which are trained on like "
+            "any other; remove them with: tr -d '\\000' < IN > OUT"
+        )
+    if prepared.unknown:
+        notes.append(f"of the corpus, {unknown_text(list(prepared.unknown))}")
+    return notes
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def _prepare(
-    corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+    corpus: Corpus | Prepared,
     config: DualCNNConfig,
     tokenizer: Tokenizer | str | None,
     folder: str | Path | None,
@@ -321,7 +447,6 @@ def _prepare(
     if isinstance(corpus, Prepared):
         prepared = corpus
     else:
-        opened = corpus if isinstance(corpus, Corpus) else Corpus(corpus)
         kind = tokenizer or config.training.tokenizer
         size = config.training.bpe_vocab if kind == "bpe" else None
         place = None if folder is None else Path(folder)
@@ -330,10 +455,49 @@ def _prepare(
             notify(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
 
         notify(SetupProgress("tokenizer", 0))
-        prepared = prepare(opened, kind, place, read, vocab_size=size)
+        prepared = prepare(corpus, kind, place, read, vocab_size=size)
     detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
     notify(SetupProgress("tokenizer", 1, detail=detail))
     return prepared
+
+
+def _held_out(
+    validation: str | Path | None,
+    corpus: Corpus | Prepared,
+    prepared: Prepared,
+    folder: str | Path | None,
+    notify: Callable[[str], None] | None,
+) -> Prepared | None:
+    """Encode the separate text to hold out, if there is one."""
+    if validation is None:
+        return None
+    place = None if folder is None else Path(folder) / "validation"
+    apart = Corpus(validation, spool=place)
+    both = corpus.shared(apart) if isinstance(corpus, Corpus) else None
+    other = prepare(apart, prepared.tokenizer, place)
+    if other.sha256 == prepared.sha256:
+        both = str(validation)
+    if both:
+        raise UsageError(
+            f"{both} is both trained on and held out, so its loss would say nothing; give "
+            "another text to hold out"
+        )
+    if other.unknown and notify is not None:
+        notify(f"of {validation}, {unknown_text(list(other.unknown))}")
+    return other
+
+
+def _record(prepared: Prepared, texts: Split, model: DualCNN) -> dict[str, Any]:
+    """What a checkpoint tells of its training."""
+    return {
+        "corpus": _listed(prepared.names),
+        "corpus_sha256": prepared.sha256,
+        "characters": prepared.characters,
+        "trained_tokens": len(texts.trained),
+        "parameters": model.parameter_count(),
+        "torch": torch.__version__,
+        "config": model.config.training.to_dict(),
+    }
 
 
 def _fit_batch(
@@ -344,8 +508,8 @@ def _fit_batch(
     rows = max(1, min(batch, tokens // chunk))
     if rows < batch and notify is not None:
         notify(
-            f"the corpus has only {rows} streams of {chunk} tokens; training with batch {rows} "
-            f"instead of {batch}"
+            f"the corpus has only {rows} stream{'s' if rows > 1 else ''} of {chunk} tokens; "
+            f"training with batch {rows} instead of {batch}"
         )
     return config.replace(batch=rows)
 

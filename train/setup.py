@@ -17,7 +17,6 @@ from .fallback import ADVICE, Fallback, fallback_for
 from .model.dropout_noise import Noise
 from .model.dual_cnn import DualCNN
 from .model.parts import PARTS, build_part
-from .waves.wave_buffer import RollingWaveBuffer
 
 __all__ = ["COMPONENTS", "Parts", "SetupError", "SetupProgress", "set_up_model"]
 
@@ -26,7 +25,7 @@ T = TypeVar("T")
 Parts = dict[str, "nn.Module | Callable[[DualCNNConfig], nn.Module | None]"]
 """Replacements for parts of a model, by name: modules, or functions that build one."""
 
-COMPONENTS = ("tokenizer", *PARTS, "buffer", "codes", "keys")
+COMPONENTS = ("tokenizer", *PARTS, "codes", "keys")
 """Components in the order of their set-up; the tokenizer comes first, since it reads the corpus."""
 
 
@@ -59,12 +58,10 @@ class SetUp:
 
     Attributes:
         model: The model.
-        buffer: A rolling wave buffer that fits it.
         fallbacks: Replacements for parts that could not be set up.
     """
 
     model: DualCNN
-    buffer: RollingWaveBuffer
     fallbacks: list[Fallback]
 
 
@@ -96,8 +93,7 @@ def set_up_model(
     fallbacks: list[Fallback] = []
     while True:
         try:
-            model, buffer = _Attempt(config, parts, progress).build(tokens)
-            return SetUp(model, buffer, fallbacks)
+            return SetUp(_Attempt(config, parts, progress).build(tokens), fallbacks)
         except _FailedError as failed:
             cause = failed.cause
             simpler = fallback_for(failed.part, config, _reason(cause)) if allow_fallback else None
@@ -129,20 +125,19 @@ class _Attempt:
         self.config, self.parts, self.progress = config, parts, progress
         self.done = COMPONENTS.index("tokenizer") + 1
 
-    def build(self, tokens: Tokens) -> tuple[DualCNN, RollingWaveBuffer]:
+    def build(self, tokens: Tokens) -> DualCNN:
         noise = Noise()
         built = {
             name: self._run(name, partial(_build, name, self.config, noise, self.parts))
             for name in PARTS
         }
-        buffer = self._run("buffer", partial(RollingWaveBuffer.from_config, self.config))
         try:
             model = DualCNN(self.config, noise, **built)
         except RilletError as error:
             raise _FailedError("model", error) from error
         self._run("codes", partial(model.fit_codes, tokens))
         self._run("keys", partial(model.fit_keys, tokens))
-        return model, buffer
+        return model
 
     def _run(self, component: str, build: Callable[[], T]) -> T:
         """Build one component, and report it before and after."""
@@ -177,8 +172,6 @@ def _detail(component: object) -> str:
     if isinstance(component, nn.Module):
         trained = sum(p.numel() for p in component.parameters() if p.requires_grad)
         return f"{type(component).__name__}, {trained:,} trained parameters"
-    if isinstance(component, RollingWaveBuffer):
-        return f"{component.capacity:,} waves, {component.memory_bytes / 1e6:.1f} MB"
     return "fitted" if component is None else type(component).__name__
 
 

@@ -13,6 +13,7 @@ from rillet.train import DualCNN
 from rillet.train.model.readout_cnn import ReadoutCNN
 from rillet.train.model.recall import split_key
 from rillet.train.model.state import State
+from rillet.train.model.stream_memory import StreamMemory
 from rillet.train.model.wave_cnn import WaveCNN
 
 __all__ = [
@@ -130,7 +131,7 @@ class MemoryVariant(DecodeMemory):
     """
 
     def __init__(self, model: DualCNN, form: str) -> None:
-        assert model.memory is not None
+        assert isinstance(model.memory, StreamMemory)
         assert model.readout_cnn is not None
         super().__init__(model.memory, model.readout_cnn.head)
         self.form = form

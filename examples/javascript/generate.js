@@ -11,6 +11,7 @@
 const fs = require("fs");
 const path = require("path");
 const ort = require("onnxruntime-node");
+const { Tokenizer } = require("./tokenizer.js");
 
 /** One stream. Its state is a handful of tensors of fixed size, initially zeros. */
 class Stream {
@@ -81,28 +82,40 @@ async function golden(bundle) {
   console.log(`${expected.length} greedy tokens match PyTorch's`);
 }
 
-/** Works for character tokenizers; byte and BPE tokenizers need a tokenizer library. */
-async function write(bundle, prompt, count) {
+/** Writes `count` tokens after the prompt; temperature 0 takes the likeliest each time. */
+async function write(bundle, prompt, count, temperature) {
   const [stream] = await Stream.open(bundle);
-  const file = path.join(bundle, "tokenizer.json");
-  const vocab = JSON.parse(fs.readFileSync(file, "utf8")).model.vocab;
-  const characters = [];
-  for (const character in vocab) characters[vocab[character]] = character;
+  const tokenizer = new Tokenizer(path.join(bundle, "tokenizer.json"));
+  const { tokens, unknown } = tokenizer.encode(prompt);
+  if (unknown.length) {
+    console.error(`left out, since the model has never seen them: ${unknown.join(" ")}`);
+  }
   let logits;
-  for (const character of prompt) logits = await stream.step(vocab[character] ?? 0, true);
+  for (const token of tokens.length ? tokens : [startToken(bundle)]) {
+    logits = await stream.step(token, true);
+  }
   process.stdout.write(prompt);
+  const decode = tokenizer.decoder();
   for (let i = 0; i < count; i++) {
-    const token = sample(logits, 0.8);
-    process.stdout.write(characters[token]);
+    const token = temperature > 0 ? sample(logits, temperature) : greedy(logits);
+    process.stdout.write(decode(token));
     logits = await stream.step(token, false);
   }
   process.stdout.write("\n");
 }
 
-async function main([bundle, prompt, count]) {
-  if (!bundle || !prompt) throw new Error("usage: node generate.js BUNDLE (PROMPT [COUNT] | --golden)");
+/** What a stream reads first when the prompt has no token. */
+function startToken(bundle) {
+  const file = path.join(bundle, "generation_config.json");
+  return JSON.parse(fs.readFileSync(file, "utf8")).bos_token_id;
+}
+
+async function main([bundle, prompt, count = "200", temperature = "0.8"]) {
+  if (!bundle || prompt === undefined) {
+    throw new Error("usage: node generate.js BUNDLE (PROMPT [COUNT [TEMPERATURE]] | --golden)");
+  }
   if (prompt === "--golden") await golden(bundle);
-  else await write(bundle, prompt, Number(count || 200));
+  else await write(bundle, prompt, Number(count), Number(temperature));
 }
 
 main(process.argv.slice(2)).catch((error) => {

@@ -8,6 +8,8 @@ from typing import Any
 from ...runtime.bundle import BUNDLE_FILE, Bundle, checksum
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
+from ...runtime.tokenizer import Tokenizer
 from .genai import GENAI_FILES
 from .json_file import write_json
 from .model_card import render_card
@@ -29,6 +31,7 @@ _FILES = {
     "decode_static.onnx",
     "tokenizer.json",
     "generation_config.json",
+    TEXT_SAMPLE_FILE,
     CARD,
     *GENAI_FILES,
 }
@@ -66,4 +69,5 @@ def write_card(folder: Path, name: str, manifest: dict[str, Any]) -> None:
     """
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     times = measure_times(Bundle.open(folder))
-    write_atomic(folder / CARD, render_card(name, manifest, sizes, times).encode())
+    tokenizer = Tokenizer.load(folder / "tokenizer.json")
+    write_atomic(folder / CARD, render_card(name, manifest, sizes, times, tokenizer).encode())

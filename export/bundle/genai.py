@@ -12,10 +12,10 @@ import onnx
 from ...runtime.files import sha256_bytes, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION
 from ...runtime.tokenizer import Tokenizer
-from ...train.checkpoint import Checkpoint
+from ...train.checkpoint import Checkpoint, weights_sha256
 from ..graphs.build import decode_graph, prefill_graph
 from ..graphs.genai import CONV, RECURRENT, Learn, StateLayout, genai_graph
-from ..graphs.metadata import exporter_versions, weights_sha256
+from ..graphs.metadata import exporter_versions
 from .defaults import SAMPLING, start_token
 from .json_file import write_json
 

@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from .training_command import command_of_run
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
+from ...runtime.tokenizer import Tokenizer
+from .commands import commands_of_bundle, generate_command
+from .continued import runs_of
 
 __all__ = ["render_card"]
 
@@ -20,6 +23,7 @@ def render_card(
     manifest: dict[str, Any],
     sizes: Mapping[str, int],
     times: Mapping[str, Any],
+    tokenizer: Tokenizer,
 ) -> str:
     """Write the model card as Markdown.
 
@@ -28,6 +32,7 @@ def render_card(
         manifest: The content of ``bundle.json``.
         sizes: Size of each file in bytes.
         times: Figures of the exporting machine; see :func:`.timing.measure_times`.
+        tokenizer: The bundle's tokenizer.
     """
     lines = [
         f"# {name}",
@@ -35,12 +40,13 @@ def render_card(
         "A streaming text generator with constant memory, made by rillet.",
         "",
         "```sh",
-        f'rillet generate {name} "Once" --max-new-tokens 200 --seed 1',
+        generate_command(name, tokenizer, "--max-new-tokens", "200", "--seed", "1"),
         "```",
         "",
         *_model(manifest),
-        *_training(manifest),
+        *_origin(name, manifest),
         *_loss(manifest),
+        *_sample(manifest),
         *_parity(manifest),
         *_size(manifest, sizes),
         # The figures of one machine come last: all above them is the same on every machine.
@@ -59,12 +65,16 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "reservoir": _reservoir(model),
         "memory": _memory(model),
         "precision": manifest["precision"],
-        "trained on": training.get("corpus"),
+        "trained on": ", after ".join(runs_of(training, "corpus")) or None,
         "training tokens": f"{tokens:,}" if tokens is not None else None,
-        "steps": training.get("steps"),
+        "steps": ", after ".join(runs_of(training, "steps")) or None,
         "training seed": training.get("config", {}).get("seed"),
     }
-    table = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    table = [
+        f"| {key} | {str(value).replace('|', chr(92) + '|')} |"
+        for key, value in rows.items()
+        if value is not None
+    ]
     return ["## Model", "", "| | |", "| --- | --- |", *table]
 
 
@@ -79,16 +89,18 @@ def _reservoir(model: dict[str, Any]) -> str:
 def _memory(model: dict[str, Any]) -> str:
     if not model["memory"]:
         return "none"
+    if model["memory_key"] == "contexts":
+        contexts = ", ".join(model["contexts"].split())
+        return f"{model['memory']:,} slots of what followed the last tokens ({contexts})"
     suffix = f"the last {model['suffix_length']:,} tokens"
     key = suffix if model["memory_key"] == "suffix" else "the reservoir's state"
     return f"the last {model['memory']:,} steps, keyed by {key}"
 
 
-def _training(manifest: dict[str, Any]) -> list[str]:
+def _origin(name: str, manifest: dict[str, Any]) -> list[str]:
     lines = []
-    command = command_of_run(manifest["training"], manifest["model"])
-    if command is not None:
-        lines += ["", "Trained with:", "", "```sh", command, "```"]
+    if commands := commands_of_bundle(name, manifest):
+        lines += ["", "Made with:", "", "```sh", *commands, "```"]
     fallbacks = manifest["training"].get("fallbacks")
     if fallbacks:
         lines += ["", "Parts that could not be set up, and their replacements:", ""]
@@ -100,8 +112,11 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
     lines = ["", "## Held-out loss", ""]
     held_out = manifest["training"].get("held_out")
     if held_out:
+        apart = "were not trained on"
+        if manifest["training"].get("held_out_seen"):
+            apart = "the last run did not train on, though one before may have"
         lines += [
-            f"Over {held_out['tokens']:,} tokens that were not trained on, read as one stream:",
+            f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream:",
             "",
             "| | nats per token | bits per token |",
             "| --- | --- | --- |",
@@ -121,6 +136,13 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
             f"{lowered['loss_fp32']:.4f} in float32.",
         ]
     return lines
+
+
+def _sample(manifest: dict[str, Any]) -> list[str]:
+    if TEXT_SAMPLE_FILE not in manifest["files"]:
+        return []
+    text = manifest["golden"]["text"]
+    return ["", f"`{TEXT_SAMPLE_FILE}` holds a sample of {text}, readable; devices do not need it."]
 
 
 def _parity(manifest: dict[str, Any]) -> list[str]:

@@ -6,11 +6,12 @@ import shlex
 from typing import Any
 
 from ...train.config.presets import PRESETS
+from .json_file import dictionary, words
 
 __all__ = ["command_of_run"]
 
-_IMPLIED = ("vocab_size", "training", "reasons", "seed")
-"""Settings that follow from the corpus or have an option of their own."""
+_IMPLIED = ("vocab_size", "training", "reasons", "seed", "wave_overlap")
+"""Settings that follow from the corpus, have an option of their own, or change nothing."""
 
 
 def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | None:
@@ -22,16 +23,37 @@ def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | Non
 
     Returns:
         The command, with every setting that differs from the preset; ``None`` if the record has no
-        preset or no corpus, as for a model trained from Python.
+        preset or no corpus, as for a model trained from Python. What ``--preset auto`` chose is
+        written as the nearest preset and its changes, since another machine would choose otherwise.
     """
-    corpus, preset = training.get("corpus"), PRESETS.get(training.get("preset", ""))
-    if not isinstance(corpus, str) or preset is None:
+    given = dictionary(training.get("given"))
+    corpora = words(given.get("corpus", [training.get("corpus")]))
+    preset = training.get("preset")
+    if preset not in [*PRESETS, "auto"] or not corpora:
         return None
-    usual = {**preset.to_dict(), **preset.training.to_dict()}
     actual = {**model, **training.get("config", {})}
-    parts = ["rillet", "train", "--corpus", corpus, "--preset", training["preset"]]
-    for name, value in actual.items():
-        if name not in _IMPLIED and name in usual and value != usual[name]:
-            parts += ["--set", f"{name}={value}"]
+    if preset == "auto":
+        preset = min(PRESETS, key=lambda name: len(_changes(name, actual)))
+    parts = ["rillet", "train"]
+    for name in corpora:
+        parts += ["--corpus", name]
+    if "validation" in given:
+        parts += ["--validation", str(given["validation"])]
+    parts += ["--preset", preset]
+    for name, value in _changes(preset, actual).items():
+        parts += ["--set", f"{name}={value}"]
+    if "threads" in given:
+        parts += ["--threads", str(given["threads"])]
     seed = training.get("config", {}).get("seed", 0)
     return shlex.join([*parts, "--seed", str(seed), "--out", "RUN"])
+
+
+def _changes(preset: str, actual: dict[str, Any]) -> dict[str, Any]:
+    """The settings that differ from a preset's."""
+    base = PRESETS[preset]
+    usual = {**base.to_dict(), **base.training.to_dict()}
+    return {
+        name: value
+        for name, value in actual.items()
+        if name not in _IMPLIED and name in usual and value != usual[name]
+    }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
-from ...train.checkpoint import Checkpoint
+from ...runtime.text_sample import TEXT_SAMPLE_FILE
+from ...train.checkpoint import Checkpoint, weights_sha256
 from ..graphs.build import decode_graph, fix_batch, prefill_graph
 from ..graphs.generate import generate_graph
-from ..graphs.metadata import exporter_versions, state_table, weights_sha256, write_metadata
+from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.gate import run_gate
@@ -65,7 +67,14 @@ def write_bundle(
         write_manifest(folder, manifest)
         engine = OnnxEngine(Bundle.open(folder), "cpu")
         model, tokenizer = checkpoint.model, checkpoint.tokenizer
-        rows = run_gate(model, tokenizer, engine, "fp32", options.parity_steps, progress)
+        rows = run_gate(
+            model,
+            tokenizer,
+            engine,
+            steps=options.parity_steps,
+            progress=progress,
+            sample=checkpoint.text_sample,
+        )
         report = ParityReport(tuple(rows)).check()
         manifest["parity"] = report.to_list()
         write_manifest(folder, manifest)
@@ -84,6 +93,10 @@ def _write_files(
     weights = weights_sha256(model)
     tokenizer_hash = sha256_bytes(tokenizer.source.encode())
     files = ["tokenizer.json", "generation_config.json"]
+    sample = checkpoint.text_sample if options.text_sample else None
+    if sample is not None:
+        write_atomic(folder / TEXT_SAMPLE_FILE, json.dumps(sample.to_dict()).encode())
+        files.append(TEXT_SAMPLE_FILE)
     graphs = build_graphs(checkpoint, options, note)
     if options.genai:
         note("genai")
@@ -114,8 +127,9 @@ def _write_files(
         "weights_sha256": weights,
         "tokenizer_sha256": tokenizer_hash,
         "exporter": exporter_versions(),
+        "arguments": {"export": options.arguments()},
         "training": checkpoint.training,
-        "golden": golden_record(model, tokenizer),
+        "golden": golden_record(model, tokenizer, sample),
     }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 
 import click
 
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
+from ...runtime.tokenizer import Tokenizer
 from ..api import export_with_report
+from ..bundle.commands import generate_command
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
 from ..parity.gate import STEPS, gate_work
@@ -83,6 +85,13 @@ __all__ = ["export_command"]
     is_flag=True,
     help="Write a decoding graph that is faster on ONNX Runtime and that TensorRT cannot read.",
 )
+@click.option(
+    "--text-sample/--no-text-sample",
+    default=True,
+    show_default=True,
+    help="Let the bundle carry the sample of held-out text that RUN keeps; rillet quantize "
+    "measures on it.",
+)
 @click.option("--genai", is_flag=True, help="Also write the files that onnxruntime-genai needs.")
 def export_command(
     run: Path,
@@ -96,6 +105,7 @@ def export_command(
     last_logits: bool,
     generate: bool,
     onnxruntime_only: bool,
+    text_sample: bool,
     genai: bool,
 ) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
@@ -107,6 +117,7 @@ def export_command(
         onnxruntime_only=onnxruntime_only,
         genai=genai,
         parity_steps=parity_steps,
+        text_sample=text_sample,
     )
     with ProgressBar("parity", gate_work(parity_steps, generate)) as bar:
 
@@ -119,13 +130,14 @@ def export_command(
         bundle, report = export_with_report(
             run, out, options, precision, text, max_loss_rise, advance, note
         )
-    click.echo(report.table())
+    tell(report.table())
     measured = bundle.manifest.get("quantization")
     if measured:
-        click.echo(
+        tell(
             f"In {precision}: {measured['loss']:.4f} nats per token on {measured['text']}, "
             f"{measured['loss_fp32']:.4f} in float32."
         )
     size = sum(file.stat().st_size for file in out.iterdir())
-    click.echo(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
-    click.echo(f'Next: rillet generate {shlex.quote(str(out))} "Once"')
+    tell(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
+    tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
+    tell(f"Next: {generate_command(str(out), tokenizer)}")

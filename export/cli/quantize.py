@@ -8,6 +8,9 @@ import click
 
 from ...runtime.bundle import Bundle
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
+from ...runtime.tokenizer import Tokenizer
+from ..bundle.commands import generate_command
 from ..quantization.conversions import METHODS, PRECISIONS
 from ..quantization.held_out import FEWEST_TOKENS, TOKENS
 from ..quantization.lower_precision import quantize
@@ -36,7 +39,7 @@ __all__ = ["quantize_command"]
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Measure the loss on this text; of the training corpus, only the held-out part is read. "
-    "Default: Python's reference texts.",
+    "Default: the sample of held-out text in BUNDLE.",
 )
 @click.option(
     "--max-loss-rise",
@@ -99,15 +102,17 @@ def quantize_command(
         )
     cost = lowered.manifest["quantization"]
     rise = cost["loss"] - cost["loss_fp32"]
-    click.echo(
+    tell(
         f"Loss on {cost['text']}, {cost['tokens']:,} tokens: {cost['loss']:.4f} nats per "
         f"token, {cost['loss_fp32']:.4f} in fp32 ({rise:+.4f}; {cost['max_loss_rise']:g} allowed)"
     )
     for label, folder in (("fp32", bundle), (precision, out)):
         size = sum(file.stat().st_size for file in folder.iterdir())
-        click.echo(f"{label}: {size / 1e6:.2f} MB")
+        tell(f"{label}: {size / 1e6:.2f} MB")
     if cost["left_out"]:
-        click.echo(f"Left out, in fp32 only: {', '.join(cost['left_out'])}")
+        tell(f"Left out, in fp32 only: {', '.join(cost['left_out'])}")
     if cost["method"] not in PRECISIONS[precision].portable:
-        click.echo("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
-    click.echo(f"Bundle: {out} ({precision}, {cost['method']})")
+        tell("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
+    tell(f"Bundle: {out} ({precision}, {cost['method']})")
+    tokenizer = Tokenizer.load(lowered.file("tokenizer.json"))
+    tell(f"Next: {generate_command(str(out), tokenizer)}")

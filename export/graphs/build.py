@@ -12,6 +12,7 @@ import onnx
 import torch
 
 from ...runtime.errors import ParityError
+from ...train.model.context_memory import ContextMemory
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import state_shapes
 from .buffer_safety import unsafe_state
@@ -45,7 +46,9 @@ def decode_graph(
 
 
 def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False) -> onnx.ModelProto:
-    """Build the prompt graph: dynamic batch and length, one ``Scan`` for the recurrence.
+    """Build the prompt graph: dynamic batch and length.
+
+    One ``Scan`` runs the recurrence, and one stores what follows the contexts.
 
     Args:
         model: The trained model.
@@ -57,7 +60,8 @@ def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False)
         ParityError: The exported graph violates the step contract.
     """
     graph = _export(PrefillChunk(model, last_logits), model, opset)
-    _check_control_flow(graph, "prefill", [] if model.reservoir is None else ["Scan"])
+    recurrent = (model.reservoir is not None, isinstance(model.memory, ContextMemory))
+    _check_control_flow(graph, "prefill", ["Scan"] * sum(recurrent))
     return graph
 
 

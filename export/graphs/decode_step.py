@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...train.model.attention import AttentiveReservoir
+from ...train.model.context_memory import ContextMemory
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.reservoir import SparseReservoir
 from ...train.model.state import State, in_table_order
 from .decode_cnns import DecodeReadout, DecodeWaves
+from .decode_contexts import DecodeContexts
 from .decode_memory import DecodeMemory
 
 __all__ = ["DecodeReservoir", "DecodeStep"]
@@ -55,7 +57,11 @@ class DecodeStep(nn.Module):
         head = model.wave_cnn.head if last is None else last.head
         # With a memory, the head and the gate share one matrix product.
         self.head = head if model.memory is None else None
-        self.memory = None if model.memory is None else DecodeMemory(model.memory, head)
+        self.memory: DecodeMemory | DecodeContexts | None = None
+        if isinstance(model.memory, ContextMemory):
+            self.memory = DecodeContexts(model.memory, head)
+        elif model.memory is not None:
+            self.memory = DecodeMemory(model.memory, head)
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
         """Run one step; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
@@ -72,7 +78,9 @@ class DecodeStep(nn.Module):
         features, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
         if self.readout_cnn is not None:
             features, present["wave_buffer"] = self.readout_cnn(features, past["wave_buffer"])
-        if self.memory is not None:
+        if isinstance(self.memory, DecodeContexts):
+            final = self.memory(input_ids, learn, features, past, present)
+        elif self.memory is not None:
             final = self.memory(input_ids, learn, both, features, past, present)
         else:
             assert self.head is not None

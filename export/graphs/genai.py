@@ -20,7 +20,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ...runtime.errors import ParityError
+from ...runtime.errors import ParityError, UsageError
 from .buffer_safety import unsafe_state
 
 __all__ = ["CONV", "IMPOSSIBLE", "RECURRENT", "Learn", "StateLayout", "genai_graph"]
@@ -97,7 +97,9 @@ def genai_graph(
 
     Raises:
         ParityError: Past and present cannot share a buffer.
+        UsageError: The state holds numbers that float32 cannot.
     """
+    _check_types(decode.graph)
     layout, vocabulary = StateLayout.of(decode.graph), _vocabulary(decode.graph)
     branches = [
         _branch(graph, prefix, stored)
@@ -185,6 +187,21 @@ def _pack(layout: StateLayout) -> list[onnx.NodeProto]:
     flat_names = [f"present_flat.{name}" for name in layout.packed]
     nodes.append(helper.make_node("Concat", flat_names, [f"present.{CONV}"], "pack", axis=1))
     return nodes
+
+
+def _check_types(graph: onnx.GraphProto) -> None:
+    """Refuse state that float32, in which it is packed, cannot hold."""
+    wide = [
+        entry.name.removeprefix("past.")
+        for entry in graph.input
+        if entry.name.startswith("past.memory_")
+        and entry.type.tensor_type.elem_type == TensorProto.INT32
+    ]
+    if wide:
+        raise UsageError(
+            f"{', '.join(wide)} cannot be packed into the float32 state of onnxruntime-genai; "
+            "leave out --genai, or train with memory_key=reservoir"
+        )
 
 
 def _branch(graph: onnx.GraphProto, prefix: str, stored: bool) -> onnx.GraphProto:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 
 import onnx
@@ -17,10 +16,9 @@ from ...runtime.state_table import (
     state_table_json,
 )
 from ...train.config.model_config import DualCNNConfig
-from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import state_shapes
 
-__all__ = ["exporter_versions", "state_table", "weights_sha256", "write_metadata"]
+__all__ = ["exporter_versions", "state_table", "write_metadata"]
 
 
 def state_table(config: DualCNNConfig) -> list[StateTensor]:
@@ -38,16 +36,6 @@ def exporter_versions() -> dict[str, str]:
         "onnx": onnx.__version__,
         "onnxscript": onnxscript.__version__,
     }
-
-
-def weights_sha256(model: DualCNN) -> str:
-    """SHA-256 over every tensor of the model, sorted by name: name, type, shape and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        array = tensor.detach().contiguous().numpy()
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
 
 
 def write_metadata(

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from ...train.model import ring_buffer
 from ...train.model.attention import AttentiveReservoir
+from ...train.model.context_memory import ContextMemory
+from ...train.model.context_slots import Slots
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.reservoir import SparseReservoir
 from ...train.model.state import State, in_table_order
@@ -117,7 +119,7 @@ class _Waves(nn.Module):
 class _Remember(nn.Module):
     """Stores an entry per token, recalls for each prediction, and combines the two."""
 
-    def __init__(self, inner: StreamMemory) -> None:
+    def __init__(self, inner: StreamMemory | ContextMemory) -> None:
         super().__init__()
         self.inner = inner
 
@@ -132,6 +134,13 @@ class _Remember(nn.Module):
         present: State,
         last: bool,
     ) -> Tensor:
+        if isinstance(self.inner, ContextMemory):
+            slots = self.inner.remember(tokens, learn, past, present)
+            present["position"] = past["position"] + tokens.shape[1]
+            if last:
+                slots = Slots(*(entry[:, -1:] for entry in slots))
+            mixed: Tensor = self.inner(logits, features, slots)
+            return mixed
         keys = self.inner.keys(tokens, before, past, present)
         recalled = self.inner.remember(tokens, keys, learn, past, present, last=last)
         final: Tensor = self.inner(logits, features, recalled)

@@ -79,15 +79,15 @@ def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str
     used = {
         name for node in graph.node if node not in group for name in node.input if name in inside
     }
-    tokens = "present.memory_tokens"
-    weights = read - {tokens}
-    if tokens not in read or len(weights) != 1 or len(used) != 1:
+    tokens = {node.input[1] for node in group if node.op_type == "Gather"} & read
+    weights = read - tokens
+    if len(tokens) != 1 or len(weights) != 1 or len(used) != 1:
         raise ParityError(
             f"the nodes that read the memory have inputs {sorted(read)} and outputs "
             f"{sorted(used)}, a form that cannot be rewritten; install the versions of "
             "constraints.txt"
         )
-    return weights.pop(), tokens, used.pop()
+    return weights.pop(), tokens.pop(), used.pop()
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 from ...runtime.engines.base import Engine
 from ...runtime.engines.ort.generate_graph import GraphGenerator
 from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
 from .comparison import Comparison
 from .generate_parity import GENERATED, compare_generate
 from .graph_parity import compare_graph
 from .report import TOLERANCE
-from .texts import REAL_TEXT, real_tokens
+from .texts import NOISE, real_text
 
 __all__ = ["STEPS", "gate_work", "run_gate"]
 
@@ -36,6 +37,7 @@ def run_gate(
     steps: int = STEPS,
     progress: Callable[[int], object] | None = None,
     long: bool = False,
+    sample: TextSample | None = None,
 ) -> list[Comparison]:
     """Compare every graph of an engine's bundle with the PyTorch model.
 
@@ -50,6 +52,7 @@ def run_gate(
         steps: Tokens of real text for each graph.
         progress: Called with the number of tokens read.
         long: Also stream 100,000 tokens through the step graph.
+        sample: A sample of the run's text, to read as real text.
 
     Returns:
         The figures, whether they pass or not.
@@ -57,7 +60,8 @@ def run_gate(
     tie = TOLERANCE.get(precision, TOLERANCE["fp16"])
     noise_shape = (_NOISE_ROWS, _noise_length(steps))
     noise = np.random.default_rng(1).integers(0, tokenizer.vocab_size, noise_shape)
-    texts = ((REAL_TEXT, real_tokens(tokenizer, steps)), ("random tokens", noise))
+    real = real_text(sample, tokenizer, model, _LONG // 2 if long else steps)
+    texts = ((real.name, real.repeated(steps)), (NOISE, noise))
     rows = [
         compare_graph(model, engine, graph, tokens, text, tie, progress=progress)
         for graph in _GRAPHS
@@ -66,9 +70,9 @@ def run_gate(
     # On these two texts, ties of int8 and int4 are as narrow as float32's.
     tie = TOLERANCE.get(precision, TOLERANCE["fp32"])
     if isinstance(engine, OnnxEngine) and GraphGenerator.exists(engine.bundle):
-        rows.append(compare_generate(model, tokenizer, engine, steps, tie, progress))
+        rows.append(compare_generate(model, real, engine, steps, tie, progress))
     if long:
-        tokens = np.tile(real_tokens(tokenizer, _LONG // 2), 2)
+        tokens = np.tile(real.repeated(_LONG // 2), 2)
         rows.append(
             compare_graph(model, engine, "decode", tokens, "long text", tie, progress=progress)
         )

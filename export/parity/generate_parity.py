@@ -11,10 +11,9 @@ import torch
 
 from ...runtime.engines.ort.generate_graph import GraphGenerator
 from ...runtime.engines.ort.host_engine import OnnxEngine
-from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
 from .comparison import Comparison
-from .texts import real_tokens
+from .texts import RealText
 
 __all__ = ["GENERATED", "compare_generate"]
 
@@ -40,7 +39,7 @@ _TIE = 1e-3
 @torch.no_grad()
 def compare_generate(
     model: DualCNN,
-    tokenizer: Tokenizer,
+    text: RealText,
     engine: OnnxEngine,
     steps: int,
     tolerance: float,
@@ -53,9 +52,9 @@ def compare_generate(
 
     Args:
         model: The PyTorch model.
-        tokenizer: Its tokenizer.
+        text: The text to read first.
         engine: The engine under test.
-        steps: Tokens of real text to read first, at most 1,500.
+        steps: Tokens of it to read, at most 1,500.
         tolerance: Tokens whose logits lie closer than this are a tie.
         progress: Called with the number of tokens generated.
 
@@ -63,7 +62,7 @@ def compare_generate(
         The figures.
     """
     generator = GraphGenerator(engine)
-    prompt = real_tokens(tokenizer, min(steps, _PROMPT))
+    prompt = text.repeated(min(steps, _PROMPT))
     result = Comparison("generate", "its own text", provider=engine.provider)
     output, state = model(torch.from_numpy(prompt), model.zero_state())
     engine_state = engine.zero_state()

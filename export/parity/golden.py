@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from ...runtime.files import sha256_bytes
+from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import State
-from .texts import real_tokens
+from .texts import real_text
 
 __all__ = ["golden_record"]
 
@@ -30,19 +31,23 @@ _VALUES = 6
 
 
 @torch.no_grad()
-def golden_record(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
+def golden_record(
+    model: DualCNN, tokenizer: Tokenizer, sample: TextSample | None = None
+) -> dict[str, Any]:
     """Record what every engine must reproduce, computed by PyTorch in float64 and float32.
 
     Args:
         model: The trained model.
         tokenizer: Its tokenizer.
+        sample: A sample of the run's text, of which the prompt is the beginning.
 
     Returns:
-        A prompt, PyTorch's greedy continuation, and, after some steps of the prompt, the logits of
-        the likeliest tokens and each state tensor: the largest values of a float tensor, the hash
-        of an integer tensor.
+        A prompt, what it is taken from, PyTorch's greedy continuation, and, after some steps of the
+        prompt, the logits of the likeliest tokens and each state tensor: the largest values of a
+        float tensor, the hash of an integer tensor.
     """
-    prompt = torch.from_numpy(real_tokens(tokenizer, _LENGTH))
+    text = real_text(sample, tokenizer, model, _LENGTH)
+    prompt = torch.from_numpy(text.repeated(_LENGTH))
     exact = copy.deepcopy(model).double().eval()
     default = torch.get_default_dtype()
     try:
@@ -52,6 +57,7 @@ def golden_record(model: DualCNN, tokenizer: Tokenizer) -> dict[str, Any]:
         torch.set_default_dtype(default)
     narrow = _walk(model, prompt)
     return {
+        "text": text.description,
         "prompt": prompt[0].tolist(),
         "greedy": _greedy(model, prompt),
         "steps": [

@@ -7,7 +7,7 @@ from typing import Any
 
 from ...runtime.errors import ParityError
 from .comparison import Comparison
-from .texts import REAL_TEXT
+from .texts import REAL_TEXTS
 
 __all__ = ["TOLERANCE", "ParityReport"]
 
@@ -50,7 +50,7 @@ class ParityReport:
 
     def _loss_failure(self) -> str | None:
         for row in self.comparisons:
-            if row.text == REAL_TEXT and not row.loss_rise <= self.max_loss_rise:
+            if row.text in REAL_TEXTS and not row.loss_rise <= self.max_loss_rise:
                 return (
                     f"{row.graph} on {row.text}: the loss rises by {row.loss_rise:.4f} nats per "
                     f"token, and {self.max_loss_rise:g} is allowed"

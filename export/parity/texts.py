@@ -2,36 +2,102 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ...runtime.errors import CorpusError
+from ...runtime.text_sample import HELD_OUT, TRAINING, TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.data.corpus import builtin_corpus
+from .graph_parity import ReferenceModel
 
-__all__ = ["REAL_TEXT", "real_tokens"]
+__all__ = ["NOISE", "REAL_TEXTS", "RealText", "real_text"]
 
-REAL_TEXT = "real text"
-"""Name of the real text in reports."""
+_REFERENCE = "reference text"
+_WRITTEN = "written text"
 
-_ENOUGH = 500
-"""Tokens below which an encoded text is too short to repeat."""
+REAL_TEXTS = frozenset({HELD_OUT, TRAINING, _REFERENCE, _WRITTEN})
+"""Names, in reports, of the texts that a model should predict well."""
+
+NOISE = "random tokens"
+
+_LEAST_KNOWN = 0.75
+"""A text of which the model knows a smaller share says little about it."""
+
+_ROWS = 16
+_FEWEST = 2
+"""Below this many tokens a text cannot be read and predicted."""
 
 
-def real_tokens(tokenizer: Tokenizer, count: int) -> npt.NDArray[np.int64]:
-    """Encode Python's own reference texts, ``[1, count]``, repeated if they are too short.
+@dataclass(frozen=True)
+class RealText:
+    """A text in the language of the model, or as near to it as there is.
 
-    Characters that the tokenizer lacks are dropped. For an alphabet that shares almost nothing
-    with English, the tokens are random, with repetitions.
+    Attributes:
+        name: A short name, for tables.
+        description: What it is, for messages and cards.
+        tokens: The tokens, ``[T]``.
     """
+
+    name: str
+    description: str
+    tokens: npt.NDArray[np.int64]
+
+    def repeated(self, count: int) -> npt.NDArray[np.int64]:
+        """Exactly ``count`` tokens, ``[1, count]``; a shorter text is repeated."""
+        return np.resize(self.tokens, (1, count))
+
+
+def real_text(
+    sample: TextSample | None, tokenizer: Tokenizer, model: ReferenceModel, count: int
+) -> RealText:
+    """Choose a text to read: the run's own, or Python's, or what the model writes.
+
+    Args:
+        sample: The sample that the run kept, if any.
+        tokenizer: The model's tokenizer.
+        model: Writes a text if it knows too little of Python's, as a model of another alphabet.
+        count: Most tokens.
+    """
+    if sample is not None and len(sample.tokens) >= _FEWEST:
+        return RealText(sample.kind, sample.description, sample.tokens[:count])
+    reference = _reference_text(tokenizer, count)
+    if reference is not None:
+        return reference
+    return RealText(_WRITTEN, "a text that the model wrote", _write(model, tokenizer, count))
+
+
+def _reference_text(tokenizer: Tokenizer, count: int) -> RealText | None:
+    """Python's own documentation; ``None`` if the model knows too little of it."""
     try:
-        tokens = tokenizer.encode(builtin_corpus()[: 4 * count])
+        text = builtin_corpus()[: 4 * count]
     except CorpusError:
-        tokens = []
-    if len(tokens) < min(count, _ENOUGH):
-        random = np.random.default_rng(2)
-        phrase = random.integers(0, tokenizer.vocab_size, _ENOUGH)
-        noise = random.integers(0, tokenizer.vocab_size, _ENOUGH)
-        tokens = np.where(random.random(_ENOUGH) < 0.1, noise, phrase).tolist()
-    repeats = -(-count // len(tokens))
-    return np.asarray([(tokens * repeats)[:count]], np.int64)
+        return None
+    tokens = np.asarray(tokenizer.encode(text)[:count], np.int64)
+    letters = [character for character in text if not character.isspace()]
+    unknown = set(tokenizer.unknown(text))
+    known = 1 - sum(letter in unknown for letter in letters) / len(letters)
+    if known < _LEAST_KNOWN or len(tokens) < _FEWEST:
+        return None
+    description = "Python's reference texts"
+    if unknown:
+        description += f" (the {known:.1%} of them that the model knows)"
+    return RealText(_REFERENCE, description, tokens)
+
+
+@torch.no_grad()
+def _write(model: ReferenceModel, tokenizer: Tokenizer, count: int) -> npt.NDArray[np.int64]:
+    """Let a model write from an empty state, in several rows that are then joined."""
+    random = np.random.default_rng(2)
+    state, tokens = model.zero_state(_ROWS), random.integers(0, tokenizer.vocab_size, (_ROWS, 1))
+    columns = []
+    for _ in range(-(-count // _ROWS)):
+        columns.append(tokens)
+        logits, state = model(torch.from_numpy(tokens), state)
+        # The largest of the noisy log-probabilities is a draw from the distribution.
+        noisy = logits[:, -1].numpy() + random.gumbel(size=(_ROWS, logits.shape[-1]))
+        tokens = noisy.argmax(axis=1, keepdims=True).astype(np.int64)
+    return np.concatenate(columns, axis=1).reshape(-1)[:count]

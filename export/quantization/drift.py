@@ -15,7 +15,7 @@ from ...train.model.state import State
 from ..parity.comparison import Comparison
 from ..parity.graph_parity import compare_graph
 
-__all__ = ["drift_work", "measure_drift"]
+__all__ = ["EngineAsModel", "drift_work", "measure_drift"]
 
 _GRAPHS = ("decode", "prefill")
 _STEPS = 1_500
@@ -42,7 +42,7 @@ def measure_drift(
     Returns:
         The figures of each graph on the text and on random tokens.
     """
-    model = _EngineAsModel(reference)
+    model = EngineAsModel(reference)
     noise = np.random.default_rng(1).integers(0, engine.vocab_size, _NOISE)
     return [
         compare_graph(model, engine, graph, tokens, name, tolerance, progress=progress)
@@ -56,16 +56,18 @@ def drift_work(tokens: int) -> int:
     return len(_GRAPHS) * (min(tokens, _STEPS) + _NOISE[0] * _NOISE[1])
 
 
-class _EngineAsModel:
+class EngineAsModel:
     """A :class:`.graph_parity.ReferenceModel` computed by an engine's prefill graph."""
 
     def __init__(self, engine: OnnxEngine) -> None:
         self._engine = engine
 
     def zero_state(self, batch: int) -> State:
+        """The start of a stream."""
         return _tensors(self._engine.zero_state(batch).read())
 
     def __call__(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read ``tokens [B, T]``; return logits ``[B, T, V]`` and the next state."""
         held = self._engine.zero_state(len(tokens))
         held.write({name: value.numpy() for name, value in state.items()})
         logits = self._engine.prefill(tokens.numpy(), held)

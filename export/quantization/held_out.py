@@ -10,10 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.bundle import Bundle
+from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import CorpusError
 from ...runtime.files import sha256_bytes
+from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
-from ..parity.texts import real_tokens
+from ..parity.texts import real_text
+from .drift import EngineAsModel
 
 __all__ = ["FEWEST_TOKENS", "TOKENS", "MeasuredText", "measured_text"]
 
@@ -47,7 +50,11 @@ class MeasuredText:
 
 
 def measured_text(
-    bundle: Bundle, tokenizer: Tokenizer, file: str | Path | None, limit: int | None
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    file: str | Path | None,
+    limit: int | None,
+    sample: TextSample | None = None,
 ) -> MeasuredText:
     """Choose the tokens to measure and to calibrate on.
 
@@ -57,16 +64,20 @@ def measured_text(
     Args:
         bundle: The bundle, whose manifest identifies the training corpus.
         tokenizer: Its tokenizer.
-        file: A UTF-8 text; by default Python's own reference texts.
+        file: A UTF-8 text; by default the sample of the run's text, or what
+            :func:`.texts.real_text` chooses without one.
         limit: Most tokens to measure; ``None`` for all.
+        sample: The sample, if the bundle does not carry it.
 
     Raises:
         CorpusError: The file cannot be read or is too short.
     """
     if file is None:
-        tokens = real_tokens(tokenizer, _CALIBRATION + TOKENS + 1)[0]
-        digest = sha256_bytes(tokens.astype("<i8").tobytes())
-        return _split("Python's reference texts", digest, tokens, None, limit)
+        model = EngineAsModel(OnnxEngine(bundle, "cpu"))
+        count = _CALIBRATION + TOKENS + 1
+        chosen = real_text(sample or bundle.text_sample(), tokenizer, model, count)
+        digest = sha256_bytes(chosen.tokens.astype("<i8").tobytes())
+        return _split(chosen.description, digest, chosen.tokens, None, limit)
     path = Path(file)
     try:
         text = path.read_bytes().decode("utf-8")
@@ -78,7 +89,10 @@ def measured_text(
     digest = sha256_bytes(text.encode())
     training: Any = bundle.manifest.get("training")
     held_out = None
-    if isinstance(training, dict) and training.get("corpus_sha256") == digest:
+    if not isinstance(training, dict):
+        training = {}
+    # With a separate validation text, the whole corpus was trained on.
+    if training.get("corpus_sha256") == digest and "validation_sha256" not in training:
         held_out = int(len(tokens) * float(training.get("config", {}).get("held_out", 0)))
     return _split(path.name, digest, tokens, held_out, limit)
 

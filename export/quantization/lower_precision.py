@@ -14,7 +14,9 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
+from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
+from ...train.data.corpus import recorded_name
 from ..bundle.folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from ..graphs.build import fix_batch
 from ..graphs.generate import generate_graph
@@ -43,6 +45,7 @@ def quantize(
     recurrence: bool = False,
     tokens: int | None = TOKENS,
     progress: Callable[[int], object] | None = None,
+    sample: TextSample | None = None,
 ) -> Bundle:
     """Lower a bundle's precision, unless its loss rises by more than is allowed.
 
@@ -56,8 +59,9 @@ def quantize(
         precision: ``fp16``, ``int8`` or ``int4``.
         method: ``weight-only`` (default) or ``multiply`` for fp16; ``weight-only`` (default),
             ``dynamic`` or ``static`` for int8; ``weight-only`` for int4.
-        text: A UTF-8 text to measure the loss on; Python's reference texts by default. Of the
-            corpus that the model was trained on, only the held-out part is read.
+        text: A UTF-8 text to measure the loss on; by default, the sample of the run's held-out
+            text that the bundle carries. Of the corpus that the model was trained on, only the
+            held-out part is read.
         max_loss_rise: Nats per token by which the loss may exceed float32's; by default 0.001 for
             fp16, 0.01 for int8 and 0.05 for int4.
         max_difference: For fp16 only: largest |difference| of a logit or a state value from
@@ -66,6 +70,7 @@ def quantize(
         recurrence: Lower the reservoir's recurrence too.
         tokens: Most tokens of the text to measure; ``None`` for all.
         progress: Called with the number of tokens read.
+        sample: The sample, for a bundle that does not carry it: ``Checkpoint.text_sample``.
 
     Returns:
         The new bundle, opened.
@@ -83,6 +88,7 @@ def quantize(
     source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), Path(out)
     _check_paths(source, target)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
+    chosen_difference = max_difference
     if max_difference is None:
         # int8 and int4 are judged by their loss; their differences are only recorded.
         max_difference = TOLERANCE.get(precision, math.inf)
@@ -92,10 +98,12 @@ def quantize(
         recurrence,
         float(max_loss_rise),
         max_difference,
-        measured_text(source, tokenizer, text, tokens),
+        measured_text(source, tokenizer, text, tokens, sample),
     )
     with replace_folder(target) as folder:
         manifest = _write_files(source, folder, lowering)
+        arguments = _arguments(lowering, text, tokens, chosen_difference)
+        manifest["arguments"] = {**_exported(source), "quantize": arguments}
         write_manifest(folder, manifest)
         figures, rows = measure_cost(source, Bundle.open(folder), lowering, progress)
         check_cost(lowering, figures, rows)
@@ -104,6 +112,35 @@ def quantize(
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return Bundle.open(target)
+
+
+def _exported(source: Bundle) -> dict[str, Any]:
+    """The arguments of the export, as far as its bundle tells them."""
+    given = source.manifest.get("arguments")
+    return given if isinstance(given, dict) else {}
+
+
+def _arguments(
+    lowering: Lowering,
+    text: str | Path | None,
+    tokens: int | None,
+    max_difference: float | None,
+) -> list[str]:
+    """The options of ``rillet quantize`` that differ from the defaults."""
+    arguments = ["--precision", lowering.precision, "--method", lowering.method]
+    if text is not None:
+        arguments += ["--text", recorded_name(text)]
+    if lowering.max_loss_rise != PRECISIONS[lowering.precision].max_loss_rise:
+        arguments += ["--max-loss-rise", str(lowering.max_loss_rise)]
+    if max_difference is not None:
+        arguments += ["--max-difference", str(max_difference)]
+    if lowering.recurrence:
+        arguments.append("--recurrence")
+    if tokens is None:
+        arguments.append("--all-tokens")
+    elif tokens != TOKENS:
+        arguments += ["--tokens", str(tokens)]
+    return arguments
 
 
 def _check_limits(

@@ -13,6 +13,7 @@ from ..engines.base import PROVIDER_CHOICES, PROVIDERS
 from ..errors import EngineError
 from .options import parse_choices, parse_numbers
 from .progress import ProgressBar
+from .terminal import tell
 
 __all__ = ["bench_command"]
 
@@ -107,7 +108,7 @@ def bench_command(
                     if len(names) == 1:
                         raise
                     bar.clear()
-                    click.echo(f"Note: {error}", err=True)
+                    tell(f"Note: {error}", err=True)
                 else:
                     rows.append(row)
     _print_table(rows, "json" if as_json else form)
@@ -115,18 +116,18 @@ def bench_command(
 
 def _print_table(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
-        click.echo(json.dumps(rows, indent=2))
+        tell(json.dumps(rows, indent=2))
     elif form == "csv":
-        click.echo(",".join(rows[0]) if rows else "")
+        tell(",".join(rows[0]) if rows else "")
         for row in rows:
-            click.echo(",".join(map(_format, row.values())))
+            tell(",".join(map(_format, row.values())))
     else:
         for cells in (
             list(COLUMNS.values()),
             ["---"] * len(COLUMNS),
             *([_format(row[name]) for name in COLUMNS] for row in rows),
         ):
-            click.echo(f"| {' | '.join(cells)} |")
+            tell(f"| {' | '.join(cells)} |")
 
 
 def _format(value: Any) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ..doctor import diagnose
+from .terminal import tell
 
 __all__ = ["doctor_command"]
 
@@ -25,9 +26,9 @@ def doctor_command(bundle: Path | None, as_json: bool) -> None:
     """
     report = diagnose(bundle)
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        tell(json.dumps(report, indent=2))
     else:
-        click.echo("\n".join(_lines(report, bundle)))
+        tell("\n".join(_lines(report, bundle)))
     sys.exit(1 if report["problems"] else 0)
 
 

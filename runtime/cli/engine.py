@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ..engines.tensorrt.records import EngineRecord, find_records, key_for
 from ..errors import EngineError, ParityError, UsageError
 from .options import parse_numbers
 from .progress import ProgressBar
+from .terminal import tell
 
 __all__ = ["TENSORRT_METHODS", "engine_group"]
 
@@ -96,7 +98,7 @@ def build(
     options = BuildOptions(batches, timing_cache, version_compatible, hardware_compatible)
     _check_precision(opened, precision)
     api = find_tensorrt(library, build=True)
-    say = (lambda _: None) if as_json else click.echo
+    say = (lambda _: None) if as_json else tell
     say(f"{api.library} on {_machine()}")
     records = []
     for name in ("decode", "prefill") if graph == "all" else (graph,):
@@ -118,9 +120,9 @@ def build(
             record = verified
         records.append(record)
         if not as_json:
-            click.echo("\n".join(_lines(record)))
+            tell("\n".join(_lines(record)))
     if as_json:
-        click.echo(json.dumps([_json(record) for record in records], indent=2))
+        tell(json.dumps([_json(record) for record in records], indent=2))
 
 
 @engine_group.command("list")
@@ -131,13 +133,13 @@ def list_engines(bundle: Path, as_json: bool) -> None:
     opened = Bundle.open(bundle)
     rows = [(record, _misfit(opened, record)) for record in find_records(opened)]
     if as_json:
-        click.echo(json.dumps([{**_json(r), "misfit": why} for r, why in rows], indent=2))
+        tell(json.dumps([{**_json(r), "misfit": why} for r, why in rows], indent=2))
         return
     if not rows:
-        click.echo(f"No engine was built from {bundle}: rillet engine build {bundle}")
+        tell(f"No engine was built from {bundle}: rillet engine build {bundle}")
     for record, why in rows:
         key = record.key
-        click.echo(
+        tell(
             f"{record.path}\n  {key.graph}, {key.precision}, batch "
             f"{','.join(map(str, key.batches))}, {record.size / 1e6:.1f} MB, {key.library}, "
             f"{key.gpu}\n  {'fits this machine' if why is None else why}"
@@ -159,10 +161,10 @@ def inspect(bundle: Path, name: str | None, layers: bool, as_json: bool) -> None
             f"rillet engine list {bundle}"
         )
     if as_json:
-        click.echo(json.dumps([_json(record) for record in records], indent=2))
+        tell(json.dumps([_json(record) for record in records], indent=2))
         return
     for record in records:
-        click.echo("\n".join(_lines(record, layers)))
+        tell("\n".join(_lines(record, layers)))
 
 
 def _phases(bar: ProgressBar) -> Progress:
@@ -199,10 +201,10 @@ def _check_precision(bundle: Bundle, precision: str | None) -> None:
 def _quantize(bundle: Bundle, precision: str) -> str:
     method = " --method static" if precision == "int8" else " --method multiply"
     # A bundle in lower precision cannot be lowered again.
-    source = bundle.path if bundle.manifest.get("precision") == "fp32" else "FLOAT32_BUNDLE"
+    source = str(bundle.path) if bundle.manifest.get("precision") == "fp32" else "FLOAT32_BUNDLE"
     return (
-        f"rillet quantize {source} --precision {precision}{method} --out "
-        f"{bundle.path.name}-{precision}"
+        f"rillet quantize {shlex.quote(source)} --precision {precision}{method} --out "
+        f"{shlex.quote(f'{bundle.path.name}-{precision}')}"
     )
 
 
@@ -243,7 +245,7 @@ def _verify(
         record.remove()
         if graph == "decode":
             raise
-        click.echo(f"Note: the prefill engine was removed: {error}", err=True)
+        tell(f"Note: the prefill engine was removed: {error}", err=True)
         return None
     verified = dataclasses.replace(
         record, verified=report.logits, layers=layers, device_memory=memory

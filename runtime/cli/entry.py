@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import time
 import traceback
 import warnings
 from typing import Any, TextIO
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from ..errors import RilletError
+from .terminal import tell
 
 __all__ = ["main", "optional_part"]
 
@@ -93,7 +95,7 @@ def optional_part(module: str, what: str, extra: str) -> Any:
 def _show_version(context: click.Context) -> None:
     from .. import __version__
 
-    click.echo(f"rillet, version {__version__}")
+    tell(f"rillet, version {__version__}")
     context.exit()
 
 
@@ -120,22 +122,25 @@ def _note(
     line: str | None = None,
 ) -> None:
     """Show a warning to a person, without the line of source that raised it."""
-    click.echo(f"Note: {message}", err=True)
+    tell(f"Note: {message}", err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage."""
+    """Run the command line; exits with 0, 1 after a failure, or 2 for wrong usage.
+
+    The commands get the time of the start, in the seconds of :func:`time.monotonic`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
+    debug, started = "--debug" in arguments, time.monotonic()
     if sys.stdout is None:
-        click.echo("Error: standard output is closed; send it to a file or to /dev/null", err=True)
+        tell("Error: standard output is closed; send it to a file or to /dev/null", err=True)
         sys.exit(1)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note
-            status = rillet.main(arguments, prog_name="rillet", standalone_mode=False)
+            status = rillet.main(arguments, prog_name="rillet", standalone_mode=False, obj=started)
     except click.exceptions.Abort:
-        click.echo("\nStopped.", err=True)
+        tell("\nStopped.", err=True)
         sys.exit(130)
     except click.ClickException as error:
         error.show()
@@ -148,13 +153,13 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         if isinstance(error, RilletError):
-            click.echo(f"Error: {error}", err=True)
+            tell(f"Error: {error}", err=True)
             sys.exit(error.exit_code)
         if isinstance(error, OSError) and error.strerror is not None:
             where = "" if error.filename is None else f"{error.filename}: "
-            click.echo(f"Error: {where}{error.strerror}", err=True)
+            tell(f"Error: {where}{error.strerror}", err=True)
         else:
-            click.echo(
+            tell(
                 f"Error: rillet itself failed ({type(error).__name__}: {error}); "
                 "run `rillet --debug ...` for the traceback and report it",
                 err=True,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,17 @@ from ..engines.base import ProviderChoice
 from ..errors import UsageError
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
-from ..streams.encoding import unknown_text
+from ..streams.encoding import encode_pieces
 from ..streams.generation import GeneratedToken
 from ..streams.session import Session
 from ..streams.stream import LEARN_MODES, LearnMode
 from ..streams.text_stream import TextStream
+from ..tokenizer import text_bytes
 from .interactive import converse
 from .options import engine_options
 from .sampling_options import sampling_options
 from .stopping import stopped
+from .terminal import shown, tell
 from .text_files import read_pieces
 
 __all__ = ["generate"]
@@ -139,11 +142,13 @@ def generate(
         changes["top_logprobs"] = logprobs
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     model.sampling(**changes)  # refused before anything is read
+    any_bytes = model.tokenizer.reads_any_bytes
     session = model.session(learn, memory) if load_state is None else model.restore(load_state)
     if learn_from is not None:
-        session.learn(read_pieces(learn_from))
+        session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     source = Path("-") if prompt == "-" else file
-    pieces = [prompt] if source is None else read_pieces(source)
+    pieces = [prompt] if source is None else read_pieces(source, any_bytes=any_bytes)
+    write = _writer(any_bytes)
     with interruptible() as interrupt:
         # An interrupted stream is whole: it ends between two tokens, and all that was written has
         # been read back.
@@ -152,7 +157,7 @@ def generate(
             # Of a saved stream's options, only those that are given change.
             params = model.sampling(session.last_sampling, **changes)
             if interactive:
-                converse(session, params, _write, interrupt)
+                converse(session, params, write, interrupt)
                 return
             for index in range(count):
                 if load_state is not None and not read and session.can_resume and count == 1:
@@ -167,7 +172,10 @@ def generate(
                 if as_json:
                     _write_json(model, stream, logprobs is not None)
                 else:
-                    _write_text(stream, read if echo else "", streaming, several=count > 1)
+                    write(text_bytes(read) if echo else b"")
+                    for piece in stream.as_bytes() if streaming else [b"".join(stream.as_bytes())]:
+                        write(piece)
+                    write(b"\n\n" if count > 1 else b"\n")
                 if stats:
                     _report(model, stream)
         finally:
@@ -191,24 +199,12 @@ def _read(session: Session, pieces: Iterable[str], interrupt: Interrupt) -> str:
             kept.append(piece)
             yield piece
 
-    unknown: dict[str, None] = {}
-    for tokens in session.model.tokenizer.encode_stream(keeping()):
+    for tokens in encode_pieces(session.model.tokenizer, keeping()):
         for start in range(0, len(tokens), _BITE):
             session.feed_tokens(tokens[start : start + _BITE])
             if interrupt.requested:
                 raise stopped(interrupt)
-    prompt = "".join(kept)
-    unknown.update(dict.fromkeys(session.model.tokenizer.unknown(prompt)))
-    if unknown:
-        click.echo(f"Note: {unknown_text(list(unknown))}", err=True)
-    return prompt
-
-
-def _write_text(stream: TextStream, prompt: str, streaming: bool, several: bool) -> None:
-    _write(prompt)
-    for piece in stream if streaming else ["".join(stream)]:
-        _write(piece)
-    _write("\n\n" if several else "\n")
+    return "".join(kept)
 
 
 def _write_json(model: Model, stream: TextStream, logprobs: bool) -> None:
@@ -222,9 +218,11 @@ def _write_json(model: Model, stream: TextStream, logprobs: bool) -> None:
         "seed": stream.seed,
         "provider": model.engine.provider,
     }
+    if model.tokenizer.reads_any_bytes:  # JSON is text, and what was written may be none
+        line["bytes"] = base64.b64encode(b"".join(token.data for token in tokens)).decode()
     if logprobs:
         line["logprobs"] = [_logprob(model, token) for token in tokens]
-    click.echo(json.dumps(line))
+    tell(json.dumps(line))
 
 
 def _logprob(model: Model, token: GeneratedToken) -> dict[str, Any]:
@@ -237,15 +235,29 @@ def _report(model: Model, stream: TextStream) -> None:
     stats = stream.stats
     rate = stats.tokens / stats.seconds if stats.seconds else 0.0
     first = 0.0 if stats.first_token_seconds is None else stats.first_token_seconds
-    click.echo(
+    tell(
         f"{stats.tokens} tokens, {rate:,.0f} a second, the first after {first * 1e3:.2f} ms, "
         f"on {model.engine.provider}, seed {stream.seed}; ended by {stats.finish_reason}",
         err=True,
     )
 
 
-def _write(text: str) -> None:
-    """Write at once, whatever characters the terminal's encoding lacks."""
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+def _writer(any_bytes: bool) -> Callable[[bytes], None]:
+    """What writes to standard output at once.
+
+    Bytes go out as they are, but to a terminal only the characters that it has, and none that it
+    would obey.
+    """
+
+    def write_text(data: bytes) -> None:
+        encoding = sys.stdout.encoding or "utf-8"
+        text = data.decode("utf-8", "replace").encode(encoding, "replace").decode(encoding)
+        sys.stdout.write(shown(text, sys.stdout))
+        sys.stdout.flush()
+
+    def write_bytes(data: bytes) -> None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    return write_bytes if any_bytes and not sys.stdout.isatty() else write_text

@@ -13,6 +13,7 @@ import numpy as np
 from ..bundle import BUNDLE_FILE, Bundle
 from ..errors import UsageError
 from .entry import optional_part
+from .terminal import tell
 
 __all__ = ["inspect_command", "inspection"]
 
@@ -66,17 +67,17 @@ def inspect_command(bundle: Path, as_json: bool, plot: Path | None, text: str | 
         # Only the export package depends on onnx, which opens the graph, and on matplotlib.
         picture = optional_part("rillet.export.inspect.picture", "rillet inspect --plot", "export")
         inside = picture.draw_inside(bundle, plot, text)
-        click.echo(f"{plot} shows {len(inside.pieces)} tokens.", err=as_json)
+        tell(f"{plot} shows {len(inside.pieces)} tokens.", err=as_json)
         if not as_json:
             return
     opened = Bundle.open(bundle)
     content = inspection(opened)
     if as_json:
-        click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        tell(json.dumps(content, indent=2, ensure_ascii=False))
         return
     for title, lines in _sections(content).items():
         if lines:
-            click.echo(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
+            tell(f"{title}\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def _sections(content: dict[str, Any]) -> dict[str, list[str]]:
@@ -135,8 +136,9 @@ def _parity(rows: Any) -> list[str]:
         try:
             logits = row["outputs"]["logits"]
             line = (
-                f"{row['graph']:9} {row['text']:14} {row['tokens']:7,} tokens, greedy differs at "
-                f"{row['greedy_differences']}, logits within {logits['max']:.1e}"
+                f"{row['graph']:9} {row['text']:14} {row['tokens']:7,} tokens, "
+                f"{row['greedy_differences']} greedy choices differ, "
+                f"logits within {logits['max']:.1e}"
             )
         except (TypeError, KeyError, ValueError):
             continue

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-import click
-
 from ..errors import RilletError
 from ..interrupt import Interrupt
 from ..sampling.params import SamplingParams
 from ..streams.encoding import UnknownCharacterWarning
 from ..streams.session import Session
+from .terminal import tell
 
 __all__ = ["converse"]
 
@@ -24,40 +24,43 @@ HELP = (
 
 
 def converse(
-    session: Session, params: SamplingParams, write: Callable[[str], Any], interrupt: Interrupt
+    session: Session, params: SamplingParams, write: Callable[[bytes], Any], interrupt: Interrupt
 ) -> None:
     """Read lines from standard input, and generate a text after each.
 
     Args:
         session: The stream.
         params: How to sample; without stop strings, a text ends at the end of a line.
-        write: Called with each piece of text.
+        write: Called with each piece of text, as UTF-8.
         interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # the model says whether it reads bytes
     if sys.stdin.isatty():
-        click.echo(HELP, err=True)
+        tell(HELP, err=True)
     while True:
         if sys.stdin.isatty():
-            click.echo("> ", err=True, nl=False)
+            tell("> ", err=True, nl=False)
         with interrupt.raise_at_once():
             line = sys.stdin.readline()
         if not line:
             return
-        if line.startswith("/"):
-            try:
+        try:
+            if line.startswith("/"):
                 _run_command(session, line.rstrip("\n"))
-            except RilletError as error:  # a mistyped path must not end the stream
-                click.echo(f"Error: {error}", err=True)
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UnknownCharacterWarning)
+                session.feed(line if line.endswith("\n") else line + "\n")
+        except RilletError as error:  # a mistyped path or a stray byte must not end the stream
+            tell(f"Error: {error}", err=True)
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnknownCharacterWarning)
-            session.feed(line if line.endswith("\n") else line + "\n")
         stream = session.stream(params, stop=params.stop or "\n")
         interrupt.callback = stream.cancel
-        for piece in stream:
+        for piece in stream.as_bytes():
             write(piece)
         interrupt.callback = None
-        write("\n")
+        write(b"\n")
         if interrupt.signal_number == signal.SIGTERM:
             return
         interrupt.requested = False
@@ -67,16 +70,16 @@ def _run_command(session: Session, line: str) -> None:
     name, _, argument = line.partition(" ")
     if name == "/reset":
         session.reset()
-        click.echo("Started over.", err=True)
+        tell("Started over.", err=True)
     elif name == "/forget":
         session.forget()
-        click.echo("The memory is empty.", err=True)
+        tell("The memory is empty.", err=True)
     elif name == "/learn" and argument:
-        click.echo(f"Learned {session.learn(argument)} tokens.", err=True)
+        tell(f"Learned {session.learn(argument)} tokens.", err=True)
     elif name == "/save" and argument:
         session.save(argument)
-        click.echo(f"Saved to {argument}.", err=True)
+        tell(f"Saved to {argument}.", err=True)
     elif name == "/help":
-        click.echo(HELP, err=True)
+        tell(HELP, err=True)
     else:
-        click.echo(f"{line} is not a command. {HELP}", err=True)
+        tell(f"{line} is not a command. {HELP}", err=True)

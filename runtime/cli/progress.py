@@ -14,9 +14,14 @@ _WIDTH = 20
 _INTERVAL = 0.1
 """Seconds between two drawings, so that a fast loop does not spend its time here."""
 
+_LINE_INTERVAL = 60.0
+"""Seconds between two lines where there is no terminal: a sign of life in a log."""
+
 
 class ProgressBar:
-    """One line on stderr that shows how far a task is; silent if stderr is not a terminal.
+    """One line on stderr that shows how far a task is.
+
+    If stderr is not a terminal, a line is printed once a minute, and none by a shorter task.
 
     Use it as a context manager, or call :meth:`close`::
 
@@ -34,8 +39,8 @@ class ProgressBar:
     def __init__(self, label: str, total: int | None = None) -> None:
         self.done = 0
         self._label, self._total, self._note = label, total, ""
-        self._visible = sys.stderr.isatty()
-        self._start = time.monotonic()
+        self._terminal = self._visible = sys.stderr is not None and sys.stderr.isatty()
+        self._start = self._said = time.monotonic()
         self._drawn = float("-inf")
 
     def __enter__(self) -> ProgressBar:
@@ -73,10 +78,14 @@ class ProgressBar:
         self._total = self._total if total is None else total
         self._note = self._note if note is None else note
         now = time.monotonic()
+        if seconds_left is None and self._total and done:
+            seconds_left = (now - self._start) / done * (self._total - done)
+        if not self._terminal and sys.stderr is not None and now - self._said >= _LINE_INTERVAL:
+            self._said = now
+            sys.stderr.write(self._line(round(seconds_left or 0)) + "\n")
+            sys.stderr.flush()
         if self._visible and (changed or done == self._total or now - self._drawn > _INTERVAL):
             self._drawn = now
-            if seconds_left is None and self._total and done:
-                seconds_left = (now - self._start) / done * (self._total - done)
             self._write(self._line(round(seconds_left or 0)))
 
     def phase(self, name: str, done: int, total: int) -> None:
@@ -85,6 +94,7 @@ class ProgressBar:
 
     def clear(self) -> None:
         """Erase the line, so that something else can be printed."""
+        self._said = time.monotonic()  # which is a sign of life, too
         if self._visible and self._drawn > float("-inf"):
             self._write("")
             sys.stderr.write("\r")

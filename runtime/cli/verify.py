@@ -16,6 +16,7 @@ from ..model import Model, load
 from .entry import optional_part
 from .options import parse_choices
 from .progress import ProgressBar
+from .terminal import tell
 
 __all__ = ["verify_command"]
 
@@ -64,7 +65,7 @@ def verify_command(
         raise UsageError("--long compares with PyTorch; give the checkpoint with --checkpoint RUN")
     results: dict[str, Any] = {"bundle": bundle.name, "record": {}}
     models = _load_models(bundle, engine)
-    say = _silent if as_json else click.echo
+    say = _silent if as_json else tell
     for name, model in models.items():
         if not results["record"]:
             say(f"Files: {len(model.bundle.hashes())} hashes match.")
@@ -78,10 +79,10 @@ def verify_command(
         say(report.table())
         if as_json and not report.passed:
             results["failure"] = report.failure
-            click.echo(json.dumps(results, indent=2))
+            tell(json.dumps(results, indent=2))
         report.check()
     if as_json:
-        click.echo(json.dumps(results, indent=2))
+        tell(json.dumps(results, indent=2))
     say(f"{bundle} is sound on {', '.join(str(m.engine.provider) for m in models.values())}.")
 
 
@@ -101,7 +102,7 @@ def _load_models(bundle: Path, engine: str) -> dict[Provider, Model]:
         except Exception as error:
             if name == "cpu":
                 raise
-            click.echo(f"{name}: cannot run here ({error})", err=True)
+            tell(f"{name}: cannot run here ({error})", err=True)
     return models
 
 

@@ -14,6 +14,7 @@ from ..tokenizer import Tokenizer
 from .grammar import Grammar
 from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
 from .params import SamplingParams
+from .writable import Limits
 
 __all__ = ["RowError", "Sampler", "SamplingParams", "choose_rows"]
 
@@ -85,18 +86,21 @@ class Sampler:
                 "pass one to Sampler"
             )
         processors: list[LogitProcessor] = []
+        forbidden: frozenset[int] = frozenset()
         if params.logit_bias:
-            processors.append(LogitBias(params.logit_bias, tokenizer))
+            processors.append(bias := LogitBias(params.logit_bias, tokenizer))
+            forbidden = bias.forbidden
         if has_penalties:
             seen = np.zeros(tokenizer.vocab_size, np.bool_) if seen is None else seen
             processors.append(Penalties(*penalties, seen))
         if params.bad_words:
             processors.append(BadWords(params.bad_words, tokenizer, before))
+        limits = Limits(forbidden, tuple(params.bad_words), before)
         if params.choices:
-            self.constraint = Choices(params.choices, tokenizer)
+            self.constraint = Choices(params.choices, tokenizer, limits)
         elif params.regex or params.grammar:
             pattern = params.regex or params.grammar or ""
-            self.constraint = Grammar(pattern, bool(params.regex), tokenizer)
+            self.constraint = Grammar(pattern, bool(params.regex), tokenizer, limits)
         if self.constraint is not None:
             processors.append(self.constraint)
         return processors
@@ -109,6 +113,10 @@ class Sampler:
     def probabilities(self, logits: npt.NDArray[Any]) -> Array:
         """The distribution that tokens are drawn from: logits ``[V]`` to probabilities ``[V]``."""
         logits = self._process(logits)
+        if self.constraint is not None:
+            for token in map(int, np.flatnonzero(logits > -math.inf)):
+                if not self.constraint.allows(token):
+                    logits[token] = -math.inf
         if self.params.temperature == 0:
             return np.asarray(np.arange(logits.size) == np.argmax(logits), np.float64)
         weights = _weights(logits[None], self.params)[0]
@@ -139,9 +147,24 @@ class Sampler:
             return self._choose_unfiltered(logits)
         _check_finite(logits)
         logits = self._process(logits)
+        uniform = 0.0 if self.params.temperature == 0 else self.uniform()
+        while True:
+            token, rest = self._place(logits, uniform)
+            if self.constraint is None or self.constraint.allows(token):
+                return token
+            # Where the number fell within the token's share is again a uniform number.
+            logits[token], uniform = -math.inf, rest
+
+    def _place(self, logits: npt.NDArray[Any], uniform: float) -> tuple[int, float]:
+        """The token whose share contains a uniform number, and where in the share it fell."""
         if self.params.temperature == 0:
-            return int(logits.argmax())
-        return _invert(_weights(logits[None], self.params)[0], self.uniform())
+            return int(logits.argmax()), uniform
+        weights = _weights(logits[None], self.params)[0]
+        token = _invert(weights, uniform)
+        if self.constraint is None:
+            return token, uniform
+        before, share = weights[:token].sum(), weights[token]
+        return token, float(min(max((uniform * weights.sum() - before) / share, 0), 1 - 2**-53))
 
     def accept(self, token: int) -> None:
         """Make a chosen token part of the text: update penalties, bad words and constraints."""

@@ -19,6 +19,7 @@ from .encoding import checked_tokens
 from .generation import GeneratedToken, Generation, draw_rows
 from .session import Session
 from .stream import Stream
+from .text_stream import delivered
 from .thread_guard import ThreadGuard, exclusive
 
 __all__ = ["Batch"]
@@ -195,9 +196,10 @@ class Batch:
         """
         if self._outbox is None:
             self._write()
+        written = {session: delivered(token) for session, token in (self._outbox or {}).items()}
         # Nothing is called from here on, so no interrupt loses what was written.
-        written, self._outbox = self._outbox, None
-        return written or {}
+        self._outbox = None
+        return written
 
     @exclusive
     def _write(self) -> None:

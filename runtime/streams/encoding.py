@@ -4,40 +4,67 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import UsageError
-from ..tokenizer import Tokenizer
+from ..tokenizer import Tokenizer, escaped_bytes, text_bytes
 
-__all__ = ["UnknownCharacterWarning", "checked_tokens", "encode_pieces", "unknown_text"]
+__all__ = [
+    "TextSize",
+    "UnknownCharacterWarning",
+    "checked_tokens",
+    "encode_pieces",
+    "unknown_text",
+]
 
 
 class UnknownCharacterWarning(UserWarning):
     """A text has characters that the tokenizer has never seen; they were left out."""
 
 
-def encode_pieces(tokenizer: Tokenizer, pieces: Iterable[str]) -> Iterator[list[int]]:
+@dataclass
+class TextSize:
+    """The size of a text that is read in pieces.
+
+    Attributes:
+        characters: Its characters.
+        bytes: Its bytes.
+        unknown: How often it has each character that the tokenizer lacks.
+    """
+
+    characters: int = 0
+    bytes: int = 0
+    unknown: Counter[str] = field(default_factory=Counter)
+
+
+def encode_pieces(
+    tokenizer: Tokenizer, pieces: Iterable[str], size: TextSize | None = None
+) -> Iterator[list[int]]:
     """Encode a text of any length; warn at its end of characters that have no token.
 
     Args:
         tokenizer: The model's tokenizer.
         pieces: The text, in pieces of any size.
+        size: Counts what was read.
 
     Yields:
         Token numbers, none of the lists empty.
 
     Raises:
-        UsageError: A piece is no text.
+        UsageError: A piece is no text, or has bytes that are not UTF-8, and the tokenizer takes
+            only text.
     """
-    unknown: dict[str, None] = {}
-    yield from tokenizer.encode_stream(_noting(tokenizer, pieces, unknown))
-    if unknown:
+    size = size or TextSize()
+    yield from tokenizer.encode_stream(_noting(tokenizer, pieces, size))
+    if size.unknown:
         warnings.warn(
-            unknown_text(list(unknown)), UnknownCharacterWarning, stacklevel=_callers_level()
+            unknown_text(list(size.unknown)), UnknownCharacterWarning, stacklevel=_callers_level()
         )
 
 
@@ -50,7 +77,7 @@ def _callers_level() -> int:
     return level
 
 
-def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None]) -> Iterator[str]:
+def _noting(tokenizer: Tokenizer, pieces: Iterable[str], size: TextSize) -> Iterator[str]:
     if not isinstance(pieces, Iterable):
         raise UsageError(
             f"the text to read is {pieces!r}, of type {type(pieces).__name__}; give str, or pieces "
@@ -62,7 +89,17 @@ def _noting(tokenizer: Tokenizer, pieces: Iterable[str], unknown: dict[str, None
                 f"the text to read has a piece of type {type(piece).__name__}; "
                 "give str, and decode bytes first"
             )
-        unknown.update(dict.fromkeys(tokenizer.unknown(piece)))
+        size.characters += len(piece)
+        size.bytes += len(text_bytes(piece))
+        if missing := tokenizer.unknown(piece):
+            if escaped := escaped_bytes("".join(missing)):
+                raise UsageError(
+                    f"the text has the byte {escaped[0]:#04x}, which is not UTF-8, and this model "
+                    "reads only text; convert the text, or train a model that reads any bytes, "
+                    "with --tokenizer byte"
+                )
+            counts = Counter(piece)
+            size.unknown.update({character: counts[character] for character in missing})
         yield piece
 
 

@@ -24,16 +24,18 @@ class GeneratedToken(NamedTuple):
     Attributes:
         token: Its number.
         text: The text that can be shown since it came; empty while a character, or what may be
-            a stop string, is incomplete.
+            a stop string, is incomplete. Bytes that are no text are U+FFFD in it.
         logprob: Its natural-log probability in the model's own prediction, before any sampling
             option.
         top: The likeliest tokens of that prediction, each with its log-probability.
+        data: The same text as UTF-8, with bytes that are no text as they are.
     """
 
     token: int
     text: str
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    data: bytes = b""
 
 
 class Draw(NamedTuple):
@@ -88,6 +90,8 @@ class Generation:
         self.limit = params.max_new_tokens
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
+        if (constraint := self.sampler.constraint) is not None and constraint.done:
+            self.finish_reason = constraint.finish_reason  # the only text allowed is the empty one
         self.stop_string: str | None = None
         self.outbox: GeneratedToken | None = None
         self.backlog = ""
@@ -199,7 +203,7 @@ class Generation:
             "count": self.count,
             "finish_reason": self.finish_reason,
             "stop_string": self.stop_string,
-            **({} if self.outbox is None else {"outbox": self.outbox}),
+            **({} if self.outbox is None else {"outbox": self.outbox[:4]}),
             **({"backlog": self.backlog} if self.backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
         }

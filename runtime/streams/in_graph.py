@@ -12,6 +12,7 @@ import numpy.typing as npt
 from ..engines.base import EngineState
 from ..errors import UsageError
 from ..sampling.stats import GenerationStats
+from ..tokenizer import shown
 from .generation import Draw, Generation
 from .stream import Stream
 
@@ -55,7 +56,7 @@ def generate_in_graph(
         else:
             texts = graph.call()
         first = first or time.perf_counter() - began
-        for text in filter(None, texts):
+        for text in filter(None, map(shown, texts)):
             pieces.append(text)
             if on_text is not None:
                 on_text(text)

@@ -53,7 +53,8 @@ def forget_all(stream: Stream) -> None:
 
 def _replace(stream: Stream, values: Values, before: Values) -> None:
     """Write a state, and the prediction that follows from its memory; whole or not at all."""
-    logits, prediction = stream.logits, stream.predicted_with(values)
+    logits = stream.logits
+    values, prediction = stream.with_memory(values)
     try:
         stream.state.write(values)
         stream.logits = prediction

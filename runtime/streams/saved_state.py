@@ -182,6 +182,11 @@ def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
     tokens = values.get("memory_tokens")
     if tokens is not None and not ((tokens >= 0) & (tokens < vocab_size)).all():
         raise ValueError("the memory holds tokens that do not exist")
+    slots, found = values.get("memory_slots"), values.get("context_slots")
+    if slots is not None and (slots < 0).any():
+        raise ValueError("the memory holds slots that do not exist")
+    if found is not None and (found < 0).any():
+        raise ValueError("it has found slots that do not exist")
     position = values.get("position")
     if position is not None and not ((position >= 0) & (position < _LARGEST_POSITION)).all():
         raise ValueError("its position is out of range")

@@ -26,7 +26,7 @@ class Snapshot:
         pending: Bytes of an incomplete character.
         seen: Which tokens were read or written, ``[V]``.
         recent: The last tokens.
-        repeatable: Whether the last token can be read again: see :meth:`.Stream.predicted_with`.
+        repeatable: Whether the last token can be read again: see :meth:`.Stream.with_memory`.
         generation: The generation that was under way, as JSON values.
     """
 

@@ -12,6 +12,7 @@ from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from ..state_table import is_lookup
 from .encoding import encode_pieces
 from .generation import Generation
 from .history import TokenHistory
@@ -56,7 +57,7 @@ class Stream:
         self.history = TokenHistory(model.vocab_size)
         self._state: EngineState | None = model.engine.zero_state()
         self._whereabouts = _CLOSED
-        self._decoder = model.tokenizer.decoder()
+        self._decoder = model.tokenizer.decoder(exact=True)
         self._learn_read = 1.0 if memory and learn != "none" else 0.0
         self._learn_written = 1.0 if memory and learn == "all" else 0.0
         self._token = np.zeros(1, np.int64)
@@ -157,8 +158,8 @@ class Stream:
         self._repeatable = False
         return np.asarray(logits[0])
 
-    def predicted_with(self, values: Values) -> npt.NDArray[Any] | None:
-        """The prediction that the stream would have now if its memory were another.
+    def with_memory(self, values: Values) -> tuple[Values, npt.NDArray[Any] | None]:
+        """The state and the prediction that the stream would have now if its memory were another.
 
         The last token is read again from the state before it, against that memory, and not stored.
 
@@ -166,18 +167,19 @@ class Stream:
             values: The stream's state with the other memory.
 
         Returns:
-            Log-probabilities of the next token, ``[V]``. Without a last token that can be read
-            again (nothing was read yet, or a file of an earlier version was restored), the
-            prediction that there is.
+            The state, with what it has looked up in that memory, and log-probabilities of the next
+            token, ``[V]``. Without a last token that can be read again (nothing was read yet, or a
+            file of an earlier version was restored), the prediction that there is.
         """
         if not self._repeatable:
-            return self.logits
+            return values, self.logits
         engine = self.model.engine
         again = engine.zero_state()
         again.write({**values, **self.state.read_before(), "position": values["position"]})
         last = np.asarray(self.history.recent[-1:], np.int64)
         prediction: npt.NDArray[Any] = engine.step(last, again, 0.0)[0].copy()
-        return prediction
+        found = {name: v for name, v in again.read().items() if is_lookup(name)}
+        return {**values, **found}, prediction
 
     def start(self) -> None:
         """Read the bundle's start token, if nothing has been read yet."""

@@ -7,9 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from ..sampling.stats import GenerationStats
+from ..tokenizer import shown, text_bytes
 from .generation import GeneratedToken, Generation
 
-__all__ = ["TextStream", "TokenStream"]
+__all__ = ["TextStream", "TokenStream", "delivered"]
+
+
+def delivered(token: GeneratedToken) -> GeneratedToken:
+    """A token as its reader gets it: with text that can be printed, and the bytes behind it."""
+    return token._replace(text=shown(token.text), data=text_bytes(token.text))
 
 
 class TokenStream(Iterator[GeneratedToken]):
@@ -38,9 +44,10 @@ class TokenStream(Iterator[GeneratedToken]):
         return self
 
     def __next__(self) -> GeneratedToken:
-        token = self.peek()
-        if token is None:
+        waiting = self.peek()
+        if waiting is None:
             raise StopIteration
+        token = delivered(waiting)
         # Nothing is called from here on, so no interrupt loses the token.
         self.generation.outbox = None
         return token
@@ -112,9 +119,10 @@ class TextStream(Iterator[str]):
         return self
 
     def __next__(self) -> str:
-        text = self._peek()
-        if text is None:
+        waiting = self._peek()
+        if waiting is None:
             raise StopIteration
+        text = shown(waiting)
         generation = self.tokens.generation
         if self._on_text is not None:
             generation.outbox, generation.backlog = None, ""
@@ -122,6 +130,18 @@ class TextStream(Iterator[str]):
         # Nothing is called from here on, so no interrupt loses the text.
         generation.outbox, generation.backlog = None, ""
         return text
+
+    def as_bytes(self) -> Iterator[bytes]:
+        """The text as UTF-8, piece by piece; take from this or from the stream.
+
+        A model that was trained on any bytes may write some that are no text. They are U+FFFD in
+        the stream's text, and themselves here.
+        """
+        generation = self.tokens.generation
+        while (text := self._peek()) is not None:
+            data = text_bytes(text)
+            generation.outbox, generation.backlog = None, ""
+            yield data
 
     def _peek(self) -> str | None:
         """Generate until there is text, and leave it in the outbox; ``None`` at the end."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -46,8 +48,32 @@ def test_python_blocks_run(
     exec(compile(code, "a block of the page", "exec"), {"__name__": "__main__"})  # noqa: S102
 
 
+SHIPPED = sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json"))
+PORTABLE = [code for name, _, code in BLOCKS if "InferenceSession(" in code]
+
+
+@pytest.mark.parametrize("bundle", SHIPPED, ids=lambda path: path.name)
+def test_blocks_without_rillet_run_on_every_shipped_bundle(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step and the check of a port, also where int8 chooses another token than PyTorch."""
+    (tmp_path / "my-model").symlink_to(bundle)
+    monkeypatch.chdir(tmp_path)
+    for code in PORTABLE:
+        exec(compile(code, "a block of the page", "exec"), {"__name__": "__main__"})  # noqa: S102
+
+
+def test_the_step_in_javascript_is_that_of_the_example() -> None:
+    page = (ROOT / "docs" / "embedding.md").read_text()
+    (shown,) = re.findall(r"```javascript\n(.*?)```", page, re.DOTALL)
+    example = (ROOT / "examples" / "javascript" / "generate.js").read_text()
+    assert textwrap.indent(shown, "  ") in example
+
+
 def test_there_are_blocks() -> None:
     assert {name for name, _, _ in BLOCKS} >= {"README.md", "bundle.md", "training.md"}
+    assert len(PORTABLE) == 2
+    assert any(path.name.endswith("int8") for path in SHIPPED)
     assert 0 < sum(trains_long(code) for _, _, code in BLOCKS) < len(BLOCKS) / 2
 
 
@@ -92,6 +118,28 @@ def test_commands_on_shipped_models_run(command: str) -> None:
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "least"), [("runtime.md", 6), ("precisions.md", 2), ("training.md", 1)]
+)
+def test_commands_on_a_model_of_ones_own_run(
+    page: str, least: int, small_bundle: Path, small_run: Path, text: str, tmp_path: Path
+) -> None:
+    """Each command of a page, in order, in a folder with the files that they name."""
+    shutil.copytree(small_bundle, tmp_path / "my-model")
+    if page != "training.md":
+        (tmp_path / "run").symlink_to(small_run)
+    for name in ("my-notes.txt", "notes.txt", "text.txt"):
+        (tmp_path / name).write_text(text[:9_000], encoding="utf-8")
+    commands = [shlex.split(line, comments=True) for line in shell_lines(ROOT / "docs" / page)]
+    assert len(commands) >= least
+    for command in commands:
+        short = {"train": ["--steps", "2", "--no-plot"], "bench": ["--repetitions", "1"]}
+        result = here(*command, *short.get(command[0], []), cwd=tmp_path)
+        assert result.returncode == 0, f"rillet {command}\n{result.stderr}"
+        assert result.stdout or "--interactive" in command
 
 
 @pytest.mark.slow

@@ -243,7 +243,7 @@ def test_a_lowered_bundle_with_a_higher_loss_fails(small: Checkpoint, tmp_path: 
         tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
 
     damage(out, "decode", shifted)
-    with pytest.raises(ParityError, match=r"decode on real text: the loss rises by \d"):
+    with pytest.raises(ParityError, match=r"decode on reference text: the loss rises by \d"):
         verify(out, small, steps=400).check()
 
 

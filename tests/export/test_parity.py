@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 import torch
@@ -14,11 +15,17 @@ from rillet.export.bundle import writer as bundle_writer
 from rillet.export.parity.gate import run_gate
 from rillet.export.parity.graph_parity import compare_graph
 from rillet.export.parity.report import TOLERANCE, ParityReport
-from rillet.export.parity.texts import real_tokens
+from rillet.export.parity.texts import real_text
 from rillet.runtime import Bundle, ParityError
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
-from rillet.train import Checkpoint, load_checkpoint, make_tokenizer
+from rillet.train import Checkpoint, load_checkpoint
 from support.streams import assert_same, run_engine, run_torch
+
+
+def read(checkpoint: Checkpoint, count: int) -> npt.NDArray[np.int64]:
+    """Real text, ``[1, count]``."""
+    text = real_text(None, checkpoint.tokenizer, checkpoint.model, count)
+    return text.repeated(count)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +35,7 @@ def engine(nano_bundle: Path) -> OnnxEngine:
 
 def test_ten_thousand_streamed_steps(nano: Checkpoint, engine: OnnxEngine) -> None:
     """The step graph reads real text like PyTorch."""
-    tokens = real_tokens(nano.tokenizer, 10_000)
+    tokens = read(nano, 10_000)
     assert nano.tokenizer.decode(tokens[0, :4].tolist()) == "The "
     row = compare_graph(nano.model, engine, "decode", tokens, "real text", TOLERANCE["fp32"])
     assert row.tokens == 10_000
@@ -52,7 +59,7 @@ def test_any_chunking_of_the_default_preset(nano: Checkpoint, engine: OnnxEngine
 
     Between PyTorch and the engine, the gate's tolerance holds.
     """
-    tokens = real_tokens(nano.tokenizer, 1_500)
+    tokens = read(nano, 1_500)
     whole = run_engine(engine, tokens, [1_500])
     assert_same(whole, run_engine(engine, tokens, [700, 1, 1, 798]), 1e-5)
     assert_same(whole, run_engine(engine, tokens, [1] * 1_500), 1e-5)
@@ -62,7 +69,7 @@ def test_any_chunking_of_the_default_preset(nano: Checkpoint, engine: OnnxEngine
 @pytest.mark.slow
 def test_error_does_not_grow_with_the_stream(nano: Checkpoint, engine: OnnxEngine) -> None:
     """Invariant 6, over 100,000 steps: PyTorch in chunks, ONNX Runtime step by step."""
-    tokens = np.tile(real_tokens(nano.tokenizer, 50_000), 2)
+    tokens = np.tile(read(nano, 50_000), 2)
     state, engine_state = nano.model.zero_state(), engine.zero_state()
     worst = []
     for start in range(0, tokens.shape[1], 10_000):
@@ -98,7 +105,7 @@ def test_a_slightly_different_model_fails(
         other.state_dict()[tensor][0].mul_(1.01)
     engine = OnnxEngine(Bundle.open(small_bundle), "cpu")
     rows = run_gate(other, small.tokenizer, engine, steps=600)
-    with pytest.raises(ParityError, match=r"(decode|prefill) on (real text|random tokens)"):
+    with pytest.raises(ParityError, match=r"(decode|prefill) on (reference text|random tokens)"):
         ParityReport(tuple(rows)).check()
     worst = {name for row in rows for name, delta in row.deltas.items() if delta > 1e-4}
     assert any(name.startswith(named) for name in worst), worst
@@ -123,7 +130,7 @@ def test_a_failed_gate_writes_nothing(
     shutil.copytree(small_bundle, target)
     before = {file.name: file.read_bytes() for file in target.iterdir()}
     for folder in (target, tmp_path / "fresh"):
-        with pytest.raises(ParityError, match="decode on real text"):
+        with pytest.raises(ParityError, match="decode on reference text"):
             bundle_writer.write_bundle(small, folder, steps=300)
     assert {file.name: file.read_bytes() for file in target.iterdir()} == before
     assert [file.name for file in tmp_path.iterdir()] == ["bundle"]
@@ -131,14 +138,7 @@ def test_a_failed_gate_writes_nothing(
 
 def test_a_nan_fails(small: Checkpoint, small_bundle: Path) -> None:
     engine = OnnxEngine(Bundle.open(small_bundle), "cpu")
-    tokens = real_tokens(small.tokenizer, 40)
+    tokens = read(small, 40)
     row = compare_graph(small.model, engine, "decode", tokens, "real text", 1e-4)
     row.outputs["wave_buffer"].add(np.zeros((1, 1)), np.full((1, 1), np.nan), np.zeros(1), 1e-4)
     assert "wave_buffer" in str(row.failure(1e-4))
-
-
-def test_real_tokens_of_a_foreign_alphabet() -> None:
-    """A tokenizer that shares no letter with English still gets tokens."""
-    tokens = real_tokens(make_tokenizer("水の上を歩く" * 10), 2_000)
-    assert tokens.shape == (1, 2_000)
-    assert len(np.unique(tokens)) == 6

@@ -299,6 +299,12 @@ def test_only_the_held_out_part_of_the_training_text_is_measured(
     assert cost["tokens"] == 2_000 - 1
     assert cost["text"] == "corpus.txt"
     assert cost["text_sha256"] == sha256_bytes(corpus.read_bytes())
+    # With a separate text held out, the end of the corpus was trained on like the rest.
+    manifest["training"]["validation_sha256"] = sha256_bytes(b"another text")
+    manifest["checksum"] = checksum(manifest)
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    cost = quantize(copy, tmp_path / "a", "int8", text=corpus, **options).manifest["quantization"]
+    assert cost["part"] == "all but the calibrating beginning"
     cost = quantize(copy, tmp_path / "b", "int8", text=other, **options).manifest["quantization"]
     assert cost["tokens"] < 2_000
     assert cost["text_sha256"] == sha256_bytes(other.read_bytes())

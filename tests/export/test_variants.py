@@ -27,7 +27,13 @@ from support.streams import assert_same, real_tokens, run_engine, run_torch
 Bundles = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]
 
-ALWAYS = ("single CNN", "keyed by the suffix", "no memory", "reservoir in blocks")
+ALWAYS = (
+    "single CNN",
+    "keyed by the suffix",
+    "no memory",
+    "reservoir in blocks",
+    "memory of contexts",
+)
 """Variants that together omit and replace every part; the others are marked slow."""
 
 every_variant = pytest.mark.parametrize(
@@ -68,15 +74,19 @@ def test_state_table_matches_the_configuration(
     assert ("reservoir" in table) == (config.reservoir != "none")
     assert ("attention_window" in table) == (config.reservoir == "attentive")
     assert ("wave_buffer" in table) == (config.architecture == "dual_cnn")
-    assert ("memory_keys" in table) == ("memory_tokens" in table) == bool(config.memory)
+    assert ("memory_keys" in table) == ("memory_tokens" in table) == bool(config.entries)
+    contexts = config.memory > 0 and config.memory_key == "contexts"
+    assert {name for name in table if "slots" in name or "context_t" in name} == (
+        {"context_tokens", "context_slots", "memory_slots"} if contexts else set()
+    )
     assert ("suffix" in table) == (config.memory > 0 and config.memory_key == "suffix")
     for kind in ("decode", "prefill"):
         graph = onnx.load(str(bundle.graph(kind))).graph
         past = [entry.name.removeprefix("past.") for entry in graph.input]
         assert past == ["input_ids", "learn", *shapes]
         nodes = [node.op_type for node in graph.node]
-        recurrent = kind == "prefill" and config.reservoir != "none"
-        assert nodes.count("Scan") == (1 if recurrent else 0)
+        scans = (config.reservoir != "none") + contexts if kind == "prefill" else 0
+        assert nodes.count("Scan") == scans
         assert not {"If", "Loop", "SequenceAt", "ConcatFromSequence"} & set(nodes)
 
 

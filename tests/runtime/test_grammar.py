@@ -117,7 +117,7 @@ def test_patterns_in_a_batch(small_model: Model) -> None:
         ({"grammar": 3}, "grammar is 3; it must be a non-empty text"),
         ({"regex": "a", "choices": ["b"]}, "choices and regex each say"),
         ({"regex": "a", "grammar": "b"}, "regex and grammar each say"),
-        ({"regex": "水"}, "forbid every possible next token"),
+        ({"regex": "水"}, "none of its texts can be written: this model lacks characters"),
         ({"regex": "a\ud800"}, "contains half a surrogate pair"),
         ({"regex": "[0-9]", "in_graph": True}, "regex, grammar or penalties cannot be used inside"),
     ],

@@ -27,6 +27,11 @@ def shakespeare() -> Model:
     return load(MODELS / "shakespeare-nano")
 
 
+@pytest.fixture(scope="module")
+def contexts(variant_bundle: Callable[[str], Path]) -> Model:
+    return load(variant_bundle("memory of contexts"))
+
+
 Way = Callable[[Session, Path], Session]
 
 
@@ -276,3 +281,18 @@ def test_a_file_of_the_earlier_version_is_restored(shakespeare: Model, tmp_path:
     np.testing.assert_array_equal(restored.logits, session.logits)
     restored.forget()
     np.testing.assert_array_equal(restored.logits, session.logits)
+
+
+@pytest.mark.parametrize("way", [fed, written, written_in_graph, saved, batched])
+def test_a_memory_of_contexts_is_looked_up_again(contexts: Model, way: Way, tmp_path: Path) -> None:
+    session = way(contexts.session("none"), tmp_path)
+    text = fact(session)
+    session.learn(text)
+    after = expected(session, lambda one: one.learn(text))
+    np.testing.assert_allclose(session.logits, after, atol=1e-4)
+    assert np.abs(session.fork().logits - session.logits).max() == 0
+    session.forget()
+    np.testing.assert_allclose(session.logits, expected(session, lambda one: None), atol=1e-4)
+    state = session.state
+    assert not state["memory_slots"].any()
+    assert not state["context_slots"][:, :, 2:].any()

@@ -52,7 +52,23 @@ def test_an_unknown_total_shows_no_bar(terminal: Terminal) -> None:
     assert terminal.lines() == ["score"]
 
 
-def test_a_file_gets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_log_gets_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And none while something else is printed."""
+    log, clock = io.StringIO(), SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=log))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    with ProgressBar("training", 300) as bar:
+        for second in range(1, 301):
+            clock.now = float(second)
+            bar.show(second, note=f"loss {second}")
+            if second == 150:
+                bar.clear()
+    lines = log.getvalue().splitlines()
+    assert [line.rpartition(" ")[2] for line in lines] == ["60", "120", "210", "270"]
+    assert lines[0] == "training  [####----------------]  20%  0:04:00 left  loss 60"
+
+
+def test_a_file_gets_nothing_of_a_short_task(capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressBar("score", 3) as bar:
         bar.update(3)
         bar.clear()

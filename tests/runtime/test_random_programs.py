@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rillet.runtime import EngineError, Model, Session
+from rillet.runtime import EngineError, Model, Session, load
 
 PROGRAMS = int(os.environ.get("RILLET_PROGRAMS", "40"))
 FIRST = int(os.environ.get("RILLET_PROGRAM", "0"))
@@ -246,3 +246,10 @@ class failing_engine:  # noqa: N801 - a context manager
 @pytest.mark.parametrize("number", range(FIRST, FIRST + PROGRAMS))
 def test_a_program_equals_its_replay(small_model: Model, number: int, tmp_path: Path) -> None:
     Program(small_model, number, tmp_path).run(steps=10)
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + PROGRAMS // 4))
+def test_a_program_with_a_memory_of_contexts_equals_its_replay(
+    variant_bundle: Callable[[str], Path], number: int, tmp_path: Path
+) -> None:
+    Program(load(variant_bundle("memory of contexts")), number, tmp_path).run(steps=10)

@@ -144,3 +144,49 @@ def test_the_score_command(small_bundle: Path, small_model: Model, tmp_path: Pat
         assert result.returncode == code
         assert message in result.stderr
         assert "Traceback" not in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:the text has characters")
+@given(
+    text=st.text("The statement", min_size=3, max_size=60),
+    unknown=st.lists(
+        st.tuples(st.integers(1, 60), st.sampled_from("水é😀")), min_size=1, max_size=9
+    ),
+)
+def test_unknown_characters_are_paid_for(
+    small_model: Model, text: str, unknown: list[tuple[int, str]]
+) -> None:
+    """Leaving characters out must not make a model look better than one that knows them."""
+    known = small_model.score(text)
+    mixed = text
+    for place, character in unknown:
+        mixed = mixed[: max(1, place)] + character + mixed[max(1, place) :]
+    score = small_model.score([mixed[:5], mixed[5:]])
+    assert (score.tokens, score.nats) == (known.tokens, pytest.approx(known.nats, abs=1e-3))
+    assert score.characters == len(mixed) - 1
+    assert score.bytes == len(mixed.encode()) - 1
+    assert score.unknown_characters == len(unknown)
+    assert score.unknown_bytes == sum(len(character.encode()) for _, character in unknown)
+    # At least what a choice among all of Unicode costs, and at most that and one bit a character.
+    total, literal = score.bits_per_byte * score.bytes, 20.08 * len(unknown)
+    assert total == pytest.approx(score.bits_per_char * score.characters)
+    least = known.bits_per_char * known.characters + literal
+    assert least - 0.1 < total < least + score.characters + 0.1
+
+
+def test_the_share_of_unknown_characters_is_in_each_line(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "text.txt"
+    file.write_text("The 水 statement", encoding="utf-8")
+    lines = here("score", small_bundle, file).stdout.splitlines()
+    assert len(lines) == 5
+    assert all("without 7.14% of the characters" in line for line in lines[:3])
+    assert all("with 7.14% unknown characters at 25." in line for line in lines[3:])
+    figures = json.loads(here("score", small_bundle, file, "--json").stdout)
+    assert (figures["characters"], figures["unknown_characters"]) == (14, 1)
+    assert (figures["bytes"], figures["unknown_bytes"]) == (16, 3)
+    bits = (figures["nats"] + figures["unknown_nats"]) / math.log(2)
+    assert figures["bits_per_byte"] == pytest.approx(bits / 16)
+    file.write_text("The statement", encoding="utf-8")
+    assert "unknown" not in here("score", small_bundle, file).stdout

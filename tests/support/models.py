@@ -49,6 +49,14 @@ VARIANTS: dict[str, dict[str, object]] = {
         "memory_key": "suffix",
         "suffix_length": 3,
     },
+    "memory of contexts": {"memory_key": "contexts", "memory": 90, "contexts": "1 3 word"},
+    "single CNN, memory of contexts": {
+        "architecture": "single_cnn",
+        "reservoir": "none",
+        "memory_key": "contexts",
+        "memory": 96,
+        "contexts": "2 word 8 4",
+    },
     "reservoir in blocks": {"reservoir_structure": "blocks", "reservoir_blocks": 4},
     "no memory": {"memory": 0, "reservoir": "standard"},
     "no reservoir, no memory": {"reservoir": "none", "memory": 0},
@@ -75,6 +83,7 @@ def train_small(config: DualCNNConfig, text: str, steps: int, **changes: object)
     tokenizer = make_tokenizer(text)
     tokens = torch.tensor(tokenizer.encode(text))
     model = DualCNN(config.replace(vocab_size=tokenizer.vocab_size)).fit(tokens)
+    model.fit_words(tokenizer.token_bytes)
     training = TrainingConfig(steps=steps, batch=8, chunk=64, precision="fp32", average=0.0)
     training = training.replace(**changes)
     DualCNNTrainer(model, training).train(tokens)

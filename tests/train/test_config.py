@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import ConfigError, UsageError
-from rillet.train import PRESETS, DualCNN, DualCNNConfig, TrainingConfig
+from rillet.train import PRESETS, DualCNN, DualCNNConfig, RollingWaveBuffer, TrainingConfig
 from rillet.train.auto_config import Budget
+from rillet.train.bundle_size import bundle_size
 
 NUMBERS = [
     field
@@ -39,11 +40,6 @@ def test_presets_grow() -> None:
 @pytest.mark.parametrize(
     ("changes", "seen", "remedy"),
     [
-        (
-            {"wave_overlap": 32},
-            "wave_overlap is 32 but wave_window is 32",
-            "try wave_overlap=16",
-        ),
         (
             {"attention_heads": 5},
             "attention_heads is 5 but width is 64",
@@ -89,10 +85,26 @@ def test_a_conflict_names_the_value_and_the_remedy(
     assert remedy in conflicts[0]
 
 
+def test_the_overlap_of_views_is_no_setting_of_a_model(recwarn: pytest.WarningsRecorder) -> None:
+    """Old files that name it load, and the name works where it is used; nothing sets it anew."""
+    old = json.loads(DualCNNConfig().to_json()) | {"wave_overlap": 16}
+    assert DualCNNConfig.from_dict(old) == DualCNNConfig()
+    assert not recwarn
+    with pytest.warns(DeprecationWarning, match="wave_overlap is deprecated") as caught:
+        config = DualCNNConfig(wave_overlap=16)
+    assert caught[0].filename == __file__
+    assert config == DualCNNConfig()
+    assert RollingWaveBuffer.from_config(config).overlap == 16
+    assert RollingWaveBuffer.from_config(DualCNNConfig(), overlap=8).overlap == 8
+    with pytest.raises(ConfigError, match="wave_overlap: no such setting") as refused:
+        DualCNNConfig().replace_text({"wave_overlap": "16"})
+    assert str(refused.value).count("wave_overlap") == 1
+
+
 def test_all_conflicts_are_reported_at_once() -> None:
     training = TrainingConfig(first_weight=0.5, steps=0, held_out=0.9)
     config = DualCNNConfig(
-        spectral_radius=1.2, attention_heads=5, dropout=1.0, wave_overlap=40, training=training
+        spectral_radius=1.2, attention_heads=5, dropout=1.0, wave_window=1, training=training
     )
     with pytest.raises(ConfigError) as caught:
         config.validate()
@@ -100,7 +112,7 @@ def test_all_conflicts_are_reported_at_once() -> None:
         "spectral_radius is 1.2",
         "attention_heads is 5",
         "dropout is 1.0",
-        "wave_overlap is 40",
+        "wave_window is 1",
         "first_weight is 0.5 and second_weight is 0.7; they must sum to 1",
         "steps is 0",
         "held_out is 0.9",
@@ -127,7 +139,6 @@ def test_every_number_has_a_constraint(field: dataclasses.Field[float]) -> None:
     width=st.integers(1, 64),
     heads=st.integers(1, 8),
     window=st.integers(2, 64),
-    overlap=st.integers(0, 70),
     memory=st.integers(0, 64),
     key=st.integers(1, 64),
     units=st.integers(1, 64),
@@ -139,7 +150,6 @@ def test_a_configuration_without_conflicts_builds(
     width: int,
     heads: int,
     window: int,
-    overlap: int,
     memory: int,
     key: int,
     units: int,
@@ -152,7 +162,6 @@ def test_a_configuration_without_conflicts_builds(
         width=width,
         attention_heads=heads,
         wave_window=window,
-        wave_overlap=overlap,
         attention_window=window,
         memory=memory,
         key_width=key,
@@ -208,8 +217,16 @@ def test_settings_of_model_and_training_are_replaced_by_name() -> None:
 def test_budgets_are_parsed() -> None:
     assert Budget.parse("30min") == Budget(seconds=1800)
     assert Budget.parse("1.5h, 2MB") == Budget(seconds=5400, size=2e6)
-    assert Budget.parse(None) == Budget()
-    for wrong in ("soon", "30", "min", "0s", "-3h"):
+    assert Budget.parse(None) == Budget.parse(" ") == Budget()
+    for times in ("1h30min", "1 h 30 min", "1.5 hours", "90m", "90 Minutes", "1hour30minutes"):
+        assert Budget.parse(times) == Budget(seconds=5400), times
+    for sizes in ("1.5 GB", "1500MB", "1.5gb", "1500000 kB", "1500000000 bytes"):
+        assert Budget.parse(sizes) == Budget(size=1.5e9), sizes
+    assert Budget.parse("2MiB,1day") == Budget(seconds=86400, size=2 * 2**20)
+    for wrong in (
+        *("soon", "30", "min", "0s", "-3h", "2M", "1MB 2kB", "1h,30min", "1h 2MB", "1h-30min"),
+        *("1,5h", "5 apples", "1e3s", "h", ",", "30min,", "9" * 400 + "h"),
+    ):
         with pytest.raises(UsageError, match="give a time or a size"):
             Budget.parse(wrong)
 
@@ -217,16 +234,16 @@ def test_budgets_are_parsed() -> None:
 def test_infer_chooses_a_configuration(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
-    config = DualCNNConfig.infer(path, "700kB")
+    config = DualCNNConfig.infer(path, "4MB")
     assert config.conflicts() == []
     assert config.training.tokenizer == "char"
     assert config.vocab_size == len(set(text[:60_000]))
-    assert 4 * DualCNN(config).parameter_count() <= 700_000
+    assert bundle_size(DualCNN(config)) <= 4e6
     named = " ".join(config.reasons)
     for part in ("tokenizer=char", "chunk=", "batch=", "trained parameters", "memory="):
         assert part in named
-    with pytest.raises(UsageError, match="no preset fits the budget"):
-        DualCNNConfig.infer(path, "1kB")
+    with pytest.raises(UsageError, match="fits the budget; nano exports to a bundle of about 3"):
+        DualCNNConfig.infer(path, "1MiB")
 
 
 def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
@@ -243,12 +260,40 @@ def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
     json.loads(config.to_json())
 
 
+def test_settings_are_part_of_the_choice_and_of_its_reasons(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prose.txt"
+    path.write_text(text[:60_000])
+    config = DualCNNConfig.infer(
+        path, "60MB", preset="micro", tokenizer="bpe", bpe_vocab=300, batch=3, memory=64, steps=70
+    )
+    training = config.training
+    assert (training.tokenizer, config.vocab_size, training.batch) == ("bpe", 300, 3)
+    assert (config.width, config.memory, training.steps) == (144, 64, 70)
+    reasons = "\n".join(config.reasons)
+    for part in (
+        "tokenizer=bpe: as you set; a token has about",
+        "batch=3: batch as you set",
+        "preset=micro: as you set; micro with",
+        "steps=70 as you set",
+        "memory=64: as you set",
+        "bpe_vocab=300: as you set",
+    ):
+        assert part in reasons
+    assert DualCNNConfig.infer(path, tokenizer="byte").vocab_size == 256
+    with pytest.raises(UsageError, match="nano exports"):
+        DualCNNConfig.infer(path, "3.2MB", tokenizer="byte")  # a larger vocabulary, a larger bundle
+    assert DualCNNConfig.infer(path, "3.2MB").vocab_size < 256
+
+
 def test_infer_measures_time_and_stays_within_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
-    short, long = DualCNNConfig.infer(path, "5s"), DualCNNConfig.infer(path, "60s")
+    short, long = DualCNNConfig.infer(path, "60s"), DualCNNConfig.infer(path, "600s")
     assert short.training.steps < long.training.steps
     assert any("measured" in reason for reason in short.reasons)
+    assert short.training.held_out_tokens < long.training.held_out_tokens
+    with pytest.raises(UsageError, match="leaves no time to train nano"):
+        DualCNNConfig.infer(path, "0.01s")
 
 
 @pytest.mark.parametrize(

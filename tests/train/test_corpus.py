@@ -17,7 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rillet.export.bundle.folder import CARD
 from rillet.runtime import CorpusError, UsageError
+from rillet.runtime.cli.text_files import read_pieces
+from rillet.train import infer
+from rillet.train.checkpoint import CHECKPOINT_FILE
+from rillet.train.cli.reporters import LOG_FILE
 from rillet.train.data import corpus as module
 from rillet.train.data import tokenizers
 from rillet.train.data.corpus import (
@@ -31,7 +36,9 @@ from rillet.train.data.corpus import (
     fetch,
     read_corpus,
 )
+from rillet.train.data.own_files import BUNDLE_CARD, RUN_FILES
 from rillet.train.data.tokenizers import make_tokenizer, prepare
+from rillet.train.loop.resume import STATE_FILE
 
 LINES = "".join(f"line {number} of a text, é and 水\n" for number in range(200))
 
@@ -88,12 +95,134 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
         Corpus([])
     with pytest.raises(CorpusError, match=r"none\.txt does not exist; give a UTF-8 text file"):
         Corpus([write(tmp_path / "a.txt", LINES), tmp_path / "none.txt"])
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(CorpusError, match="pipe is not a regular file"):
-        Corpus(tmp_path / "pipe")
+    with pytest.raises(CorpusError, match="/dev/null is neither a file nor a pipe"):
+        Corpus("/dev/null")
     short = [write(tmp_path / name, "short") for name in ("1.txt", "2.txt")]
     with pytest.raises(CorpusError, match=r"1\.txt \(and 1 more\) has only 12 characters"):
         Corpus(short).scan()
+
+
+def fill(path: Path, data: bytes) -> threading.Thread:
+    """Create a pipe and write to it from a thread."""
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    return writer
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path, on_disk: bool) -> None:
+    """Its text is that of a file, as often as it is read; on disk nothing is seen of it."""
+    text = LINES * 40
+    writer = fill(tmp_path / "notes", text.encode())
+    spool = tmp_path / "run" if on_disk else None
+    corpus = Corpus(tmp_path / "notes", spool=spool)
+    writer.join()
+    first, second = corpus.blocks(size=1000), corpus.blocks(size=300)
+    assert "".join(next(first) + next(second) for _ in range(3))  # at once
+    assert "".join(corpus.blocks()) == text
+    same = Corpus(write(tmp_path / "file.txt", text))
+    assert corpus.scan() == same.scan()
+    assert corpus.names == ("the pipe notes",)
+    assert corpus.size == same.size
+    folder = tmp_path / "tokens"
+    prepared = prepare(corpus, "char", folder)
+    assert prepared.tokens.tensor().tolist() == prepared.tokenizer.encode(text)
+    if spool is not None:
+        assert list(spool.iterdir()) == []
+
+
+def test_tokens_of_a_pipe_are_reused_for_the_same_text_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [LINES, LINES, LINES.replace("é", "e")]
+    hashes = []
+    for text in texts:
+        writer = fill(tmp_path / "notes", text.encode())
+        hashes.append(prepare(Corpus(tmp_path / "notes"), "byte", tmp_path / "tokens").sha256)
+        writer.join()
+        (tmp_path / "notes").unlink()
+    assert hashes == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def test_an_empty_pipe_is_an_empty_text(tmp_path: Path) -> None:
+    for spool in (None, tmp_path):
+        fill(tmp_path / "notes", b"")
+        with pytest.raises(CorpusError, match="is empty"):
+            Corpus(tmp_path / "notes", spool=spool).scan()
+        (tmp_path / "notes").unlink()
+
+
+def test_a_text_given_twice_is_read_once(tmp_path: Path) -> None:
+    """By its name, below a folder, through a link: one text, or it would be held out as well."""
+    path = write(tmp_path / "texts" / "a.txt", LINES)
+    other = write(tmp_path / "texts" / "b.txt", "another\n")
+    link = tmp_path / "link.txt"
+    link.symlink_to(path)
+    corpus = Corpus([path, path, path.parent, link, other])
+    assert corpus.names == ("a.txt", "texts/b.txt")
+    assert "".join(corpus.blocks()) == LINES + "another\n"
+    assert corpus.notes == [
+        f"{name} is given more than once; it is read once"
+        for name in ("a.txt", "texts/a.txt", "link.txt", "b.txt")
+    ]
+    assert Corpus([path, other]).notes == []
+
+
+def test_what_rillet_wrote_is_no_text(tmp_path: Path) -> None:
+    """A model's card below a folder of notes is left out, and the notes beside it are kept."""
+    write(tmp_path / "notes" / "a.txt", LINES)
+    model = tmp_path / "notes" / "model"
+    write(model / "README.md", "# A model card\n")
+    write(model / "mine.md", "My own remarks\n")
+    assert Corpus(tmp_path / "notes").names == (
+        "notes/a.txt",
+        "notes/model/README.md",
+        "notes/model/mine.md",
+    )
+    write(model / "bundle.json", '{"format": "rillet-bundle", "files": {"more.txt": "0"}}')
+    write(model / "more.txt", "listed\n")
+    corpus = Corpus(tmp_path / "notes")
+    assert corpus.names == ("notes/a.txt", "notes/model/mine.md")
+    (note,) = corpus.notes
+    assert "model/README.md, model/more.txt were left out: rillet's own" in note
+    run = tmp_path / "notes" / "run"
+    write(run / "checkpoint.safetensors", "")
+    write(run / "tokens" / "notes.txt", "no text\n")
+    assert Corpus(tmp_path / "notes").names == ("notes/a.txt", "notes/model/mine.md")
+
+
+def test_the_files_of_a_run_are_known() -> None:
+    assert {CHECKPOINT_FILE, STATE_FILE, LOG_FILE} < set(RUN_FILES)
+    assert CARD == BUNDLE_CARD
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [
+        ("utf-16", "UTF-16"),
+        ("utf-32", "UTF-32"),
+        ("utf-16-le", "UTF-16LE"),
+        ("utf-16-be", "UTF-16BE"),
+    ],
+)
+def test_utf_16_is_named_with_its_conversion(tmp_path: Path, encoding: str, name: str) -> None:
+    text = "The quick brown fox, naïve and old.\n" * 100
+    path = write(tmp_path / "wide.txt", text, encoding)
+    command = f"iconv -f {name} -t UTF-8"
+    with pytest.raises(CorpusError, match=f"is {name}, not UTF-8; convert it first: {command}"):
+        Corpus(path).scan()
+    with pytest.raises(CorpusError, match=command):
+        list(read_pieces(path))
+    converted = subprocess.run([*command.split(), path], capture_output=True, check=True).stdout
+    assert converted.decode() == text
+
+
+def test_zeros_are_counted(tmp_path: Path) -> None:
+    path = write(tmp_path / "zeros.txt", LINES + "st\0ray\0\n")
+    assert Corpus(path).scan().zeros == 2
+    for _ in range(2):  # encoded, and reused
+        assert prepare(Corpus(path), "auto", tmp_path / "tokens").zeros == 2
 
 
 @pytest.mark.parametrize(
@@ -103,6 +232,7 @@ def test_invalid_sources_are_rejected(tmp_path: Path) -> None:
         (b" \n" * 3000, "is empty"),
         (b"\xef\xbb\xbf", "is empty"),
         (b"short", "has only 5 characters; give at least 2,000"),
+        (b"a" * 2_000, "is 'a' all the way through, so there is nothing to learn"),
     ],
 )
 def test_a_text_that_is_too_short_is_rejected(tmp_path: Path, content: bytes, message: str) -> None:
@@ -133,7 +263,7 @@ def test_the_builtin_corpus() -> None:
 def test_pieces_join_to_the_text(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    text += "b" * module.MIN_CHARACTERS
+    text += "bc" * module.MIN_CHARACTERS
     path = write(tmp_path_factory.getbasetemp() / "pieces.txt", text)
     corpus = Corpus(path)
     pieces = list(corpus.blocks(size=size))
@@ -379,7 +509,7 @@ def test_a_failure_keeps_the_old_tokens(tmp_path: Path) -> None:
         prepare(Corpus(path), make_tokenizer("XYZ", "char"), folder)
     path.write_bytes(LINES.encode() * 20 + b"\xff")
     with pytest.raises(CorpusError, match="not UTF-8"):
-        prepare(Corpus(path), "byte", folder)
+        prepare(Corpus(path), "auto", folder)
     with pytest.raises(CorpusError, match="not UTF-8"):
         prepare(Corpus(path), "bpe", folder)
     assert (folder / "corpus.tokens").read_bytes() == before
@@ -429,3 +559,53 @@ def test_memory_stays_bounded(tmp_path: Path, kind: str) -> None:
 
 def test_suffixes_are_lower_case() -> None:
     assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in SUFFIXES)
+
+
+ANY_BYTES = bytes(range(256)) * 20
+
+
+def test_bytes_that_are_no_text_are_tokens(tmp_path: Path) -> None:
+    """In files of any cut, and with the hash of the file itself."""
+    path, folder = tmp_path / "any.bin", tmp_path / "tokens"
+    path.write_bytes(ANY_BYTES)
+    for _ in range(2):  # the second time they are reused
+        prepared = prepare(Corpus(path), "byte", folder)
+        tokens = prepared.tokens.tensor().tolist()
+        assert b"".join(prepared.tokenizer.token_bytes[token] for token in tokens) == ANY_BYTES
+        assert prepared.sha256 == hashlib.sha256(ANY_BYTES).hexdigest()
+        assert prepared.unknown == ()
+    assert len(prepare(Corpus(path), prepared.tokenizer).tokens) == len(ANY_BYTES)
+    for kind in ("char", "bpe", "auto"):
+        with pytest.raises(CorpusError, match=r"byte 0x80 at offset 128.*tokenizer byte"):
+            prepare(Corpus(path), kind)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_text_with_stray_bytes_needs_byte_tokens(kind: str) -> None:
+    text = ANY_BYTES.decode("utf-8", "surrogateescape")
+    with pytest.raises(CorpusError, match="the byte 0x80, which is not UTF-8"):
+        make_tokenizer(text, kind)
+    assert make_tokenizer(text).reads_any_bytes
+
+
+def test_a_configuration_for_any_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "any.bin"
+    path.write_bytes(ANY_BYTES)
+    config = infer(Corpus(path).as_bytes())
+    assert (config.training.tokenizer, config.vocab_size) == ("byte", 256)
+    with pytest.raises(CorpusError, match="tokenizer byte"):
+        infer(path)
+
+
+LOG = "".join(f"request {n * 7919 % 1000} from {n * 31 % 97} took a while\n" for n in range(900))
+
+
+@pytest.mark.parametrize("text", [builtin_corpus()[:60_000], LOG], ids=["prose", "log"])
+@pytest.mark.parametrize("first", [0x410, 0x905, 0x4E00], ids=["Cyrillic", "Devanagari", "Han"])
+def test_repetition_does_not_depend_on_the_alphabet(tmp_path: Path, text: str, first: int) -> None:
+    """A character is a character, however many bytes its place in Unicode takes."""
+    other = "".join(chr(first + ord(c) - 65) if c.isascii() and c.isalpha() else c for c in text)
+    latin = infer(write(tmp_path / "latin.txt", text))
+    same = infer(write(tmp_path / "other.txt", other))
+    assert (same.memory, same.reasons[-1]) == (latin.memory, latin.reasons[-1])
+    assert ("repetitive" in latin.reasons[-1]) == (text is LOG)

@@ -18,6 +18,7 @@ from support.streams import Result, Tokens, assert_same, cut_streams, real_token
 
 TOLERANCE = 1e-5
 REMEMBERING = [name for name, changes in VARIANTS.items() if changes.get("memory") != 0]
+KEYED = [name for name in REMEMBERING if VARIANTS[name].get("memory_key") != "contexts"]
 RESONATING = [
     "every part",
     *(name for name, changes in VARIANTS.items() if changes.get("reservoir") != "none"),
@@ -35,6 +36,15 @@ def variant(
 
 @pytest.fixture(scope="module", params=["every part", *REMEMBERING])
 def remembering(
+    request: pytest.FixtureRequest,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+) -> Checkpoint:
+    return variant_checkpoint(request.param) if request.param in VARIANTS else small
+
+
+@pytest.fixture(scope="module", params=["every part", *KEYED])
+def keyed(
     request: pytest.FixtureRequest,
     small: Checkpoint,
     variant_checkpoint: Callable[[str], Checkpoint],
@@ -89,7 +99,9 @@ def test_an_empty_memory_has_no_influence(remembering: Checkpoint, tokens: list[
         output = remembering.model.compute(stream, remembering.model.zero_state(), torch.zeros(1))
     network = torch.log_softmax(output.without_memory, dim=-1)
     torch.testing.assert_close(output.logits, network, atol=1e-5, rtol=0)
-    assert not output.state["memory_keys"].any()
+    stored = [name for name in ("memory_keys", "memory_slots") if name in output.state]
+    assert not any(output.state[name].any() for name in stored)
+    assert stored
 
 
 def test_the_memory_changes_the_prediction(remembering: Checkpoint, tokens: list[int]) -> None:
@@ -149,9 +161,9 @@ def test_wave_buffer_ends_with_the_newest_wave(small: Checkpoint, tokens: list[i
     assert np.abs(after["wave_buffer"][:, -1] - before["wave_buffer"][:, -1]).max() > 0
 
 
-def test_the_memory_is_circular(remembering: Checkpoint, tokens: list[int]) -> None:
+def test_the_memory_is_circular(keyed: Checkpoint, tokens: list[int]) -> None:
     """Slot p mod M holds the entry of step p: its token, and the key of the state before it."""
-    model, capacity = remembering.model, remembering.model.config.memory
+    model, capacity = keyed.model, keyed.model.config.memory
     length = 2 * capacity + 3
     stream = torch.tensor([tokens[:length]])
     with torch.no_grad():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from rillet.runtime import ConfigError, UsageError
+from rillet.runtime import BundleError, ConfigError, UsageError
 from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
@@ -18,7 +18,6 @@ from rillet.train import (
     DualCNNPipeline,
     LSMLite,
     ReadoutCNN,
-    RollingWaveBuffer,
     SetupError,
     SetupProgress,
     SparseReservoir,
@@ -44,7 +43,7 @@ def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> N
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, progress=seen.append, **QUICK)
     ready = [progress.component for progress in seen if progress.detail]
     assert ready == list(COMPONENTS)
-    assert [progress.done for progress in seen if progress.detail] == list(range(1, 11))
+    assert [progress.done for progress in seen if progress.detail] == list(range(1, 10))
     assert max(progress.fraction for progress in seen if progress.component == "tokenizer") == 1.0
     result = pipeline.train(tmp_path / "run")
     assert result.steps == 6
@@ -66,8 +65,7 @@ def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> N
 
 
 def test_the_memory_can_be_seeded_and_its_learning_chosen(nano: Checkpoint, text: str) -> None:
-    buffer = RollingWaveBuffer.from_config(nano.model.config)
-    pipeline = DualCNNPipeline(nano.model, nano.tokenizer, buffer)
+    pipeline = DualCNNPipeline(nano.model, nano.tokenizer)
     options: dict[str, Any] = {"max_new_tokens": 80, "seed": 2, "temperature": 1.0}
     seeded = pipeline.generate("The ", seed_text=text[:300], **options)
     assert seeded == pipeline.generate(text[:300] + "The ", **options)
@@ -94,6 +92,35 @@ def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
     rest.train(tmp_path, resume=True)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
+
+
+def test_a_resumed_run_must_be_the_same(corpus: Path, tmp_path: Path, text: str) -> None:
+    """Each text and setting that the result depends on is compared and named."""
+
+    def train(held_out: Path, **changes: Any) -> None:
+        options = {**QUICK, "seed": 1, **changes}
+        pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=held_out, **options)
+        pipeline.train(tmp_path / "run", resume=(tmp_path / "run").exists())
+
+    first, second = tmp_path / "first.txt", tmp_path / "second.txt"
+    first.write_text(text[12_000:16_000], encoding="utf-8")
+    second.write_text(text[:4_000], encoding="utf-8")
+    train(first)
+    with pytest.raises(BundleError, match=r"another run: the held-out text differs \(SHA-256 "):
+        train(second)
+    with pytest.raises(BundleError) as caught:
+        train(first, steps=9, tokenizer="byte", learning_rate=0.5, seed=2, average=0.0)
+    for named in (
+        "the tokenizer differs (SHA-256 ",
+        "the training text differs (SHA-256 ",
+        "steps was 6 and is now 9; ",
+        "learning_rate was 0.01 and is now 0.5; ",
+        "average was 0.998 and is now 0.0; ",
+    ):
+        assert named in str(caught.value)
+    assert str(caught.value).count("seed was 1 and is now 2; ") == 1
+    assert "the corpus" not in str(caught.value)
+    train(first)
 
 
 def test_each_part_can_be_replaced(corpus: Path) -> None:
@@ -166,6 +193,20 @@ def test_a_failing_fit_falls_back_too(corpus: Path, monkeypatch: pytest.MonkeyPa
     assert "did not converge; continuing with no memory" in str(pipeline.fallbacks[0])
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_a_wave_buffer_that_does_not_fit_stops_only_the_inspection(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
+) -> None:
+    """The model neither needs the buffer nor changes without it."""
+    monkeypatch.setattr("rillet.train.waves.wave_buffer._MAX_BYTES", 1_000)
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, allow_fallback=allowed, **QUICK)
+    assert (pipeline.config.architecture, pipeline.fallbacks) == ("dual_cnn", [])
+    assert pipeline.train().steps == QUICK["steps"]
+    assert len(pipeline.generate("The ", max_new_tokens=5, seed=1)) == 5
+    with pytest.raises(ConfigError, match=r"capacity is .*: lower the capacity"):
+        pipeline.read("The quick brown fox")
+
+
 def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
     with pytest.raises(SetupError, match="the wave_cnn cannot be set up"):
         DualCNNPipeline.fit_and_initialize(
@@ -176,6 +217,8 @@ def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:
 def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     with pytest.raises(UsageError, match="preset is 'huge'; it must be one of nano"):
         DualCNNPipeline.fit_and_initialize(corpus, preset="huge")
+    with pytest.raises(UsageError, match="is both trained on and held out"):
+        DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=corpus, **QUICK)
     with pytest.raises(ConfigError, match="stpes: no such setting"):
         DualCNNPipeline.fit_and_initialize(corpus, SMALL, stpes=3)
     with pytest.raises(UsageError, match="no such part"):

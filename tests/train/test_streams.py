@@ -64,6 +64,8 @@ def test_a_separate_text_can_be_held_out() -> None:
 
 
 def test_a_text_too_short_for_its_streams_is_rejected() -> None:
+    with pytest.raises(CorpusError, match=r"1 stream of 128 tokens need 128; .* or lower chunk"):
+        Streams(Text(Tokens.of(torch.arange(90))), TrainingConfig(batch=1, chunk=128))
     with pytest.raises(CorpusError, match="has 90 tokens, but 4 streams of 32 tokens need 128"):
         Streams(
             Text(Tokens.of(torch.zeros(90, dtype=torch.int64))), TrainingConfig(batch=4, chunk=32)

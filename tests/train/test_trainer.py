@@ -81,8 +81,17 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, until=3)
     other = DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=8), folder=tmp_path)
-    with pytest.raises(BundleError, match="belongs to another run: config"):
+    with pytest.raises(BundleError, match=r"another run: batch was 4 and is now 8; resume with"):
         other.train(tokens, resume=True)
+    for texts, named in (
+        ((tokens[:-5], None), r"the training text differs \(SHA-256 \w{12} before, \w{12} now\)"),
+        (
+            (tokens, tokens[:500]),
+            r"the validation text differs \(SHA-256 none before, \w{12} now\)",
+        ),
+    ):
+        with pytest.raises(BundleError, match=named):
+            DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(*texts, resume=True)
     path = tmp_path / "training.safetensors"
     data = path.read_bytes()
     for damaged in (data[:500], data[: len(data) // 2], b"", b"\0" * 100):
@@ -90,7 +99,8 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
         with pytest.raises(BundleError, match="damaged"):
             DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
     path.write_bytes(data)
-    DualCNNTrainer(model_for(tokens), CONFIG, folder=tmp_path).train(tokens, resume=True)
+    harmless = CONFIG.replace(report_every=3, checkpoint_every=7)
+    DualCNNTrainer(model_for(tokens), harmless, folder=tmp_path).train(tokens, resume=True)
 
 
 def test_the_best_validation_is_kept(tokens: torch.Tensor) -> None:
@@ -155,8 +165,10 @@ def test_one_stream_that_does_not_fit_is_an_error(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(DualCNN, "compute", compute)
-    with pytest.raises(TrainingError, match=r"1 streams of 32 tokens.*shorter chunk"):
+    with pytest.raises(TrainingError, match=r"1 stream of 32 tokens.*try a batch below 4"):
         DualCNNTrainer(model_for(tokens), CONFIG).train(tokens)
+    with pytest.raises(TrainingError, match=r"at a time; try a shorter chunk or a smaller model"):
+        DualCNNTrainer(model_for(tokens), CONFIG.replace(batch=1)).train(tokens)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
@@ -173,9 +185,16 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(
     trainer = DualCNNTrainer(
         model, CONFIG, folder=tmp_path, save=lambda model, run: saved.append(run.step)
     )
-    with pytest.raises(TrainingError, match="the loss is nan at step 10; the last checkpoint is"):
+    with pytest.raises(TrainingError, match="the loss is nan at step 10; the checkpoint of step 6"):
         trainer.train(tokens[:8_000], tokens[8_000:], ruin)
     assert saved == [5, 6]
+    for part in tmp_path.iterdir():
+        assert part.name == "training.safetensors"
+    other = DualCNNTrainer(model_for(tokens), CONFIG.replace(seed=1), folder=tmp_path / "new")
+    with torch.no_grad():
+        other.model.wave_cnn.emit.weight[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match="at step 1; there is no checkpoint of this run yet"):
+        other.train(tokens[:8_000])
     again = DualCNNTrainer(model_for(tokens[:8_000]), CONFIG, folder=tmp_path)
     assert again.train(tokens[:8_000], tokens[8_000:], resume=True).steps == 24
 

@@ -179,6 +179,14 @@ def test_evaluation_is_one_stream(small: Checkpoint, text: str) -> None:
     assert whole.loss != whole.without_memory
 
 
+def test_an_evaluation_ends_in_time(small: Checkpoint, text: str) -> None:
+    """Where it stops, its figures are those of the text that was read."""
+    tokens = torch.tensor(small.tokenizer.encode(text[60_000:62_000]))
+    cut = evaluate(small.model, tokens, chunk=100, ends=0.0)
+    assert cut == evaluate(small.model, tokens[:101], chunk=100)
+    assert cut.tokens == 100
+
+
 def test_a_loss_that_is_not_finite_stops_training(text: str) -> None:
     tokens = torch.tensor([ord(character) % 50 for character in text[:20_000]])
     model = DualCNN(SMALL.replace(vocab_size=50)).fit(tokens)

@@ -17,12 +17,26 @@ from ...runtime.files import write_atomic
 from ..model.attention import AttentiveReservoir
 from ..model.dual_cnn import DualCNN
 
-__all__ = ["can_plot", "plot_run"]
+__all__ = ["can_plot", "load_plotting", "plot_run"]
 
 
 def can_plot() -> bool:
     """Whether matplotlib is installed."""
     return importlib.util.find_spec("matplotlib") is not None
+
+
+def load_plotting() -> Any:
+    """Import matplotlib's figures, which takes seconds the first time.
+
+    Raises:
+        RilletError: matplotlib is not installed.
+    """
+    try:
+        return importlib.import_module("matplotlib.figure")
+    except ImportError as error:
+        raise RilletError(
+            "plotting needs matplotlib; install it with: pip install matplotlib"
+        ) from error
 
 
 def plot_run(
@@ -39,12 +53,7 @@ def plot_run(
     Raises:
         RilletError: matplotlib is not installed.
     """
-    try:
-        figures = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise RilletError(
-            "plotting needs matplotlib; install it with: pip install matplotlib"
-        ) from error
+    figures = load_plotting()
     # Without pyplot there is no window system and no global state.
     figure = figures.Figure(figsize=(13, 4), layout="constrained")
     losses, attention, spectrum = figure.subplots(1, 3)

@@ -8,9 +8,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-import click
-
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
 from ...runtime.errors import RilletError
 from ...runtime.files import write_atomic
 from ..loop.progress import TrainingProgress
@@ -83,17 +82,17 @@ class TerminalLog:
     """A progress bar with both CNNs' losses, and a line for each validation.
 
     Args:
-        steps: Total number of steps.
+        steps: Total number of steps, as planned.
     """
 
     def __init__(self, steps: int) -> None:
-        self._bar, self._steps = ProgressBar("training", steps), steps
+        self._bar = ProgressBar("training", steps)
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Show a report."""
         self._bar.show(
             progress.step,
-            self._steps,
+            progress.steps,
             f"first CNN {progress.first_loss:.3f}, second {progress.second_loss:.3f}, "
             f"{progress.tokens_per_second / 1000:.1f}k tokens/s",
             progress.seconds_left,
@@ -101,11 +100,16 @@ class TerminalLog:
         validation = progress.validation
         if validation is not None:
             self._bar.clear()
-            click.echo(
+            tell(
                 f"step {progress.step}: validation {validation.loss:.4f} nats per token, "
                 f"{validation.without_memory:.4f} without the memory"
                 + (", the best so far" if progress.best else "")
             )
+
+    def sample(self, step: int, text: str) -> None:
+        """Print a text that the model writes at a step."""
+        self._bar.clear()
+        tell(f"step {step} writes:\n{text}\n")
 
     def close(self) -> None:
         """Erase the bar."""
@@ -114,7 +118,7 @@ class TerminalLog:
     def note(self, text: str) -> None:
         """Print a note without disturbing the bar."""
         self._bar.clear()
-        click.echo(f"Note: {text}", err=True)
+        tell(f"Note: {text}", err=True)
 
 
 class TensorBoardLog:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,27 @@ import click
 import torch
 
 from ...runtime.cli.progress import ProgressBar
+from ...runtime.cli.terminal import tell
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
-from ..auto_config import infer
-from ..checkpoint import CHECKPOINT_FILE
-from ..config.model_config import DualCNNConfig
+from ..auto_config import Choice, choose, limit_for
+from ..budget import Budget
+from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
+from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
-from ..data.corpus import BUILTIN, Corpus
+from ..continuing import continued_config
+from ..data.corpus import BUILTIN, Corpus, recorded_name
+from ..data.pipes import is_pipe, pipe_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
 from ..loop.evaluation import Evaluation
 from ..loop.progress import TrainingProgress
-from ..loop.resume import STATE_FILE
+from ..loop.resume import STATE_FILE, run_config
+from ..loop.time_limit import TimeLimit
 from ..loop.trainer import TrainingResult
 from ..pipeline import DualCNNPipeline
 from ..setup import SetupProgress
-from .plots import can_plot, plot_run
+from .plots import can_plot, load_plotting, plot_run
 from .reporters import CsvLog, TensorBoardLog, TerminalLog
 
 __all__ = ["train_command"]
@@ -41,7 +47,7 @@ __all__ = ["train_command"]
     required=True,
     multiple=True,
     metavar="FILE",
-    help="A UTF-8 text file, or a folder of text files; repeat for more. "
+    help="A UTF-8 text file, a folder of text files, or - for standard input; repeat for more. "
     f"{BUILTIN} is a text that ships with Python; tinyshakespeare is downloaded.",
 )
 @click.option(
@@ -54,14 +60,14 @@ __all__ = ["train_command"]
 @click.option(
     "--preset",
     type=click.Choice([*PRESETS, "auto"]),
-    default="nano",
-    show_default=True,
-    help="Size of the model; auto chooses by corpus and --budget, and says why.",
+    help="Size of the model; auto chooses by corpus and --budget, and says why. "
+    "Default: nano, or auto with --budget.",
 )
 @click.option(
     "--budget",
     metavar="LIMIT",
-    help="With --preset auto: the time or size allowed, such as 30min or 2MB.",
+    help="The time from text to measured model, or the size of the bundle: 1h30min, 5MB, or both "
+    "with a comma.",
 )
 @click.option("--tokenizer", type=click.Choice(TOKENIZERS), help="Default: auto.")
 @click.option("--validation", metavar="FILE", help="Hold out this text, not the corpus's end.")
@@ -75,16 +81,30 @@ __all__ = ["train_command"]
     help="Change a setting of the model or of training; repeat for more.",
 )
 @click.option("--resume", is_flag=True, help="Resume the run in RUN where it stopped.")
+@click.option(
+    "--continue-from",
+    type=click.Path(path_type=Path),
+    metavar="RUN0",
+    help="Train the model of this run further, in RUN, on the same text or another.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint.")
 @click.option("--allow-fallback", is_flag=True, help="Replace a failing part with a simpler one.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto")
+@click.option(
+    "--sample-every",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Write a text every N steps; the result stays the same.",
+)
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all.")
 @click.option("--tensorboard", is_flag=True, help="Write TensorBoard event files to RUN.")
 @click.option("--plot/--no-plot", default=True, help="Plot RUN/summary.png at the end.")
+@click.pass_obj
 def train_command(
+    started: float | None,
     corpora: tuple[str, ...],
     out: Path,
-    preset: str,
+    preset: str | None,
     budget: str | None,
     tokenizer: str | None,
     validation: str | None,
@@ -92,16 +112,22 @@ def train_command(
     seed: int,
     settings: tuple[str, ...],
     resume: bool,
+    continue_from: Path | None,
     overwrite: bool,
     allow_fallback: bool,
     device: str,
+    sample_every: int | None,
     threads: int | None,
     tensorboard: bool,
     plot: bool,
 ) -> None:
     """Train a model on a text and write a checkpoint to RUN."""
-    if budget is not None and preset != "auto":
-        raise UsageError(f"--budget {budget} needs --preset auto, but the preset is {preset}")
+    if continue_from is not None:
+        _check_continuing(continue_from, out, tokenizer, preset, budget)
+    started = time.monotonic() if started is None else started
+    limits = Budget.parse(budget)
+    preset = preset or ("nano" if budget is None else "auto")
+    chosen = preset == "auto" or budget is not None
     if (out / CHECKPOINT_FILE).exists() and not (overwrite or resume):
         raise UsageError(
             f"{out} already holds a checkpoint; choose another --out, or use --resume to continue "
@@ -109,28 +135,89 @@ def train_command(
         )
     if plot and not can_plot():
         raise UsageError("the plot at the end needs matplotlib; install it, or use --no-plot")
+    if plot and limits.seconds is not None:
+        load_plotting()  # its seconds count before the steps are planned
     if threads is not None:
         torch.set_num_threads(threads)
-    corpus = Corpus(corpora)
     changes = _settings(settings, seed, steps, tokenizer)
     group = start_group(device)
     try:
-        if preset == "auto" and group.size > 1:
+        if chosen and group.size > 1:
             raise UsageError(
-                "--preset auto measures this machine, and every process would choose for itself; "
-                "run it once with one process, and pass its choice with --preset and --set"
+                "--preset auto and --budget measure this machine, and every process would choose "
+                "for itself; run it once with one process, and pass its choice with --preset and "
+                "--set"
             )
-        config = _configure(preset, budget, corpus, changes)
-        pipeline = _set_up(config, corpus, out, validation, allow_fallback, group)
-        pipeline.training["preset"] = preset
+        _check_pipes(group, (*corpora, validation))
+        corpus = Corpus(corpora, spool=out)
+        if changes.get("tokenizer") == "byte":
+            corpus = corpus.as_bytes()
+        if continue_from is not None:
+            config = continued_config(load_checkpoint(continue_from)).replace_text(changes)
+            choice = Choice(config, None, config.training.steps, None)
+        else:
+            choice = _configure(preset, limits, corpus, changes, started, out if resume else None)
+        pipeline = _set_up(
+            choice.config, corpus, out, validation, allow_fallback, group, continue_from
+        )
+        pipeline.training["given"] = _given(corpora, validation, threads)
+        if choice.preset is not None:
+            pipeline.training["preset"] = choice.preset
+        limit = None if limits.seconds is None else limit_for(choice, limits.seconds, started)
         if group.leads:
             _describe(pipeline)
         log = CsvLog(out, resume)
-        result = _train(pipeline, out, log, resume, tensorboard, group)
+        result = _train(pipeline, out, log, resume, tensorboard, group, limit, sample_every or 0)
         if group.leads:
-            _finish(pipeline, out, log, result, plot)
+            if limits.seconds is not None and limit is not None:
+                pipeline.training["budget"] = {
+                    "seconds": limits.seconds,
+                    "corrections": limit.corrections,
+                }
+            _finish(pipeline, out, log, result, plot, limit)
     finally:
         group.finish()
+
+
+def _check_continuing(
+    run: Path, out: Path, tokenizer: str | None, preset: str | None, budget: str | None
+) -> None:
+    """Refuse what the run to continue has decided."""
+    given = {"--preset": preset, "--tokenizer": tokenizer, "--budget": budget}
+    for option in (name for name, value in given.items() if value is not None):
+        raise UsageError(
+            f"{option} does not go with --continue-from: the model and its tokenizer are those of "
+            f"{run}; leave it out"
+        )
+    if run.resolve() in (out.resolve(), (out / CHECKPOINT_FILE).resolve()):
+        raise UsageError(
+            f"--out is the run to continue, {run}, which is kept; choose another --out"
+        )
+
+
+def _check_pipes(group: Group, sources: Sequence[str | None]) -> None:
+    """Refuse a pipe that several processes would share: each would read a part of it."""
+    for source in sources:
+        if group.size > 1 and source is not None and is_pipe(source):
+            raise UsageError(
+                f"{pipe_name(source)} can be read by one process, but there are {group.size}; "
+                "write the text to a file first"
+            )
+
+
+def _recorded(source: str) -> str:
+    """What a repeated command calls a text: a pipe is standard input there."""
+    return "-" if is_pipe(source) else recorded_name(source)
+
+
+def _given(corpora: tuple[str, ...], validation: str | None, threads: int | None) -> dict[str, Any]:
+    """What the record needs beside the settings, to repeat the command."""
+    given: dict[str, Any] = {"corpus": [_recorded(corpus) for corpus in corpora]}
+    if validation is not None:
+        given["validation"] = _recorded(validation)
+    if threads is not None:
+        given["threads"] = threads
+    return given
 
 
 def _settings(
@@ -151,15 +238,36 @@ def _settings(
 
 
 def _configure(
-    preset: str, budget: str | None, corpus: Corpus, changes: dict[str, str]
-) -> DualCNNConfig:
-    """Build the configuration from the preset, or for the corpus, with the user's changes."""
-    if preset != "auto":
-        return PRESETS[preset].replace_text(changes)
-    config = infer(corpus, budget)
-    for reason in config.reasons:
-        click.echo(f"Chosen: {reason}")
-    return config.replace_text(changes)
+    preset: str,
+    limits: Budget,
+    corpus: Corpus,
+    changes: dict[str, str],
+    started: float,
+    run: Path | None,
+) -> Choice:
+    """Take the configuration of the preset, or choose one, with the user's changes.
+
+    A run that is resumed keeps what was chosen for it: another measurement, another choice.
+    """
+    settings = parse_settings(changes)
+    if preset != "auto" and limits == Budget():
+        config = PRESETS[preset].replace(**settings)
+        return Choice(config, preset, config.training.steps, None)
+    if run is not None:
+        kept = {name: value for name, value in settings.items() if name != "steps"}
+        config = run_config(run).replace(**kept)
+        return Choice(config, _preset_of(run, preset), config.training.steps, None)
+    choice = choose(corpus, limits, settings, None if preset == "auto" else preset, started)
+    for reason in choice.config.reasons:
+        tell(f"Chosen: {reason}")
+    return choice
+
+
+def _preset_of(run: Path, preset: str) -> str:
+    """The preset that was chosen for a run; the given one if it has no checkpoint yet."""
+    if not (run / CHECKPOINT_FILE).is_file():
+        return preset
+    return str(load_checkpoint(run).training.get("preset", preset))
 
 
 def _set_up(
@@ -169,6 +277,7 @@ def _set_up(
     validation: str | None,
     allow_fallback: bool,
     group: Group,
+    continue_from: Path | None,
 ) -> DualCNNPipeline:
     """Set up the pipeline, with a progress bar over its components."""
     # Processes share the run's folder, but each keeps its own copy of the tokens.
@@ -181,8 +290,18 @@ def _set_up(
 
         def note(text: str) -> None:
             bar.clear()
-            click.echo(f"Note: {text}", err=True)
+            tell(f"Note: {text}", err=True)
 
+        if continue_from is not None:
+            return DualCNNPipeline.continue_from(
+                continue_from,
+                corpus,
+                config,
+                folder=tokens,
+                validation=validation,
+                progress=show if group.leads else None,
+                notify=note if group.leads else None,
+            )
         return DualCNNPipeline.fit_and_initialize(
             corpus,
             config,
@@ -197,8 +316,13 @@ def _set_up(
 def _describe(pipeline: DualCNNPipeline) -> None:
     assert pipeline.corpus is not None
     assert pipeline.split is not None
+    if earlier := pipeline.training.get("continued_from"):
+        click.echo(
+            f"Continuing a model that was trained {earlier.get('steps', 0):,} steps on "
+            f"{earlier.get('corpus', 'an unknown text')}"
+        )
     validated = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
-    click.echo(
+    tell(
         f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
         f"{len(pipeline.split.trained):,} tokens to train on, {validated:,} to validate, "
         f"{len(pipeline.split.held_out):,} held out; "
@@ -213,6 +337,8 @@ def _train(
     resume: bool,
     tensorboard: bool,
     group: Group,
+    limit: TimeLimit | None,
+    sample_every: int,
 ) -> TrainingResult:
     """Train, and report progress if this process leads."""
     terminal = TerminalLog(pipeline.config.training.steps)
@@ -228,13 +354,21 @@ def _train(
     try:
         # The command has checked what may be replaced.
         return pipeline.train(
-            out, report, resume=resume, overwrite=True, group=group, notify=terminal.note
+            out,
+            report,
+            resume=resume,
+            overwrite=True,
+            group=group,
+            notify=terminal.note,
+            limit=limit,
+            on_sample=terminal.sample,
+            sample_every=sample_every,
         )
     except KeyboardInterrupt:
         terminal.close()
         if group.leads:
             log.write()
-            click.echo(
+            tell(
                 f"\nThe run is saved in {out / STATE_FILE}: continue it with --resume, or export "
                 "what it has learned so far",
                 err=True,
@@ -247,23 +381,28 @@ def _train(
 
 
 def _finish(
-    pipeline: DualCNNPipeline, out: Path, log: CsvLog, result: TrainingResult, plot: bool
+    pipeline: DualCNNPipeline,
+    out: Path,
+    log: CsvLog,
+    result: TrainingResult,
+    plot: bool,
+    limit: TimeLimit | None,
 ) -> None:
     """Measure, save and summarize the trained model."""
     log.write()
-    held_out = _measure(pipeline)
+    held_out = _measure(pipeline, None if limit is None else limit.measured_by)
     pipeline.save(out)
     if plot:
         plot_run(out / "summary.png", pipeline.model, log.rows, _sample(pipeline))
     _summarize(out, pipeline, result, held_out, plot)
 
 
-def _measure(pipeline: DualCNNPipeline) -> Evaluation | None:
-    """Measure the losses on the held-out text, as one stream from zeros."""
+def _measure(pipeline: DualCNNPipeline, ends: float | None) -> Evaluation | None:
+    """Measure the losses on the held-out text, as one stream from zeros, until a time."""
     assert pipeline.split is not None
     total = min(len(pipeline.split.held_out) - 1, pipeline.config.training.held_out_tokens)
     with ProgressBar("held out", max(1, total)) as bar:
-        return pipeline.evaluate(bar.update)
+        return pipeline.evaluate(bar.update, ends)
 
 
 def _sample(pipeline: DualCNNPipeline) -> torch.Tensor:
@@ -285,15 +424,17 @@ def _summarize(
     summary = {**training, "tokens_per_second": rate / max(1e-9, training["seconds"])}
     write_atomic(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
     early = f"; step {result.best_step} was the best" if result.best_step < result.steps else ""
-    click.echo(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
+    tell(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
     if held_out is not None:
         bits = held_out.loss / math.log(2)
-        click.echo(
+        tell(
             f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits), "
             f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
             "in one stream."
         )
+        if training.get("held_out_seen"):
+            click.echo("The run that this one continues may have trained on them.")
     if plot:
-        click.echo(f"Plot: {out / 'summary.png'}")
-    click.echo(f"Checkpoint: {out / CHECKPOINT_FILE}")
-    click.echo(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")
+        tell(f"Plot: {out / 'summary.png'}")
+    tell(f"Checkpoint: {out / CHECKPOINT_FILE}")
+    tell(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ from ...runtime.errors import ConfigError
 from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
 
-__all__ = ["LONGEST_CONTEXT", "DualCNNConfig"]
+__all__ = ["LONGEST_CONTEXT", "DualCNNConfig", "parse_settings"]
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class DualCNNConfig:
         wave_kernel: Taps of each of those blocks.
         wave_features: Features of an emitted wave [F].
         wave_window: Waves that the second CNN sees, the newest included [W].
-        wave_overlap: Waves shared by two successive views of a :class:`RollingWaveBuffer`.
-            The second CNN reads every step and does not use it.
+        wave_overlap: Deprecated, and no part of the model: the second CNN reads a window at
+            every step. Use the ``overlap`` of :class:`RollingWaveBuffer`.
         readout_filters: Filters over the wave window for each wave feature.
         readout_blocks: Gated blocks of the second CNN after the filters.
         hidden: Inner width of every gated block.
@@ -98,7 +99,7 @@ class DualCNNConfig:
     wave_kernel: int = whole(4, 2)
     wave_features: int = whole(64, 1)
     wave_window: int = whole(32, 2)
-    wave_overlap: int = whole(0)
+    wave_overlap: int = field(default=0, compare=False, metadata={"least": 0})
     readout_filters: int = whole(2, 1)
     readout_blocks: int = whole(1, 1)
     hidden: int = whole(128, 1)
@@ -117,6 +118,15 @@ class DualCNNConfig:
 
     infer: ClassVar[Callable[..., DualCNNConfig]]
     """Choose a configuration for a corpus; see :func:`rillet.train.infer`, which sets this."""
+
+    def __post_init__(self) -> None:
+        if self.wave_overlap:
+            warnings.warn(
+                "wave_overlap is deprecated: it changes no model; use "
+                "RollingWaveBuffer.from_config(config, overlap=...) instead",
+                DeprecationWarning,
+                stacklevel=3,
+            )
 
     @property
     def attends(self) -> bool:
@@ -265,11 +275,7 @@ class DualCNNConfig:
             ConfigError: A name is no setting, or settings conflict. The vocabulary's size is none:
                 it follows from the text.
         """
-        _check_names(changes, _settings())
-        own, training = _by_owner(changes)
-        values = {name: parse_field(DualCNNConfig, name, text) for name, text in own.items()}
-        values |= {name: parse_field(TrainingConfig, name, text) for name, text in training.items()}
-        return self.replace(**values)
+        return self.replace(**parse_settings(changes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
@@ -285,6 +291,8 @@ class DualCNNConfig:
     def from_dict(cls, values: dict[str, Any]) -> DualCNNConfig:
         """Build a configuration from JSON values, checking names and types.
 
+        A ``wave_overlap`` in an older file is read and dropped: it changed no model.
+
         Raises:
             ConfigError: A name is unknown, a value has the wrong type, or settings conflict.
         """
@@ -295,7 +303,7 @@ class DualCNNConfig:
         if not isinstance(reasons, list) or not all(isinstance(text, str) for text in reasons):
             raise ConfigError(f"reasons is {reasons!r}; it must be a list of sentences")
         return cls(
-            **read_fields(cls, plain),
+            **read_fields(cls, plain) | {"wave_overlap": 0},
             training=TrainingConfig(**read_fields(TrainingConfig, training)),
             reasons=tuple(reasons),
         ).validate()
@@ -319,6 +327,9 @@ class DualCNNConfig:
 LONGEST_CONTEXT = 8
 """Tokens of the longest context of the memory, and of the longest word that it knows."""
 
+_NO_SETTINGS = {"training", "reasons", "vocab_size", "wave_overlap"}
+"""Fields that follow from others or from the text, or that change nothing."""
+
 _MAX_MEMORY_BYTES = 1_000_000_000
 """Maximum size of one stream's keys, so that a saved state stays portable."""
 
@@ -334,15 +345,30 @@ def _by_owner(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     )
 
 
+def parse_settings(changes: dict[str, str]) -> dict[str, Any]:
+    """The values of settings as a user types them, by name.
+
+    Raises:
+        ConfigError: A name is no setting, or a value has another type. The vocabulary's size is no
+            setting: it follows from the text.
+    """
+    _check_names(changes, _settings())
+    own, training = _by_owner(changes)
+    values = {name: parse_field(DualCNNConfig, name, text) for name, text in own.items()}
+    return values | {
+        name: parse_field(TrainingConfig, name, text) for name, text in training.items()
+    }
+
+
 def _settings() -> set[str]:
     """What a user may set."""
     both = (*dataclasses.fields(DualCNNConfig), *dataclasses.fields(TrainingConfig))
-    return {entry.name for entry in both} - {"training", "reasons", "vocab_size"}
+    return {entry.name for entry in both} - _NO_SETTINGS
 
 
 def _check_names(changes: Iterable[str], known: set[str]) -> None:
     if unknown := sorted(set(changes) - known):
-        shown = sorted(known - {"training", "reasons"})
+        shown = sorted(known - {"training", "reasons", "wave_overlap"})
         raise ConfigError(
             f"{', '.join(unknown)}: no such setting{suggestion(unknown, shown)}; choose from "
             f"{', '.join(shown)}"

@@ -49,6 +49,8 @@ class TrainingConfig:
         held_out: Share at the end of the corpus that is never trained on; the final losses
             are measured on it.
         held_out_tokens: Maximum number of held-out tokens to measure.
+        held_out_sample: Tokens of the held-out text that the checkpoint keeps, readable, for
+            the checks of export and quantization; 0 keeps none.
         validation: Share of the rest that validation measures, in pieces spread over the
             text. One piece at its end would be missed most, since the held-out text continues
             from there.
@@ -79,6 +81,7 @@ class TrainingConfig:
     report_every: int = whole(10, 1)
     held_out: float = number(0.1, least=0, most=0.5)
     held_out_tokens: int = whole(2_000_000, 2)
+    held_out_sample: int = whole(24_576, 0, 1_000_000)
     validation: float = number(0.02, least=0, most=0.5)
     validation_tokens: int = whole(100_000, 2)
     validate_every: int = whole(200, 1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import copy
 import hashlib
 import http.client
 import os
 import sys
 import urllib.request
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,10 @@ import numpy as np
 
 from ...runtime.errors import CorpusError, UsageError
 from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+from ...runtime.tokenizer import text_bytes
+from ...runtime.wide_text import wide_encoding
+from .own_files import own_files
+from .pipes import Spooled, is_pipe, pipe_name
 
 __all__ = [
     "BUILTIN",
@@ -64,19 +69,24 @@ TINYSHAKESPEARE = Remote(
 
 
 class CorpusFacts(NamedTuple):
-    """Number of characters, the sorted distinct characters, and the SHA-256 of the UTF-8 text."""
+    """Number of characters, the sorted distinct characters, and the SHA-256 of the UTF-8 text.
+
+    ``zeros`` counts the characters U+0000: binary data, most likely.
+    """
 
     characters: int
     symbols: str
     sha256: str
+    zeros: int = 0
 
 
 class _Part(NamedTuple):
-    """One text of a corpus; ``path`` is ``None`` for the built-in text."""
+    """One text of a corpus; ``path`` is ``None`` for the built-in text and for pipes."""
 
     name: str
     path: Path | None
     size: int
+    pipe: Spooled | None = None
 
 
 class Corpus:
@@ -86,24 +96,50 @@ class Corpus:
     nothing is inserted, so that the parts of a split file join seamlessly.
 
     Args:
-        sources: A UTF-8 text file; a folder, which stands for all text files in it and below,
-            sorted by path; :data:`BUILTIN`; ``tinyshakespeare``, downloaded unless cached; or
-            several of these.
+        sources: A UTF-8 text file; a pipe, or ``-`` for standard input, which is read at once; a
+            folder, which stands for all text files in it and below, sorted by path;
+            :data:`BUILTIN`; ``tinyshakespeare``, downloaded unless cached; or several of these.
         suffixes: Suffixes of the text files in a folder.
+        spool: Folder for a temporary file with what a pipe holds; ``None`` keeps it in memory.
+
+    Attributes:
+        notes: What the user should know about the sources, one sentence each.
+        found: Names of the texts, by what tells a file from all others.
 
     Raises:
         CorpusError: A file is missing, a folder has no text file, or a download failed.
+        StorageError: What a pipe holds cannot be kept.
     """
 
     def __init__(
-        self, sources: str | Path | Sequence[str | Path], suffixes: Sequence[str] = SUFFIXES
+        self,
+        sources: str | Path | Sequence[str | Path],
+        suffixes: Sequence[str] = SUFFIXES,
+        spool: Path | None = None,
     ) -> None:
         names = [sources] if isinstance(sources, (str, Path)) else list(sources)
         if not names:
             raise UsageError("there is no corpus; give at least one file, folder or name")
-        self._parts = [part for source in names for part in _find(str(source), suffixes)]
+        self.notes: list[str] = []
+        self._parts: list[_Part] = []
+        self.found: dict[Hashable, str] = {}
+        for source in map(str, names):
+            for identity, part in _find(source, suffixes, spool, self.found, self.notes):
+                if identity in self.found:  # else text would be held out that is trained on
+                    self.notes.append(f"{part.name} is given more than once; it is read once")
+                else:
+                    self.found[identity] = part.name
+                    self._parts.append(part)
         self._label = str(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         self._facts: CorpusFacts | None = None
+        self.any_bytes = False
+        """Whether bytes that are not UTF-8 are kept, by ``surrogateescape``, instead of refused."""
+
+    def as_bytes(self) -> Corpus:
+        """The same corpus, which may hold any bytes: for a tokenizer that reads them."""
+        corpus = copy.copy(self)
+        corpus.any_bytes = True
+        return corpus
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -137,11 +173,16 @@ class Corpus:
         assert self._facts is not None
         return self._facts
 
+    def shared(self, other: Corpus) -> str | None:
+        """Name of a text that is also in another corpus; ``None`` if there is none."""
+        return next((name for key, name in other.found.items() if key in self.found), None)
+
     def stamp(self) -> str:
         """A hash of the files' names, sizes and times, which changes when a text does."""
-        parts = [(name, path.resolve(), path.stat()) for name, path, _ in self._parts if path]
-        files = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in parts]
-        return sha256_bytes(repr((self.names, sys.version, files)).encode())
+        found = [(it.name, it.path.resolve(), it.path.stat()) for it in self._parts if it.path]
+        files = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in found]
+        pipes = [part.pipe.sha256 for part in self._parts if part.pipe]
+        return sha256_bytes(repr((self.names, sys.version, files, *pipes)).encode())
 
     def blocks(
         self, progress: Progress | None = None, what: str = "reading", size: int = 1 << 20
@@ -157,11 +198,13 @@ class Corpus:
             CorpusError: A text is not UTF-8, the corpus is too short, or it has changed.
         """
         digest, seen, characters, done = hashlib.sha256(), np.zeros(0x110000, bool), 0, 0
+        zeros = 0
         for piece in _recut(self._texts(), size):
-            data = piece.encode()
+            data = text_bytes(piece)
             digest.update(data)
-            seen[np.frombuffer(piece.encode("utf-32-le"), "<u4")] = True
+            seen[np.frombuffer(piece.encode("utf-32-le", "surrogatepass"), "<u4")] = True
             characters, done = characters + len(piece), done + len(data)
+            zeros += data.count(0)
             yield piece
             if progress is not None:
                 progress(what, done, self.size)
@@ -171,7 +214,15 @@ class Corpus:
             raise CorpusError(
                 f"{self._label} {problem}; give at least {MIN_CHARACTERS:,} characters"
             )
-        known, self._facts = self._facts, CorpusFacts(characters, symbols, digest.hexdigest())
+        if len(symbols) == 1:
+            raise CorpusError(
+                f"{self._label} is {symbols!r} all the way through, so there is nothing to learn; "
+                "give a text with different characters"
+            )
+        known, self._facts = (
+            self._facts,
+            CorpusFacts(characters, symbols, digest.hexdigest(), zeros),
+        )
         if known not in (None, self._facts):
             raise CorpusError(f"{self._label} changed while it was being read; start again")
 
@@ -179,7 +230,8 @@ class Corpus:
         """Decoded text of all parts, with the newlines between them."""
         end = ""
         for part in self._parts:
-            texts = [builtin_corpus()] if part.path is None else _decode(part.path)
+            errors = "surrogateescape" if self.any_bytes else "strict"
+            texts = _decode(part, errors) if part.path or part.pipe else [builtin_corpus()]
             between = "\n\n" if end not in ("", "\n") else ""
             for text in texts:
                 yield between + text
@@ -198,6 +250,17 @@ def builtin_corpus() -> str:
     except ImportError as error:
         raise CorpusError("this Python lacks pydoc_data; give a text with --corpus FILE") from error
     return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def recorded_name(source: str | Path) -> str:
+    """A source as it may stand in a record: no folder of this machine is named.
+
+    A relative path is kept, so that the recorded command runs where it ran; of any other path, only
+    the last part is.
+    """
+    path = Path(source)
+    outside = path.is_absolute() or ".." in path.parts
+    return path.name if outside and path.name else str(source)
 
 
 def cache_folder() -> Path:
@@ -235,44 +298,78 @@ def fetch(remote: Remote, folder: Path | None = None) -> Path:
     return path
 
 
-def _find(source: str, suffixes: Sequence[str]) -> list[_Part]:
-    """List the texts that one source stands for."""
+def _find(
+    source: str,
+    suffixes: Sequence[str],
+    spool: Path | None,
+    known: Collection[Hashable],
+    notes: list[str],
+) -> Iterator[tuple[Hashable, _Part]]:
+    """List the texts that one source stands for, each with what tells it from all others."""
     if source == BUILTIN:
-        return [_Part(BUILTIN, None, len(builtin_corpus().encode()))]
+        yield BUILTIN, _Part(BUILTIN, None, len(builtin_corpus().encode()))
+        return
+    if is_pipe(source):
+        name, identity = pipe_name(source), _identity(0 if source == "-" else source)
+        # A pipe that has been read is empty.
+        pipe = None if identity in known else Spooled(source, spool)
+        yield identity, _Part(name, None, pipe.size if pipe else 0, pipe)
+        return
     named = source == TINYSHAKESPEARE.name
     path = fetch(TINYSHAKESPEARE) if named else Path(source)
     if path.is_dir():
-        return _find_files(path, suffixes)
+        for part in _find_files(path, suffixes, notes):
+            assert part.path is not None
+            yield _identity(part.path), part
+        return
     if not path.is_file():
-        problem = (
-            "is not a regular file, and a corpus is read twice"
-            if path.exists()
-            else "does not exist"
-        )
+        problem = "is neither a file nor a pipe" if path.exists() else "does not exist"
         raise CorpusError(f"{path} {problem}; give a UTF-8 text file")
-    return [_Part(source if named else path.name, path, path.stat().st_size)]
+    part = _Part(source if named else path.name, path, path.stat().st_size)
+    yield _identity(path), part
 
 
-def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
-    """List the text files in a folder and below, except hidden files and links to the outside."""
+def _identity(path: str | Path | int) -> Hashable:
+    """What is the same for two names of one file."""
+    try:
+        status = os.stat(path)
+    except OSError:  # standard input is closed
+        return path
+    return status.st_dev, status.st_ino
+
+
+def _find_files(folder: Path, suffixes: Sequence[str], notes: list[str]) -> list[_Part]:
+    """List the text files in a folder and below, except hidden files and links to the outside.
+
+    Files that rillet wrote are left out, with a note.
+    """
     root, others = folder.resolve(), Counter[str]()
     parts: dict[Path, _Part] = {}
+    ours: list[str] = []
 
     def refuse(error: OSError) -> None:
         raise error
 
     # Linked folders are not followed: those inside the root are visited anyway.
     for place, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        own = own_files(Path(place), files)
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in own]
         for path in (Path(place, name) for name in files if not name.startswith(".")):
             target = Path(os.path.realpath(path))  # unlike resolve(), accepts a link to itself
             if not (target.is_relative_to(root) and target.is_file()):
                 continue
-            if path.suffix.lower() not in suffixes:
+            if path.name in own:
+                if path.suffix.lower() in suffixes:
+                    ours.append(path.relative_to(root).as_posix())
+            elif path.suffix.lower() not in suffixes:
                 others[path.suffix.lower() or "without a suffix"] += 1
             elif target not in parts or path == target:  # a file and a link to it are one text
                 name = f"{root.name}/{path.relative_to(root).as_posix()}"
                 parts[target] = _Part(name, target, target.stat().st_size)
+    if ours:
+        shown = ", ".join(sorted(ours)[:3]) + (", …" if len(ours) > 3 else "")
+        were = "was left out: rillet wrote it" if len(ours) == 1 else "were left out: rillet's own"
+        notes.append(f"of {folder}, {shown} {were}")
     if not parts:
         seen = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         raise CorpusError(
@@ -282,11 +379,18 @@ def _find_files(folder: Path, suffixes: Sequence[str]) -> list[_Part]:
     return sorted(parts.values())
 
 
-def _decode(path: Path) -> Iterator[str]:
+def _decode(part: _Part, errors: str) -> Iterator[str]:
     """Decode a file in nonempty pieces."""
-    decoder, data = codecs.getincrementaldecoder("utf-8")(), b"?"
+    path = part.path or part.name
+    decoder, data = codecs.getincrementaldecoder("utf-8")(errors), b"?"
     try:
-        with path.open("rb") as file:
+        with part.pipe.open() if part.pipe else Path(path).open("rb") as file:
+            if errors == "strict" and (encoding := wide_encoding(file.read(1 << 12))):
+                raise CorpusError(
+                    f"{path} is {encoding}, not UTF-8; convert it first: "
+                    f"iconv -f {encoding} -t UTF-8 IN > OUT"
+                )
+            file.seek(0)
             # Skip the byte order mark: it is not text.
             offset = 3 if file.read(3) == codecs.BOM_UTF8 else 0
             file.seek(offset)
@@ -301,7 +405,8 @@ def _decode(path: Path) -> Iterator[str]:
         start = offset - (len(error.object) - len(data)) + error.start
         raise CorpusError(
             f"{path} is not UTF-8: byte {error.object[error.start]:#04x} at offset {start:,}; "
-            "convert it first, for example with: iconv -f LATIN1 -t UTF-8"
+            "convert it first, for example with: iconv -f LATIN1 -t UTF-8, or train on any bytes "
+            "with --tokenizer byte"
         ) from error
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror})") from error

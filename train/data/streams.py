@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...runtime.errors import CorpusError
+from ...runtime.text_sample import HELD_OUT, TRAINING, TextSample
 from ..config.training_config import TrainingConfig
 from .token_file import Tokens
 
@@ -18,6 +19,9 @@ _PIECES = 8
 
 _MIN_PIECE = 16
 """Tokens below which a validation piece is too short to measure."""
+
+_MIN_SAMPLE = 128
+"""Held-out tokens below which the text that was trained on makes a better sample."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,17 @@ class Split:
     validation: Tensor | None
     held_out: Tokens
 
+    def sample(self, count: int) -> TextSample | None:
+        """At most ``count`` tokens of the held-out text, to keep; ``None`` for a count of 0.
+
+        If too little was held out, they come from the end of the text to train on.
+        """
+        if not count:
+            return None
+        if len(self.held_out) >= _MIN_SAMPLE:
+            return TextSample(HELD_OUT, self.held_out[:count].tensor().numpy())
+        return TextSample(TRAINING, self.trained.tokens[-count:].tensor().numpy())
+
 
 def split(tokens: Tokens, config: TrainingConfig, held_out: Tokens | None = None) -> Split:
     """Hold out the end of a corpus, and set aside validation pieces spread over the rest.
@@ -102,9 +117,11 @@ class Streams:
     def __init__(self, text: Text, config: TrainingConfig) -> None:
         needed = config.batch * config.chunk
         if len(text) < needed:
+            streams = f"{config.batch} stream{'s' if config.batch > 1 else ''}"
             raise CorpusError(
-                f"the text to train on has {len(text):,} tokens, but {config.batch} streams of "
-                f"{config.chunk} tokens need {needed:,}; give more text, or lower batch"
+                f"the text to train on has {len(text):,} tokens, but {streams} of {config.chunk} "
+                f"tokens need {needed:,}; give more text, or lower "
+                f"{'batch' if config.batch > 1 else 'chunk'}"
             )
         self.text, self.chunk_length = text, config.chunk
         self.starts = torch.arange(config.batch) * len(text) // config.batch

@@ -126,6 +126,13 @@ class Tokens:
         numbers = self._numbers.take(places.cpu().numpy(), mode="wrap")
         return torch.from_numpy(numbers.astype(np.int64))
 
+    def sha256(self) -> str:
+        """SHA-256 of the tokens, the same in memory and in a file of any type."""
+        digest = hashlib.sha256()
+        for start in range(0, len(self), 1 << 20):
+            digest.update(self._numbers[start : start + (1 << 20)].astype("<u4").tobytes())
+        return digest.hexdigest()
+
     def blocks(self, size: int = 1 << 20) -> Iterator[Tensor]:
         """Iterate over the tokens in tensors ``[<= size]`` int64."""
         for start in range(0, len(self), size):

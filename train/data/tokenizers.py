@@ -23,7 +23,7 @@ from tokenizers import models, pre_tokenizers, trainers
 
 from ...runtime.errors import CorpusError, RilletError, UsageError
 from ...runtime.files import sha256_bytes, write_atomic
-from ...runtime.tokenizer import Tokenizer, byte_level_alphabet
+from ...runtime.tokenizer import Tokenizer, byte_level_alphabet, escaped_bytes, text_bytes
 from .corpus import Corpus, Progress
 from .token_file import Tokens, open_tokens, read_header, token_dtype, write_header, write_tokens
 
@@ -83,6 +83,7 @@ def make_tokenizer(
             smaller if too few pairs occur twice.
 
     Raises:
+        CorpusError: The text has bytes that are not UTF-8, and ``kind`` is ``char`` or ``bpe``.
         UsageError: ``kind`` is unknown, or ``vocab_size`` does not fit it.
     """
     size = _check(kind, vocab_size)
@@ -93,7 +94,10 @@ def make_tokenizer(
     if kind != "byte":
         for piece in pieces:
             symbols.update(piece)
-    if kind == "char" or (kind == "auto" and len(symbols) <= MAX_CHARACTERS):
+    any_bytes = bool(escaped_bytes("".join(symbols)))
+    if kind == "char":
+        _check_text("".join(sorted(symbols)))
+    if kind == "char" or (kind == "auto" and len(symbols) <= MAX_CHARACTERS and not any_bytes):
         return Tokenizer(_source(sorted(symbols), None, {"type": "Fuse"}))
     return Tokenizer(_source(byte_level_alphabet(), _BYTES, _BYTES))
 
@@ -109,7 +113,9 @@ def encode_blocks(
     if table := _lookup(tokenizer):
         encoding, dtype, numbers = table
         for block in blocks:
-            tokens = numbers[np.frombuffer(block.encode(encoding, "ignore"), dtype)]
+            is_bytes = encoding == "utf-8"
+            data = text_bytes(block) if is_bytes else block.encode(encoding, "ignore")
+            tokens = numbers[np.frombuffer(data, dtype)]
             known = tokens >= 0
             yield tokens if known.all() else tokens[known]
         return
@@ -130,6 +136,7 @@ class Prepared:
         sha256: SHA-256 of the text.
         names: Names of its texts.
         unknown: Characters that the tokenizer lacks; they were left out.
+        zeros: How many characters are U+0000.
     """
 
     tokenizer: Tokenizer
@@ -138,6 +145,7 @@ class Prepared:
     sha256: str
     names: tuple[str, ...]
     unknown: tuple[str, ...] = ()
+    zeros: int = 0
 
 
 def prepare(
@@ -163,6 +171,8 @@ def prepare(
         CorpusError: The corpus or the folder cannot be used.
         UsageError: The corpus is too large for memory, or the tokenizer's settings are wrong.
     """
+    if tokenizer == "byte" or (isinstance(tokenizer, Tokenizer) and tokenizer.reads_any_bytes):
+        corpus = corpus.as_bytes()
     if isinstance(tokenizer, str):
         request = {"kind": tokenizer, "vocab_size": _check(tokenizer, vocab_size)}
     else:
@@ -202,11 +212,12 @@ def _encode(
     about["tokenizer_sha256"] = sha256_bytes(tokenizer.source.encode())
     about["sha256"], about["characters"] = corpus.sha256, corpus.characters
     about["names"], about["unknown"] = corpus.names, unknown
+    about["zeros"] = corpus.scan().zeros
 
 
 def _prepared(tokenizer: Tokenizer, tokens: Tokens, about: dict[str, Any]) -> Prepared:
     texts = about["characters"], about["sha256"], tuple(about["names"]), tuple(about["unknown"])
-    return Prepared(tokenizer, tokens, *texts)
+    return Prepared(tokenizer, tokens, *texts, zeros=about.get("zeros", 0))
 
 
 def _reuse(
@@ -266,10 +277,19 @@ def _train_bpe(pieces: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(_source(alphabet + learned, {**_BYTES, "use_regex": True}, _BYTES, merges))
 
 
+def _check_text(text: str) -> None:
+    if escaped := escaped_bytes(text):
+        raise CorpusError(
+            f"the text has the byte {escaped[0]:#04x}, which is not UTF-8; only the tokenizer "
+            "'byte' reads it"
+        )
+
+
 def _words(blocks: Iterable[str]) -> Iterator[str]:
     """Cut the text before white space, which no BPE token spans."""
     held = ""
     for block in blocks:
+        _check_text(block)
         held += block.encode("utf-8", "ignore").decode()  # a lone surrogate has no token
         while len(held) > _PIECE:
             match = _WORDS.match(held, 0, _PIECE)

@@ -140,17 +140,22 @@ class BatchStep:
     def _halve(self, error: Exception) -> None:
         # A single process must not halve: the others would wait for its gradients forever.
         if self.at_once == 1 or self.group.size > 1:
+            lower = f"a batch below {self.config.batch}, " if self.config.batch > 1 else ""
             raise TrainingError(
-                f"memory ran out with {self.at_once} streams of {self.config.chunk} tokens at a "
-                f"time; try a batch below {self.config.batch}, a shorter chunk or a smaller model"
+                f"memory ran out with {_streams(self.at_once)} of {self.config.chunk} tokens at a "
+                f"time; try {lower}a shorter chunk or a smaller model"
             ) from error
         before, self.at_once = self.at_once, -(-self.at_once // 2)
         if self.group.device.type == "cuda":
             torch.cuda.empty_cache()
         self._notify(
-            f"memory ran out with {before} streams at a time; continuing with {self.at_once} at a "
-            "time, which is slower but gives the same result"
+            f"memory ran out with {_streams(before)} at a time; continuing with {self.at_once} at "
+            "a time, which is slower but gives the same result"
         )
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream{'s' if count > 1 else ''}"
 
 
 def _out_of_memory(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ def evaluate(
     rows: int = 1,
     chunk: int = 512,
     progress: Callable[[int], None] | None = None,
+    ends: float | None = None,
 ) -> Evaluation:
     """Measure a model on a text.
 
@@ -49,6 +51,8 @@ def evaluate(
             text is one stream.
         chunk: Tokens read at a time.
         progress: Called after each chunk with the number of tokens in it.
+        ends: When to stop, in the seconds of :func:`time.monotonic`: no chunk but the first is
+            begun after it.
 
     Returns:
         The losses.
@@ -58,7 +62,7 @@ def evaluate(
     length = (len(text) - 1) // rows
     starts = torch.arange(rows) * length
     return _measure(
-        model, lambda at, size: text.windows(starts + at, size), rows, length, chunk, progress
+        model, lambda at, size: text.windows(starts + at, size), rows, length, chunk, progress, ends
     )
 
 
@@ -86,6 +90,7 @@ def _measure(
     length: int,
     chunk: int,
     progress: Callable[[int], None] | None = None,
+    ends: float | None = None,
 ) -> Evaluation:
     """Measure ``length`` predictions per row; ``window(start, size)`` reads the rows' tokens."""
     training = model.training
@@ -94,7 +99,10 @@ def _measure(
         state = model.zero_state(rows)
         device = state["position"].device
         sums = torch.zeros(3, dtype=torch.float64)
+        count = 0
         for start in range(0, length, chunk):
+            if count and ends is not None and time.monotonic() > ends:
+                break
             size = min(chunk, length - start)
             tokens = window(start, size + 1).to(device)
             output = model.compute(tokens[:, :-1], state)
@@ -103,9 +111,10 @@ def _measure(
                 (output.logits, output.without_memory, output.first_logits)
             ):
                 sums[index] += F.cross_entropy(logits.flatten(0, 1), target, reduction="sum").cpu()
+            count += rows * size
             if progress is not None:
                 progress(rows * size)
-        final, without, first = (sums / (rows * length)).tolist()
-        return Evaluation(final, without, first, rows * length)
+        final, without, first = (sums / count).tolist()
+        return Evaluation(final, without, first, count)
     finally:
         model.train(training)

@@ -83,7 +83,7 @@ class Clock:
     Args:
         seconds: Time spent before this part.
         step: Steps done before this part.
-        config: Supplies the number of steps, and the tokens of each.
+        config: Supplies the tokens of a step.
     """
 
     def __init__(self, seconds: float, step: int, config: TrainingConfig) -> None:
@@ -99,10 +99,10 @@ class Clock:
         tokens = (step - self._first) * self._config.batch * self._config.chunk
         return tokens / max(1e-9, time.monotonic() - self._start)
 
-    def left(self, step: int) -> float:
-        """Estimate the seconds that the remaining steps take."""
+    def left(self, step: int, steps: int) -> float:
+        """Estimate the seconds that the remaining steps take, of ``steps`` in all."""
         elapsed = time.monotonic() - self._start
-        return elapsed / max(1, step - self._first) * (self._config.steps - step)
+        return elapsed / max(1, step - self._first) * (steps - step)
 
 
 def utilisation(config: DualCNNConfig, state: State) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,31 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...runtime.errors import BundleError, brief
+from ...runtime.errors import BundleError, ConfigError, brief
 from ...runtime.files import write_atomic
 from ...runtime.tensor_file import TensorFormat
+from ..config.model_config import DualCNNConfig
 from ..model.dual_cnn import DualCNN
 from ..model.state import State
 from .optimizer import WeightAverage
 
-__all__ = ["STATE_FILE", "STATE_FORMAT", "RunState", "load_run_state", "save_run_state"]
+__all__ = [
+    "STATE_FILE",
+    "STATE_FORMAT",
+    "RunState",
+    "load_run_state",
+    "run_config",
+    "save_run_state",
+]
 
 STATE_FILE = "training.safetensors"
 STATE_FORMAT = TensorFormat(
     "rillet-training", "1.0", "training state", "restart training with --overwrite"
 )
+
+
+_HARMLESS = {"reasons", "report_every", "checkpoint_every", "held_out_tokens", "held_out_sample"}
+"""Settings on which no weight depends; they may change when a run is resumed."""
 
 
 @dataclass
@@ -36,6 +48,9 @@ class RunState:
         seconds: Time spent so far.
         streams: State of every stream in the batch.
         best: Averaged weights of the best validation, by name.
+        steps: Steps planned under a time limit; 0 without one.
+        most: Steps that the time limit never exceeds.
+        corrections: After which step how many were planned in all.
     """
 
     step: int = 0
@@ -44,6 +59,9 @@ class RunState:
     seconds: float = 0.0
     streams: State | None = None
     best: dict[str, Tensor] | None = None
+    steps: int = 0
+    most: int = 0
+    corrections: list[tuple[int, int]] = field(default_factory=list)
 
 
 def save_run_state(
@@ -62,7 +80,8 @@ def save_run_state(
         model: The model, with the weights of the last step.
         average: The moving average of the weights.
         optimizer: The optimizer, with its moments.
-        about: Whatever must be identical when the run is resumed, as plain JSON values.
+        about: Whatever must be identical when the run is resumed, as plain JSON values: the
+            configuration under ``config``, and hashes of the texts by their names.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     averaged = dict(average.model.named_parameters())
@@ -80,9 +99,29 @@ def save_run_state(
         "seconds": run.seconds,
         "about": about,
     }
+    if run.steps:
+        header["limit"] = {
+            "steps": run.steps,
+            "most": run.most,
+            "corrections": run.corrections,
+        }
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     data = safetensors.torch.save(on_cpu, STATE_FORMAT.metadata(header))
     write_atomic(folder / STATE_FILE, data)
+
+
+def run_config(folder: Path) -> DualCNNConfig:
+    """The configuration that the run in a folder began with.
+
+    Raises:
+        BundleError: There is no run, or its state is damaged.
+    """
+    path = _state_file(folder)
+    header, _ = STATE_FORMAT.read(path, "pt")
+    try:
+        return DualCNNConfig.from_dict(header["about"]["config"])
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise _damaged(path, error) from error
 
 
 def load_run_state(
@@ -98,12 +137,7 @@ def load_run_state(
         BundleError: The state is missing, damaged, or belongs to a run with other settings;
             the message names what differs.
     """
-    path = folder / STATE_FILE
-    if not path.is_file():
-        raise BundleError(
-            f"{folder} holds no run to resume ({STATE_FILE}); drop --resume to start one, with "
-            "another --out or --overwrite if the folder already holds a checkpoint"
-        )
+    path = _state_file(folder)
     header, tensors = STATE_FORMAT.read(path, "pt")
     try:
         _check_same_run(path, header["about"], about)
@@ -116,23 +150,55 @@ def load_run_state(
         AttributeError,
         OverflowError,
     ) as error:
+        raise _damaged(path, error) from error
+
+
+def _state_file(folder: Path) -> Path:
+    path = folder / STATE_FILE
+    if not path.is_file():
         raise BundleError(
-            f"{path} is damaged ({brief(error)}); restart training with --overwrite"
-        ) from error
+            f"{folder} holds no run to resume ({STATE_FILE}); drop --resume to start one, with "
+            "another --out or --overwrite if the folder already holds a checkpoint"
+        )
+    return path
+
+
+def _damaged(path: Path, error: Exception) -> BundleError:
+    return BundleError(f"{path} is damaged ({brief(error)}); restart training with --overwrite")
 
 
 def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any]) -> None:
-    differing = sorted(
-        key for key in set(stored) | set(current) if stored.get(key) != current.get(key)
-    )
+    """Compare what both records have: another version of rillet may have other settings."""
+    before, now = _entries(stored), _entries(current)
+    differing = [
+        _difference(key[1], before[key], now[key])
+        for key in before
+        if key in now and before[key] != now[key] and key[1] not in _HARMLESS
+    ]
     if differing:
-        shown = "; ".join(
-            f"{key} was {stored.get(key)!r} and is now {current.get(key)!r}"[:200]
-            for key in differing[:3]
-        )
+        # Model and training each have a seed, which differ alike: one line says both.
         raise BundleError(
-            f"{path} belongs to another run: {shown}; resume with the same corpus and settings"
+            f"{path} belongs to another run: {'; '.join(dict.fromkeys(differing))}; resume with "
+            "the same texts and settings, or train further in a new folder with --continue-from"
         )
+
+
+def _entries(about: dict[str, Any]) -> dict[tuple[str, str], Any]:
+    """What a record says: one entry for each setting and text, by owner and name."""
+    config = about["config"]
+    owners = {
+        "texts": {f"the {name}": value for name, value in about.items() if name != "config"},
+        "model": {name: value for name, value in config.items() if name != "training"},
+        "training": config["training"],
+    }
+    return {(owner, name): value for owner, of in owners.items() for name, value in of.items()}
+
+
+def _difference(name: str, before: object, now: object) -> str:
+    if name.startswith("the "):
+        old, new = (str(value or "none")[:12] for value in (before, now))
+        return f"{name} differs (SHA-256 {old} before, {new} now)"
+    return f"{name} was {str(before)[:80]} and is now {str(now)[:80]}"
 
 
 def _fill(
@@ -165,4 +231,13 @@ def _fill(
         seconds=float(header["seconds"]),
         streams=parts["stream"],
         best=parts.get("best"),
+        **_limit(header.get("limit", {})),
     )
+
+
+def _limit(stored: dict[str, Any]) -> dict[str, Any]:
+    """What a time limit had planned."""
+    if not stored:
+        return {}
+    pairs = [(int(done), int(steps)) for done, steps in stored["corrections"]]
+    return {"steps": int(stored["steps"]), "most": int(stored["most"]), "corrections": pairs}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +25,12 @@ from .losses import Losses
 from .optimizer import WeightAverage, learning_rate, make_optimizer
 from .progress import Clock, TrainingProgress, attention_entropy, memory_in_use, utilisation
 from .resume import RunState, load_run_state, save_run_state
+from .time_limit import TimeLimit
 
 __all__ = ["DualCNNTrainer", "TrainingError", "TrainingResult"]
+
+_SILENCE = 30.0
+"""Seconds after which the next step is reported, whatever its number."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,12 @@ class DualCNNTrainer:
         group: The processes that train together; this one alone by default.
         folder: Folder for the state of the run, so that it can be resumed.
         save: Called by the leading process with the model to keep, at each checkpoint.
-        about: Whatever must be identical when the run is resumed, besides the configuration.
+        about: Whatever must be identical when the run is resumed, besides the configuration and
+            the texts.
         notify: Called with a sentence when training deviates from its settings.
+
+    Attributes:
+        saved: Step of the last checkpoint of this run; 0 before the first.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class DualCNNTrainer:
         self.optimizer = make_optimizer(model, self.config)
         self.average = WeightAverage(model, self.config.average)
         self.run = RunState()
+        self.saved = 0
 
     def train(
         self,
@@ -93,16 +104,24 @@ class DualCNNTrainer:
         resume: bool = False,
         until: int | None = None,
         characters_per_token: float = 1.0,
+        limit: TimeLimit | None = None,
+        on_sample: Callable[[int, DualCNN], None] | None = None,
+        sample_every: int = 0,
     ) -> TrainingResult:
         """Train for the configured number of steps.
 
         Args:
             tokens: The text to train on.
             validation: Text to measure progress on, ``[length]`` or ``[pieces, length]``.
-            on_progress: Called every ``report_every`` steps, and at each validation.
+            on_progress: Called every ``report_every`` steps, at each validation, and after steps
+                that took half a minute.
             resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
             characters_per_token: Average over the text, for progress reports.
+            limit: Time for the run; it corrects the number of steps, and :attr:`config` with it.
+            on_sample: Called with the step and the averaged model, a copy whose use does not affect
+                the run.
+            sample_every: Steps between these calls; 0 makes none.
 
         Returns:
             The outcome; the model has the best averaged weights and is in evaluation mode.
@@ -110,32 +129,45 @@ class DualCNNTrainer:
         Raises:
             CorpusError: The text is shorter than one chunk per stream.
             TrainingError: The loss is no longer finite, or not even a single stream fits in
-                memory. The last good checkpoint is kept.
+                memory. The last good checkpoint, if there is one, is kept.
             BundleError: There is no matching run to resume.
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
-        config, model = self.config, self.model
+        model = self.model
         text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
-        streams = Streams(text, config)
+        streams = Streams(text, self.config)
+        self.about["training text"] = text.tokens.sha256()
+        self.about["validation text"] = (
+            None if validation is None else Tokens.of(validation.reshape(-1)).sha256()
+        )
         if resume:
-            self._resume()
-        run = self.run
+            self._resume(limit)
+        run, config = self.run, self.config
         batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
         clock = Clock(run.seconds, run.step, config)
-        last = config.steps if until is None else min(until, config.steps)
-        stopped = "steps" if last == config.steps else "until"
+        stopped = "steps"
         model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
         with interruptible() as interrupt:
-            while run.step < last:
+            config, reported = self._keep_to(limit), time.monotonic()
+            while run.step < config.steps and (until is None or run.step < until):
+                began = time.monotonic()
                 losses, norm = self.step(batch, run.step)
                 run.step, run.seconds = run.step + 1, clock.seconds()
+                config = self._keep_to(limit, began)
+                looked = time.monotonic()
                 evaluation = self._validate(validation)
                 improved = evaluation is not None and self._keep_if_best(evaluation)
-                ending = interrupt.requested or run.step == last
+                ending = interrupt.requested or run.step in (until, config.steps)
                 if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
-                if on_progress and (evaluation is not None or run.step % config.report_every == 0):
+                if limit is not None and evaluation is not None:
+                    limit.validated(time.monotonic() - looked)
+                if on_sample is not None and sample_every and run.step % sample_every == 0:
+                    on_sample(run.step, self.average.model)
+                due = run.step % config.report_every == 0 or time.monotonic() - reported > _SILENCE
+                if on_progress and (evaluation is not None or due):
+                    reported = time.monotonic()
                     on_progress(
                         TrainingProgress(
                             epoch=run.step * config.batch * config.chunk / len(text),
@@ -151,7 +183,7 @@ class DualCNNTrainer:
                             attention_entropy=attention_entropy(model, *batch.sample(run.step)),
                             tokens_per_second=clock.rate(run.step),
                             memory=memory_in_use(self.group.device),
-                            seconds_left=clock.left(run.step),
+                            seconds_left=clock.left(run.step, config.steps),
                             characters_per_token=characters_per_token,
                             validation=evaluation,
                             best=improved,
@@ -163,14 +195,33 @@ class DualCNNTrainer:
                 if config.patience and run.best is not None and waited >= config.patience:
                     stopped = "patience"
                     break
+        if stopped == "steps" and run.step < config.steps:
+            stopped = "until"
         self._finish()
         loss = None if run.best is None else run.best_loss
         return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
 
-    def _resume(self) -> None:
+    def _keep_to(self, limit: TimeLimit | None, began: float | None = None) -> TrainingConfig:
+        """Correct the number of steps to the time that is left, after a step that began then."""
+        run = self.run
+        if limit is not None:
+            if began is not None:
+                limit.took(time.monotonic() - began)
+            steps = limit.plan(run.step, self.config.steps, self.config.validate_every)
+            self.config = dataclasses.replace(self.config, steps=steps)
+            run.steps, run.most, run.corrections = steps, limit.most, limit.corrections
+        return self.config
+
+    def _resume(self, limit: TimeLimit | None) -> None:
         if self.folder is None:
             raise TrainingError("there is no folder to resume from; pass one to the trainer")
         self.run = load_run_state(self.folder, self.model, self.average, self.optimizer, self.about)
+        run = self.run
+        self.saved = run.step
+        if run.steps:  # a time limit has corrected them
+            self.config = dataclasses.replace(self.config, steps=run.steps)
+        if limit is not None:
+            limit.resume(run.seconds, run.most, run.corrections)
 
     def step(self, batch: BatchStep, step: int) -> tuple[Losses, float]:
         """Take one step of the optimizer.
@@ -192,7 +243,13 @@ class DualCNNTrainer:
         losses = batch.backward(step)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip))
         if not losses.are_finite or not norm < float("inf"):
-            kept = "the last checkpoint is kept" if self.folder else "the weights are unchanged"
+            kept = (
+                f"the checkpoint of step {self.saved} is kept"
+                if self.saved
+                else "there is no checkpoint of this run yet"
+                if self.folder
+                else "the weights are unchanged"
+            )
             problem = (
                 "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
             )
@@ -240,6 +297,7 @@ class DualCNNTrainer:
             self._save(self.average.model, run)
         if self.folder is not None:
             save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
+            self.saved = run.step
 
     def _finish(self) -> None:
         """Load the best averaged weights, or the last ones, into the model."""

@@ -62,8 +62,11 @@ class ContextMemory(nn.Module):
         counts = torch.arange(PATTERNS)
         known = (counts // 5).clamp_min(1).log() - 1.5
         self.score = nn.Parameter(known.repeat(len(self.contexts), 1))
-        self.share = nn.Parameter(((counts // 5).clamp_min(1) / (counts % 5).clamp_min(1)).log()
-                                  .repeat(len(self.contexts), 1))
+        self.share = nn.Parameter(
+            ((counts // 5).clamp_min(1) / (counts % 5).clamp_min(1))
+            .log()
+            .repeat(len(self.contexts), 1)
+        )
         self.gate = nn.Linear(config.wave_features, len(self.contexts))
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
@@ -98,7 +101,7 @@ class ContextMemory(nn.Module):
         Returns:
             ``[B, T, n]``.
         """
-        windows = seen.unfold(1, LONGEST_CONTEXT, 1).flip(2)  # [B, T, LONGEST_CONTEXT], newest first
+        windows = seen.unfold(1, LONGEST_CONTEXT, 1).flip(2)  # newest first
         breaks, outside = F.embedding(windows, self.outside).unbind(-1)
         # A token is in the word so far if it is part of a word and nothing newer breaks it.
         inside = (breaks.cumsum(2) - breaks + outside == 0).to(windows.dtype)
@@ -111,9 +114,7 @@ class ContextMemory(nn.Module):
         own = torch.arange(len(self.contexts), device=hashes.device) * self.size
         return hashes % self.size + own, hashes // self.size % CHECKS
 
-    def remember(
-        self, tokens: Tensor, learn: Tensor | None, state: State, present: State
-    ) -> Slots:
+    def remember(self, tokens: Tensor, learn: Tensor | None, state: State, present: State) -> Slots:
         """Store what followed each context, and look the new contexts up.
 
         Args:
@@ -131,14 +132,14 @@ class ContextMemory(nn.Module):
         table = state["memory_slots"]
         if learn is None:
             learn = torch.ones(len(tokens), device=tokens.device)
-        before = state["context_places"], state["context_slots"]
+        before = state["context_slots"]  # the place of each, and what it holds
         if torch.compiler.is_exporting():
             slots, table = self._scanned(tokens, learn, places, checks, table, before)
         else:
             slots, table = self._stepped(tokens, learn, places, checks, table, before)
         present["memory_slots"] = table
-        present["context_places"] = places[:, -1]
-        present["context_slots"] = torch.stack([entry[:, -1] for entry in slots], dim=-1)
+        last = [places, *slots]
+        present["context_slots"] = torch.stack([entry[:, -1] for entry in last], dim=-1)
         return slots
 
     def _stepped(
@@ -148,11 +149,12 @@ class ContextMemory(nn.Module):
         places: Tensor,
         checks: Tensor,
         table: Tensor,
-        before: tuple[Tensor, Tensor],
+        before: Tensor,
     ) -> tuple[Slots, Tensor]:
         """Store and look up token by token."""
         table = table.clone()
-        place, slots = before[0], Slots(*before[1].unbind(-1))
+        place, *entries = before.unbind(-1)
+        slots = Slots(*entries)
         learnt = (learn > 0).unsqueeze(1)
         found = []
         for step in range(tokens.shape[1]):
@@ -172,7 +174,7 @@ class ContextMemory(nn.Module):
         places: Tensor,
         checks: Tensor,
         table: Tensor,
-        before: tuple[Tensor, Tensor],
+        before: Tensor,
     ) -> tuple[Slots, Tensor]:
         """The same for a graph, whose loop would copy the table at each step.
 
@@ -180,7 +182,7 @@ class ContextMemory(nn.Module):
         are found beforehand, by comparing all places of the chunk with one another.
         """
         learnt = (learn > 0).view(-1, 1, 1)
-        stored = torch.cat([before[0].unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
+        stored = torch.cat([before[:, :, 0].unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
         steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         earlier = (steps.unsqueeze(1) >= steps).to(torch.int64) * steps  # [T, T]
         which = stored.transpose(1, 2).unsqueeze(2)  # [B, n, 1, T]
@@ -195,7 +197,7 @@ class ContextMemory(nn.Module):
             checks.transpose(0, 1),
             (steps - 1).view(-1, 1, 1, 1),
         )
-        (_, chunk), found = scan(self._scan_step, (before[1], chunk), over_time)
+        (_, chunk), found = scan(self._scan_step, (before[:, :, 1:].contiguous(), chunk), over_time)
         same = (stored.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
         newest_of = (same * steps).amax(3).transpose(1, 2) - 1  # [B, T, n]
         values = torch.gather(chunk, 1, newest_of).flatten(1)
@@ -237,9 +239,13 @@ class ContextMemory(nn.Module):
             weight = weight * trust.view(-1, 1, 1)
         share = F.embedding(at, self.shares().view(-1, 1)).squeeze(-1)
         both = torch.cat([weight * share, weight * (1 - share)], dim=-1)
-        mixed = torch.softmax(logits, dim=-1).scatter_add(
-            2, torch.cat([slots.first, slots.second], dim=-1), both
-        )
+        tokens = torch.cat([slots.first, slots.second], dim=-1)  # [B, T, 2 n]
+        mixed = torch.softmax(logits, dim=-1)
+        if torch.compiler.is_exporting():  # TensorRT knows no scatter that adds
+            one_hot = F.embedding(tokens, torch.eye(self.vocab_size, device=logits.device))
+            mixed = mixed + (both.unsqueeze(2) @ one_hot).squeeze(2)
+        else:
+            mixed = mixed.scatter_add(2, tokens, both)
         total = 1 + weight.sum(-1, keepdim=True)
         return torch.log((mixed / total).clamp_min(FLOOR))
 

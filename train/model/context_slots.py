@@ -109,10 +109,13 @@ def multipliers(contexts: tuple[str, ...], seed: int) -> tuple[Tensor, Tensor]:
         seed: Seed of the draw.
 
     Returns:
-        For the last tokens and for those of the word so far, newest first; ``[n, LONGEST_CONTEXT]`` each.
+        Those of the last tokens, and those of the tokens of the word so far, each
+        ``[n, LONGEST_CONTEXT]``, newest token first.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randint(1 << 16, 1 << 28, (2, len(contexts), LONGEST_CONTEXT), generator=generator)
+    drawn = torch.randint(
+        1 << 16, 1 << 28, (2, len(contexts), LONGEST_CONTEXT), generator=generator
+    )
     places = torch.arange(LONGEST_CONTEXT)
     for index, context in enumerate(contexts):
         # The word's context includes the last token, which may be no part of a word.

@@ -81,12 +81,20 @@ class RollingWaveBuffer:
         self._oldest = 0
 
     @classmethod
-    def from_config(cls, config: DualCNNConfig) -> RollingWaveBuffer:
-        """Create an empty buffer with the sizes of a configuration."""
+    def from_config(cls, config: DualCNNConfig, overlap: int = 0) -> RollingWaveBuffer:
+        """Create an empty buffer with the sizes of a configuration.
+
+        Args:
+            config: The model's configuration.
+            overlap: Waves shared by two successive views of :meth:`windows`.
+
+        Raises:
+            ConfigError: The sizes conflict; the message lists every conflict.
+        """
         return cls(
             max(config.entries, config.wave_window),
             config.wave_window,
-            config.wave_overlap,
+            overlap or config.wave_overlap,
             config.wave_features,
             config.keys if config.entries else 0,
         )
@@ -170,9 +178,9 @@ class RollingWaveBuffer:
         """Build the model's state tensors that this buffer holds, for one stream.
 
         Returns:
-            ``position [1]``; ``wave_buffer [1, W, F]`` for a dual CNN; and, with a memory that has keys,
-            ``memory_keys [1, M, n]`` and ``memory_tokens [1, M]``, where each entry is a token
-            and the key of the state *before* it.
+            ``position [1]``; ``wave_buffer [1, W, F]`` for a dual CNN; and, with a memory that
+            has keys, ``memory_keys [1, M, n]`` and ``memory_tokens [1, M]``, where each entry is a
+            token and the key of the state *before* it.
         """
         state: State = {"position": torch.tensor([self.position])}
         if config.dual:

@@ -1,0 +1,163 @@
+"""Runs that keep to a time, and bundles that keep to a size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, load_checkpoint
+from rillet.train.bundle_size import bundle_size
+from rillet.train.loop import time_limit, trainer
+from rillet.train.loop.batch_step import BatchStep
+from rillet.train.loop.time_limit import TimeLimit
+from support.command_line import here
+from support.models import SMALL
+
+ROOT = Path(__file__).parents[2]
+CONFIG = TrainingConfig(
+    steps=100, batch=4, chunk=32, validate_every=10, precision="fp32", average=0.9, warmup=4
+)
+
+
+class Clock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """The time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time_limit, "time", clock)
+    monkeypatch.setattr(trainer, "time", clock)
+    return clock
+
+
+@pytest.fixture(scope="module")
+def tokens(text: str) -> torch.Tensor:
+    return torch.tensor([ord(character) % 50 for character in text[:9_000]])
+
+
+def model_for(tokens: torch.Tensor) -> DualCNN:
+    return DualCNN(SMALL.replace(vocab_size=50)).fit(tokens)
+
+
+def test_steps_follow_the_pace(clock: Clock) -> None:
+    """Twice as slow, half the steps; and what follows is expected to be as slow."""
+    limit = TimeLimit(clock.now + 100, most=500, step=0.5, validation=1.0, after=9.0)
+    assert limit.plan(0, 500, validate_every=10) == 150  # 90 s, at 0.6 s with the validations
+    for _ in range(10):
+        clock.now += 1
+        limit.took(1.0)
+    assert limit.plan(10, 150, validate_every=10) == 10 + 64  # 90 - 18 - 1 s, at 1.1 s
+    assert limit.plan(10, 74, validate_every=10) == 74
+    limit.validated(3.0)
+    assert limit.plan(10, 74, validate_every=10) == 10 + 53
+    clock.now += 1000
+    assert limit.plan(11, 63, validate_every=10) == 11
+    assert limit.corrections == [(0, 150), (10, 74), (10, 63), (11, 11)]
+
+
+def test_there_is_always_a_step_and_never_too_many(clock: Clock) -> None:
+    assert TimeLimit(clock.now - 5, 100, 1.0, 1.0, 1.0).plan(0, 100, 10) == 1
+    assert TimeLimit(clock.now + 9e9, 100, 1.0, 1.0, 1.0).plan(0, 40, 10) == 100
+
+
+def run(
+    tokens: torch.Tensor, folder: Path, clock: Clock, seconds: float, resume: bool = False
+) -> DualCNNTrainer:
+    """Train under a limit; a step takes a second, and two after the fifth."""
+    limit = TimeLimit(clock.now + seconds, 100, 1.0, 0.5, 3.0)
+    own = DualCNNTrainer(model_for(tokens[:8_000]), CONFIG, folder=folder)
+    inner = BatchStep.backward
+
+    def backward(batch: BatchStep, step: int) -> object:
+        clock.now += 1 if step < 5 else 2
+        return inner(batch, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchStep, "backward", backward)
+        own.train(tokens[:8_000], tokens[8_000:], resume=resume, limit=limit)
+    return own
+
+
+def test_a_run_ends_in_time_and_records_its_steps(
+    tokens: torch.Tensor, tmp_path: Path, clock: Clock
+) -> None:
+    started = clock.now
+    own = run(tokens, tmp_path, clock, 40)
+    assert clock.now - started <= 40 - 3  # what follows has its time
+    assert 10 < own.config.steps == own.run.step < 30
+    assert own.run.corrections[-1][1] == own.run.step
+    assert own.run.best_step == own.run.step  # the last step was validated
+
+
+def test_a_run_is_resumed_with_the_time_that_is_left(
+    tokens: torch.Tensor, tmp_path: Path, clock: Clock
+) -> None:
+    first = run(tokens, tmp_path, clock, 20)
+    before = list(first.run.corrections)
+    second = run(tokens, tmp_path, clock, 50, resume=True)
+    assert second.run.corrections[: len(before)] == before
+    assert second.run.step > first.run.step
+
+
+@pytest.mark.parametrize("name", ["bible-nano", "shakespeare-nano", "shakespeare-micro"])
+def test_the_size_of_a_bundle_is_known_before_it_is_exported(name: str) -> None:
+    model = load_checkpoint(ROOT / "models" / "checkpoints" / name).model
+    size = sum(file.stat().st_size for file in (ROOT / "models" / name).iterdir())
+    assert size <= bundle_size(model) <= 1.1 * size
+
+
+def test_a_small_model_has_the_estimated_size(small_run: Path, small_bundle: Path) -> None:
+    size = sum(file.stat().st_size for file in small_bundle.iterdir())
+    assert size <= bundle_size(load_checkpoint(small_run).model) <= 1.5 * size
+
+
+def train_within(notes: Path, out: Path, *more: object) -> dict[str, Any]:
+    """Train with a budget of time, and return the run's record."""
+    words = ("--corpus", notes, "--out", out, "--no-plot", "--threads", 1, "--set", "batch=2")
+    result = here("train", *words, *more)
+    assert result.returncode == 0, result.stderr
+    record: dict[str, Any] = json.loads((out / "summary.json").read_text())
+    assert f"Trained {record['config']['steps']} steps" in result.stdout
+    return {**record, "output": result.stdout}
+
+
+@pytest.fixture
+def notes(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "notes.txt"
+    path.write_text(text[:60_000], encoding="utf-8")
+    return path
+
+
+def test_a_budget_says_and_records_what_it_chose(tmp_path: Path, notes: Path) -> None:
+    out = tmp_path / "run"
+    record = train_within(notes, out, "--budget", "10min", "--steps", 3)
+    assert "batch=2: batch as you set" in record["output"]
+    assert "steps=3 of at most 3 as you set" in record["output"]
+    assert (record["preset"], record["config"]["steps"]) == ("nano", 3)
+    assert record["budget"] == {"seconds": 600, "corrections": []}
+    again = train_within(notes, out, "--budget", "10min", "--steps", 3, "--resume")
+    assert again["preset"] == "nano"
+    named = ("--budget", "10min", "--steps", 3, "--preset", "nano", "--overwrite")
+    assert "preset=nano: as you set" in train_within(notes, out, *named)["output"]
+
+
+@pytest.mark.slow
+def test_a_run_with_a_budget_is_repeated_by_its_steps(tmp_path: Path, notes: Path) -> None:
+    record = train_within(notes, tmp_path / "run", "--budget", "40s")
+    steps = record["config"]["steps"]
+    settings = ("held_out_tokens", "validation_tokens", "validate_every")
+    words = [word for name in settings for word in ("--set", f"{name}={record['config'][name]}")]
+    repeated = train_within(notes, tmp_path / "again", "--steps", steps, *words)
+    assert repeated["config"] == {**record["config"], "tokenizer": "auto"}

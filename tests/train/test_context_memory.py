@@ -1,0 +1,172 @@
+"""The memory of contexts, held to a plain dictionary of lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rillet.runtime import ConfigError
+from rillet.train import DualCNN, DualCNNConfig
+from rillet.train.model.context_memory import ContextMemory
+from rillet.train.model.context_slots import PATTERNS, Slots, transitions
+from rillet.train.model.state import zero_state
+from support.models import SMALL
+
+SYMBOLS = [b"a", b"b", b"c", b" ", b".", b"1"]
+CONTEXTS = "1 2 word 5"
+
+
+def memory_of(contexts: str = CONTEXTS, memory: int = 4000, vocab_size: int = 6) -> ContextMemory:
+    config = SMALL.replace(
+        memory_key="contexts", contexts=contexts, memory=memory, vocab_size=vocab_size
+    )
+    memory_ = ContextMemory(config)
+    memory_.fit(SYMBOLS[:vocab_size] + [b"x"] * (vocab_size - len(SYMBOLS)))
+    return memory_
+
+
+def remembered(memory: ContextMemory, tokens: list[list[int]], *cuts: int) -> tuple[Slots, dict]:
+    """Read rows of tokens in chunks."""
+    config = SMALL.replace(
+        memory_key="contexts",
+        contexts=" ".join(memory.contexts),
+        memory=memory.size * len(memory.contexts),
+        vocab_size=memory.vocab_size,
+    )
+    rows = torch.tensor(tokens)
+    state, parts = zero_state(config, len(rows)), []
+    for start, end in zip([0, *cuts], [*cuts, rows.shape[1]], strict=True):
+        if start < end:
+            present: dict[str, torch.Tensor] = {}
+            parts.append(memory.remember(rows[:, start:end], None, state, present))
+            state = {**state, **present}
+    return Slots(*(torch.cat(entry, dim=1) for entry in zip(*parts, strict=True))), state
+
+
+def context_of(name: str, tokens: list[int]) -> tuple[int, ...]:
+    """The last tokens of a context, spelt out."""
+    if name != "word":
+        return tuple(tokens[-int(name) :]) if len(tokens) >= int(name) else (-1, *tokens)
+    word: list[int] = []
+    for token in reversed(tokens[-8:]):
+        if SYMBOLS[token] not in (b"a", b"b", b"c", b"1"):
+            break
+        word.insert(0, token)
+    return (*word, -1, tokens[-1])
+
+
+def counted(tokens: list[int], name: str) -> list[tuple[int, int, int]]:
+    """What a dictionary remembers after each token: newest, the one before it, their counts."""
+    slots: dict[tuple[int, ...], list[tuple[int, int]]] = {}
+    found, context = [], None
+    for place, token in enumerate(tokens):
+        if context is not None:
+            held = slots.get(context, [])
+            count = min(dict(held).get(token, 0) + 1, 7)
+            others = [(other, (n + 1) // 2) for other, n in held if other != token]
+            slots[context] = [(token, count), *others][:2]
+        context = context_of(name, tokens[: place + 1])
+        newest, second = [*slots.get(context, []), (0, 0), (0, 0)][:2]
+        found.append((newest[0], second[0], 5 * newest[1] + second[1]))
+    return found
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=60))
+def test_it_remembers_what_a_dictionary_remembers(tokens: list[int]) -> None:
+    """The tables are so large that hardly any two contexts share a slot."""
+    memory = memory_of(memory=4_000_000)
+    slots, _ = remembered(memory, [tokens])
+    for number, name in enumerate(memory.contexts):
+        expected = counted(tokens, name)
+        held = torch.stack(slots[1:], dim=-1)[0, :, number]
+        assert held.tolist() == [list(entry) for entry in expected], name
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=40),
+    st.lists(st.integers(0, 40), max_size=4),
+)
+def test_chunks_agree_bit_for_bit(tokens: list[int], cuts: list[int]) -> None:
+    memory = memory_of(memory=64)  # so small that contexts take each other's slots
+    other = [*tokens[1:], tokens[0]]
+    whole = remembered(memory, [tokens, other])
+    cut = remembered(memory, [tokens, other], *sorted(min(c, len(tokens)) for c in cuts))
+    for first, second in zip(whole[0], cut[0], strict=True):
+        assert torch.equal(first, second)
+    for name, value in whole[1].items():
+        assert torch.equal(value, cut[1][name]), name
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.booleans())
+def test_the_form_of_the_graph_agrees_bit_for_bit(tokens: list[int], learn: bool) -> None:
+    memory = memory_of(memory=64)
+    _, state = remembered(memory, [tokens, tokens[::-1]])
+    rows = torch.tensor([tokens[::-1], tokens])
+    learns = torch.tensor([1.0, float(learn)])
+    seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
+    places, checks = memory.visits(memory.hashes(seen))
+    arguments = (rows, learns, places, checks, state["memory_slots"], state["context_slots"])
+    stepped, scanned = memory._stepped(*arguments), memory._scanned(*arguments)
+    for first, second in zip(stepped[0], scanned[0], strict=True):
+        assert torch.equal(first, second)
+    assert torch.equal(stepped[1], scanned[1])
+    if not learn:
+        assert torch.equal(stepped[1][1], state["memory_slots"][1])
+
+
+@given(st.integers(0, 254), st.integers(0, 5), st.integers(0, 5), st.integers(0, PATTERNS - 1))
+def test_packing_is_reversible(check: int, first: int, second: int, pattern: int) -> None:
+    slots = Slots(*(torch.tensor([value]) for value in (check, first, second, pattern)))
+    packed = slots.pack(6)
+    assert packed < 1 << 31
+    assert Slots.unpack(packed, 6) == slots
+
+
+def test_counts_stay_within_their_patterns() -> None:
+    assert int(transitions().max()) < PATTERNS
+    assert int(transitions().min()) >= 5  # whatever has followed counts at least once
+
+
+def test_large_vocabularies_have_wider_slots() -> None:
+    config = SMALL.replace(memory_key="contexts", memory=96, vocab_size=4000)
+    state = zero_state(config)
+    assert state["memory_slots"].dtype == torch.int64
+    assert zero_state(config.replace(vocab_size=256))["memory_slots"].dtype == torch.int32
+
+
+def test_what_was_read_is_predicted_when_its_context_returns() -> None:
+    config = SMALL.replace(memory_key="contexts", memory=600, vocab_size=6)
+    model = DualCNN(config).eval()
+    model.fit_codes(torch.arange(300) % 6)
+    model.fit_words(SYMBOLS)
+    tokens = torch.tensor([[0, 1, 2, 3, 5, 4, 0, 1, 2]])
+    with torch.no_grad():
+        output = model.compute(tokens, model.zero_state())
+    gain = output.logits[0, -1, 3] - torch.log_softmax(output.without_memory[0, -1], -1)[3]
+    assert gain > 0.1
+    np.testing.assert_allclose(output.logits[0].exp().sum(-1), 1, atol=1e-5)
+
+
+def test_a_stream_without_trust_is_the_network_alone() -> None:
+    config = SMALL.replace(memory_key="contexts", memory=600, vocab_size=6)
+    model = DualCNN(config).eval()
+    model.fit_codes(torch.arange(300) % 6)
+    tokens = torch.arange(40).view(1, -1) % 6
+    with torch.no_grad():
+        output = model.compute(tokens, model.zero_state(), trust=torch.zeros(1))
+    alone = torch.log_softmax(output.without_memory, -1)
+    np.testing.assert_allclose(output.logits, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("contexts", ["", "0", "9", "2 2", "word words", "2,4"])
+def test_contexts_that_do_not_exist_are_refused(contexts: str) -> None:
+    with pytest.raises(ConfigError, match="it must be different contexts"):
+        DualCNNConfig().replace(memory_key="contexts", memory=6000, contexts=contexts)
+
+
+def test_too_few_slots_are_refused() -> None:
+    with pytest.raises(ConfigError, match="slots for 6 contexts together; it must be 96 to"):
+        DualCNNConfig().replace(memory_key="contexts", memory=10)

@@ -1,0 +1,92 @@
+"""Keep a run within a time: measure its steps, and correct how many there will be."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+__all__ = ["TimeLimit"]
+
+_TOLERANCE = 0.02
+"""Share of the planned steps below which a correction is not worth one."""
+
+
+class TimeLimit:
+    """The time that is left for training, and the steps that fit in it.
+
+    A step is expected to take as long as the last ones did, and a validation as long as the last
+    one. What follows the training, such as measuring the held-out text, is expected to take longer
+    by the same factor as the steps.
+
+    Args:
+        ends: When everything must be done, in the seconds of :func:`time.monotonic`.
+        most: Steps that are never exceeded, however much time is left.
+        step: Seconds that a step is expected to take.
+        validation: Seconds that a validation is expected to take, with its checkpoint.
+        after: Seconds that everything after the last step is expected to take.
+        rest: Seconds of these that are left when the held-out text has been measured.
+
+    Attributes:
+        corrections: After which step how many steps were planned in all, in order.
+    """
+
+    def __init__(
+        self,
+        ends: float,
+        most: int,
+        step: float,
+        validation: float,
+        after: float,
+        rest: float = 0.0,
+    ) -> None:
+        self.ends, self.most, self.after, self.rest = ends, most, after, rest
+        self.corrections: list[tuple[int, int]] = []
+        self._expected, self._validation = step, validation
+        self._steps: deque[float] = deque(maxlen=8)
+        self._warm = False
+
+    @property
+    def step(self) -> float:
+        """Seconds of a step: the mean of the last ones."""
+        return sum(self._steps) / len(self._steps) if self._steps else self._expected
+
+    @property
+    def measured_by(self) -> float:
+        """When measuring the held-out text must end."""
+        return self.ends - self.rest
+
+    def resume(self, seconds: float, most: int, corrections: list[tuple[int, int]]) -> None:
+        """Continue a run that has taken some time, was never to exceed some steps, and so on."""
+        self.ends -= seconds
+        self.most, self.corrections = most or self.most, list(corrections)
+
+    def took(self, seconds: float) -> None:
+        """Note the time of a step; the first one of a process is slower, and does not count."""
+        if self._warm:
+            self._steps.append(seconds)
+        self._warm = True
+
+    def validated(self, seconds: float) -> None:
+        """Note the time of a validation."""
+        self._validation = seconds
+
+    def plan(self, done: int, planned: int, validate_every: int) -> int:
+        """Correct the number of steps, if the pace calls for it.
+
+        Args:
+            done: Steps done.
+            planned: Steps planned in all.
+            validate_every: Steps between validations; the last step has one too.
+
+        Returns:
+            Steps to do in all, at least one and at least those that are done.
+        """
+        after = self.after * max(1.0, self.step / self._expected)
+        left = self.ends - time.monotonic() - after - self._validation
+        more = int(left / (self.step + self._validation / validate_every))
+        total = max(1, done, min(self.most, done + more))
+        if abs(total - planned) <= max(1, _TOLERANCE * planned) and total > done:
+            return planned
+        if total != planned:
+            self.corrections.append((done, total))
+        return total

@@ -1,0 +1,88 @@
+"""How fast this machine trains and measures a model."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from .config.model_config import DualCNNConfig
+from .data.streams import Streams, Text
+from .data.token_file import Tokens
+from .loop.batch_step import BatchStep
+from .loop.distributed import Group
+from .loop.evaluation import evaluate
+from .model.dual_cnn import DualCNN
+from .model.precision import autocast_dtype
+
+__all__ = ["Speed", "measure_speed", "seconds_per_step"]
+
+_CHUNK = 512
+"""Tokens of a stream that an evaluation reads at a time."""
+
+_PIECES = 8
+"""Streams of a validation."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Times on this machine.
+
+    Attributes:
+        step: Seconds of a training step.
+        held_out: Seconds per token of the held-out text, which is read as one stream.
+        validation: Seconds per token of the validation text, read in several streams.
+    """
+
+    step: float
+    held_out: float
+    validation: float
+
+
+def measure_speed(config: DualCNNConfig) -> Speed:
+    """Measure how long training and measuring take, with random tokens.
+
+    Args:
+        config: The configuration to train.
+    """
+    model = DualCNN(config)
+    tokens = _random_tokens(config, _PIECES * _CHUNK + 1)
+    evaluate(model, tokens[:_CHUNK], chunk=_CHUNK)  # warm-up: the first pass is slower
+    seconds = []
+    for rows in (1, _PIECES):
+        start = time.monotonic()
+        evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
+        seconds.append((time.monotonic() - start) / (rows * _CHUNK))
+    return Speed(_seconds_per_step(model, config, 2), *seconds)
+
+
+def seconds_per_step(config: DualCNNConfig, steps: int = 2) -> float:
+    """Measure the time of a training step on this machine, with random tokens.
+
+    Args:
+        config: The configuration to train.
+        steps: Steps to average over, after one warm-up step.
+
+    Returns:
+        Seconds per step.
+    """
+    return _seconds_per_step(DualCNN(config), config, steps)
+
+
+def _seconds_per_step(model: DualCNN, config: DualCNNConfig, steps: int) -> float:
+    model.autocast = autocast_dtype(config.training.precision, torch.device("cpu"))
+    model.train()
+    tokens = _random_tokens(config, config.training.batch * config.training.chunk * 2)
+    streams = Streams(Text(Tokens.of(tokens)), config.training)
+    batch = BatchStep(model, config.training, Group(), streams, None, lambda note: None)
+    batch.backward(0)  # warm-up
+    start = time.monotonic()
+    for step in range(steps):
+        batch.backward(step)
+    return (time.monotonic() - start) / steps
+
+
+def _random_tokens(config: DualCNNConfig, count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, config.vocab_size, (count,), generator=generator)
