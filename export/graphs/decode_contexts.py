@@ -59,9 +59,9 @@ class DecodeContexts(nn.Module):
         self.register_buffer("units", torch.tensor(units))
         self.register_buffer("sizes", torch.tensor(sizes))
         self.register_buffer("blank", torch.tensor([1, 0, 0, 0]))
-        self.register_buffer("transitions", inner.transitions.view(-1))
+        self.register_buffer("transitions", inner.transitions)
         scores, shares = inner.scores().detach(), inner.shares().detach()
-        self.register_buffer("scores", scores.reshape(-1))
+        self.register_buffer("scores", scores.reshape(-1, 1))
         self.register_buffer("shares", torch.stack([shares, 1 - shares], 2).view(-1, 2))
         joint = torch.cat([head.weight.detach(), inner.gate.weight.detach()])
         self.register_buffer("head", joint.T.contiguous())
@@ -89,7 +89,8 @@ class DecodeContexts(nn.Module):
         hashes = self._hashes(token, past, present)
         places = hashes % self.size + self.own
         checks = (hashes // self.size % CHECKS).unsqueeze(2)  # [B, n, 1]
-        slots = torch.gather(table, 1, places).long().unsqueeze(2) // self.units % self.sizes
+        packed = torch.gather(table, 1, places).long().unsqueeze(2)
+        slots = packed // self.units % self.sizes
         found = slots[:, :, :1] == checks
         slots = torch.where(found, slots, checks * self.blank)  # [B, n, 4]
         # Read and written as one tensor, so that past and present may share a buffer.
@@ -103,7 +104,7 @@ class DecodeContexts(nn.Module):
         new = token.unsqueeze(2)
         is_first = first == new
         case = torch.where(is_first, 2 * PATTERNS, torch.where(second == new, PATTERNS, 0))
-        pattern = self.transitions[pattern + case]
+        pattern = F.embedding((pattern + case).squeeze(2), self.transitions)
         second = torch.where(is_first, second, first)
         after = torch.cat([check, new.expand(-1, self.contexts, 1), second, pattern], dim=2)
         packed = (after * self.units).sum(2).to(self.kind)
@@ -124,8 +125,10 @@ class DecodeContexts(nn.Module):
         joint = torch.addmm(self.head_bias, features, self.head)
         logits, gate = torch.split(joint, [self.vocab_size, self.contexts], dim=1)
         at = slots[:, :, 3] + self.patterns
-        weight = torch.exp((self.scores[at] + gate).clamp_max(SUREST))  # [B, n]
-        shares = self.shares[at] * weight.unsqueeze(2)  # [B, n, 2]
+        weight = torch.exp(
+            (F.embedding(at, self.scores).squeeze(2) + gate).clamp_max(SUREST)
+        )  # [B, n]
+        shares = F.embedding(at, self.shares) * weight.unsqueeze(2)  # [B, n, 2]
         tokens = slots[:, :, 1:3].flatten(1)
         followed = self.followed(shares.flatten(1).unsqueeze(1), tokens)
         total = 1 + weight.sum(1, keepdim=True)
