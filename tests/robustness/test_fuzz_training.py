@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def test_training_states(text: str, tmp_path: Path) -> None:
     def make(number: int, chance: random.Random) -> Callable[[], Any] | None:
         if not corrupt_safetensors(good / STATE_FILE, bad / STATE_FILE, chance):
             return None
-        return again._resume
+        return partial(again._resume, None)
 
     each(CASES, make, tmp_path)
 
@@ -213,10 +214,11 @@ def test_corpora(text: str, tmp_path: Path) -> None:
     each(CASES, make, place)
 
 
-def test_a_link_to_a_device_or_a_pipe_is_no_text(tmp_path: Path) -> None:
+def test_a_device_or_a_pipe_in_a_folder_is_no_text(tmp_path: Path) -> None:
+    """Neither ends: a pipe is read only where it is named itself."""
     os.mkfifo(tmp_path / "pipe.txt")
     (tmp_path / "zero.txt").symlink_to("/dev/zero")
-    for path in (tmp_path, tmp_path / "pipe.txt", tmp_path / "zero.txt"):
+    for path in (tmp_path, tmp_path / "zero.txt"):
         with pytest.raises(CorpusError):
             Corpus(path).scan()
 

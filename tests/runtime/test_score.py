@@ -138,7 +138,7 @@ def test_the_score_command(small_bundle: Path, small_model: Model, tmp_path: Pat
     for arguments, code, message in (
         ((tmp_path / "none",), 1, "none does not exist"),
         ((file,), 1, "is not UTF-8 at byte 3"),
-        ((), 2, "Missing argument 'FILE'"),
+        ((), 2, "carries no sample of its run's text to score; give a FILE"),
     ):
         result = run(*arguments)
         assert result.returncode == code

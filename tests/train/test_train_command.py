@@ -61,7 +61,7 @@ def test_standard_input_trains_like_a_file(notes: Path, tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     other = here(*piped, "--resume", stdin=notes.read_text(encoding="utf-8") + "more")
     assert other.returncode == 1
-    assert "belongs to another run: corpus" in other.stderr
+    assert "belongs to another run: the corpus" in other.stderr
     assert {file.name for file in (tmp_path / "piped").iterdir()} == {
         file.name for file in (tmp_path / "file").iterdir()
     }

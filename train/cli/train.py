@@ -317,7 +317,7 @@ def _describe(pipeline: DualCNNPipeline) -> None:
     assert pipeline.corpus is not None
     assert pipeline.split is not None
     if earlier := pipeline.training.get("continued_from"):
-        click.echo(
+        tell(
             f"Continuing a model that was trained {earlier.get('steps', 0):,} steps on "
             f"{earlier.get('corpus', 'an unknown text')}"
         )
@@ -433,7 +433,7 @@ def _summarize(
             "in one stream."
         )
         if training.get("held_out_seen"):
-            click.echo("The run that this one continues may have trained on them.")
+            tell("The run that this one continues may have trained on them.")
     if plot:
         tell(f"Plot: {out / 'summary.png'}")
     tell(f"Checkpoint: {out / CHECKPOINT_FILE}")
