@@ -226,20 +226,22 @@ class DualCNNConfig:
         return conflicts
 
     def _context_conflicts(self) -> list[str]:
+        conflicts = []
         contexts = self.context_list
         lengths = [str(length) for length in range(1, LONGEST_CONTEXT + 1)]
         unknown = [context for context in contexts if context not in (*lengths, "word")]
         if unknown or not contexts or len(set(contexts)) < len(contexts):
-            return [
+            conflicts.append(
                 f"contexts is {self.contexts!r}; it must be different contexts, each word or a "
                 f"number of tokens from 1 to {LONGEST_CONTEXT}: try contexts='2 4 word 7'"
-            ]
-        if not 16 * len(contexts) <= self.memory <= _MAX_MEMORY_BYTES // 4:
-            return [
+            )
+        least, most = 16 * len(contexts), _MAX_MEMORY_BYTES // 4
+        if not least <= self.memory <= most:
+            conflicts.append(
                 f"memory is {self.memory}, slots for {len(contexts)} contexts together; it must "
-                f"be {16 * len(contexts)} to {_MAX_MEMORY_BYTES // 4}: try memory=65536"
-            ]
-        return []
+                f"be {least} to {most}: try memory=65536"
+            )
+        return conflicts
 
     def validate(self) -> DualCNNConfig:
         """Check the configuration as a whole.
