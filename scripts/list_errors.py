@@ -23,6 +23,7 @@ SENTENCES = {
     "train/config/model_config.py:validate": (
         "train/config/model_config.py:conflicts",
         "train/config/model_config.py:_memory_conflicts",
+        "train/config/model_config.py:_context_conflicts",
     ),
     "train/config/training_config.py:validate": (
         "train/config/training_config.py:conflicts",
