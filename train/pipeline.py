@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder, sha256_bytes
 from ..runtime.sampling.sampler import SamplingParams
-from ..runtime.streams.encoding import unknown_text
 from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
@@ -22,9 +21,8 @@ from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
 from .continuing import continued_config, continued_model, earlier_record, held_out_record
-from .data.corpus import Corpus
-from .data.streams import Split, split
-from .data.tokenizers import Prepared, prepare
+from .data.streams import Split
+from .data.tokenizers import Prepared
 from .fallback import Fallback
 from .generate import stream_text
 from .loop.distributed import Group
@@ -35,6 +33,7 @@ from .loop.time_limit import TimeLimit
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .setup import Parts, SetupProgress, set_up_model
+from .texts import CorpusLike, RunTexts
 from .waves.read import read_waves
 from .waves.wave_buffer import RollingWaveBuffer
 
@@ -76,7 +75,7 @@ class DualCNNPipeline:
     @classmethod
     def fit_and_initialize(
         cls,
-        corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+        corpus: CorpusLike,
         config: DualCNNConfig | None = None,
         *,
         preset: str = "nano",
@@ -119,30 +118,28 @@ class DualCNNPipeline:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
         config = config.replace(**changes)
-        spool = None if folder is None else Path(folder)
-        if not isinstance(corpus, Corpus | Prepared):
-            corpus = Corpus(corpus, spool=spool)
-        prepared = _prepare(corpus, config, tokenizer, folder, progress)
-        if notify is not None:
-            for note in _notes(corpus, prepared):
-                notify(note)
-        other = _held_out(validation, corpus, prepared, folder, notify)
-        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
-        config = _fit_batch(config, len(texts.trained), notify)
-        config = config.replace(vocab_size=prepared.tokenizer.vocab_size)
-        ready = set_up_model(
-            config, texts.trained.tokens, parts or {}, progress, allow_fallback, notify
+        texts = RunTexts.read(
+            corpus,
+            config,
+            tokenizer,
+            folder=folder,
+            validation=validation,
+            progress=progress,
+            notify=notify,
         )
-        ready.model.fit_words(prepared.tokenizer.token_bytes)
-        training = _record(prepared, texts, ready.model)
-        training |= held_out_record(texts, other, None)
+        known = texts.prepared.tokenizer
+        config = texts.fit_batch(config, notify).replace(vocab_size=known.vocab_size)
+        tokens = texts.split.trained.tokens
+        ready = set_up_model(config, tokens, parts or {}, progress, allow_fallback, notify)
+        ready.model.fit_words(known.token_bytes)
+        training = texts.record(ready.model) | held_out_record(texts.split, texts.apart, None)
         if ready.fallbacks:
             training["fallbacks"] = [str(fallback) for fallback in ready.fallbacks]
         return cls(
             ready.model,
-            prepared.tokenizer,
-            corpus=prepared,
-            split=texts,
+            known,
+            corpus=texts.prepared,
+            split=texts.split,
             fallbacks=ready.fallbacks,
             training=training,
         )
@@ -151,7 +148,7 @@ class DualCNNPipeline:
     def continue_from(
         cls,
         run: Checkpoint | str | Path,
-        corpus: str | Path | Sequence[str | Path] | Corpus | Prepared,
+        corpus: CorpusLike,
         config: DualCNNConfig | None = None,
         *,
         folder: str | Path | None = None,
@@ -186,27 +183,30 @@ class DualCNNPipeline:
         checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
         config = (config or continued_config(checkpoint)).replace(**changes)
         continued_model(checkpoint, config)  # settings are refused before the text is read
-        spool = None if folder is None else Path(folder)
-        if not isinstance(corpus, Corpus | Prepared):
-            corpus = Corpus(corpus, spool=spool)
-        prepared = _prepare(corpus, config, checkpoint.tokenizer, folder, progress)
-        if prepared.tokenizer.source != checkpoint.tokenizer.source:
+        texts = RunTexts.read(
+            corpus,
+            config,
+            checkpoint.tokenizer,
+            folder=folder,
+            validation=validation,
+            progress=progress,
+            notify=notify,
+        )
+        if texts.prepared.tokenizer.source != checkpoint.tokenizer.source:
             raise UsageError(
                 "the corpus was prepared with another tokenizer than that of the run to continue; "
                 "pass the text instead"
             )
-        if notify is not None:
-            for note in _notes(corpus, prepared):
-                notify(note)
-        other = _held_out(validation, corpus, prepared, folder, notify)
-        texts = split(prepared.tokens, config.training, None if other is None else other.tokens)
-        model = continued_model(checkpoint, _fit_batch(config, len(texts.trained), notify))
+        model = continued_model(checkpoint, texts.fit_batch(config, notify))
         earlier = earlier_record(checkpoint)
-        pipeline = cls(model, prepared.tokenizer, corpus=prepared, split=texts)
-        pipeline.training = _record(prepared, texts, model)
-        pipeline.training |= held_out_record(texts, other, earlier)
-        pipeline.training["continued_from"] = earlier
-        return pipeline
+        training = texts.record(model) | held_out_record(texts.split, texts.apart, earlier)
+        return cls(
+            model,
+            checkpoint.tokenizer,
+            corpus=texts.prepared,
+            split=texts.split,
+            training={**training, "continued_from": earlier},
+        )
 
     @classmethod
     def load(cls, run: str | Path) -> DualCNNPipeline:
@@ -415,103 +415,6 @@ class DualCNNPipeline:
         place = Path(folder)
         make_folder(place)
         return save_checkpoint(place, self.checkpoint())
-
-
-def _notes(corpus: Corpus | Prepared, prepared: Prepared) -> list[str]:
-    """What the user should know about the text that is trained on."""
-    notes = list(corpus.notes) if isinstance(corpus, Corpus) else []
-    if prepared.zeros:
-        notes.append(
-            f"the text has {prepared.zeros:,} NUL characters (U+0000), which are trained on like "
-            "any other; remove them with: tr -d '\\000' < IN > OUT"
-        )
-    if prepared.unknown:
-        notes.append(f"of the corpus, {unknown_text(list(prepared.unknown))}")
-    return notes
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
-
-
-def _prepare(
-    corpus: Corpus | Prepared,
-    config: DualCNNConfig,
-    tokenizer: Tokenizer | str | None,
-    folder: str | Path | None,
-    progress: Callable[[SetupProgress], None] | None,
-) -> Prepared:
-    """Encode the corpus: the first component, and the slowest for a large corpus."""
-    notify = progress or (lambda report: None)
-    if isinstance(corpus, Prepared):
-        prepared = corpus
-    else:
-        kind = tokenizer or config.training.tokenizer
-        size = config.training.bpe_vocab if kind == "bpe" else None
-        place = None if folder is None else Path(folder)
-
-        def read(what: str, done: int, total: int) -> None:
-            notify(SetupProgress("tokenizer", 0, fraction=done / max(1, total)))
-
-        notify(SetupProgress("tokenizer", 0))
-        prepared = prepare(corpus, kind, place, read, vocab_size=size)
-    detail = f"vocabulary of {prepared.tokenizer.vocab_size:,}, {len(prepared.tokens):,} tokens"
-    notify(SetupProgress("tokenizer", 1, detail=detail))
-    return prepared
-
-
-def _held_out(
-    validation: str | Path | None,
-    corpus: Corpus | Prepared,
-    prepared: Prepared,
-    folder: str | Path | None,
-    notify: Callable[[str], None] | None,
-) -> Prepared | None:
-    """Encode the separate text to hold out, if there is one."""
-    if validation is None:
-        return None
-    place = None if folder is None else Path(folder) / "validation"
-    apart = Corpus(validation, spool=place)
-    both = corpus.shared(apart) if isinstance(corpus, Corpus) else None
-    other = prepare(apart, prepared.tokenizer, place)
-    if other.sha256 == prepared.sha256:
-        both = str(validation)
-    if both:
-        raise UsageError(
-            f"{both} is both trained on and held out, so its loss would say nothing; give "
-            "another text to hold out"
-        )
-    if other.unknown and notify is not None:
-        notify(f"of {validation}, {unknown_text(list(other.unknown))}")
-    return other
-
-
-def _record(prepared: Prepared, texts: Split, model: DualCNN) -> dict[str, Any]:
-    """What a checkpoint tells of its training."""
-    return {
-        "corpus": _listed(prepared.names),
-        "corpus_sha256": prepared.sha256,
-        "characters": prepared.characters,
-        "trained_tokens": len(texts.trained),
-        "parameters": model.parameter_count(),
-        "torch": torch.__version__,
-        "config": model.config.training.to_dict(),
-    }
-
-
-def _fit_batch(
-    config: DualCNNConfig, tokens: int, notify: Callable[[str], None] | None
-) -> DualCNNConfig:
-    """Lower the batch for a small corpus, so that each stream has at least one chunk."""
-    batch, chunk = config.training.batch, config.training.chunk
-    rows = max(1, min(batch, tokens // chunk))
-    if rows < batch and notify is not None:
-        notify(
-            f"the corpus has only {rows} stream{'s' if rows > 1 else ''} of {chunk} tokens; "
-            f"training with batch {rows} instead of {batch}"
-        )
-    return config.replace(batch=rows)
 
 
 def _check_known(changes: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +13,6 @@ import torch
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
 from ...runtime.errors import UsageError
-from ...runtime.files import write_atomic
 from ..auto_config import Choice, choose, limit_for
 from ..budget import Budget
 from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
@@ -27,14 +23,14 @@ from ..data.corpus import BUILTIN, Corpus, recorded_name
 from ..data.pipes import is_pipe, pipe_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
-from ..loop.evaluation import Evaluation
 from ..loop.progress import TrainingProgress
 from ..loop.resume import STATE_FILE, run_config
 from ..loop.time_limit import TimeLimit
 from ..loop.trainer import TrainingResult
 from ..pipeline import DualCNNPipeline
 from ..setup import SetupProgress
-from .plots import can_plot, load_plotting, plot_run
+from .finish import finish_run
+from .plots import can_plot, load_plotting
 from .reporters import CsvLog, TensorBoardLog, TerminalLog
 
 __all__ = ["train_command"]
@@ -174,7 +170,7 @@ def train_command(
                     "seconds": limits.seconds,
                     "corrections": limit.corrections,
                 }
-            _finish(pipeline, out, log, result, plot, limit)
+            finish_run(pipeline, out, log, result, plot, limit)
     finally:
         group.finish()
 
@@ -378,63 +374,3 @@ def _train(
         terminal.close()
         if board is not None:
             board.close()
-
-
-def _finish(
-    pipeline: DualCNNPipeline,
-    out: Path,
-    log: CsvLog,
-    result: TrainingResult,
-    plot: bool,
-    limit: TimeLimit | None,
-) -> None:
-    """Measure, save and summarize the trained model."""
-    log.write()
-    held_out = _measure(pipeline, None if limit is None else limit.measured_by)
-    pipeline.save(out)
-    if plot:
-        plot_run(out / "summary.png", pipeline.model, log.rows, _sample(pipeline))
-    _summarize(out, pipeline, result, held_out, plot)
-
-
-def _measure(pipeline: DualCNNPipeline, ends: float | None) -> Evaluation | None:
-    """Measure the losses on the held-out text, as one stream from zeros, until a time."""
-    assert pipeline.split is not None
-    total = min(len(pipeline.split.held_out) - 1, pipeline.config.training.held_out_tokens)
-    with ProgressBar("held out", max(1, total)) as bar:
-        return pipeline.evaluate(bar.update, ends)
-
-
-def _sample(pipeline: DualCNNPipeline) -> torch.Tensor:
-    """A piece of text to plot the attention on."""
-    assert pipeline.split is not None
-    held_out = pipeline.split.held_out
-    return (held_out if len(held_out) >= 64 else pipeline.split.trained.tokens)[:512].tensor()
-
-
-def _summarize(
-    out: Path,
-    pipeline: DualCNNPipeline,
-    result: TrainingResult,
-    held_out: Evaluation | None,
-    plot: bool,
-) -> None:
-    training: dict[str, Any] = pipeline.training
-    rate = result.steps * training["config"]["batch"] * training["config"]["chunk"]
-    summary = {**training, "tokens_per_second": rate / max(1e-9, training["seconds"])}
-    write_atomic(out / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
-    early = f"; step {result.best_step} was the best" if result.best_step < result.steps else ""
-    tell(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
-    if held_out is not None:
-        bits = held_out.loss / math.log(2)
-        tell(
-            f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits), "
-            f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
-            "in one stream."
-        )
-        if training.get("held_out_seen"):
-            tell("The run that this one continues may have trained on them.")
-    if plot:
-        tell(f"Plot: {out / 'summary.png'}")
-    tell(f"Checkpoint: {out / CHECKPOINT_FILE}")
-    tell(f"Next: rillet export {shlex.quote(str(out))} --out BUNDLE")
