@@ -21,7 +21,8 @@ class Stream {
     for (const row of table) {
       const shape = row.shape.map((size) => (size === "batch" ? 1 : size));
       const count = shape.reduce((product, size) => product * size, 1);
-      const values = row.dtype === "int64" ? new BigInt64Array(count) : new Float32Array(count);
+      const kinds = { int32: Int32Array, int64: BigInt64Array, float32: Float32Array };
+      const values = new kinds[row.dtype](count);
       this.state[row.name] = new ort.Tensor(row.dtype, values, shape);
     }
   }

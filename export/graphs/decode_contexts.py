@@ -89,28 +89,27 @@ class DecodeContexts(nn.Module):
         hashes = self._hashes(token, past, present)
         places = hashes % self.size + self.own
         checks = (hashes // self.size % CHECKS).unsqueeze(2)  # [B, n, 1]
-        packed = torch.gather(table, 1, places).long().unsqueeze(2)
-        slots = packed // self.units % self.sizes
+        stored = torch.gather(table, 1, places).long().unsqueeze(2)
+        slots = stored // self.units % self.sizes
         found = slots[:, :, :1] == checks
         slots = torch.where(found, slots, checks * self.blank)  # [B, n, 4]
         # Read and written as one tensor, so that past and present may share a buffer.
-        present["context_slots"] = torch.cat([places.unsqueeze(2), slots], dim=2)
+        present["context_slots"] = torch.cat([places.unsqueeze(2), stored, slots], dim=2)
         present["position"] = past["position"] + 1
         return self._mix(features, slots)
 
     def _store(self, token: Tensor, learn: Tensor, past: State) -> Tensor:
         """The table after the token that followed the last contexts."""
-        places, check, first, second, pattern = past["context_slots"].split(1, dim=2)  # [B, n, 1]
+        places, stored, check, first, second, pattern = past["context_slots"].split(1, dim=2)
         new = token.unsqueeze(2)
         is_first = first == new
         case = torch.where(is_first, 2 * PATTERNS, torch.where(second == new, PATTERNS, 0))
         pattern = F.embedding((pattern + case).squeeze(2), self.transitions)
         second = torch.where(is_first, second, first)
         after = torch.cat([check, new.expand(-1, self.contexts, 1), second, pattern], dim=2)
-        packed = (after * self.units).sum(2).to(self.kind)
-        places, table = places.squeeze(2), past["memory_slots"]
-        kept = torch.where(learn.unsqueeze(1) > 0, packed, torch.gather(table, 1, places))
-        return table.scatter(1, places, kept)
+        packed = (after * self.units).sum(2)
+        kept = torch.where(learn.unsqueeze(1) > 0, packed, stored.squeeze(2))
+        return past["memory_slots"].scatter(1, places.squeeze(2), kept.to(self.kind))
 
     def _hashes(self, token: Tensor, past: State, present: State) -> Tensor:
         """Hashes of the contexts after the token, ``[B, n]``."""

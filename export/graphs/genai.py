@@ -191,15 +191,9 @@ def _pack(layout: StateLayout) -> list[onnx.NodeProto]:
 
 def _check_types(graph: onnx.GraphProto) -> None:
     """Refuse state that float32, in which it is packed, cannot hold."""
-    wide = [
-        entry.name.removeprefix("past.")
-        for entry in graph.input
-        if entry.name.startswith("past.memory_")
-        and entry.type.tensor_type.elem_type == TensorProto.INT32
-    ]
-    if wide:
+    if any(entry.name == "past.memory_slots" for entry in graph.input):
         raise UsageError(
-            f"{', '.join(wide)} cannot be packed into the float32 state of onnxruntime-genai; "
+            "a memory of contexts cannot be packed into the float32 state of onnxruntime-genai; "
             "leave out --genai, or train with memory_key=reservoir"
         )
 

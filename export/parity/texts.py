@@ -52,7 +52,11 @@ class RealText:
 
 
 def real_text(
-    sample: TextSample | None, tokenizer: Tokenizer, model: ReferenceModel, count: int
+    sample: TextSample | None,
+    tokenizer: Tokenizer,
+    model: ReferenceModel,
+    count: int,
+    fewest: int = _FEWEST,
 ) -> RealText:
     """Choose a text to read: the run's own, or Python's, or what the model writes.
 
@@ -61,8 +65,9 @@ def real_text(
         tokenizer: The model's tokenizer.
         model: Writes a text if it knows too little of Python's, as a model of another alphabet.
         count: Most tokens.
+        fewest: Tokens below which a sample is too short to be read.
     """
-    if sample is not None and len(sample.tokens) >= _FEWEST:
+    if sample is not None and len(sample.tokens) >= fewest:
         return RealText(sample.kind, sample.description, sample.tokens[:count])
     reference = _reference_text(tokenizer, count)
     if reference is not None:

@@ -14,7 +14,7 @@ from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import CorpusError
 from ...runtime.files import sha256_bytes
 from ...runtime.text_sample import TextSample
-from ...runtime.tokenizer import Tokenizer
+from ...runtime.tokenizer import Tokenizer, text_bytes
 from ..parity.texts import real_text
 from .drift import EngineAsModel
 
@@ -64,7 +64,7 @@ def measured_text(
     Args:
         bundle: The bundle, whose manifest identifies the training corpus.
         tokenizer: Its tokenizer.
-        file: A UTF-8 text; by default the sample of the run's text, or what
+        file: A text, UTF-8 unless the tokenizer reads any bytes; by default the sample of the run's text, or what
             :func:`.texts.real_text` chooses without one.
         limit: Most tokens to measure; ``None`` for all.
         sample: The sample, if the bundle does not carry it.
@@ -75,18 +75,20 @@ def measured_text(
     if file is None:
         model = EngineAsModel(OnnxEngine(bundle, "cpu"))
         count = _CALIBRATION + TOKENS + 1
-        chosen = real_text(sample or bundle.text_sample(), tokenizer, model, count)
+        kept = sample or bundle.text_sample()
+        chosen = real_text(kept, tokenizer, model, count, 2 * FEWEST_TOKENS)
         digest = sha256_bytes(chosen.tokens.astype("<i8").tobytes())
         return _split(chosen.description, digest, chosen.tokens, None, limit)
     path = Path(file)
     try:
-        text = path.read_bytes().decode("utf-8")
+        errors = "surrogateescape" if tokenizer.reads_any_bytes else "strict"
+        text = path.read_bytes().decode("utf-8", errors)
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(
             f"{path} cannot be read as UTF-8 text ({error}); give another file"
         ) from error
     tokens = np.asarray(tokenizer.encode(text), np.int64)
-    digest = sha256_bytes(text.encode())
+    digest = sha256_bytes(text_bytes(text))
     training: Any = bundle.manifest.get("training")
     held_out = None
     if not isinstance(training, dict):

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import RilletError
+from ..errors import CorpusError, RilletError
 from ..interrupt import Interrupt
 from ..sampling.params import SamplingParams
 from ..streams.encoding import UnknownCharacterWarning
@@ -34,6 +34,8 @@ def converse(
         write: Called with each piece of text, as UTF-8.
         interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
+    if sys.stdin is None:
+        raise CorpusError("standard input is closed; give a file")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # the model says whether it reads bytes
     if sys.stdin.isatty():

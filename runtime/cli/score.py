@@ -89,5 +89,7 @@ def _pieces(model: Model, file: Path | None, progress: Callable[[int], object]) 
             f"{model.bundle.path} carries no sample of its run's text to score; give a FILE"
         )
     tell(f"Scoring {sample.description}.", err=True)
-    # The sample may begin and end within a character.
-    return [model.tokenizer.decode(sample.tokens.tolist()).strip("\ufffd")]
+    data = b"".join(model.tokenizer.token_bytes[token] for token in sample.tokens.tolist())
+    if model.tokenizer.reads_any_bytes:
+        return [data.decode("utf-8", "surrogateescape")]
+    return [data.decode("utf-8", "ignore")]  # it may begin and end within a character

@@ -44,7 +44,7 @@ def read_pieces(
     with open(sys.stdin.fileno() if is_stdin else path, "rb", closefd=not is_stdin) as file:
         while True:
             block = file.read(_BLOCK)
-            if not read and (encoding := wide_encoding(block)):
+            if not any_bytes and not read and (encoding := wide_encoding(block)):
                 raise CorpusError(
                     f"{'standard input' if is_stdin else path} is {encoding}, not UTF-8; "
                     f"convert it first: iconv -f {encoding} -t UTF-8 IN > OUT"

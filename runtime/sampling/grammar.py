@@ -125,6 +125,8 @@ class Grammar:
     def _look(self) -> None:
         """Find out which tokens may follow, and whether any may."""
         self._paths: dict[int, Path] = {}
+        self._dead: set[int] = set()  # apart, so that asking changes no later draw
+        self._fruitless: set[bytes] = set()
         self._allowed = allowed(self._state, self._usable)
         if self._lookahead is not None and not self._path:
             # The text may end here, but it does so only where nothing can follow.
@@ -139,13 +141,17 @@ class Grammar:
 
         Looking for an end takes time, so this is asked of tokens that are drawn, not of all.
         """
-        if self._lookahead is not None and self._allowed[token] and token not in self._paths:
-            path = self._lookahead.after(token, self._state, self._text, self._path)
+        if not self._allowed[token] or token in self._dead:
+            return False
+        if self._lookahead is not None and token not in self._paths:
+            path = self._lookahead.after(
+                token, self._state, self._text, self._path, self._fruitless
+            )
             if path is None:
-                self._allowed[token] = False
-            else:
-                self._paths[token] = path
-        return bool(self._allowed[token])
+                self._dead.add(token)
+                return False
+            self._paths[token] = path
+        return True
 
     def _refuse(self) -> NoReturn:
         if self._written:
@@ -159,7 +165,7 @@ class Grammar:
     @property
     def done(self) -> bool:
         """Whether the text is complete: nothing may follow it."""
-        return not self._allowed.any()
+        return bool(self._allowed.sum() == len(self._dead))
 
     def apply(self, logits: npt.NDArray[np.float64]) -> None:
         """Mask the logits ``[V]`` of the tokens that the pattern forbids, in place."""

@@ -57,7 +57,9 @@ class Lookahead:
             return ()
         return self._find(matcher, written, (), _AT_FIRST)
 
-    def after(self, token: int, matcher: Any, written: bytes, known: Path) -> Path | None:
+    def after(
+        self, token: int, matcher: Any, written: bytes, known: Path, fruitless: set[bytes]
+    ) -> Path | None:
         """A path from where a token leads; ``None`` if none is found.
 
         Args:
@@ -65,6 +67,9 @@ class Lookahead:
             matcher: The grammar, before the token.
             written: The text before it.
             known: A path from before it.
+            fruitless: What may follow where a search has found no end, from where the matcher
+                stands. Where the same may follow, none is looked for again: a hundred letters that
+                lead to the same dead end take one search. This one adds to it.
         """
         if known[:1] == (token,):
             return known[1:]
@@ -75,7 +80,11 @@ class Lookahead:
             return None
         child = matcher.deep_copy()
         child.consume_token(token)
-        return self._find(child, text, known, _PER_TOKEN)
+        mask = child.compute_bitmask()
+        path = None if mask in fruitless else self._find(child, text, known, _PER_TOKEN)
+        if path is None:
+            fruitless.add(mask)
+        return path
 
     def _find(self, matcher: Any, written: bytes, known: Path, states: int) -> Path | None:
         search = _Search(self._steps, known, states)

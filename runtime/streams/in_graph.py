@@ -50,11 +50,7 @@ def generate_in_graph(
     pieces = []
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
-        if generation.owed is not None:
-            stream.next_token(generation)
-            texts, generation.outbox = [generation.outbox.text if generation.outbox else ""], None
-        else:
-            texts = graph.call()
+        texts = graph.call()
         first = first or time.perf_counter() - began
         for text in filter(None, map(shown, texts)):
             pieces.append(text)
@@ -95,8 +91,8 @@ class _GraphCalls:
         logits, uniforms = stream.logits[None].copy(), self._uniforms(count)
         texts = []
         for place, token in enumerate(self._run(logits, uniforms)):
-            shown = generation.accept(Draw(token, float("nan")), stream.decode(token))
-            texts.append(shown.text)
+            accepted = generation.accept(Draw(token, float("nan")), stream.decode(token))
+            texts.append(accepted.text)
             if generation.finish_reason is not None:
                 # Only the engine's state and the random numbers have gone too far.
                 stream.state.copy_row(0, before, 0)

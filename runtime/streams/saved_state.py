@@ -185,11 +185,22 @@ def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
     slots, found = values.get("memory_slots"), values.get("context_slots")
     if slots is not None and (slots < 0).any():
         raise ValueError("the memory holds slots that do not exist")
-    if found is not None and (found < 0).any():
+    recent = values.get("context_tokens")
+    if recent is not None and not ((recent >= 0) & (recent <= vocab_size)).all():
+        raise ValueError("it has read tokens that do not exist")
+    if found is not None and not _exist(found, vocab_size, slots):
         raise ValueError("it has found slots that do not exist")
     position = values.get("position")
     if position is not None and not ((position >= 0) & (position < _LARGEST_POSITION)).all():
         raise ValueError("its position is out of range")
+
+
+def _exist(found: npt.NDArray[Any], vocab_size: int, memory: npt.NDArray[Any] | None) -> bool:
+    """Whether slots that were found ``[1, n, 6]`` are in a memory, with tokens that exist."""
+    place, _, _, first, second, pattern = np.moveaxis(found, 2, 0)
+    places = place.max(initial=0) + 1 if memory is None else memory.shape[1]
+    limits = ((place, places), (first, vocab_size), (second, vocab_size), (pattern, 40))
+    return bool((found >= 0).all()) and all((v < most).all() for v, most in limits)
 
 
 def _typed(value: Any, kind: type[T]) -> T:

@@ -12,7 +12,7 @@ from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
-from ..state_table import is_lookup
+from ..state_table import is_lookup, with_stored_slots
 from .encoding import encode_pieces
 from .generation import Generation
 from .history import TokenHistory
@@ -171,11 +171,13 @@ class Stream:
             token, ``[V]``. Without a last token that can be read again (nothing was read yet, or a
             file of an earlier version was restored), the prediction that there is.
         """
+        values = with_stored_slots(values, values)
         if not self._repeatable:
             return values, self.logits
         engine = self.model.engine
         again = engine.zero_state()
-        again.write({**values, **self.state.read_before(), "position": values["position"]})
+        before = with_stored_slots(self.state.read_before(), values)
+        again.write({**values, **before, "position": values["position"]})
         last = np.asarray(self.history.recent[-1:], np.int64)
         prediction: npt.NDArray[Any] = engine.step(last, again, 0.0)[0].copy()
         found = {name: v for name, v in again.read().items() if is_lookup(name)}

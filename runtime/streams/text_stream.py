@@ -141,6 +141,8 @@ class TextStream(Iterator[str]):
         while (text := self._peek()) is not None:
             data = text_bytes(text)
             generation.outbox, generation.backlog = None, ""
+            if self._on_text is not None:
+                self._on_text(shown(text))
             yield data
 
     def _peek(self) -> str | None:

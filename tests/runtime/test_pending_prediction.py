@@ -295,4 +295,27 @@ def test_a_memory_of_contexts_is_looked_up_again(contexts: Model, way: Way, tmp_
     np.testing.assert_allclose(session.logits, expected(session, lambda one: None), atol=1e-4)
     state = session.state
     assert not state["memory_slots"].any()
-    assert not state["context_slots"][:, :, 2:].any()
+    assert not state["context_slots"][:, :, [1, 3, 4, 5]].any()
+
+
+def test_an_undone_step_leaves_no_slot_behind(contexts: Model) -> None:
+    """The table has one buffer, so the step has stored: the next one puts back what was there."""
+    session, twin = contexts.session(), contexts.session()
+    for one in (session, twin):
+        one.feed(PROMPT)
+    engine, step = contexts.engine, contexts.engine.step
+
+    def poisoned(tokens, state, learn=1.0):  # type: ignore[no-untyped-def]
+        step(tokens, state, learn)
+        raise EngineError("the step was computed, and then the device was lost")
+
+    engine.step = poisoned  # type: ignore[method-assign]
+    try:
+        with pytest.raises(EngineError):
+            session.feed_tokens([3])
+    finally:
+        del engine.step
+    for one in (session, twin):
+        one.generate(max_new_tokens=5, seed=1)
+    for name, value in twin.state.items():
+        np.testing.assert_array_equal(session.state[name], value, err_msg=name)

@@ -117,6 +117,27 @@ def test_the_form_of_the_graph_agrees_bit_for_bit(tokens: list[int], learn: bool
         assert torch.equal(stepped[1][1], state["memory_slots"][1])
 
 
+@given(
+    st.lists(st.integers(0, 5), min_size=2, max_size=30), st.lists(st.integers(0, 5), max_size=9)
+)
+def test_a_repeated_step_in_one_buffer_changes_nothing(before: list[int], after: list[int]) -> None:
+    """A step that was undone has stored in the table; the next one puts that right."""
+    memory = memory_of(memory=64)
+    _, state = remembered(memory, [before])
+    undone: dict[str, torch.Tensor] = {}
+    memory.remember(torch.tensor([[5]]), None, state, undone)
+    rows = torch.tensor([[0, *after]])
+    for learn in (torch.zeros(1), torch.ones(1)):
+        for run in (memory._stepped, memory._scanned):
+            tables = []
+            for table in (state["memory_slots"], undone["memory_slots"]):
+                seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
+                places, checks = memory.visits(memory.hashes(seen))
+                slots, stored = run(rows, learn, places, checks, table, state["context_slots"])
+                tables.append((*slots, stored))
+            assert all(map(torch.equal, *tables))
+
+
 @given(st.integers(0, 254), st.integers(0, 5), st.integers(0, 5), st.integers(0, PATTERNS - 1))
 def test_packing_is_reversible(check: int, first: int, second: int, pattern: int) -> None:
     slots = Slots(*(torch.tensor([value]) for value in (check, first, second, pattern)))

@@ -132,14 +132,13 @@ class ContextMemory(nn.Module):
         table = state["memory_slots"]
         if learn is None:
             learn = torch.ones(len(tokens), device=tokens.device)
-        before = state["context_slots"]  # the place of each, and what it holds
-        if torch.compiler.is_exporting():
-            slots, table = self._scanned(tokens, learn, places, checks, table, before)
-        else:
-            slots, table = self._stepped(tokens, learn, places, checks, table, before)
+        before = state["context_slots"]  # place, the packed slot as stored, and its entries
+        run = self._scanned if torch.compiler.is_exporting() else self._stepped
+        slots, table = run(tokens, learn, places, checks, table, before)
         present["memory_slots"] = table
-        last = [places, *slots]
-        present["context_slots"] = torch.stack([entry[:, -1] for entry in last], dim=-1)
+        last = places[:, -1]
+        held = [last, table.gather(1, last).long(), *(entry[:, -1] for entry in slots)]
+        present["context_slots"] = torch.stack(held, dim=-1)
         return slots
 
     def _stepped(
@@ -153,17 +152,19 @@ class ContextMemory(nn.Module):
     ) -> tuple[Slots, Tensor]:
         """Store and look up token by token."""
         table = table.clone()
-        place, *entries = before.unbind(-1)
+        place, stored, *entries = before.unbind(-1)
         slots = Slots(*entries)
         learnt = (learn > 0).unsqueeze(1)
         found = []
         for step in range(tokens.shape[1]):
             after = slots.followed_by(tokens[:, step : step + 1], self.transitions)
-            packed = after.pack(self.vocab_size).to(table.dtype)
-            table.scatter_(1, place, torch.where(learnt, packed, table.gather(1, place)))
+            # Where nothing is learnt, the slot is stored as it was found: a step that was undone
+            # may have left its own.
+            kept = torch.where(learnt, after.pack(self.vocab_size), stored)
+            table.scatter_(1, place, kept.to(table.dtype))
             place = places[:, step]
-            packed = table.gather(1, place).long()
-            slots = Slots.unpack(packed, self.vocab_size).of(checks[:, step])
+            stored = table.gather(1, place).long()
+            slots = Slots.unpack(stored, self.vocab_size).of(checks[:, step])
             found.append(torch.stack(slots, dim=-1))
         return Slots(*torch.stack(found, dim=1).unbind(-1)), table
 
@@ -182,6 +183,9 @@ class ContextMemory(nn.Module):
         are found beforehand, by comparing all places of the chunk with one another.
         """
         learnt = (learn > 0).view(-1, 1, 1)
+        found = table.gather(1, before[:, :, 0])
+        found = torch.where(learnt.squeeze(2), found, before[:, :, 1].to(table.dtype))
+        table = table.scatter(1, before[:, :, 0], found)
         stored = torch.cat([before[:, :, 0].unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
         steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         earlier = (steps.unsqueeze(1) >= steps).to(torch.int64) * steps  # [T, T]
@@ -197,13 +201,13 @@ class ContextMemory(nn.Module):
             checks.transpose(0, 1),
             (steps - 1).view(-1, 1, 1, 1),
         )
-        (_, chunk), found = scan(self._scan_step, (before[:, :, 1:].contiguous(), chunk), over_time)
+        (_, chunk), slots = scan(self._scan_step, (before[:, :, 2:].contiguous(), chunk), over_time)
         same = (stored.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
         newest_of = (same * steps).amax(3).transpose(1, 2) - 1  # [B, T, n]
         values = torch.gather(chunk, 1, newest_of).flatten(1)
         at = stored.flatten(1)
         kept = torch.where(learnt.squeeze(2), values.to(table.dtype), table.gather(1, at))
-        return Slots(*found.transpose(0, 1).unbind(-1)), table.scatter(1, at, kept)
+        return Slots(*slots.transpose(0, 1).unbind(-1)), table.scatter(1, at, kept)
 
     def _scan_step(
         self, carried: tuple[Tensor, Tensor], now: tuple[Tensor, ...]

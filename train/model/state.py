@@ -31,7 +31,7 @@ def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torc
     if config.memory and config.memory_key == "contexts":
         contexts = len(config.context_list)
         shapes["context_tokens"] = ((LONGEST_CONTEXT - 1,), whole)
-        shapes["context_slots"] = ((contexts, 5), whole)
+        shapes["context_slots"] = ((contexts, 6), whole)
         shapes["memory_slots"] = ((contexts * config.context_slots,), slot_type(config.vocab_size))
     elif config.memory:
         if config.memory_key == "suffix":

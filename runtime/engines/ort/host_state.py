@@ -145,9 +145,9 @@ class OnnxState:
         if batch > buffers.capacity:
             capacity = max(batch, 2 * buffers.capacity)
             buffers = _Buffers.allocate(self.table, self._vocab_size, capacity)
-            for side in (preceding(self.side), self.side):
-                for name, value in self.sides[side].items():
-                    buffers.sides[side][name][:rows] = value[:rows]
+            for side, names in self._both_sides():
+                for name in names:
+                    buffers.sides[side][name][:rows] = self.sides[side][name][:rows]
             self.bind_to(None)
         for value in buffers.sides[self.side].values():
             value[rows:batch] = 0
@@ -156,11 +156,15 @@ class OnnxState:
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
         source = own_state(source, OnnxState)
-        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
-        for side, source_side in sides:
-            values = source.sides[source_side]
-            for name, value in self.sides[side].items():
-                value[row] = values[name][source_row]
+        theirs = source.side, preceding(source.side)
+        for (side, names), source_side in zip(self._both_sides(), theirs, strict=True):
+            for name in names:
+                self.sides[side][name][row] = source.sides[source_side][name][source_row]
+
+    def _both_sides(self) -> list[tuple[int, list[str]]]:
+        """The side that counts, and the one before it, which shares the memory's tensors."""
+        small = [row.name for row in self.table if not is_shared(row)]
+        return [(self.side, [row.name for row in self.table]), (preceding(self.side), small)]
 
     def repair(self) -> None:
         """Clear what a failed step wrote into a tensor that has one side.
