@@ -64,8 +64,8 @@ def measured_text(
     Args:
         bundle: The bundle, whose manifest identifies the training corpus.
         tokenizer: Its tokenizer.
-        file: A text, UTF-8 unless the tokenizer reads any bytes; by default the sample of the run's text, or what
-            :func:`.texts.real_text` chooses without one.
+        file: A text, UTF-8 unless the tokenizer reads any bytes; by default the sample of the run's
+            text, or what :func:`.texts.real_text` chooses without one.
         limit: Most tokens to measure; ``None`` for all.
         sample: The sample, if the bundle does not carry it.
 
