@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,16 @@ def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
     rest.train(tmp_path, resume=True)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
+
+
+@pytest.mark.filterwarnings("ignore:wave_overlap is deprecated")
+def test_a_run_of_before_with_a_wave_overlap_resumes(corpus: Path, tmp_path: Path) -> None:
+    """The setting changed no model."""
+    before = dataclasses.replace(SMALL, wave_overlap=4)
+    first = DualCNNPipeline.fit_and_initialize(corpus, before, **QUICK)
+    first.train(tmp_path, until=4)
+    again = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    assert again.train(tmp_path, resume=True).steps == QUICK["steps"]
 
 
 def test_a_resumed_run_must_be_the_same(corpus: Path, tmp_path: Path, text: str) -> None:
