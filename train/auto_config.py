@@ -20,9 +20,9 @@ from .data.corpus import Corpus
 from .data.tokenizers import MAX_CHARACTERS, make_tokenizer
 from .loop.time_limit import TimeLimit
 from .model.dual_cnn import DualCNN
-from .timing import Speed, measure_speed, seconds_per_step
+from .timing import Speed, measure_speed
 
-__all__ = ["Budget", "Choice", "choose", "infer", "limit_for", "seconds_per_step"]
+__all__ = ["Budget", "Choice", "choose", "infer", "limit_for"]
 
 _MAX_EPOCHS = 25
 """The presets were tuned over some twenty epochs."""
@@ -44,6 +44,9 @@ _VALIDATION_SHARE = 0.02
 
 _MIN_VALIDATION = 4_096
 """Validation tokens below which the best checkpoint would be chosen by chance."""
+
+_CONTEXT_SLOTS = 65_536
+"""Slots of a memory of contexts, as measured in ``docs/memory.md``."""
 
 _SLACK, _MAX_SLACK = 0.1, 15.0
 """Share of the time for the plot and for what cannot be foreseen, and its limit in seconds."""
@@ -125,6 +128,8 @@ def choose(
     reading = time.monotonic() - reading
     text = _Text.of(corpus, changes)
     shape, reasons = _shape(text, changes)
+    if changes.get("memory_key") == "contexts":
+        shape["memory"] = changes.get("memory", _CONTEXT_SLOTS)
     chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading)
     choice, why = chooser.choose([preset] if preset is not None else list(PRESETS))
     given = f"preset={preset}: as you set; " if preset is not None else ""
@@ -133,9 +138,9 @@ def choose(
     repetition = _compression_ratio(corpus)
     if "memory" in changes:
         reasons.append(f"memory={config.memory}: as you set")
-    elif not config.entries:
+    elif config.memory_key == "contexts":
         reasons.append(
-            f"memory={config.memory}: the slots of {config.memory_key}, as in the preset"
+            f"memory={config.memory}: memory_key=contexts counts slots, not the preset's past steps"
         )
     elif repetition > _REPETITIVE:
         config = config.replace(memory=min(4096, 2 * config.memory))
@@ -257,7 +262,16 @@ class _Chooser:
                 if steps < min(_MIN_STEPS, chosen[0].most):
                     because = f"; too few for {name}"
                     break
-            choice, why = self._with_steps(name, config)
+            timed = self._with_steps(name, config)
+            if timed is None and chosen is not None:
+                because = f"; {name} would get none"
+                break
+            if timed is None:
+                raise UsageError(
+                    f"a budget of {self._limits.seconds:g} s leaves no time to train {name}: "
+                    "reading the text and measuring take longer; raise the budget"
+                )
+            choice, why = timed
             if chosen is not None and choice.config.training.steps < min(_MIN_STEPS, choice.most):
                 steps = choice.config.training.steps
                 because = f"; {name} would get only {steps}"
@@ -277,8 +291,8 @@ class _Chooser:
         names = ("attention_window", "wave_window")
         return {**{name: min(chunk, getattr(preset, name)) for name in names}, **self._settings}
 
-    def _with_steps(self, name: str, config: DualCNNConfig) -> tuple[Choice, list[str]]:
-        """Set the number of steps, and of the tokens that are measured."""
+    def _with_steps(self, name: str, config: DualCNNConfig) -> tuple[Choice, list[str]] | None:
+        """Set the number of steps, and of the tokens that are measured; ``None`` without time."""
         training = config.training
         most, why = training.steps, "as you set"
         if "steps" not in self._changes:
@@ -292,10 +306,7 @@ class _Chooser:
         config, reasons = self._fit_measuring(config, speed, self._limits.seconds)
         steps = min(most, self._steps(config, speed, self._limits.seconds))
         if steps < 1:
-            raise UsageError(
-                f"a budget of {self._limits.seconds:g} s leaves no time to train {name}: reading "
-                f"the text and measuring take longer; raise the budget"
-            )
+            return None
         config = config.replace(steps=steps, validate_every=self._validate_every(steps))
         cap = f" of at most {most:,} {why}".rstrip()
         first = (

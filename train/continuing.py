@@ -18,6 +18,8 @@ _DROPOUT = ("dropout", "input_dropout")
 _FREE = {"training", "reasons", "seed", "wave_overlap", *_DROPOUT}
 """Settings of the model that may change: its weights do not depend on them."""
 
+_TOKENIZER = ("tokenizer", "bpe_vocab")
+"""Settings of training that may not: the model keeps its tokenizer."""
 
 _SLOWER = 10
 """The runs that continue a run begin at its learning rate, divided by this."""
@@ -46,6 +48,11 @@ def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:
         f"{name} is {before[name]} and cannot become {now[name]}"
         for name in before
         if name not in _FREE and before[name] != now[name]
+    ]
+    fixed += [
+        f"{name} is {before['training'][name]} and cannot become {now['training'][name]}"
+        for name in _TOKENIZER
+        if before["training"][name] != now["training"][name]
     ]
     if fixed:
         raise ConfigError(

@@ -46,7 +46,8 @@ ADVICE = {
 
 def fallback_for(part: str, config: DualCNNConfig, reason: str) -> Fallback | None:
     """Find the next simpler replacement for a part that failed; ``None`` if there is none."""
-    without_state = {"memory_key": "suffix"} if config.memory else {}
+    reads_state = config.memory and config.memory_key == "reservoir"
+    without_state = {"memory_key": "suffix"} if reads_state else {}
     instead: tuple[str, dict[str, Any]] | None = None
     if part == "embedder" and config.codes == "fitted":
         instead = "random token codes", {"codes": "random"}

@@ -200,6 +200,8 @@ class DualCNNPipeline:
         model = continued_model(checkpoint, texts.fit_batch(config, notify))
         earlier = earlier_record(checkpoint)
         training = texts.record(model) | held_out_record(texts.split, texts.apart, earlier)
+        if "fallbacks" in earlier:  # the model still has the simpler parts
+            training["fallbacks"] = earlier["fallbacks"]
         return cls(
             model,
             checkpoint.tokenizer,

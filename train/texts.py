@@ -153,11 +153,12 @@ def _held_apart(
     """Encode the separate text to hold out."""
     place = None if place is None else place / "validation"
     apart = Corpus(validation, spool=place)
+    other = None
     both = corpus.shared(apart) if isinstance(corpus, Corpus) else None
-    other = prepare(apart, prepared.tokenizer, place)
-    if other.sha256 == prepared.sha256:
-        both = str(validation)
-    if both:
+    if not both:
+        other = prepare(apart, prepared.tokenizer, place)
+        both = str(validation) if other.sha256 == prepared.sha256 else None
+    if both or other is None:
         raise UsageError(
             f"{both} is both trained on and held out, so its loss would say nothing; give "
             "another text to hold out"

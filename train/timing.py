@@ -16,7 +16,7 @@ from .loop.evaluation import evaluate
 from .model.dual_cnn import DualCNN
 from .model.precision import autocast_dtype
 
-__all__ = ["Speed", "measure_speed", "seconds_per_step"]
+__all__ = ["Speed", "measure_speed"]
 
 _CHUNK = 512
 """Tokens of a stream that an evaluation reads at a time."""
@@ -55,19 +55,6 @@ def measure_speed(config: DualCNNConfig) -> Speed:
         evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
         seconds.append((time.monotonic() - start) / (rows * _CHUNK))
     return Speed(_seconds_per_step(model, config, 2), *seconds)
-
-
-def seconds_per_step(config: DualCNNConfig, steps: int = 2) -> float:
-    """Measure the time of a training step on this machine, with random tokens.
-
-    Args:
-        config: The configuration to train.
-        steps: Steps to average over, after one warm-up step.
-
-    Returns:
-        Seconds per step.
-    """
-    return _seconds_per_step(DualCNN(config), config, steps)
 
 
 def _seconds_per_step(model: DualCNN, config: DualCNNConfig, steps: int) -> float:

@@ -6,7 +6,7 @@ import shlex
 from typing import Any
 
 from ...runtime.tokenizer import Tokenizer
-from .continued import commands_of_training
+from .continued import commands_of_training, run_name
 from .json_file import dictionary, words
 
 __all__ = ["commands_of_bundle", "generate_command"]
@@ -24,8 +24,8 @@ def commands_of_bundle(name: str, manifest: dict[str, Any]) -> list[str]:
     lowered = manifest["precision"] != "fp32"
     full = "FLOAT32" if lowered else name
     if "export" in given:
-        options = words(given["export"])
-        commands.append(shlex.join(["rillet", "export", "RUN", *options, "--out", full]))
+        run, options = run_name(max(1, len(commands))), words(given["export"])
+        commands.append(shlex.join(["rillet", "export", run, *options, "--out", full]))
     if lowered and "quantize" in given:
         options = words(given["quantize"])
         commands.append(shlex.join(["rillet", "quantize", full, *options, "--out", name]))

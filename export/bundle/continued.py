@@ -6,12 +6,12 @@ import shlex
 from itertools import pairwise
 from typing import Any
 
-from .json_file import dictionary
+from .json_file import dictionary, words
 from .training_command import command_of_run
 
-__all__ = ["commands_of_training", "runs_of"]
+__all__ = ["commands_of_training", "run_name", "runs_of"]
 
-_OWN_OPTION = ("seed", "steps")
+_OWN_OPTION = ("steps", "seed")
 """Settings with an option of their own."""
 
 
@@ -33,30 +33,47 @@ def commands_of_training(training: dict[str, Any], model: dict[str, Any]) -> lis
     """
     records = _records(training)[::-1]
     first = command_of_run(records[0], {**model, **dictionary(records[0].get("model"))})
-    commands = [] if first is None else [first]
+    if first is None:
+        return []
+    commands = [first]
     for number, (before, record) in enumerate(pairwise(records), start=1):
-        dropout = {**model, **dictionary(record.get("model"))}
-        actual = dictionary(record.get("config")) | {
-            name: dropout[name] for name in dictionary(before.get("model")) if name in dropout
-        }
-        usual = {**dictionary(before.get("config")), **dictionary(before.get("model"))}
-        parts = ["rillet", "train", "--continue-from", _run(number)]
         given = dictionary(record.get("given"))
-        for corpus in given.get("corpus", [record.get("corpus")]):
-            parts += ["--corpus", str(corpus)]
+        corpora = words(given.get("corpus"))
+        if not corpora:
+            return []
+        parts = ["rillet", "train", "--continue-from", run_name(number)]
+        for corpus in corpora:
+            parts += ["--corpus", corpus]
         if "validation" in given:
             parts += ["--validation", str(given["validation"])]
-        for option in ("steps", "seed"):
-            parts += [f"--{option}", str(actual.get(option, 0))]
-        for name, value in actual.items():
-            if name not in _OWN_OPTION and value != usual.get(name):
-                parts += ["--set", f"{name}={value}"]
-        commands.append(shlex.join([*parts, "--out", _run(number + 1)]))
-    return commands if first is not None else []
+        if "threads" in given:
+            parts += ["--threads", str(given["threads"])]
+        parts += _settings(before, record, model)
+        commands.append(shlex.join([*parts, "--out", run_name(number + 1)]))
+    return commands
 
 
-def _run(number: int) -> str:
+def run_name(number: int) -> str:
+    """What the commands call the folder of a run, counted from 1."""
     return "RUN" if number == 1 else f"RUN{number}"
+
+
+def _settings(before: dict[str, Any], record: dict[str, Any], model: dict[str, Any]) -> list[str]:
+    """The options for the settings of a run that continues another."""
+    dropout = {**model, **dictionary(record.get("model"))}
+    actual = dictionary(record.get("config")) | {
+        name: dropout[name] for name in dictionary(before.get("model")) if name in dropout
+    }
+    usual = {**dictionary(before.get("config")), **dictionary(before.get("model"))}
+    # Left out, the rate might be another: the first run that continues one lowers it.
+    usual.pop("learning_rate", None)
+    options = []
+    for name in _OWN_OPTION:
+        options += [f"--{name}", str(actual.get(name, 0))]
+    for name, value in actual.items():
+        if name not in _OWN_OPTION and (name not in usual or value != usual[name]):
+            options += ["--set", f"{name}={value}"]
+    return options
 
 
 def _records(training: dict[str, Any]) -> list[dict[str, Any]]:

@@ -9,11 +9,21 @@ from typing import Any
 import pytest
 import torch
 
-from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, load_checkpoint
+from rillet.train import (
+    PRESETS,
+    DualCNN,
+    DualCNNConfig,
+    DualCNNTrainer,
+    TrainingConfig,
+    auto_config,
+    infer,
+    load_checkpoint,
+)
 from rillet.train.bundle_size import bundle_size
 from rillet.train.loop import time_limit, trainer
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.time_limit import TimeLimit
+from rillet.train.timing import Speed
 from support.command_line import here
 from support.models import SMALL
 
@@ -151,6 +161,29 @@ def test_a_budget_says_and_records_what_it_chose(tmp_path: Path, notes: Path) ->
     assert again["preset"] == "nano"
     named = ("--budget", "10min", "--steps", 3, "--preset", "nano", "--overwrite")
     assert "preset=nano: as you set" in train_within(notes, out, *named)["output"]
+
+
+def test_a_larger_preset_without_time_leaves_the_smaller(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def speed(config: DualCNNConfig) -> Speed:
+        nano = config.hidden == PRESETS["nano"].hidden
+        return Speed(1e-3, 1e-6, 1e-6) if nano else Speed(1e6, 1e-6, 1e-6)
+
+    monkeypatch.setattr(auto_config, "measure_speed", speed)
+    path = tmp_path / "long.txt"
+    path.write_text((text * (600_000 // len(text) + 1))[:600_000], encoding="utf-8")
+    reasons = infer(path, "10min").reasons
+    assert any(
+        each.startswith("nano with") and "; micro would get none" in each for each in reasons
+    )
+
+
+def test_a_memory_of_contexts_gets_its_slots(notes: Path) -> None:
+    config = infer(notes, memory_key="contexts")
+    assert config.memory == 65_536
+    assert any(each.startswith("memory=65536: memory_key=contexts") for each in config.reasons)
+    assert infer(notes, memory_key="contexts", memory=6_000).memory == 6_000
 
 
 @pytest.mark.slow

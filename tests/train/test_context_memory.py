@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rillet.runtime import ConfigError
 from rillet.train import DualCNN, DualCNNConfig
 from rillet.train.model.context_memory import ContextMemory
-from rillet.train.model.context_slots import PATTERNS, Slots, transitions
+from rillet.train.model.context_slots import PATTERNS, Slots, slot_type, transitions
 from rillet.train.model.state import zero_state
 from support.models import SMALL
 
@@ -191,3 +191,14 @@ def test_contexts_that_do_not_exist_are_refused(contexts: str) -> None:
 def test_too_few_slots_are_refused() -> None:
     with pytest.raises(ConfigError, match="slots for 6 contexts together; it must be 96 to"):
         DualCNNConfig().replace(memory_key="contexts", memory=10)
+
+
+def test_the_limit_counts_the_bytes_of_a_slot() -> None:
+    for vocab_size in (458, 459):
+        largest = 1_000_000_000 // slot_type(vocab_size).itemsize
+        config = DualCNNConfig().replace(
+            memory_key="contexts", memory=largest, vocab_size=vocab_size
+        )
+        with pytest.raises(ConfigError, match=f"it must be 96 to {largest}: try"):
+            config.replace(memory=largest + 1)
+    assert (slot_type(458), slot_type(459)) == (torch.int32, torch.int64)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from rillet.export import export
+from rillet.export.bundle.continued import commands_of_training
 from rillet.runtime import BundleError, ConfigError, CorpusError, UsageError
 from rillet.train import DualCNNPipeline, load_checkpoint, make_tokenizer
 from rillet.train.checkpoint import CHECKPOINT_FILE, weights_sha256
@@ -103,7 +104,10 @@ def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: 
     # The rate is lowered once, not with every run.
     rates = [each.config.training.learning_rate for each in (pipeline, third)]
     assert rates == [load_checkpoint(run).model.config.training.learning_rate / 10] * 2
-    export(third.checkpoint(), tmp_path / "bundle", parity_steps=100)
+    pipeline.training["given"] = {"corpus": ["other.txt"], "threads": 2}
+    pipeline.save(tmp_path / "second")
+    third = DualCNNPipeline.continue_from(tmp_path / "second", other, steps=2)
+    third.training["given"] = {"corpus": ["other.txt"]}
     third.train(tmp_path / "third")
     third.evaluate()
     third.save(tmp_path / "third")
@@ -114,11 +118,17 @@ def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: 
     assert "that the last run did not train on, though one before may have" in words
     assert "were not trained on" not in words
     assert (
-        "--continue-from RUN --corpus other.txt --steps 20 --seed 3 --set learning_rate=0.001 "
-        in words
+        "--continue-from RUN --corpus other.txt --threads 2 --steps 20 --seed 3 "
+        "--set learning_rate=0.001 --out RUN2\n" in words
     )
-    assert "--out RUN2\n" in words
-    assert "--continue-from RUN2 --corpus other.txt --steps 2 --seed 3 --out RUN3" in words
+    assert (
+        "--continue-from RUN2 --corpus other.txt --steps 2 --seed 3 --set learning_rate=0.001 "
+        "--out RUN3\nrillet export RUN3 " in words
+    )
+    # A run made from Python leaves no command, and so none of the others'.
+    training, model = third.training, third.config.to_dict()
+    assert len(commands_of_training(training, model)) == 3
+    assert commands_of_training({**training, "given": None}, model) == []
 
 
 def test_a_checkpoint_of_before_says_nothing_of_its_held_out_text(
@@ -130,6 +140,13 @@ def test_a_checkpoint_of_before_says_nothing_of_its_held_out_text(
     assert pipeline.training["held_out_seen"] is True
 
 
+def test_what_was_replaced_stays_on_the_record(run: Path, texts: Path) -> None:
+    checkpoint = load_checkpoint(run)
+    checkpoint.training["fallbacks"] = ["memory: too large; continuing with no memory"]
+    pipeline = DualCNNPipeline.continue_from(checkpoint, texts / "old.txt", steps=1)
+    assert pipeline.training["fallbacks"] == checkpoint.training["fallbacks"]
+
+
 def test_what_the_weights_depend_on_cannot_change(run: Path, texts: Path, tmp_path: Path) -> None:
     new = texts / "new.txt"
     pipeline = DualCNNPipeline.continue_from(run, new, dropout=0.3, seed=8, chunk=64)
@@ -137,6 +154,8 @@ def test_what_the_weights_depend_on_cannot_change(run: Path, texts: Path, tmp_pa
     assert pipeline.config.seed == 3
     with pytest.raises(ConfigError, match="width is 12 and cannot become 24; hidden is 16 and"):
         DualCNNPipeline.continue_from(run, new, width=24, hidden=32)
+    with pytest.raises(ConfigError, match="tokenizer is auto and cannot become byte; bpe_vocab is"):
+        DualCNNPipeline.continue_from(run, new, tokenizer="byte", bpe_vocab=300)
     prepared = prepare(Corpus(new), make_tokenizer("", "byte"))
     with pytest.raises(UsageError, match="prepared with another tokenizer"):
         DualCNNPipeline.continue_from(run, prepared)
@@ -167,9 +186,10 @@ def test_a_run_is_continued_from_the_command_line(run: Path, texts: Path, tmp_pa
     shown = here(*command, "--steps", 5, "--out", out)
     assert shown.returncode == 0, shown.stderr
     assert "Continuing a model that was trained 30 steps on old.txt" in shown.stdout
-    assert "The run that this one continues may have trained on them." in shown.stdout
+    assert "The run that this one continues may have trained on this held-out text." in shown.stdout
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["steps"], summary["continued_from"]["corpus"]) == (5, "old.txt")
+    assert summary["config"]["seed"] == QUICK["seed"]
     assert summary["config"]["batch"] == QUICK["batch"]
     same = here(*command[:3], "--corpus", texts / "old.txt", "--no-plot", "--out", tmp_path / "b")
     assert same.returncode == 0, same.stderr
@@ -178,6 +198,7 @@ def test_a_run_is_continued_from_the_command_line(run: Path, texts: Path, tmp_pa
     for options, message in (
         (["--preset", "nano"], "--preset does not go with --continue-from"),
         (["--tokenizer", "byte"], "--tokenizer does not go with --continue-from"),
+        (["--allow-fallback"], "--allow-fallback does not go with --continue-from"),
         (["--set", "memory=30"], "memory is 20 and cannot become 30"),
         (["--overwrite", "--out", run], "--out is the run to continue"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rillet.train import (
     load_checkpoint,
     make_tokenizer,
 )
+from rillet.train.fallback import fallback_for
 from rillet.train.setup import COMPONENTS
 from support.models import SMALL
 
@@ -92,6 +94,16 @@ def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
     rest.train(tmp_path, resume=True)
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, rest.model.state_dict()[name]), name
+
+
+@pytest.mark.filterwarnings("ignore:wave_overlap is deprecated")
+def test_a_run_of_before_with_a_wave_overlap_resumes(corpus: Path, tmp_path: Path) -> None:
+    """The setting changed no model."""
+    before = dataclasses.replace(SMALL, wave_overlap=4)
+    first = DualCNNPipeline.fit_and_initialize(corpus, before, **QUICK)
+    first.train(tmp_path, until=4)
+    again = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    assert again.train(tmp_path, resume=True).steps == QUICK["steps"]
 
 
 def test_a_resumed_run_must_be_the_same(corpus: Path, tmp_path: Path, text: str) -> None:
@@ -205,6 +217,26 @@ def test_a_wave_buffer_that_does_not_fit_stops_only_the_inspection(
     assert len(pipeline.generate("The ", max_new_tokens=5, seed=1)) == 5
     with pytest.raises(ConfigError, match=r"capacity is .*: lower the capacity"):
         pipeline.read("The quick brown fox")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("reservoir", "suffix"), ("suffix", "suffix"), ("contexts", "contexts")]
+)
+def test_a_memory_that_reads_no_state_stays(before: str, after: str) -> None:
+    config = SMALL.replace(memory_key=before, memory=600, reservoir="standard")
+    fallback = fallback_for("reservoir", config, "no such luck")
+    assert fallback is not None
+    assert config.replace(**fallback.changes).memory_key == after
+
+
+def test_held_out_text_that_is_trained_on_is_refused_before_it_is_encoded(
+    corpus: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="is both trained on and held out"):
+        DualCNNPipeline.fit_and_initialize(
+            corpus, SMALL, folder=tmp_path / "tokens", validation=corpus, **QUICK
+        )
+    assert not (tmp_path / "tokens" / "validation").exists()
 
 
 def test_the_first_cnn_has_no_fallback(corpus: Path) -> None:

@@ -77,6 +77,7 @@ def test_pipes_serve_as_corpus_and_as_held_out_text(notes: Path, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     record = load_checkpoint(tmp_path / "run").training
     assert record["corpus"] == "the pipe corpus"
+    assert record["given"] == {"corpus": ["-"], "validation": "PIPE2", "threads": 1}
     assert record["held_out"]["tokens"] == len(held_out.decode()) - 1
 
 

@@ -77,7 +77,7 @@ def _summarize(
             "in one stream."
         )
         if training.get("held_out_seen"):
-            tell("The run that this one continues may have trained on them.")
+            tell("The run that this one continues may have trained on this held-out text.")
     if plot:
         tell(f"Plot: {out / 'summary.png'}")
     tell(f"Checkpoint: {out / CHECKPOINT_FILE}")

@@ -68,7 +68,12 @@ __all__ = ["train_command"]
 @click.option("--tokenizer", type=click.Choice(TOKENIZERS), help="Default: auto.")
 @click.option("--validation", metavar="FILE", help="Hold out this text, not the corpus's end.")
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training steps.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, metavar="S")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="S",
+    help="Default: 0, or that of the run to continue.",
+)
 @click.option(
     "--set",
     "settings",
@@ -105,7 +110,7 @@ def train_command(
     tokenizer: str | None,
     validation: str | None,
     steps: int | None,
-    seed: int,
+    seed: int | None,
     settings: tuple[str, ...],
     resume: bool,
     continue_from: Path | None,
@@ -119,7 +124,9 @@ def train_command(
 ) -> None:
     """Train a model on a text and write a checkpoint to RUN."""
     if continue_from is not None:
-        _check_continuing(continue_from, out, tokenizer, preset, budget)
+        _check_continuing(continue_from, out, tokenizer, preset, budget, allow_fallback)
+    elif seed is None:
+        seed = 0
     started = time.monotonic() if started is None else started
     limits = Budget.parse(budget)
     preset = preset or ("nano" if budget is None else "auto")
@@ -176,10 +183,16 @@ def train_command(
 
 
 def _check_continuing(
-    run: Path, out: Path, tokenizer: str | None, preset: str | None, budget: str | None
+    run: Path,
+    out: Path,
+    tokenizer: str | None,
+    preset: str | None,
+    budget: str | None,
+    allow_fallback: bool,
 ) -> None:
     """Refuse what the run to continue has decided."""
     given = {"--preset": preset, "--tokenizer": tokenizer, "--budget": budget}
+    given["--allow-fallback"] = "yes" if allow_fallback else None
     for option in (name for name, value in given.items() if value is not None):
         raise UsageError(
             f"{option} does not go with --continue-from: the model and its tokenizer are those of "
@@ -201,26 +214,35 @@ def _check_pipes(group: Group, sources: Sequence[str | None]) -> None:
             )
 
 
-def _recorded(source: str) -> str:
-    """What a repeated command calls a text: a pipe is standard input there."""
-    return "-" if is_pipe(source) else recorded_name(source)
+def _recorded(sources: Sequence[str]) -> list[str]:
+    """What a repeated command calls the texts.
+
+    The first pipe is standard input there; others have placeholders, since it is read once.
+    """
+    pipes = list(dict.fromkeys(source for source in sources if is_pipe(source)))
+    names = {pipe: f"PIPE{number}" for number, pipe in enumerate(pipes, start=1)}
+    names |= dict.fromkeys(pipes[:1], "-")
+    return [names.get(source) or recorded_name(source) for source in sources]
 
 
 def _given(corpora: tuple[str, ...], validation: str | None, threads: int | None) -> dict[str, Any]:
     """What the record needs beside the settings, to repeat the command."""
-    given: dict[str, Any] = {"corpus": [_recorded(corpus) for corpus in corpora]}
+    names = _recorded(corpora if validation is None else (*corpora, validation))
+    given: dict[str, Any] = {"corpus": names[: len(corpora)]}
     if validation is not None:
-        given["validation"] = _recorded(validation)
+        given["validation"] = names[-1]
     if threads is not None:
         given["threads"] = threads
     return given
 
 
 def _settings(
-    settings: tuple[str, ...], seed: int, steps: int | None, tokenizer: str | None
+    settings: tuple[str, ...], seed: int | None, steps: int | None, tokenizer: str | None
 ) -> dict[str, str]:
     """Settings changed on the command line, by name."""
-    changes = {"seed": str(seed)}
+    changes = {}
+    if seed is not None:
+        changes["seed"] = str(seed)
     if steps is not None:
         changes["steps"] = str(steps)
     if tokenizer is not None:

@@ -33,7 +33,14 @@ STATE_FORMAT = TensorFormat(
 )
 
 
-_HARMLESS = {"reasons", "report_every", "checkpoint_every", "held_out_tokens", "held_out_sample"}
+_HARMLESS = {
+    "reasons",
+    "wave_overlap",
+    "report_every",
+    "checkpoint_every",
+    "held_out_tokens",
+    "held_out_sample",
+}
 """Settings on which no weight depends; they may change when a run is resumed."""
 
 
