@@ -79,7 +79,13 @@ def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str
     used = {
         name for node in graph.node if node not in group for name in node.input if name in inside
     }
-    tokens = {node.input[1] for node in group if node.op_type == "Gather"} & read
+    tokens = {
+        name
+        for node in group
+        if node.op_type == "Gather"
+        for name in node.input[1:]
+        if name in read and name.startswith(("present.memory_tokens", "memory/"))
+    }
     weights = read - tokens
     if len(tokens) != 1 or len(weights) != 1 or len(used) != 1:
         raise ParityError(
