@@ -27,13 +27,7 @@ from support.streams import assert_same, real_tokens, run_engine, run_torch
 Bundles = Callable[[str], Path]
 Checkpoints = Callable[[str], Checkpoint]
 
-ALWAYS = (
-    "single CNN",
-    "keyed by the suffix",
-    "no memory",
-    "reservoir in blocks",
-    "memory of contexts",
-)
+ALWAYS = ("single CNN", "keyed by the suffix", "no memory", "reservoir in blocks")
 """Variants that together omit and replace every part; the others are marked slow."""
 
 every_variant = pytest.mark.parametrize(

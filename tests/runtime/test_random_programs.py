@@ -248,7 +248,7 @@ def test_a_program_equals_its_replay(small_model: Model, number: int, tmp_path: 
     Program(small_model, number, tmp_path).run(steps=10)
 
 
-@pytest.mark.parametrize("number", range(FIRST, FIRST + PROGRAMS // 4))
+@pytest.mark.parametrize("number", range(FIRST, FIRST + PROGRAMS // 8))
 def test_a_program_with_a_memory_of_contexts_equals_its_replay(
     variant_bundle: Callable[[str], Path], number: int, tmp_path: Path
 ) -> None:
