@@ -20,11 +20,9 @@ __all__ = [
     "STEP_CONTRACT",
     "StateTensor",
     "check_state",
-    "is_lookup",
     "is_shared",
     "parse_state_table",
     "state_table_json",
-    "with_stored_slots",
 ]
 
 FORMAT = "rillet-bundle"
@@ -127,28 +125,6 @@ def check_state(table: list[StateTensor], batch: int, values: dict[str, Any]) ->
                 f"state tensor {row.name!r} must be {row.dtype} of shape {expected}; "
                 f"got {None if value is None else (str(value.dtype), value.shape)}"
             )
-
-
-def is_lookup(name: str) -> bool:
-    """Whether a tensor holds what was looked up in the memory, which another memory makes void."""
-    return name == "context_slots"
-
-
-def with_stored_slots(
-    values: dict[str, np.ndarray[Any, Any]], memory: dict[str, np.ndarray[Any, Any]]
-) -> dict[str, np.ndarray[Any, Any]]:
-    """A state whose lookups have found the slots of a memory.
-
-    Args:
-        values: Tensors of a state; without lookups, they are returned as they are.
-        memory: The memory's tensors.
-    """
-    slots = values.get("context_slots")
-    if slots is None:
-        return values
-    slots = slots.copy()
-    slots[:, :, 1] = np.take_along_axis(memory["memory_slots"], slots[:, :, 0], 1)
-    return {**values, "context_slots": slots}
 
 
 def is_shared(row: StateTensor) -> bool:

@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...runtime.context_slots import CHECKS, PATTERNS
 from ...train.config.model_config import LONGEST_CONTEXT
-from ...train.model.context_memory import FLOOR, SUREST, ContextMemory
-from ...train.model.context_slots import CHECKS, PATTERNS, PRIME, slot_type
+from ...train.model.context_memory import ContextMemory
+from ...train.model.context_slots import PRIME, Slots, slot_type
 from ...train.model.state import State
+from ...train.model.stream_memory import FLOOR, SUREST
 from .decode_memory import WeightsByToken
 
 __all__ = ["DecodeContexts"]
@@ -100,14 +102,9 @@ class DecodeContexts(nn.Module):
 
     def _store(self, token: Tensor, learn: Tensor, past: State) -> Tensor:
         """The table after the token that followed the last contexts."""
-        places, stored, check, first, second, pattern = past["context_slots"].split(1, dim=2)
-        new = token.unsqueeze(2)
-        is_first = first == new
-        case = torch.where(is_first, 2 * PATTERNS, torch.where(second == new, PATTERNS, 0))
-        pattern = F.embedding((pattern + case).squeeze(2), self.transitions)
-        second = torch.where(is_first, second, first)
-        after = torch.cat([check, new.expand(-1, self.contexts, 1), second, pattern], dim=2)
-        packed = (after * self.units).sum(2)
+        places, stored, *slots = past["context_slots"].split(1, dim=2)
+        after = Slots(*slots).followed_by(token.unsqueeze(2), self.transitions)
+        packed = (torch.cat(after, dim=2) * self.units).sum(2)
         kept = torch.where(learn.unsqueeze(1) > 0, packed, stored.squeeze(2))
         return past["memory_slots"].scatter(1, places.squeeze(2), kept.to(self.kind))
 
@@ -124,9 +121,8 @@ class DecodeContexts(nn.Module):
         joint = torch.addmm(self.head_bias, features, self.head)
         logits, gate = torch.split(joint, [self.vocab_size, self.contexts], dim=1)
         at = slots[:, :, 3] + self.patterns
-        weight = torch.exp(
-            (F.embedding(at, self.scores).squeeze(2) + gate).clamp_max(SUREST)
-        )  # [B, n]
+        score = F.embedding(at, self.scores).squeeze(2) + gate
+        weight = torch.exp(score.clamp_max(SUREST))  # [B, n]
         shares = F.embedding(at, self.shares) * weight.unsqueeze(2)  # [B, n, 2]
         tokens = slots[:, :, 1:3].flatten(1)
         followed = self.followed(shares.flatten(1).unsqueeze(1), tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,7 @@ def _lines(report: dict[str, Any], bundle: Path | None) -> Iterator[str]:
         installed = f" ({tensorrt['library']} is installed)" if tensorrt["library"] else ""
         yield f"TensorRT    no{installed}: {tensorrt['reason']}"
     for name in tensorrt.get("engines", []):
-        yield f"{'':12}engine {name}; see rillet engine list {bundle}"
+        yield f"{'':12}engine {name}; see rillet engine list {shlex.quote(str(bundle))}"
     for problem in report["problems"]:
         yield f"Problem: {problem}"
     if not report["problems"]:

@@ -136,7 +136,7 @@ def list_engines(bundle: Path, as_json: bool) -> None:
         tell(json.dumps([{**_json(r), "misfit": why} for r, why in rows], indent=2))
         return
     if not rows:
-        tell(f"No engine was built from {bundle}: rillet engine build {bundle}")
+        tell(f"No engine was built from {bundle}: rillet engine build {shlex.quote(str(bundle))}")
     for record, why in rows:
         key = record.key
         tell(
@@ -158,7 +158,7 @@ def inspect(bundle: Path, name: str | None, layers: bool, as_json: bool) -> None
     if not records:
         raise UsageError(
             f"{bundle} has no engine{f' whose name begins with {name!r}' if name else ''}; see "
-            f"rillet engine list {bundle}"
+            f"rillet engine list {shlex.quote(str(bundle))}"
         )
     if as_json:
         tell(json.dumps([_json(record) for record in records], indent=2))

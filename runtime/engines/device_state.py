@@ -107,11 +107,6 @@ class Lane:
             self._ids[batch:] = 0
             self.ids.write(self._ids)
 
-    def copy(self, side: int, source: Lane, source_side: int, rows: int) -> None:
-        """Copy the first rows of one side of another lane to a side of this one."""
-        for name, buffer in self.sides[side].items():
-            buffer.copy_rows(0, source.sides[source_side][name], 0, rows)
-
     def zero(self, side: int, row: int, rows: int) -> None:
         """Set rows of one side to zero."""
         if rows > 0:
@@ -239,8 +234,7 @@ class DeviceState:
         rows = min(self.batch, batch)
         if batch > self.lane.capacity:
             lane, release = self.pool.take(self._capacity_for(batch)), self._release
-            for side in (preceding(self.side), self.side):
-                lane.copy(side, self.lane, side, rows)
+            self._copy_rows(lane, 0, self, 0, rows)
             # The old lane is given back last: an interrupt must not lend it to another state too.
             self.lane = lane
             self._hold()
@@ -250,12 +244,20 @@ class DeviceState:
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
-        source = self.pool.own_state(source)
-        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
-        for side, source_side in sides:
-            buffers = source.lane.sides[source_side]
-            for name, buffer in self.lane.sides[side].items():
-                buffer.copy_rows(row, buffers[name], source_row, 1)
+        self._copy_rows(self.lane, row, self.pool.own_state(source), source_row, 1)
+
+    def _copy_rows(
+        self, lane: Lane, row: int, source: DeviceState, source_row: int, rows: int
+    ) -> None:
+        """Copy rows of a state, and what its last step read, to this state's sides of a lane."""
+        sides = (
+            (self.side, source.side, self._table),
+            (preceding(self.side), preceding(source.side), self._small),
+        )
+        for side, source_side, table in sides:
+            for name in (tensor.name for tensor in table):
+                buffer = source.lane.sides[source_side][name]
+                lane.sides[side][name].copy_rows(row, buffer, source_row, rows)
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
@@ -285,9 +287,7 @@ class DeviceState:
 
     def copy_from(self, source: DeviceState) -> None:
         """Replace all rows by those of a state of the same size."""
-        sides = (self.side, source.side), (preceding(self.side), preceding(source.side))
-        for side, source_side in sides:
-            self.lane.copy(side, source.lane, source_side, self.batch)
+        self._copy_rows(self.lane, 0, source, 0, self.batch)
 
 
 def power_of_two(batch: int) -> int:

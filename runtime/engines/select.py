@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import warnings
 from collections.abc import Callable
 
@@ -116,7 +117,7 @@ def _open_tensorrt(bundle: Bundle, threads: int) -> Engine:
     except EngineError as error:
         raise EngineError(
             f"{error}. TensorRT without onnxruntime needs an engine that was built on this "
-            f"machine: rillet engine build {bundle.path}"
+            f"machine: rillet engine build {shlex.quote(str(bundle.path))}"
         ) from error
     return engine
 

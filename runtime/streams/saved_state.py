@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save as to_safetensors
 
+from ..context_slots import check_lookups
 from ..errors import RilletError, StateError
 from ..files import write_atomic
 from ..loaded import LoadedModel
@@ -126,7 +127,9 @@ def _parse(
     model: LoadedModel, header: dict[str, Any], tensors: dict[str, npt.NDArray[Any]]
 ) -> SavedStream:
     values = {row.name: tensors.pop(f"state.{row.name}") for row in model.bundle.state}
+    slots = values["memory_slots"].shape[1] if "memory_slots" in values else 0
     _check_values(values, model.vocab_size)
+    check_lookups(values, model.vocab_size, slots)
     state = model.engine.zero_state()
     state.write(values)
     # Version 1.0 had none.
@@ -135,6 +138,7 @@ def _parse(
     }
     if before:
         _check_values(before, model.vocab_size)
+        check_lookups(before, model.vocab_size, slots)
         state.write_before(before)
     logits, seen = tensors.pop("logits", None), tensors.pop("seen")
     if logits is not None and (
@@ -182,25 +186,12 @@ def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
     tokens = values.get("memory_tokens")
     if tokens is not None and not ((tokens >= 0) & (tokens < vocab_size)).all():
         raise ValueError("the memory holds tokens that do not exist")
-    slots, found = values.get("memory_slots"), values.get("context_slots")
+    slots = values.get("memory_slots")
     if slots is not None and (slots < 0).any():
         raise ValueError("the memory holds slots that do not exist")
-    recent = values.get("context_tokens")
-    if recent is not None and not ((recent >= 0) & (recent <= vocab_size)).all():
-        raise ValueError("it has read tokens that do not exist")
-    if found is not None and not _exist(found, vocab_size, slots):
-        raise ValueError("it has found slots that do not exist")
     position = values.get("position")
     if position is not None and not ((position >= 0) & (position < _LARGEST_POSITION)).all():
         raise ValueError("its position is out of range")
-
-
-def _exist(found: npt.NDArray[Any], vocab_size: int, memory: npt.NDArray[Any] | None) -> bool:
-    """Whether slots that were found ``[1, n, 6]`` are in a memory, with tokens that exist."""
-    place, _, _, first, second, pattern = np.moveaxis(found, 2, 0)
-    places = place.max(initial=0) + 1 if memory is None else memory.shape[1]
-    limits = ((place, places), (first, vocab_size), (second, vocab_size), (pattern, 40))
-    return bool((found >= 0).all()) and all((v < most).all() for v, most in limits)
 
 
 def _typed(value: Any, kind: type[T]) -> T:

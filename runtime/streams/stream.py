@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from ..context_slots import is_lookup, with_stored_slots
 from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
-from ..state_table import is_lookup, with_stored_slots
 from .encoding import encode_pieces
 from .generation import Generation
 from .history import TokenHistory

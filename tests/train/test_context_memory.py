@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import ConfigError
+from rillet.runtime.context_slots import PATTERNS
 from rillet.train import DualCNN, DualCNNConfig
 from rillet.train.model.context_memory import ContextMemory
-from rillet.train.model.context_slots import PATTERNS, Slots, slot_type, transitions
-from rillet.train.model.state import zero_state
+from rillet.train.model.context_slots import Slots, slot_type, transitions
+from rillet.train.model.state import State, zero_state
 from support.models import SMALL
 
 SYMBOLS = [b"a", b"b", b"c", b" ", b".", b"1"]
@@ -44,6 +45,14 @@ def remembered(memory: ContextMemory, tokens: list[list[int]], *cuts: int) -> tu
             parts.append(memory.remember(rows[:, start:end], None, state, present))
             state = {**state, **present}
     return Slots(*(torch.cat(entry, dim=1) for entry in zip(*parts, strict=True))), state
+
+
+def visits_of(
+    memory: ContextMemory, rows: torch.Tensor, state: State
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where a chunk's contexts have their slots."""
+    seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
+    return memory.visits(memory.hashes(seen))
 
 
 def context_of(name: str, tokens: list[int]) -> tuple[int, ...]:
@@ -106,9 +115,7 @@ def test_the_form_of_the_graph_agrees_bit_for_bit(tokens: list[int], learn: bool
     _, state = remembered(memory, [tokens, tokens[::-1]])
     rows = torch.tensor([tokens[::-1], tokens])
     learns = torch.tensor([1.0, float(learn)])
-    seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
-    places, checks = memory.visits(memory.hashes(seen))
-    arguments = (rows, learns, places, checks, state["memory_slots"], state["context_slots"])
+    arguments = (rows, learns, visits_of(memory, rows, state), state)
     stepped, scanned = memory._stepped(*arguments), memory._scanned(*arguments)
     for first, second in zip(stepped[0], scanned[0], strict=True):
         assert torch.equal(first, second)
@@ -131,9 +138,8 @@ def test_a_repeated_step_in_one_buffer_changes_nothing(before: list[int], after:
         for run in (memory._stepped, memory._scanned):
             tables = []
             for table in (state["memory_slots"], undone["memory_slots"]):
-                seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
-                places, checks = memory.visits(memory.hashes(seen))
-                slots, stored = run(rows, learn, places, checks, table, state["context_slots"])
+                held = {**state, "memory_slots": table}
+                slots, stored = run(rows, learn, visits_of(memory, rows, state), held)
                 tables.append((*slots, stored))
             assert all(map(torch.equal, *tables))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -25,31 +25,23 @@ RESONATING = [
 ]
 
 
-@pytest.fixture(scope="module", params=["every part", *VARIANTS])
-def variant(
-    request: pytest.FixtureRequest,
-    small: Checkpoint,
-    variant_checkpoint: Callable[[str], Checkpoint],
-) -> Checkpoint:
-    return variant_checkpoint(request.param) if request.param in VARIANTS else small
+def every_part_and(name: str, variants: Iterable[str]) -> object:
+    """A fixture of the small model with every part, and of some variants of it."""
+
+    @pytest.fixture(scope="module", name=name, params=["every part", *variants])
+    def model_of(
+        request: pytest.FixtureRequest,
+        small: Checkpoint,
+        variant_checkpoint: Callable[[str], Checkpoint],
+    ) -> Checkpoint:
+        return variant_checkpoint(request.param) if request.param in VARIANTS else small
+
+    return model_of
 
 
-@pytest.fixture(scope="module", params=["every part", *REMEMBERING])
-def remembering(
-    request: pytest.FixtureRequest,
-    small: Checkpoint,
-    variant_checkpoint: Callable[[str], Checkpoint],
-) -> Checkpoint:
-    return variant_checkpoint(request.param) if request.param in VARIANTS else small
-
-
-@pytest.fixture(scope="module", params=["every part", *KEYED])
-def keyed(
-    request: pytest.FixtureRequest,
-    small: Checkpoint,
-    variant_checkpoint: Callable[[str], Checkpoint],
-) -> Checkpoint:
-    return variant_checkpoint(request.param) if request.param in VARIANTS else small
+variant = every_part_and("variant", VARIANTS)
+remembering = every_part_and("remembering", REMEMBERING)
+keyed = every_part_and("keyed", KEYED)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ...runtime.context_slots import slot_bytes
 from ...runtime.errors import ConfigError
 from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
@@ -235,9 +236,7 @@ class DualCNNConfig:
                 f"contexts is {self.contexts!r}; it must be different contexts, each word or a "
                 f"number of tokens from 1 to {LONGEST_CONTEXT}: try contexts='2 4 word 7'"
             )
-        # A slot packs a check and two tokens with their counts.
-        slot_bytes = 8 if 255 * 40 * self.vocab_size**2 >= 2**31 else 4
-        least, most = 16 * len(contexts), _MAX_MEMORY_BYTES // slot_bytes
+        least, most = 16 * len(contexts), _MAX_MEMORY_BYTES // slot_bytes(self.vocab_size)
         if not least <= self.memory <= most:
             conflicts.append(
                 f"memory is {self.memory}, slots for {len(contexts)} contexts together; it must "

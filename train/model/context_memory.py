@@ -9,18 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
 
+from ...runtime.context_slots import CHECKS, OTHER_COUNTS, PATTERNS
 from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
 from .causal import newest
-from .context_slots import CHECKS, PATTERNS, PRIME, Slots, multipliers, transitions
+from .context_slots import PRIME, Slots, counts, multipliers, transitions
 from .state import State
+from .stream_memory import FLOOR, SUREST
 
-__all__ = ["FLOOR", "SUREST", "ContextMemory"]
-
-FLOOR = 1e-20
-"""Minimum probability before the logarithm, so that no logit is infinite."""
-
-SUREST = 30.0
-"""Bound on a context's score, which keeps its exponential finite."""
+__all__ = ["ContextMemory"]
 
 _NOTHING = -1e4
 """Score of a context that has met nothing yet: it has no share."""
@@ -59,14 +55,9 @@ class ContextMemory(nn.Module):
         outside = torch.ones(config.vocab_size + 1, 2, dtype=torch.int64)
         self.register_buffer("outside", outside)
         self.register_buffer("transitions", transitions(), persistent=False)
-        counts = torch.arange(PATTERNS)
-        known = (counts // 5).clamp_min(1).log() - 1.5
-        self.score = nn.Parameter(known.repeat(len(self.contexts), 1))
-        self.share = nn.Parameter(
-            ((counts // 5).clamp_min(1) / (counts % 5).clamp_min(1))
-            .log()
-            .repeat(len(self.contexts), 1)
-        )
+        count, other = (part.clamp_min(1).log().repeat(len(self.contexts), 1) for part in counts())
+        self.score = nn.Parameter(count - 1.5)
+        self.share = nn.Parameter(count - other)
         self.gate = nn.Linear(config.wave_features, len(self.contexts))
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
@@ -85,11 +76,12 @@ class ContextMemory(nn.Module):
 
     def scores(self) -> Tensor:
         """A score for each pattern of counts, ``[n, PATTERNS]``."""
-        return torch.cat([torch.full_like(self.score[:, :5], _NOTHING), self.score[:, 5:]], dim=1)
+        nothing = torch.full_like(self.score[:, :OTHER_COUNTS], _NOTHING)
+        return torch.cat([nothing, self.score[:, OTHER_COUNTS:]], dim=1)
 
     def shares(self) -> Tensor:
         """The newer token's share for each pattern of counts, ``[n, PATTERNS]``."""
-        alone = torch.arange(PATTERNS, device=self.share.device) % 5 == 0
+        alone = torch.arange(PATTERNS, device=self.share.device) % OTHER_COUNTS == 0
         return torch.where(alone, 1.0, torch.sigmoid(self.share))
 
     def hashes(self, seen: Tensor) -> Tensor:
@@ -128,31 +120,34 @@ class ContextMemory(nn.Module):
         """
         seen = torch.cat([state["context_tokens"], tokens + 1], dim=1)
         present["context_tokens"] = newest(seen, LONGEST_CONTEXT - 1)
-        places, checks = self.visits(self.hashes(seen))
-        table = state["memory_slots"]
+        visits = self.visits(self.hashes(seen))
         if learn is None:
             learn = torch.ones(len(tokens), device=tokens.device)
-        before = state["context_slots"]  # place, the packed slot as stored, and its entries
         run = self._scanned if torch.compiler.is_exporting() else self._stepped
-        slots, table = run(tokens, learn, places, checks, table, before)
+        slots, table = run(tokens, learn, visits, state)
         present["memory_slots"] = table
-        last = places[:, -1]
+        last = visits[0][:, -1]
         held = [last, table.gather(1, last).long(), *(entry[:, -1] for entry in slots)]
         present["context_slots"] = torch.stack(held, dim=-1)
         return slots
 
     def _stepped(
-        self,
-        tokens: Tensor,
-        learn: Tensor,
-        places: Tensor,
-        checks: Tensor,
-        table: Tensor,
-        before: Tensor,
+        self, tokens: Tensor, learn: Tensor, visits: tuple[Tensor, Tensor], state: State
     ) -> tuple[Slots, Tensor]:
-        """Store and look up token by token."""
-        table = table.clone()
-        place, stored, *entries = before.unbind(-1)
+        """Store and look up token by token.
+
+        Args:
+            tokens: ``[B, T]``.
+            learn: ``[B]``.
+            visits: Places and checks of the contexts after each token, ``[B, T, n]``.
+            state: State before the chunk.
+
+        Returns:
+            What the slots hold, and the table after the chunk.
+        """
+        places, checks = visits
+        table = state["memory_slots"].clone()
+        place, stored, *entries = state["context_slots"].unbind(-1)
         slots = Slots(*entries)
         learnt = (learn > 0).unsqueeze(1)
         found = []
@@ -169,30 +164,26 @@ class ContextMemory(nn.Module):
         return Slots(*torch.stack(found, dim=1).unbind(-1)), table
 
     def _scanned(
-        self,
-        tokens: Tensor,
-        learn: Tensor,
-        places: Tensor,
-        checks: Tensor,
-        table: Tensor,
-        before: Tensor,
+        self, tokens: Tensor, learn: Tensor, visits: tuple[Tensor, Tensor], state: State
     ) -> tuple[Slots, Tensor]:
         """The same for a graph, whose loop would copy the table at each step.
 
         The loop carries what the chunk has stored so far instead. Slots that the chunk stores to
         are found beforehand, by comparing all places of the chunk with one another.
         """
+        (places, checks), table, before = visits, state["memory_slots"], state["context_slots"]
         learnt = (learn > 0).view(-1, 1, 1)
-        found = table.gather(1, before[:, :, 0])
-        found = torch.where(learnt.squeeze(2), found, before[:, :, 1].to(table.dtype))
-        table = table.scatter(1, before[:, :, 0], found)
-        stored = torch.cat([before[:, :, 0].unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
+        place, found = before[:, :, 0], before[:, :, 1].to(table.dtype)
+        table = table.scatter(
+            1, place, torch.where(learnt.squeeze(2), table.gather(1, place), found)
+        )
+        stored = torch.cat([place.unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
         steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
         earlier = (steps.unsqueeze(1) >= steps).to(torch.int64) * steps  # [T, T]
         which = stored.transpose(1, 2).unsqueeze(2)  # [B, n, 1, T]
         same = (places.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
         origin = (same * earlier).amax(3).transpose(1, 2) * learnt  # [B, T, n]; 0 for the table
-        old = torch.gather(table.unsqueeze(1).expand(-1, tokens.shape[1], -1), 2, places).long()
+        old = table.gather(1, places.flatten(1)).view_as(places).long()
         chunk = torch.zeros_like(stored)
         over_time = (
             tokens.t().unsqueeze(2),

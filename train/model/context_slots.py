@@ -2,8 +2,8 @@
 
 A slot remembers the last two tokens that followed its context, newest first, and how often. It is
 one whole number, ``((check * V + first) * V + second) * PATTERNS + pattern``: the check tells
-contexts apart that share a slot, and the pattern is a pair of counts, ``5 * count + other``. All of
-it is integer arithmetic, so every engine computes the same bits.
+contexts apart that share a slot, and the pattern is a pair of counts. All of it is integer
+arithmetic, so every engine computes the same bits.
 """
 
 from __future__ import annotations
@@ -14,16 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...runtime.context_slots import COUNTS, OTHER_COUNTS, PATTERNS, slot_bytes
 from ..config.model_config import LONGEST_CONTEXT
 
-__all__ = ["CHECKS", "PATTERNS", "PRIME", "Slots", "multipliers", "slot_type", "transitions"]
-
-_MOST, _MOST_OTHER = 7, 4
-PATTERNS = (_MOST + 1) * (_MOST_OTHER + 1)
-"""Pairs of counts: of the newest token, 0 to 7, and of the other, 0 to 4."""
-
-CHECKS = 255
-"""Different checks: one context in so many is taken for another that has its slot."""
+__all__ = ["PRIME", "Slots", "counts", "multipliers", "slot_type", "transitions"]
 
 PRIME = 2_147_483_629
 """Hashes are below this prime, which is just under 2^31."""
@@ -31,8 +25,13 @@ PRIME = 2_147_483_629
 
 def slot_type(vocab_size: int) -> torch.dtype:
     """The smallest type that holds a packed slot."""
-    largest = CHECKS * vocab_size * vocab_size * PATTERNS
-    return torch.int32 if largest < 1 << 31 else torch.int64
+    return torch.int32 if slot_bytes(vocab_size) == 4 else torch.int64
+
+
+def counts() -> tuple[Tensor, Tensor]:
+    """The counts of the newer and of the other token in each pattern, ``[PATTERNS]``."""
+    pattern = torch.arange(PATTERNS)
+    return pattern // OTHER_COUNTS, pattern % OTHER_COUNTS
 
 
 class Slots(NamedTuple):
@@ -91,11 +90,10 @@ def transitions() -> Tensor:
     The token that follows gains one; the other's count is halved, so that what no longer follows
     fades.
     """
-    pattern = torch.arange(PATTERNS)
-    count, other = pattern // (_MOST_OTHER + 1), pattern % (_MOST_OTHER + 1)
+    count, other = counts()
     cases = ((torch.zeros_like(count), count), (other, count), (count, other))
     after = [
-        (mine + 1).clamp_max(_MOST) * (_MOST_OTHER + 1) + (theirs + 1) // 2
+        (mine + 1).clamp_max(COUNTS - 1) * OTHER_COUNTS + (theirs + 1) // 2
         for mine, theirs in cases
     ]
     return torch.cat(after).unsqueeze(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import threading
 import warnings
 from importlib.util import find_spec
@@ -190,7 +191,7 @@ class TensorrtEngine:
                 return capacity
         raise EngineError(
             f"the engine steps at most {batches[-1]} streams, and this batch has {batch}; build "
-            f"a larger one: rillet engine build {self.bundle.path} --batch "
+            f"a larger one: rillet engine build {shlex.quote(str(self.bundle.path))} --batch "
             f"{','.join(map(str, (*batches, batch)))}"
         )
 

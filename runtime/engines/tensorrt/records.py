@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,7 +195,8 @@ def chosen_record(bundle: Bundle, graph: str, api: TensorrtApi) -> EngineRecord 
             return record
     reasons = ", and ".join(f"{name} was built for {why}" for name, why in misfits.items())
     raise EngineError(
-        f"{reasons}; engines are not rebuilt automatically: rillet engine build {bundle.path}"
+        f"{reasons}; engines are not rebuilt automatically: rillet engine build "
+        f"{shlex.quote(str(bundle.path))}"
     )
 
 

@@ -1,0 +1,80 @@
+"""The layout of a memory of hashed contexts, for whoever builds one or looks into a state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CHECKS",
+    "COUNTS",
+    "OTHER_COUNTS",
+    "PATTERNS",
+    "check_lookups",
+    "is_lookup",
+    "slot_bytes",
+    "with_stored_slots",
+]
+
+COUNTS, OTHER_COUNTS = 8, 5
+"""How many counts a slot tells apart: of its newest token, from 0, and of its other one."""
+
+PATTERNS = COUNTS * OTHER_COUNTS
+"""Pairs of counts, numbered ``OTHER_COUNTS * count + other``."""
+
+CHECKS = 255
+"""Different checks: one context in so many is taken for another that has its slot."""
+
+_LOOKUPS = "context_slots"
+"""The tensor of what was looked up last, ``[B, n, 6]``: place, packed slot, check, first and second
+token, pattern."""
+
+Values = dict[str, npt.NDArray[Any]]
+
+
+def slot_bytes(vocab_size: int) -> int:
+    """Size of the smallest whole number that holds a packed slot."""
+    return 4 if CHECKS * vocab_size * vocab_size * PATTERNS < 1 << 31 else 8
+
+
+def is_lookup(name: str) -> bool:
+    """Whether a tensor holds what was looked up in the memory, which another memory makes void."""
+    return name == _LOOKUPS
+
+
+def with_stored_slots(values: Values, memory: Values) -> Values:
+    """A state whose lookups have found the slots of a memory.
+
+    Args:
+        values: Tensors of a state; without lookups, they are returned as they are.
+        memory: The memory's tensors.
+    """
+    slots = values.get(_LOOKUPS)
+    if slots is None:
+        return values
+    slots = slots.copy()
+    slots[:, :, 1] = np.take_along_axis(memory["memory_slots"], slots[:, :, 0], 1)
+    return {**values, _LOOKUPS: slots}
+
+
+def check_lookups(values: Values, vocab_size: int, slots: int) -> None:
+    """Refuse lookups of slots or tokens that do not exist.
+
+    Args:
+        values: Tensors of a state; without lookups, there is nothing to refuse.
+        vocab_size: Number of tokens.
+        slots: Slots of the memory.
+
+    Raises:
+        ValueError: There are such.
+    """
+    found, recent = values.get(_LOOKUPS), values.get("context_tokens")
+    if recent is not None and not ((recent >= 0) & (recent <= vocab_size)).all():
+        raise ValueError("it has read tokens that do not exist")
+    if found is None:
+        return
+    limits = np.asarray([slots, 1 << 62, CHECKS, vocab_size, vocab_size, PATTERNS])
+    if not ((found >= 0) & (found < limits)).all():
+        raise ValueError("it has found slots that do not exist")
