@@ -52,7 +52,7 @@ _SLACK, _MAX_SLACK = 0.1, 15.0
 """Share of the time for the plot and for what cannot be foreseen, and its limit in seconds."""
 
 _SET_UP = 3.0, 5.0
-"""The set-up takes as long as reading the text this many times, and as this many steps."""
+"""Readings of the text, and steps, that take as long together as the set-up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,14 +135,13 @@ def choose(
     given = f"preset={preset}: as you set; " if preset is not None else ""
     reasons += [given + why[0], *why[1:]]
     config = choice.config
-    repetition = _compression_ratio(corpus)
     if "memory" in changes:
         reasons.append(f"memory={config.memory}: as you set")
     elif config.memory_key == "contexts":
         reasons.append(
             f"memory={config.memory}: memory_key=contexts counts slots, not the preset's past steps"
         )
-    elif repetition > _REPETITIVE:
+    elif (repetition := _compression_ratio(corpus)) > _REPETITIVE:
         config = config.replace(memory=min(4096, 2 * config.memory))
         reasons.append(
             f"memory={config.memory}: the text is repetitive (it compresses to "
@@ -363,7 +362,7 @@ def _beginning(corpus: Corpus) -> str:
 
 def _compression_ratio(corpus: Corpus) -> float:
     """How well the beginning of the text compresses: 2 to 3 for prose, 5 and more for logs."""
-    sample = _beginning(corpus)[:500_000]
+    sample = _beginning(corpus)
     # Numbered by frequency, since an alphabet of two or three bytes a letter would compress better.
     frequent = Counter(sample).most_common()
     numbers = {ord(character): number for number, (character, _) in enumerate(frequent)}

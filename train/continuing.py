@@ -12,7 +12,13 @@ from .data.streams import Split
 from .data.tokenizers import Prepared
 from .model.dual_cnn import DualCNN
 
-__all__ = ["continued_config", "continued_model", "earlier_record", "held_out_record"]
+__all__ = [
+    "check_continued",
+    "continued_config",
+    "continued_model",
+    "earlier_record",
+    "held_out_record",
+]
 
 _DROPOUT = ("dropout", "input_dropout")
 _FREE = {"training", "reasons", "seed", "wave_overlap", *_DROPOUT}
@@ -37,8 +43,8 @@ def continued_config(checkpoint: Checkpoint) -> DualCNNConfig:
     return config.replace(learning_rate=config.training.learning_rate / _SLOWER)
 
 
-def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:
-    """Copy the model of a run, with settings that may have changed.
+def check_continued(checkpoint: Checkpoint, config: DualCNNConfig) -> None:
+    """Refuse settings that a run which continues another cannot have.
 
     Raises:
         ConfigError: A setting differs that the weights depend on.
@@ -59,6 +65,10 @@ def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:
             f"the run was trained as another model: {'; '.join(fixed)}; leave it as it is, or "
             "train a new model"
         )
+
+
+def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:
+    """Copy the model of a run, with settings that :func:`check_continued` allows."""
     # The seed stays the one that the fixed parts were drawn with.
     model = DualCNN(dataclasses.replace(config, seed=checkpoint.model.config.seed))
     model.load_state_dict(checkpoint.model.state_dict())

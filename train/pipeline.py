@@ -20,7 +20,13 @@ from .config.fields import suggestion
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
-from .continuing import continued_config, continued_model, earlier_record, held_out_record
+from .continuing import (
+    check_continued,
+    continued_config,
+    continued_model,
+    earlier_record,
+    held_out_record,
+)
 from .data.streams import Split
 from .data.tokenizers import Prepared
 from .fallback import Fallback
@@ -182,7 +188,7 @@ class DualCNNPipeline:
         """
         checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
         config = (config or continued_config(checkpoint)).replace(**changes)
-        continued_model(checkpoint, config)  # settings are refused before the text is read
+        check_continued(checkpoint, config)  # refused before the text is read
         texts = RunTexts.read(
             corpus,
             config,

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from .json_file import dictionary, words
-from .training_command import command_of_run
+from .training_command import command_of_run, text_options, thread_options
 
 __all__ = ["commands_of_training", "run_name", "runs_of"]
 
@@ -42,12 +42,7 @@ def commands_of_training(training: dict[str, Any], model: dict[str, Any]) -> lis
         if not corpora:
             return []
         parts = ["rillet", "train", "--continue-from", run_name(number)]
-        for corpus in corpora:
-            parts += ["--corpus", corpus]
-        if "validation" in given:
-            parts += ["--validation", str(given["validation"])]
-        if "threads" in given:
-            parts += ["--threads", str(given["threads"])]
+        parts += text_options(corpora, given) + thread_options(given)
         parts += _settings(before, record, model)
         commands.append(shlex.join([*parts, "--out", run_name(number + 1)]))
     return commands

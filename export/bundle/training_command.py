@@ -8,7 +8,7 @@ from typing import Any
 from ...train.config.presets import PRESETS
 from .json_file import dictionary, words
 
-__all__ = ["command_of_run"]
+__all__ = ["command_of_run", "text_options", "thread_options"]
 
 _IMPLIED = ("vocab_size", "training", "reasons", "seed", "wave_overlap")
 """Settings that follow from the corpus, have an option of their own, or change nothing."""
@@ -34,18 +34,27 @@ def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | Non
     actual = {**model, **training.get("config", {})}
     if preset == "auto":
         preset = min(PRESETS, key=lambda name: len(_changes(name, actual)))
-    parts = ["rillet", "train"]
-    for name in corpora:
-        parts += ["--corpus", name]
-    if "validation" in given:
-        parts += ["--validation", str(given["validation"])]
-    parts += ["--preset", preset]
+    parts = ["rillet", "train", *text_options(corpora, given), "--preset", preset]
     for name, value in _changes(preset, actual).items():
         parts += ["--set", f"{name}={value}"]
-    if "threads" in given:
-        parts += ["--threads", str(given["threads"])]
+    parts += thread_options(given)
     seed = training.get("config", {}).get("seed", 0)
     return shlex.join([*parts, "--seed", str(seed), "--out", "RUN"])
+
+
+def text_options(corpora: list[str], given: dict[str, Any]) -> list[str]:
+    """The options for the texts of a run."""
+    options = [word for name in corpora for word in ("--corpus", name)]
+    return options + _option("validation", given)
+
+
+def thread_options(given: dict[str, Any]) -> list[str]:
+    """The option for the threads of a run, if it was given."""
+    return _option("threads", given)
+
+
+def _option(name: str, given: dict[str, Any]) -> list[str]:
+    return [f"--{name}", str(given[name])] if name in given else []
 
 
 def _changes(preset: str, actual: dict[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,10 @@ def test_nothing_was_built(bundle: Path) -> None:
     assert result.exit_code == 0
     assert f"No engine was built from {bundle}: rillet engine build {bundle}" in result.stdout
     assert json.loads(command("list", bundle, "--json").stdout) == []
+    spaced = bundle.parent / "my model"
+    shutil.copytree(bundle, spaced)
+    assert f"rillet engine build '{spaced}'" in command("list", spaced).stdout
+    assert f"see rillet engine list '{spaced}'" in str(command("inspect", spaced).exception)
 
 
 def test_precision_lives_in_the_graph(bundle: Path, small_bundle: Path) -> None:

@@ -15,7 +15,7 @@ from ...runtime.cli.terminal import tell
 from ...runtime.errors import UsageError
 from ..auto_config import Choice, choose, limit_for
 from ..budget import Budget
-from ..checkpoint import CHECKPOINT_FILE, load_checkpoint
+from ..checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..continuing import continued_config
@@ -155,14 +155,13 @@ def train_command(
         corpus = Corpus(corpora, spool=out)
         if changes.get("tokenizer") == "byte":
             corpus = corpus.as_bytes()
-        if continue_from is not None:
-            config = continued_config(load_checkpoint(continue_from)).replace_text(changes)
+        earlier = None if continue_from is None else load_checkpoint(continue_from)
+        if earlier is not None:
+            config = continued_config(earlier).replace_text(changes)
             choice = Choice(config, None, config.training.steps, None)
         else:
             choice = _configure(preset, limits, corpus, changes, started, out if resume else None)
-        pipeline = _set_up(
-            choice.config, corpus, out, validation, allow_fallback, group, continue_from
-        )
+        pipeline = _set_up(choice.config, corpus, out, validation, allow_fallback, group, earlier)
         pipeline.training["given"] = _given(corpora, validation, threads)
         if choice.preset is not None:
             pipeline.training["preset"] = choice.preset
@@ -172,7 +171,7 @@ def train_command(
         log = CsvLog(out, resume)
         result = _train(pipeline, out, log, resume, tensorboard, group, limit, sample_every or 0)
         if group.leads:
-            if limits.seconds is not None and limit is not None:
+            if limit is not None:
                 pipeline.training["budget"] = {
                     "seconds": limits.seconds,
                     "corrections": limit.corrections,
@@ -295,7 +294,7 @@ def _set_up(
     validation: str | None,
     allow_fallback: bool,
     group: Group,
-    continue_from: Path | None,
+    earlier: Checkpoint | None,
 ) -> DualCNNPipeline:
     """Set up the pipeline, with a progress bar over its components."""
     # Processes share the run's folder, but each keeps its own copy of the tokens.
@@ -310,9 +309,9 @@ def _set_up(
             bar.clear()
             tell(f"Note: {text}", err=True)
 
-        if continue_from is not None:
+        if earlier is not None:
             return DualCNNPipeline.continue_from(
-                continue_from,
+                earlier,
                 corpus,
                 config,
                 folder=tokens,

@@ -137,6 +137,8 @@ class Corpus:
 
     def as_bytes(self) -> Corpus:
         """The same corpus, which may hold any bytes: for a tokenizer that reads them."""
+        if self.any_bytes:
+            return self  # with what a scan has found
         corpus = copy.copy(self)
         corpus.any_bytes = True
         return corpus
