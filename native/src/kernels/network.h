@@ -1,0 +1,149 @@
+/* The parts of the network that are no products: reservoir, attention, convolutions, gates. */
+
+RL_INLINE float *rl_reservoir_of(const rillet_model *m, rillet_state *s, int ring) {
+    return (float *)rl_in(s, m->state_reservoir) + ring * m->units_padded;
+}
+
+/* z = W r + drive, four rows of the matrix at a time. `z` has room for one number more. */
+RL_INLINE void rl_sparse(const rillet_model *m, const float *restrict r,
+                         const float *restrict drive, float *restrict z) {
+    const int32_t *quad = rl_at(m, m->quads);
+    const uint16_t *column = rl_at(m, m->columns);
+    const float *value = rl_floats(m, m->values);
+    for (int i = 0; i < m->units; i += 4, quad += 5) {
+        float sum[4] = {0, 0, 0, 0};
+        for (int j = 0; j < quad[0]; j++, column += 4, value += 4)
+            for (int lane = 0; lane < 4; lane++) sum[lane] += value[lane] * r[column[lane]];
+        for (int lane = 0; lane < 4; lane++) z[quad[1 + lane]] = sum[lane];
+    }
+    for (int i = 0; i < m->units; i++) z[i] += drive[i];
+}
+
+static void rl_reservoir(const rillet_model *m, const rl_row *row, float *restrict z) {
+    const float *before = RL_BLOCK(rl_reservoir_of(m, row->state, row->before));
+    float *restrict now = RL_BLOCK(rl_reservoir_of(m, row->state, row->now));
+    const float *drive = rl_floats(m, m->drive) + (size_t)row->token * (size_t)m->units_padded;
+    const float *kept = RL_BLOCK(rl_floats(m, m->kept)), *gain = RL_BLOCK(rl_floats(m, m->gain));
+    int padded = m->units_padded;
+    float decay = -m->decay, frequency = m->frequency;
+    if (m->reservoir == RL_DENSE) {
+        memcpy(z, drive, (size_t)padded * 4);
+        rl_product(m, &m->recurrent, 1, before, padded, z, padded, 1);
+    } else {
+        rl_sparse(m, before, drive, z);
+    }
+    z = RL_BLOCK(z);
+    RL_SIMD for (int i = 0; i < padded; i++) {
+        float size = z[i] < 0 ? -z[i] : z[i];
+        now[i] = before[i] * kept[i] + rl_exp(size * decay) * rl_sin(z[i] * frequency) * gain[i];
+    }
+}
+
+/* Scores of one head over the window, [padded window]; what lies behind the window has none. */
+RL_INLINE void rl_scores(const rillet_model *m, const float *restrict q, const float *restrict keys,
+                         const float *restrict bias, float *restrict w) {
+    int padded = RL_PADDED(m->attention);
+    for (int j = 0; j < padded; j += RL_PANEL) {
+        float sum[RL_PANEL], other[RL_PANEL] = {0};
+        for (int l = 0; l < RL_PANEL; l++) sum[l] = bias[j + l];
+        int i = 0;
+        for (; i + 1 < m->head; i += 2)
+            for (int l = 0; l < RL_PANEL; l++) {
+                sum[l] += q[i] * keys[(long)i * m->span + j + l];
+                other[l] += q[i + 1] * keys[(long)(i + 1) * m->span + j + l];
+            }
+        if (i < m->head)
+            for (int l = 0; l < RL_PANEL; l++) sum[l] += q[i] * keys[(long)i * m->span + j + l];
+        for (int l = 0; l < RL_PANEL; l++) w[j + l] = sum[l] + other[l];
+    }
+}
+
+/* Softmax in place; returns one over the sum. */
+RL_INLINE float rl_softmax(float *restrict w, int padded) {
+    float top = rl_most(w, padded);
+    w = RL_BLOCK(w);
+    RL_SIMD for (int i = 0; i < padded; i++) w[i] = rl_exp(w[i] - top);
+    return 1.0f / rl_sum(w, padded);
+}
+
+/* Stores the row's keys and values, and mixes the window's values by head, [width]. */
+static void rl_attend(const rillet_model *m, const rl_row *row, const float *restrict qkv,
+                      float *restrict out, float *restrict w) {
+    int d = m->width, e = m->head, last = row->cursor + m->attention - 1;
+    long stride = m->attention_values.stride;
+    float *keys = (float *)rl_in(row->state, m->attention_keys);
+    float *values = (float *)rl_in(row->state, m->attention_values.at) + row->cursor * stride;
+    const float *k = qkv + m->width_padded, *v = qkv + 2 * m->width_padded;
+    for (int i = 0; i < d; i++) keys[(long)i * m->span + last] = k[i];
+    for (int h = 0; h < m->heads; h++)
+        memcpy(values + (m->attention - 1) * stride + h * m->head_padded, v + h * e, (size_t)e * 4);
+    int padded = RL_PADDED(m->attention);
+    for (int h = 0; h < m->heads; h++) {
+        rl_scores(m, qkv + h * e, keys + (long)h * e * m->span + row->cursor,
+                  rl_floats(m, m->distance_bias) + (long)h * padded, w);
+        float scale = rl_softmax(w, padded);
+        for (int i = 0; i < e; i += RL_PANEL) {
+            float sum[RL_PANEL] = {0}, other[RL_PANEL] = {0};
+            const float *at = values + h * m->head_padded + i;
+            int j = 0;
+            for (; j + 1 < m->attention; j += 2, at += 2 * stride)
+                for (int l = 0; l < RL_PANEL; l++) {
+                    sum[l] += w[j] * at[l];
+                    other[l] += w[j + 1] * at[stride + l];
+                }
+            if (j < m->attention)
+                for (int l = 0; l < RL_PANEL; l++) sum[l] += w[j] * at[l];
+            int count = e - i < RL_PANEL ? e - i : RL_PANEL;
+            for (int l = 0; l < RL_PANEL; l++) sum[l] = (sum[l] + other[l]) * scale;
+            memcpy(out + h * e + i, sum, (size_t)count * 4);
+        }
+    }
+}
+
+/* silu(g) v, of halves that are padded each on its own. */
+RL_INLINE void rl_gate(float *restrict to, const float *restrict both, int padded) {
+    const float *g = RL_BLOCK(both), *v = RL_BLOCK(both + padded);
+    to = RL_BLOCK(to);
+    RL_SIMD for (int i = 0; i < padded; i++) to[i] = g[i] / (1.0f + rl_exp(-g[i])) * v[i];
+}
+
+/* Norm and short convolution of one block of the first CNN. */
+static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index,
+                         const rl_row *row, const float *restrict x, float *restrict y) {
+    long stride = m->wave_context.stride;
+    int padded = m->width_padded;
+    float *window = (float *)rl_in(row->state, m->wave_context.at) + row->cursor * stride +
+                    (long)index * padded;
+    rl_norm(window + (m->kernel - 1) * stride, x, rl_floats(m, block->norm),
+            rl_floats(m, block->norm_bias), m->width, padded);
+    const float *taps = RL_BLOCK(rl_floats(m, block->taps));
+    y = RL_BLOCK(y);
+    if (m->kernel == 4) {
+        const float *a = RL_BLOCK(window), *b = RL_BLOCK(window + stride);
+        const float *c = RL_BLOCK(window + 2 * stride), *d = RL_BLOCK(window + 3 * stride);
+        RL_SIMD for (int i = 0; i < padded; i++) y[i] = taps[i] * a[i] + taps[padded + i] * b[i] +
+                                                        taps[2 * padded + i] * c[i] +
+                                                        taps[3 * padded + i] * d[i];
+        return;
+    }
+    for (int i = 0; i < padded; i++) y[i] = 0;
+    for (int j = 0; j < m->kernel; j++, window += stride, taps += padded) {
+        const float *past = RL_BLOCK(window), *tap = RL_BLOCK(taps);
+        RL_SIMD for (int i = 0; i < padded; i++) y[i] += tap[i] * past[i];
+    }
+}
+
+/* The filters over the wave window, [filters][features]. */
+static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict y) {
+    int padded = m->features_padded, count = m->filters_per_feature;
+    const float *window = (const float *)rl_in(row->state, m->wave_buffer.at) +
+                          (long)(row->cursor + 1) * padded;
+    for (int q = 0; q < count; q++)
+        for (int f = 0; f < padded; f += RL_PANEL) {
+            const float *tap = rl_floats(m, m->filters) + q * padded + f, *x = window + f;
+            float sum[RL_PANEL] = {0};
+            for (int w = 0; w < m->wave_window; w++, tap += count * padded, x += padded)
+                for (int l = 0; l < RL_PANEL; l++) sum[l] += tap[l] * x[l];
+            for (int l = 0; l < RL_PANEL; l++) y[q * padded + f + l] = sum[l];
+        }
+}

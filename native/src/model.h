@@ -1,0 +1,151 @@
+/* The packed model and the layout of a stream's state: blocks of memory without pointers. */
+#ifndef RL_MODEL_H
+#define RL_MODEL_H
+
+#include "../include/rillet.h"
+
+/* Widths are padded with zeros to whole panels, so that no loop has a remainder. */
+#define RL_PANEL 16
+#define RL_UP(n, m) (((n) + (m) - 1) / (m) * (m))
+#define RL_PADDED(n) RL_UP(n, RL_PANEL)
+
+enum {
+    RL_MAGIC = 0x6c6c6972,
+    RL_SLACK = 16, /* steps between two moves of a window to the front of its buffer */
+    RL_RING = 3,   /* now, before, and the next: what is kept of small tensors */
+    RL_LONGEST = 8,
+    RL_COUNTS = 8,
+    RL_OTHERS = 5,
+    RL_PATTERNS = RL_COUNTS * RL_OTHERS,
+    RL_CHECKS = 255,
+    RL_LOOKUP = 6,
+    RL_TENSORS = 12,
+};
+#define RL_PRIME INT64_C(2147483629)
+
+/* y = W x + b. Weights lie in groups of four panels (the last group has up to seven), each
+ * [inputs][16 x panels]: one run of memory, which a core prefetches. */
+typedef struct {
+    int32_t in, panels;
+    size_t weights, bias; /* places in the model, in bytes */
+} rl_linear;
+
+/* A gated layer: down(silu(g) v) with g, v = up(x), each padded on its own. */
+typedef struct {
+    rl_linear up, down;
+    size_t norm, norm_bias, taps; /* of a block of the first CNN; of the second, taps are absent */
+} rl_block;
+
+/* A window of the last steps. `length` counts the step that is being computed; before it, the past
+ * length - 1 entries begin at the cursor. */
+typedef struct {
+    int32_t length, stride; /* entries; floats or whole numbers an entry */
+    size_t at;              /* place in the state */
+} rl_window;
+
+typedef enum { RL_NO_RESERVOIR, RL_DENSE, RL_SPARSE } rl_reservoir_kind;
+typedef enum { RL_NO_MEMORY, RL_KERNEL, RL_SUFFIX_KERNEL, RL_CONTEXTS } rl_memory_kind;
+
+struct rillet_model {
+    uint32_t magic;
+    int32_t vocabulary;
+    size_t bytes, state_bytes;
+    const struct rl_kernels *kernels;
+
+    rl_reservoir_kind reservoir;
+    int32_t units, units_padded;
+    size_t drive, quads, columns, values, kept, gain; /* of a sparse matrix; else `recurrent` */
+    rl_linear recurrent;
+    float decay, frequency;
+
+    int32_t width, width_padded;
+    size_t embedding;
+    rl_linear read; /* no inputs if the CNNs see the embedding alone */
+
+    int32_t heads, head, head_padded, attention; /* no heads without attention */
+    int32_t span; /* floats between two rows of the transposed keys */
+    size_t attention_norm, attention_norm_bias, distance_bias;
+    rl_linear qkv, output;
+
+    int32_t blocks, kernel, hidden_padded;
+    size_t wave_blocks; /* rl_block [blocks] */
+    rl_linear emit;
+    int32_t features, features_padded;
+    size_t wave_norm, wave_norm_bias;
+
+    int32_t readout_blocks, filters_per_feature, wave_window; /* no blocks with a single CNN */
+    size_t filters;        /* [W][K][F], oldest first */
+    size_t readout;        /* rl_block [readout_blocks]: the mixing layer, then the others */
+    rl_linear head_layer;  /* logits, then what the memory's gate reads of the features */
+    int32_t gate_at;       /* where that begins */
+
+    rl_memory_kind memory;
+    int32_t capacity, key, key_padded, gate;
+    rl_linear key_projection;
+    int32_t suffix, code;
+    size_t suffix_codes, suffix_weights;
+    float fall, least, reach, doubt_bias;
+    size_t found_weights, doubt_weights; /* [2][gate], [gate] */
+
+    int32_t contexts, slots, wide_slots;
+    size_t last, word, outside, transitions, scores, shares;
+
+    /* The state. */
+    size_t state_reservoir, state_key, state_keys, state_tokens, state_lookups, state_table;
+    rl_window attention_values, wave_context, wave_buffer, suffix_window, recent;
+    size_t attention_keys; /* [width][span], transposed */
+    int32_t tensors;
+    rillet_tensor tensor[RL_TENSORS];
+};
+
+struct rillet_state {
+    int64_t clock; /* steps of this block; clock mod 3 is the place in rings */
+    int64_t position[RL_RING];
+    int32_t cursor; /* first past entry of every window; at least 1 between calls */
+    int32_t ahead;  /* rows of this stream in the current group */
+};
+
+/* One row of a call, while it is computed. */
+typedef struct {
+    rillet_state *state;
+    int64_t position; /* before the row */
+    int32_t cursor, now, before, token;
+    float learn;
+} rl_row;
+
+/* What is compiled once for each instruction set. */
+typedef struct rl_kernels {
+    const char *name;
+    rillet_status (*read)(const rillet_model *, size_t, rillet_state *const *, const int32_t *,
+                          const float *, float *const *, void *);
+    size_t (*scratch)(const rillet_model *, size_t);
+    void (*key)(const rillet_model *, rillet_state *, int ring);
+} rl_kernels;
+
+extern const rl_kernels rl_kernels_plain;
+#if defined(__x86_64__)
+extern const rl_kernels rl_kernels_avx2, rl_kernels_avx512;
+#endif
+
+static inline const void *rl_at(const rillet_model *m, size_t place) {
+    return (const char *)m + place;
+}
+static inline const float *rl_floats(const rillet_model *m, size_t place) {
+    return (const float *)rl_at(m, place);
+}
+static inline void *rl_in(rillet_state *s, size_t place) { return (char *)s + place; }
+static inline const void *rl_of(const rillet_state *s, size_t place) {
+    return (const char *)s + place;
+}
+static inline int rl_ring(int64_t clock) { return (int)(clock % RL_RING); }
+
+/* Panels of a group: four, or what is left if that is at most seven. */
+static inline int rl_group(int panels) { return panels >= 8 ? 4 : panels; }
+
+/* Sets the place of everything in the state, and lists its tensors. */
+void rl_layout_state(rillet_model *m);
+
+/* Moves every window to the front of its buffer. */
+void rl_compact(const rillet_model *m, rillet_state *s);
+
+#endif

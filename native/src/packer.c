@@ -1,0 +1,112 @@
+#include "packer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const int64_t most_bytes = (int64_t)((SIZE_MAX >> 2) < ((size_t)1 << 20 << 20 >> 1)
+                                                ? (SIZE_MAX >> 2)
+                                                : ((size_t)1 << 20 << 20 >> 1));
+
+void rl_fail(rl_packer *p, rillet_status status, const char *name, const char *what) {
+    if (p->status != RILLET_OK) return;
+    p->status = status;
+    if (p->message == NULL) return;
+    if (name == NULL)
+        snprintf(p->message, RILLET_MESSAGE, "%s", what);
+    else
+        snprintf(p->message, RILLET_MESSAGE, "%s: %s", name, what);
+}
+
+int rl_has(const rl_packer *p, const char *name) {
+    rl_tensor tensor;
+    return rl_file_find(p->file, name, &tensor) == 0;
+}
+
+static rl_tensor need(rl_packer *p, const char *name, rl_dtype dtype, int dims, int64_t a,
+                      int64_t b) {
+    rl_tensor t;
+    memset(&t, 0, sizeof t);
+    if (p->status != RILLET_OK) return t;
+    if (rl_file_find(p->file, name, &t) != 0)
+        rl_fail(p, RILLET_DAMAGED, name, "this tensor is missing");
+    else if (t.dtype != dtype)
+        rl_fail(p, RILLET_DAMAGED, name, "this tensor has another type than it should");
+    else if (t.dims != dims || t.count == 0 || (a && t.shape[0] != a) || (b && t.shape[1] != b))
+        rl_fail(p, RILLET_DAMAGED, name, "this tensor's shape does not fit the others");
+    if (p->status != RILLET_OK) memset(&t, 0, sizeof t);
+    return t;
+}
+
+rl_tensor rl_need(rl_packer *p, const char *name, int dims, int64_t a, int64_t b) {
+    return need(p, name, RL_F32, dims, a, b);
+}
+
+rl_tensor rl_need_whole(rl_packer *p, const char *name, int dims, int64_t a, int64_t b) {
+    return need(p, name, RL_I64, dims, a, b);
+}
+
+size_t rl_reserve(rl_packer *p, int64_t count, int64_t size) {
+    size_t place = p->at;
+    if (p->status != RILLET_OK) return 0;
+    if (count < 0 || count > most_bytes / size ||
+        count * size > most_bytes - (int64_t)place - RILLET_ALIGN) {
+        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        return 0;
+    }
+    size_t bytes = RL_UP((size_t)(count * size), (size_t)RILLET_ALIGN);
+    if (p->block != NULL) memset(p->block + place, 0, bytes);
+    p->at += bytes;
+    return place;
+}
+
+float *rl_target(const rl_packer *p, size_t place) {
+    return p->block == NULL || p->status != RILLET_OK ? NULL : (float *)(p->block + place);
+}
+
+size_t rl_copy(rl_packer *p, const rl_tensor *t, int64_t rows, int64_t width) {
+    int64_t padded = RL_PADDED(width);
+    size_t place = rl_reserve(p, rows * padded, 4);
+    float *to = rl_target(p, place);
+    for (int64_t row = 0; to != NULL && row < rows; row++)
+        for (int64_t i = 0; i < width; i++) to[row * padded + i] = rl_float(t, row * width + i);
+    return place;
+}
+
+rl_linear rl_reserve_linear(rl_packer *p, int64_t in, int64_t outputs) {
+    rl_linear linear = {0, 0, 0, 0};
+    int64_t padded = RL_PADDED(outputs);
+    if (p->status != RILLET_OK) return linear;
+    if (in > INT32_MAX || padded > INT32_MAX)
+        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+    linear.in = (int32_t)in;
+    linear.panels = (int32_t)(padded / RL_PANEL);
+    linear.weights = rl_reserve(p, in * padded, 4);
+    linear.bias = rl_reserve(p, padded, 4);
+    return linear;
+}
+
+void rl_put(const rl_packer *p, const rl_linear *linear, int64_t in, int64_t out, float value) {
+    float *to = rl_target(p, linear->weights);
+    if (to == NULL) return;
+    int64_t full = linear->panels >= 8 ? (linear->panels - 4) / 4 : 0; /* groups of four */
+    int64_t group = out / RL_PANEL / 4 < full ? out / RL_PANEL / 4 : full;
+    int64_t width = RL_PANEL * (group < full ? 4 : linear->panels - 4 * full);
+    int64_t first = group * 4 * RL_PANEL;
+    to[first * linear->in + in * width + out - first] = value;
+}
+
+void rl_put_bias(const rl_packer *p, const rl_linear *linear, int64_t out, float value) {
+    float *to = rl_target(p, linear->bias);
+    if (to != NULL) to[out] = value;
+}
+
+void rl_put_rows(const rl_packer *p, const rl_linear *linear, int64_t to, const rl_tensor *weight,
+                 int64_t first, int64_t rows, const rl_tensor *bias, float scale) {
+    if (rl_target(p, linear->weights) == NULL) return;
+    int64_t stride = weight->shape[1];
+    for (int64_t row = 0; row < rows; row++) {
+        for (int64_t i = 0; i < linear->in; i++)
+            rl_put(p, linear, i, to + row, rl_float(weight, (first + row) * stride + i) * scale);
+        if (bias != NULL) rl_put_bias(p, linear, to + row, rl_float(bias, first + row) * scale);
+    }
+}
