@@ -12,9 +12,13 @@ from .files import sha256_bytes, sha256_file
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 from .text_sample import TEXT_SAMPLE_FILE, TextSample
 
-__all__ = ["BUNDLE_FILE", "Bundle", "checksum"]
+__all__ = ["BUNDLE_FILE", "WEIGHTS_FILE", "Bundle", "checksum"]
 
 BUNDLE_FILE = "bundle.json"
+
+WEIGHTS_FILE = "weights.safetensors"
+"""The weights as plain tensors, for engines that run no graph; absent from older bundles."""
+
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
@@ -110,8 +114,12 @@ class Bundle:
         Raises:
             BundleError: The file is missing, or was replaced since.
         """
-        path = self.graph(name)
-        if sha256_file(path) != self.hashes()[path.name]:
+        return self.checked_file(self.graph(name).name)
+
+    def checked_file(self, name: str) -> Path:
+        """The path of a file, if it is still the one that was opened; see :meth:`checked_graph`."""
+        path = self.file(name)
+        if sha256_file(path) != self.hashes()[name]:
             raise BundleError(
                 f"{path} was replaced since the bundle was loaded; load the bundle again"
             )

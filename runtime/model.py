@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
-from .engines.base import ProviderChoice
+from .engines.base import Engine, ProviderChoice
 from .errors import UsageError
 from .info import ModelInfo
 from .loaded import LoadedModel, load_tokenizer
@@ -36,10 +36,10 @@ def load(
 
     Args:
         path: The folder that ``rillet export`` wrote.
-        provider: The execution provider: ``cpu``, ``cuda``, ``tensorrt`` (an engine that
-            ``rillet engine build`` built, or ONNX Runtime's provider if there is none), or
-            ``auto`` for the best one that is present and works. A named provider that cannot run
-            is an error.
+        provider: What runs the model: ``native``, our own library; ``cpu``, ``cuda`` (ONNX
+            Runtime); ``tensorrt`` (an engine that ``rillet engine build`` built, or ONNX Runtime's
+            provider if there is none); or ``auto`` for the best one that is present and works. A
+            named provider that cannot run is an error.
         threads: Threads that one step may use. One is best for small models.
         allow_fallback: Run on the CPU, with a warning, if the provider cannot run; and switch to
             it, from the same state, if a later step fails.
@@ -62,12 +62,13 @@ def load(
 
     bundle = Bundle.open(path)
     tokenizer = load_tokenizer(bundle)
-    engine = open_engine(bundle, provider, threads, allow_fallback)
-    model = Model(bundle, engine, tokenizer)
-    log.info("%s runs on %s", path, model.engine.provider)
-    if self_test:
-        run_self_test(model)
-    return model
+
+    def check(engine: Engine) -> None:
+        run_self_test(LoadedModel(bundle, engine, tokenizer))
+
+    engine = open_engine(bundle, provider, threads, allow_fallback, check if self_test else None)
+    log.info("%s runs on %s", path, engine.provider)
+    return Model(bundle, engine, tokenizer)
 
 
 class Model(LoadedModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import BUNDLE_FILE, Bundle, checksum
+from ...runtime.bundle import BUNDLE_FILE, WEIGHTS_FILE, Bundle, checksum
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
@@ -29,6 +29,7 @@ _FILES = {
     "prefill.onnx",
     "generate.onnx",
     "decode_static.onnx",
+    WEIGHTS_FILE,
     "tokenizer.json",
     "generation_config.json",
     TEXT_SAMPLE_FILE,

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
@@ -29,6 +29,7 @@ from .defaults import generation_config
 from .folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from .genai import write_genai
 from .json_file import write_json
+from .weights import weights_bytes
 
 __all__ = ["build_graphs", "write_bundle"]
 
@@ -92,7 +93,8 @@ def _write_files(
     write_json(folder / "generation_config.json", sampling)
     weights = weights_sha256(model)
     tokenizer_hash = sha256_bytes(tokenizer.source.encode())
-    files = ["tokenizer.json", "generation_config.json"]
+    write_atomic(folder / WEIGHTS_FILE, weights_bytes(model))
+    files = ["tokenizer.json", "generation_config.json", WEIGHTS_FILE]
     sample = checkpoint.text_sample if options.text_sample else None
     if sample is not None:
         write_atomic(folder / TEXT_SAMPLE_FILE, json.dumps(sample.to_dict()).encode())

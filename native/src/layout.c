@@ -32,7 +32,7 @@ static void tensor(layout *l, const char *name, rillet_type type, int dims, int6
 
 static void layout_memory(layout *l) {
     rillet_model *m = l->m;
-    int64_t entries = RL_PADDED((int64_t)m->capacity);
+    int64_t entries = RL_UP((int64_t)m->capacity, RL_SCAN);
     if (m->memory == RL_CONTEXTS) {
         int64_t slots = (int64_t)m->contexts * m->slots;
         m->recent = window(l, RL_LONGEST, 1);

@@ -12,6 +12,7 @@
 enum {
     RL_MAGIC = 0x6c6c6972,
     RL_SLACK = 16, /* steps between two moves of a window to the front of its buffer */
+    RL_SCAN = 64,  /* entries of a kernel memory that are compared together */
     RL_RING = 3,   /* now, before, and the next: what is kept of small tensors */
     RL_LONGEST = 8,
     RL_COUNTS = 8,

@@ -39,10 +39,10 @@ __all__ = [
     "Values",
 ]
 
-Provider = Literal["cpu", "cuda", "tensorrt"]
+Provider = Literal["native", "cpu", "cuda", "tensorrt"]
 """What users call the ways to run a bundle."""
 
-ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
+ProviderChoice = Literal["auto", "native", "cpu", "cuda", "tensorrt"]
 """A provider, or ``auto`` for the best one that works."""
 
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)

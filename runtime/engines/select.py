@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import WEIGHTS_FILE, Bundle
 from ..errors import EngineError
 from .base import PROVIDERS, Engine, Provider, ProviderChoice
 from .cache import engine_folders
@@ -23,19 +23,22 @@ def open_engine(
     provider: ProviderChoice = "auto",
     threads: int = 1,
     allow_fallback: bool = False,
+    check: Callable[[Engine], object] | None = None,
 ) -> Engine:
     """Open the engine that runs a bundle's graphs.
 
     ``tensorrt`` is TensorRT itself if ``rillet engine build`` has built an engine of the bundle,
     and ONNX Runtime's TensorRT provider if not. ``auto`` tries, in this order, TensorRT if an
-    engine was built, CUDA if the installed ONNX Runtime has it, and the CPU.
+    engine was built, CUDA if the installed ONNX Runtime has it, the native engine if the bundle
+    holds weights and this installation the library, and ONNX Runtime on the CPU.
 
     Args:
         bundle: The bundle.
-        provider: ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best one that works.
+        provider: ``native``, ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best one that works.
         threads: Threads that one call may use.
         allow_fallback: Run on the CPU if the provider cannot run, or fails in the middle of a
             stream.
+        check: Raises an :class:`EngineError` about an engine that must not be used.
 
     Returns:
         An engine that has taken a step.
@@ -49,6 +52,8 @@ def open_engine(
         try:
             engine = _OPENERS[name](bundle, threads)
             engine.step(np.zeros(1, np.int64), engine.zero_state())
+            if check is not None:
+                check(engine)
         except EngineError as error:
             failures.append(f"provider {name!r} cannot run here: {error}")
             continue
@@ -80,16 +85,24 @@ def _automatic(bundle: Bundle) -> list[Provider]:
     names: list[Provider] = []
     if _is_built(bundle) and driver_obstacle() is None:
         names.append("tensorrt")
+    native: list[Provider] = ["native"] if _has_native(bundle) else []
     try:
-        names += ["cuda", "cpu"] if has_cuda() else ["cpu"]
+        cuda: list[Provider] = ["cuda"] if has_cuda() else []
+        return [*names, *cuda, *native, "cpu"]
     except EngineError:
-        if not names:
+        # Without ONNX Runtime: a Jetson may have TensorRT alone, and any device the library.
+        if not names and not native:
             raise
-        # TensorRT alone is installed, as on some Jetsons.
-    return names
+        return names + native
 
 
 # The engines. Each is imported when it is opened: a machine has the libraries of one or two.
+
+
+def _open_native(bundle: Bundle, threads: int) -> Engine:
+    from .native.engine import NativeEngine
+
+    return NativeEngine(bundle)
 
 
 def _open_cpu(bundle: Bundle, threads: int) -> Engine:
@@ -123,6 +136,7 @@ def _open_tensorrt(bundle: Bundle, threads: int) -> Engine:
 
 
 _OPENERS: dict[Provider, Callable[[Bundle, int], Engine]] = {
+    "native": _open_native,
     "cpu": _open_cpu,
     "cuda": _open_cuda,
     "tensorrt": _open_tensorrt,
@@ -143,6 +157,13 @@ def _with_fallback(
 
     others = [(name, functools.partial(_OPENERS[name], bundle, threads)) for name in names]
     return FallbackEngine(engine, others)
+
+
+def _has_native(bundle: Bundle) -> bool:
+    """Whether this installation has the native library, and a bundle what it runs."""
+    from .native.library import library_path
+
+    return WEIGHTS_FILE in bundle.hashes() and library_path() is not None
 
 
 def _is_built(bundle: Bundle) -> bool:

@@ -44,27 +44,51 @@ RL_INLINE void rl_store(const rillet_model *m, const rl_row *row) {
     ((int32_t *)rl_in(s, m->state_tokens))[slot] = row->token;
 }
 
+/* Squared distances of a key to 64 stored ones, in four blocks that each lie transposed. */
+RL_INLINE void rl_distances(const float *restrict keys, const float *restrict q, int width,
+                            float *restrict distance) {
+    rl_vector sum[4 * RL_VECTORS];
+    RL_UNROLL for (int v = 0; v < 4 * RL_VECTORS; v++) sum[v] = (rl_vector){0};
+    for (int i = 0; i < width; i++) {
+        RL_UNROLL for (int v = 0; v < 4 * RL_VECTORS; v++) {
+            long block = v / RL_VECTORS, lane = v % RL_VECTORS * RL_LANES;
+            rl_vector c = RL_LOAD(keys + (block * width + i) * 16 + lane) - q[i];
+            sum[v] += c * c;
+        }
+    }
+    RL_UNROLL for (int v = 0; v < 4 * RL_VECTORS; v++) RL_STORE(distance + v * RL_LANES) = sum[v];
+}
+
+/* Lists the entries that have a weight: those nearer than 0.998. Returns how many there are. */
+RL_INLINE int rl_near(const rillet_model *m, const float *restrict keys, const float *restrict q,
+                      float *restrict distance, int32_t *restrict entry) {
+    int count = 0;
+    for (int at = 0; at < m->capacity; at += RL_SCAN, keys += RL_SCAN * (long)m->key) {
+        float near[RL_SCAN];
+        rl_distances(keys, q, m->key, near);
+        for (int part = 0; part < RL_SCAN; part += 16)
+            for (uint32_t bits = rl_below(near + part, 0.998f); bits; bits &= bits - 1) {
+                int lane = part + __builtin_ctz(bits);
+                distance[count] = near[lane];
+                entry[count++] = at + lane;
+            }
+    }
+    return count;
+}
+
 /* max(0, exp(-beta / 2 |k - k_j|^2) - least), summed by token, [padded vocabulary]. */
-static void rl_recall(const rillet_model *m, const rl_row *row, float *restrict found) {
-    const float *keys = RL_BLOCK(rl_in(row->state, m->state_keys));
+static void rl_recall(const rillet_model *m, const rl_row *row, float *restrict found,
+                      float *restrict weight, int32_t *restrict entry) {
     const int32_t *tokens = rl_in(row->state, m->state_tokens);
-    const float *q = rl_key_of(m, row->state, row->now);
     float fall = m->fall, least = m->least;
     memset(found, 0, (size_t)m->gate_at * 4);
-    for (int at = 0; at < m->capacity; at += 16, keys += 16 * m->key) {
-        float sum[16] = {0}, weight[16];
-        for (int i = 0; i < m->key; i++)
-            for (int l = 0; l < 16; l++) {
-                float c = keys[i * 16 + l] - q[i];
-                sum[l] += c * c;
-            }
-        float nearest = sum[0];
-        for (int l = 1; l < 16; l++) nearest = sum[l] < nearest ? sum[l] : nearest;
-        if (nearest >= 0.998f) continue; /* the weight there is at most `least` */
-        for (int l = 0; l < 16; l++) weight[l] = rl_exp(fall * sum[l]) - least;
-        for (int l = 0; l < 16; l++)
-            if (weight[l] > 0) found[tokens[at + l]] += weight[l];
-    }
+    int count = rl_near(m, RL_BLOCK(rl_in(row->state, m->state_keys)),
+                        rl_key_of(m, row->state, row->now), weight, entry);
+    int padded = RL_PADDED(count);
+    for (int i = count; i < padded; i++) weight[i] = 1.0f;
+    weight = RL_BLOCK(weight);
+    RL_SIMD for (int i = 0; i < padded; i++) weight[i] = rl_exp(fall * weight[i]) - least;
+    for (int i = 0; i < count; i++) found[tokens[entry[i]]] += weight[i] > 0 ? weight[i] : 0;
 }
 
 /* Log-probabilities of what is not normalised yet: log(max(p scale, 1e-20)). They are computed in

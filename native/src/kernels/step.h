@@ -4,7 +4,8 @@ enum { RL_ALONE = RL_SLACK }; /* rows of one stream in a group: its windows have
 
 typedef struct {
     float *reservoir, *x, *y, *qkv, *both, *act, *taps, *wave, *features, *keys, *joint, *found,
-        *z;
+        *z, *weight;
+    int32_t *entry;
 } rl_scratch;
 
 typedef struct {
@@ -37,6 +38,9 @@ static size_t rl_divide(const rillet_model *m, size_t rows, void *block, rl_scra
     s->found = rl_take(&arena, (size_t)m->gate_at);
     size_t most = (size_t)(m->units_padded > m->attention ? m->units_padded : m->attention);
     s->z = rl_take(&arena, most + RL_PANEL);
+    size_t entries = (size_t)RL_UP(m->capacity, RL_SCAN);
+    s->weight = rl_take(&arena, entries);
+    s->entry = (int32_t *)rl_take(&arena, entries);
     return arena.used;
 }
 
@@ -183,7 +187,7 @@ static void rl_finish(const rillet_model *m, const rl_row *row, const float *key
         else
             memcpy(now, key, (size_t)m->key_padded * 4);
         if (out == NULL) return;
-        rl_recall(m, row, s->found);
+        rl_recall(m, row, s->found, s->weight, s->entry);
         rl_combine(m, joint, s->found, out);
     }
 }

@@ -1,0 +1,91 @@
+"""The C library, as Python calls it: see ``native/include/rillet.h``."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ...errors import EngineError
+
+__all__ = ["LIBRARY", "NOT_FINITE", "Address", "block", "library_path", "load_library"]
+
+LIBRARY = "_librillet"
+"""The library's file name, without the suffix."""
+
+NOT_FINITE = 5
+"""Status of a call whose log-probabilities are not all finite."""
+
+Address = ctypes.c_void_p
+
+_ALIGN = 64
+_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
+
+_FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
+    "rillet_model_size": (ctypes.c_int, [Address, ctypes.c_size_t, Address, ctypes.c_char_p]),
+    "rillet_model_load": (
+        ctypes.c_int,
+        [Address, ctypes.c_size_t, Address, ctypes.c_size_t, ctypes.c_char_p],
+    ),
+    "rillet_model_kernels": (ctypes.c_char_p, [Address]),
+    "rillet_vocabulary": (ctypes.c_int32, [Address]),
+    "rillet_state_size": (ctypes.c_size_t, [Address]),
+    "rillet_scratch_size": (ctypes.c_size_t, [Address, ctypes.c_size_t]),
+    "rillet_state_reset": (None, [Address, Address]),
+    "rillet_read": (
+        ctypes.c_int,
+        [Address, ctypes.c_size_t, Address, Address, Address, Address, Address],
+    ),
+    "rillet_state_back": (None, [Address, Address]),
+    "rillet_state_tensor": (Address, [Address, ctypes.c_size_t]),
+    "rillet_state_get": (None, [Address, Address, ctypes.c_int, ctypes.c_size_t, Address]),
+    "rillet_state_set": (
+        ctypes.c_int,
+        [Address, Address, ctypes.c_int, ctypes.c_size_t, Address],
+    ),
+}
+"""Result and arguments of each function."""
+
+
+def library_path() -> Path | None:
+    """The file of the library; ``None`` where it was not built."""
+    folder = Path(__file__).parent
+    files = (folder / f"{LIBRARY}{suffix}" for suffix in _SUFFIXES)
+    return next((file for file in files if file.is_file()), None)
+
+
+@functools.cache
+def load_library() -> ctypes.CDLL:
+    """Load the library.
+
+    Raises:
+        EngineError: It was not built, or cannot be loaded.
+    """
+    path = library_path()
+    if path is None:
+        raise EngineError(
+            "this installation has no native library; install a wheel for this platform, or a C "
+            "compiler and then: pip install --force-reinstall --no-binary rillet rillet"
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+        for name, (result, arguments) in _FUNCTIONS.items():
+            function = getattr(library, name)
+            function.restype, function.argtypes = result, arguments
+    except (OSError, AttributeError) as error:
+        raise EngineError(
+            f"the native library {path} cannot be loaded ({error}); reinstall rillet"
+        ) from error
+    return library
+
+
+def block(size: int) -> npt.NDArray[np.uint8]:
+    """Zeros as the library wants them: aligned, and rounded up to whole blocks."""
+    size = -(-size // _ALIGN) * _ALIGN
+    raw = np.zeros(size + _ALIGN, np.uint8)
+    start = -raw.ctypes.data % _ALIGN
+    return raw[start : start + size]

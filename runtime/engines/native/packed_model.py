@@ -1,0 +1,80 @@
+"""A model's weights, packed by the library."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import EngineError
+from ...state_table import StateTensor
+from .library import block, load_library
+
+__all__ = ["PackedModel"]
+
+_MESSAGE = 160
+_TYPES = ("float32", "int32", "int64")
+
+
+class _Tensor(ctypes.Structure):
+    """``rillet_tensor``."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("type", ctypes.c_int),
+        ("dims", ctypes.c_int32),
+        ("shape", ctypes.c_int64 * 2),
+        ("bytes", ctypes.c_size_t),
+    )
+
+
+class PackedModel:
+    """Weights in the library's own layout. Threads share it; nothing changes it.
+
+    Args:
+        path: The file ``weights.safetensors``.
+
+    Raises:
+        EngineError: The file is damaged, or holds a model that the library cannot run, or there is
+            no library.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.library = load_library()
+        weights = np.fromfile(path, np.uint8)
+        source = (weights.ctypes.data, weights.size)
+        message, size = ctypes.create_string_buffer(_MESSAGE), ctypes.c_size_t()
+        status = self.library.rillet_model_size(*source, ctypes.addressof(size), message)
+        if status == 0:
+            self._memory = block(size.value)
+            self.address = self._memory.ctypes.data
+            status = self.library.rillet_model_load(self.address, size.value, *source, message)
+        if status != 0:
+            reason = message.value.decode("utf-8", "replace")
+            raise EngineError(
+                f"the native engine cannot run {path} ({reason}); use provider 'cpu', or export "
+                "the model again"
+            )
+        self.vocab_size = int(self.library.rillet_vocabulary(self.address))
+        self.state_size = int(self.library.rillet_state_size(self.address))
+        self.state_table = self._state_table()
+
+    @property
+    def kernels(self) -> str:
+        """The instruction set that the library chose for this processor."""
+        name: Any = self.library.rillet_model_kernels(self.address)
+        return str(name.decode())
+
+    def scratch_size(self, rows: int) -> int:
+        """Bytes of scratch for a call of some rows."""
+        return int(self.library.rillet_scratch_size(self.address, rows))
+
+    def _state_table(self) -> list[StateTensor]:
+        table: list[StateTensor] = []
+        while address := self.library.rillet_state_tensor(self.address, len(table)):
+            tensor = _Tensor.from_address(address)
+            shape = tuple(int(size) for size in tensor.shape[: tensor.dims])
+            table.append(StateTensor(tensor.name.decode(), shape, _TYPES[tensor.type]))
+        return table
