@@ -19,6 +19,8 @@ _FLAGS = [
     "-O3",
     "-fno-math-errno",
     "-fno-trapping-math",
+    "-ffinite-math-only",  # for single instructions; NaN is looked for by its bits
+    "-fno-signed-zeros",
     "-ffp-contract=fast",
     "-fopenmp-simd",
     "-fvisibility=hidden",

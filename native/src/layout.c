@@ -47,7 +47,8 @@ static void layout_memory(layout *l) {
             tensor(l, "suffix", RILLET_FLOAT32, 2, m->suffix, m->code);
         }
         m->state_key = room(l, (int64_t)RL_RING * m->key_padded, 4);
-        m->state_keys = room(l, entries * m->key, 4);
+        m->state_keys = room(l, entries * m->key_padded, 4);
+        m->state_scan = room(l, entries * 2 * rl_pairs(m), 1);
         m->state_tokens = room(l, entries, 4);
         tensor(l, "memory_keys", RILLET_FLOAT32, 2, m->capacity, m->key);
         tensor(l, "memory_tokens", RILLET_INT64, 1, m->capacity, 0);

@@ -13,6 +13,9 @@ enum {
     RL_MAGIC = 0x6c6c6972,
     RL_SLACK = 16, /* steps between two moves of a window to the front of its buffer */
     RL_SCAN = 64,  /* entries of a kernel memory that are compared together */
+    RL_ROWS = 8,   /* rows of the reservoir that are computed together */
+    RL_ZERO = 128, /* what zero is in the bytes of a rounded key */
+    RL_WIDEST = 8192, /* numbers in a key whose rounded products fit 16 bits */
     RL_RING = 3,   /* now, before, and the next: what is kept of small tensors */
     RL_LONGEST = 8,
     RL_COUNTS = 8,
@@ -55,7 +58,8 @@ struct rillet_model {
 
     rl_reservoir_kind reservoir;
     int32_t units, units_padded;
-    size_t drive, quads, columns, values, kept, gain; /* of a sparse matrix; else `recurrent` */
+    size_t drive, kept, gain;
+    size_t rounds, round_columns, round_places, round_weights; /* of a sparse matrix */
     rl_linear recurrent;
     float decay, frequency;
 
@@ -92,7 +96,8 @@ struct rillet_model {
     size_t last, word, outside, transitions, scores, shares;
 
     /* The state. */
-    size_t state_reservoir, state_key, state_keys, state_tokens, state_lookups, state_table;
+    size_t state_reservoir, state_key, state_keys, state_scan, state_tokens;
+    size_t state_lookups, state_table;
     rl_window attention_values, wave_context, wave_buffer, suffix_window, recent;
     size_t attention_keys; /* [width][span], transposed */
     int32_t tensors;
@@ -104,6 +109,7 @@ struct rillet_state {
     int64_t position[RL_RING];
     int32_t cursor; /* first past entry of every window; at least 1 between calls */
     int32_t ahead;  /* rows of this stream in the current group */
+    int32_t uneven; /* whether a stored key may be neither of unit length nor zero */
 };
 
 /* One row of a call, while it is computed. */
@@ -121,6 +127,7 @@ typedef struct rl_kernels {
                           const float *, float *const *, void *);
     size_t (*scratch)(const rillet_model *, size_t);
     void (*key)(const rillet_model *, rillet_state *, int ring);
+    void (*index)(const rillet_model *, rillet_state *);
 } rl_kernels;
 
 extern const rl_kernels rl_kernels_plain;
@@ -142,6 +149,9 @@ static inline int rl_ring(int64_t clock) { return (int)(clock % RL_RING); }
 
 /* Panels of a group: four, or what is left if that is at most seven. */
 static inline int rl_group(int panels) { return panels >= 8 ? 4 : panels; }
+
+/* Pairs of numbers in a rounded key. */
+static inline int64_t rl_pairs(const rillet_model *m) { return ((int64_t)m->key + 1) / 2; }
 
 /* Sets the place of everything in the state, and lists its tensors. */
 void rl_layout_state(rillet_model *m);

@@ -1,11 +1,7 @@
 /* The reservoir: its drive by token, and its matrix in the form that is read fastest. */
-#include "packer.h"
+#include <string.h>
 
-static int64_t nonzero(const rl_tensor *matrix, int64_t row) {
-    int64_t count = 0, width = matrix->shape[1];
-    for (int64_t i = 0; i < width; i++) count += rl_float(matrix, row * width + i) != 0;
-    return count;
-}
+#include "packer.h"
 
 /* W_in c for each token. */
 static size_t drive(rl_packer *p, int64_t units) {
@@ -25,42 +21,58 @@ static size_t drive(rl_packer *p, int64_t units) {
     return place;
 }
 
-/* Rows with similarly many weights, four side by side, padded to the longest of the four: for each
- * four, how many columns they have and which rows they are, then columns and weights. */
-static void pack_sparse(rl_packer *p, const rl_tensor *matrix, int64_t total, int64_t most) {
-    rillet_model *m = p->m;
-    int64_t units = m->units, fours = (units + 3) / 4, room = total + 4 * most;
-    m->quads = rl_reserve(p, fours * 5, 4);
-    m->columns = rl_reserve(p, room, 2);
-    m->values = rl_reserve(p, room, 4);
-    float *values = rl_target(p, m->values);
-    if (values == NULL) return;
-    int32_t *quads = (int32_t *)(p->block + m->quads);
-    uint16_t *columns = (uint16_t *)(p->block + m->columns);
-    int64_t place = 0;
-    for (int64_t count = most; count >= 0; count--)
-        for (int64_t row = 0; row < units; row++)
-            if (nonzero(matrix, row) == count) {
-                quads[place / 4 * 5 + 1 + place % 4] = (int32_t)row;
-                if (place % 4 == 0) quads[place / 4 * 5] = (int32_t)count;
-                place++;
-            }
-    /* A row that is missing in the last four is computed into the padding. */
-    for (; place % 4; place++) quads[place / 4 * 5 + 1 + place % 4] = m->units_padded;
-    for (int64_t four = 0; four < fours; four++) {
-        const int32_t *quad = quads + four * 5;
-        for (int lane = 0; lane < 4; lane++) {
-            int64_t at = 0, row = quad[1 + lane];
-            for (int64_t i = 0; row < units && i < units; i++) {
-                float value = rl_float(matrix, row * units + i);
-                if (value == 0) continue;
-                columns[at * 4 + lane] = (uint16_t)i;
-                values[at++ * 4 + lane] = value;
-            }
-        }
-        columns += quad[0] * 4;
-        values += quad[0] * 4;
+/* One round of a group of eight rows: up to one weight of each row, from eight neighbouring columns.
+ * Returns the first of those columns, or -1 once no weights are left. `next` is where each row's
+ * remaining weights begin. */
+static int64_t take_round(const rl_tensor *matrix, int64_t padded, int64_t row, int64_t *next,
+                          uint8_t *place, float *weight) {
+    int64_t units = matrix->shape[0], first = units;
+    for (int lane = 0; lane < RL_ROWS && row + lane < units; lane++) {
+        const int64_t at = (row + lane) * units;
+        while (next[lane] < units && rl_float(matrix, at + next[lane]) == 0) next[lane]++;
+        if (next[lane] < first) first = next[lane];
     }
+    if (first == units) return -1;
+    if (first > padded - RL_ROWS) first = padded - RL_ROWS; /* eight can be read from there */
+    for (int lane = 0; lane < RL_ROWS; lane++) {
+        int taken = row + lane < units && next[lane] < units && next[lane] < first + RL_ROWS;
+        place[lane] = taken ? (uint8_t)(next[lane] - first) : 0;
+        weight[lane] = taken ? rl_float(matrix, (row + lane) * units + next[lane]++) : 0;
+    }
+    return first;
+}
+
+/* All rounds of all groups: how many each group has, and for each its column, places, weights. */
+static int64_t all_rounds(rl_packer *p, const rl_tensor *matrix) {
+    const rillet_model *m = p->m;
+    int64_t units = matrix->shape[0], total = 0;
+    int writes = m->round_weights != 0 && rl_target(p, m->round_weights) != NULL;
+    for (int64_t row = 0; row < units; row += RL_ROWS) {
+        int64_t next[RL_ROWS] = {0}, column, before = total;
+        uint8_t place[RL_ROWS];
+        float weight[RL_ROWS];
+        while ((column = take_round(matrix, m->units_padded, row, next, place, weight)) >= 0) {
+            if (writes) {
+                ((int32_t *)(p->block + m->round_columns))[total] = (int32_t)column;
+                memcpy(p->block + m->round_places + total * RL_ROWS, place, sizeof place);
+                memcpy(p->block + m->round_weights + total * (int64_t)sizeof weight, weight,
+                       sizeof weight);
+            }
+            total++;
+        }
+        if (writes) ((int32_t *)(p->block + m->rounds))[row / RL_ROWS] = (int32_t)(total - before);
+    }
+    return total;
+}
+
+static void pack_sparse(rl_packer *p, const rl_tensor *matrix) {
+    rillet_model *m = p->m;
+    int64_t total = all_rounds(p, matrix);
+    m->rounds = rl_reserve(p, m->units_padded / RL_ROWS, 4);
+    m->round_columns = rl_reserve(p, total, 4);
+    m->round_places = rl_reserve(p, total, RL_ROWS);
+    m->round_weights = rl_reserve(p, total, RL_ROWS * 4);
+    all_rounds(p, matrix);
 }
 
 void rl_pack_reservoir(rl_packer *p) {
@@ -85,15 +97,11 @@ void rl_pack_reservoir(rl_packer *p) {
         kept[i] = 1 - rl_float(&leak, i);
         gain[i] = rl_float(&leak, i) * rl_float(&sine, 0);
     }
-    int64_t total = 0, most = 0;
-    for (int64_t row = 0; row < units; row++) {
-        int64_t count = nonzero(&matrix, row);
-        total += count;
-        most = count > most ? count : most;
-    }
-    m->reservoir = total * 4 > units * units || units > UINT16_MAX ? RL_DENSE : RL_SPARSE;
+    int64_t total = 0;
+    for (int64_t i = 0; i < units * units; i++) total += rl_float(&matrix, i) != 0;
+    m->reservoir = total * 4 > units * units ? RL_DENSE : RL_SPARSE;
     if (m->reservoir == RL_SPARSE) {
-        pack_sparse(p, &matrix, total, most);
+        pack_sparse(p, &matrix);
         return;
     }
     m->recurrent = rl_reserve_linear(p, units, units);

@@ -53,17 +53,13 @@ static void copy_attention(const rillet_model *m, rillet_state *s, int before, i
         }
 }
 
-/* Keys lie transposed in blocks of 16 entries. */
 static void copy_keys(const rillet_model *m, rillet_state *s, float *out, const float *in) {
     float *keys = rl_in(s, m->state_keys);
-    for (int64_t entry = 0; entry < m->capacity; entry++)
-        for (int64_t i = 0; i < m->key; i++) {
-            float *value = keys + entry / 16 * 16 * m->key + i * 16 + entry % 16;
-            if (in != NULL)
-                *value = in[entry * m->key + i];
-            else
-                out[entry * m->key + i] = *value;
-        }
+    for (int64_t entry = 0; entry < m->capacity; entry++, keys += m->key_padded)
+        if (in != NULL)
+            memcpy(keys, in + entry * m->key, (size_t)m->key * 4);
+        else
+            memcpy(out + entry * m->key, keys, (size_t)m->key * 4);
 }
 
 /* Either `out` or `in` is NULL. A window has `rows` past entries; with `before`, only the oldest is
@@ -165,6 +161,8 @@ static rillet_status set_whole(const rillet_model *m, rillet_state *s, int befor
 void rillet_state_reset(const rillet_model *m, rillet_state *s) {
     memset(s, 0, m->state_bytes);
     s->cursor = 1;
+    int64_t entries = RL_UP((int64_t)m->capacity, RL_SCAN);
+    if (m->key) memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
 }
 
 int64_t rillet_state_clock(const rillet_state *s) { return s->clock; }
@@ -199,5 +197,6 @@ rillet_status rillet_state_set(const rillet_model *m, rillet_state *s, int befor
     int is_key_source = is_tensor(t, "reservoir") || is_tensor(t, "suffix");
     if (is_key_source && !before && (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL))
         m->kernels->key(m, s, ring(s, 0));
+    if (is_tensor(t, "memory_keys")) m->kernels->index(m, s);
     return RILLET_OK;
 }

@@ -23,4 +23,4 @@
 #define RL_TEXT(name) RL_TEXT_(name)
 
 const rl_kernels RL_JOIN(rl_kernels_, RL_NAME) = {RL_TEXT(RL_NAME), rl_read, rl_scratch_size,
-                                                  rl_key};
+                                                  rl_key, rl_index_all};

@@ -68,39 +68,55 @@ RL_INLINE float rl_log(float x) {
 
 RL_INLINE int rl_finite(float x) { return (rl_bits(x) & 0x7f800000) != 0x7f800000; }
 
+/* The sum of a panel's lanes, in a fixed order. */
+RL_INLINE float rl_fold(const rl_vector *lanes) {
+    typedef float quarter __attribute__((vector_size(16), aligned(4), may_alias));
+    float all[RL_PANEL];
+    RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(all + v * RL_LANES) = lanes[v];
+    const quarter *part = (const quarter *)all;
+    quarter sum = (part[0] + part[2]) + (part[1] + part[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
+}
+
 /* The sum of a padded row, in an order that does not depend on where it lies. */
 RL_INLINE float rl_sum(const float *row, int padded) {
-    float lane[RL_PANEL] = {0};
-    const float *x = RL_BLOCK(row);
+    rl_vector lane[RL_VECTORS] = {{0}};
     for (int i = 0; i < padded; i += RL_PANEL)
-        for (int l = 0; l < RL_PANEL; l++) lane[l] += x[i + l];
-    for (int half = RL_PANEL / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
-    return lane[0];
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) lane[v] += RL_LOAD(row + i + v * RL_LANES);
+    return rl_fold(lane);
 }
 
 RL_INLINE float rl_sum_squares(const float *row, int padded, float center) {
-    float lane[RL_PANEL] = {0};
-    const float *x = RL_BLOCK(row);
+    rl_vector lane[RL_VECTORS] = {{0}};
     for (int i = 0; i < padded; i += RL_PANEL)
-        for (int l = 0; l < RL_PANEL; l++) {
-            float c = x[i + l] - center;
-            lane[l] += c * c;
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+            rl_vector c = RL_LOAD(row + i + v * RL_LANES) - center;
+            lane[v] += c * c;
         }
-    for (int half = RL_PANEL / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) lane[l] += lane[l + half];
-    return lane[0];
+    return rl_fold(lane);
 }
+
+/* |a - b|^2 of padded rows. */
+RL_INLINE float rl_distance(const float *a, const float *b, int padded) {
+    rl_vector lane[RL_VECTORS] = {{0}};
+    for (int i = 0; i < padded; i += RL_PANEL)
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+            rl_vector c = RL_LOAD(a + i + v * RL_LANES) - RL_LOAD(b + i + v * RL_LANES);
+            lane[v] += c * c;
+        }
+    return rl_fold(lane);
+}
+
+RL_INLINE float rl_larger(float a, float b) { return a > b ? a : b; }
 
 RL_INLINE float rl_most(const float *row, int padded) {
     float lane[RL_PANEL];
-    const float *x = RL_BLOCK(row);
-    for (int l = 0; l < RL_PANEL; l++) lane[l] = x[l];
+    for (int l = 0; l < RL_PANEL; l++) lane[l] = row[l];
     for (int i = RL_PANEL; i < padded; i += RL_PANEL)
-        for (int l = 0; l < RL_PANEL; l++) lane[l] = x[i + l] > lane[l] ? x[i + l] : lane[l];
-    for (int half = RL_PANEL / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++) lane[l] = lane[l] > lane[l + half] ? lane[l] : lane[l + half];
-    return lane[0];
+        for (int l = 0; l < RL_PANEL; l++) lane[l] = rl_larger(row[i + l], lane[l]);
+    RL_UNROLL for (int l = 0; l < 8; l++) lane[l] = rl_larger(lane[l], lane[l + 8]);
+    RL_UNROLL for (int l = 0; l < 4; l++) lane[l] = rl_larger(lane[l], lane[l + 4]);
+    return rl_larger(rl_larger(lane[0], lane[2]), rl_larger(lane[1], lane[3]));
 }
 
 /* Layer norm of a row of `width` numbers whose padding is zeros, and stays zeros. */

@@ -4,22 +4,36 @@ RL_INLINE float *rl_reservoir_of(const rillet_model *m, rillet_state *s, int rin
     return (float *)rl_in(s, m->state_reservoir) + ring * m->units_padded;
 }
 
-/* z = W r + drive, four rows of the matrix at a time. `z` has room for one number more. */
+/* z = W r + drive, eight rows of the matrix at a time: each round takes one weight of each row. */
 RL_INLINE void rl_sparse(const rillet_model *m, const float *restrict r,
                          const float *restrict drive, float *restrict z) {
-    const int32_t *quad = rl_at(m, m->quads);
-    const uint16_t *column = rl_at(m, m->columns);
-    const float *value = rl_floats(m, m->values);
-    for (int i = 0; i < m->units; i += 4, quad += 5) {
-        float sum[4] = {0, 0, 0, 0};
-        for (int j = 0; j < quad[0]; j++, column += 4, value += 4)
-            for (int lane = 0; lane < 4; lane++) sum[lane] += value[lane] * r[column[lane]];
-        for (int lane = 0; lane < 4; lane++) z[quad[1 + lane]] = sum[lane];
+    const int32_t *rounds = rl_at(m, m->rounds), *column = rl_at(m, m->round_columns);
+    const uint8_t *place = rl_at(m, m->round_places);
+    const float *weight = rl_floats(m, m->round_weights);
+    for (int row = 0; row < m->units_padded; row += RL_ROWS) {
+        int count = rounds[row / RL_ROWS];
+#if defined(__AVX2__)
+        __m256 sum = _mm256_loadu_ps(drive + row), other = _mm256_setzero_ps();
+        for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS) {
+            __m256i at = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)place));
+            __m256 from = _mm256_permutevar8x32_ps(_mm256_loadu_ps(r + *column++), at);
+            __m256 next = _mm256_fmadd_ps(from, _mm256_loadu_ps(weight), other);
+            other = sum; /* two chains in turn */
+            sum = next;
+        }
+        _mm256_storeu_ps(z + row, _mm256_add_ps(sum, other));
+#else
+        float sum[RL_ROWS];
+        memcpy(sum, drive + row, sizeof sum);
+        for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS, column++)
+            for (int lane = 0; lane < RL_ROWS; lane++)
+                sum[lane] += weight[lane] * r[*column + place[lane]];
+        memcpy(z + row, sum, sizeof sum);
+#endif
     }
-    for (int i = 0; i < m->units; i++) z[i] += drive[i];
 }
 
-static void rl_reservoir(const rillet_model *m, const rl_row *row, float *restrict z) {
+static void rl_reservoir(const rillet_model *m, const rl_row *row, float *z) {
     const float *before = RL_BLOCK(rl_reservoir_of(m, row->state, row->before));
     float *restrict now = RL_BLOCK(rl_reservoir_of(m, row->state, row->now));
     const float *drive = rl_floats(m, m->drive) + (size_t)row->token * (size_t)m->units_padded;
@@ -40,22 +54,42 @@ static void rl_reservoir(const rillet_model *m, const rl_row *row, float *restri
 }
 
 /* Scores of one head over the window, [padded window]; what lies behind the window has none. */
-RL_INLINE void rl_scores(const rillet_model *m, const float *restrict q, const float *restrict keys,
-                         const float *restrict bias, float *restrict w) {
+RL_INLINE void rl_scores(const rillet_model *m, const float *q, const float *keys,
+                         const float *bias, float *w) {
     int padded = RL_PADDED(m->attention);
     for (int j = 0; j < padded; j += RL_PANEL) {
-        float sum[RL_PANEL], other[RL_PANEL] = {0};
-        for (int l = 0; l < RL_PANEL; l++) sum[l] = bias[j + l];
+        rl_vector sum[RL_VECTORS], other[RL_VECTORS] = {{0}};
+        const float *at = keys + j;
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] = RL_LOAD(bias + j + v * RL_LANES);
         int i = 0;
-        for (; i + 1 < m->head; i += 2)
-            for (int l = 0; l < RL_PANEL; l++) {
-                sum[l] += q[i] * keys[(long)i * m->span + j + l];
-                other[l] += q[i + 1] * keys[(long)(i + 1) * m->span + j + l];
+        for (; i + 1 < m->head; i += 2, at += 2 * (long)m->span)
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+                sum[v] += RL_LOAD(at + v * RL_LANES) * q[i];
+                other[v] += RL_LOAD(at + m->span + v * RL_LANES) * q[i + 1];
             }
         if (i < m->head)
-            for (int l = 0; l < RL_PANEL; l++) sum[l] += q[i] * keys[(long)i * m->span + j + l];
-        for (int l = 0; l < RL_PANEL; l++) w[j + l] = sum[l] + other[l];
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] += RL_LOAD(at + v * RL_LANES) *
+                                                                     q[i];
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(w + j + v * RL_LANES) =
+            sum[v] + other[v];
     }
+}
+
+/* The window's values of 16 features, weighted. */
+RL_INLINE void rl_blend(const float *w, int window, const float *values, long stride, float scale,
+                        float *to) {
+    rl_vector sum[RL_VECTORS] = {{0}}, other[RL_VECTORS] = {{0}};
+    int j = 0;
+    for (; j + 1 < window; j += 2, values += 2 * stride)
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+            sum[v] += RL_LOAD(values + v * RL_LANES) * w[j];
+            other[v] += RL_LOAD(values + stride + v * RL_LANES) * w[j + 1];
+        }
+    if (j < window)
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] += RL_LOAD(values + v * RL_LANES) *
+                                                                 w[j];
+    RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(to + v * RL_LANES) =
+        (sum[v] + other[v]) * scale;
 }
 
 /* Softmax in place; returns one over the sum. */
@@ -83,19 +117,10 @@ static void rl_attend(const rillet_model *m, const rl_row *row, const float *res
                   rl_floats(m, m->distance_bias) + (long)h * padded, w);
         float scale = rl_softmax(w, padded);
         for (int i = 0; i < e; i += RL_PANEL) {
-            float sum[RL_PANEL] = {0}, other[RL_PANEL] = {0};
-            const float *at = values + h * m->head_padded + i;
-            int j = 0;
-            for (; j + 1 < m->attention; j += 2, at += 2 * stride)
-                for (int l = 0; l < RL_PANEL; l++) {
-                    sum[l] += w[j] * at[l];
-                    other[l] += w[j + 1] * at[stride + l];
-                }
-            if (j < m->attention)
-                for (int l = 0; l < RL_PANEL; l++) sum[l] += w[j] * at[l];
+            float blend[RL_PANEL];
+            rl_blend(w, m->attention, values + h * m->head_padded + i, stride, scale, blend);
             int count = e - i < RL_PANEL ? e - i : RL_PANEL;
-            for (int l = 0; l < RL_PANEL; l++) sum[l] = (sum[l] + other[l]) * scale;
-            memcpy(out + h * e + i, sum, (size_t)count * 4);
+            memcpy(out + h * e + i, blend, (size_t)count * 4);
         }
     }
 }
@@ -141,9 +166,11 @@ static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict
     for (int q = 0; q < count; q++)
         for (int f = 0; f < padded; f += RL_PANEL) {
             const float *tap = rl_floats(m, m->filters) + q * padded + f, *x = window + f;
-            float sum[RL_PANEL] = {0};
+            rl_vector sum[RL_VECTORS] = {{0}};
             for (int w = 0; w < m->wave_window; w++, tap += count * padded, x += padded)
-                for (int l = 0; l < RL_PANEL; l++) sum[l] += tap[l] * x[l];
-            for (int l = 0; l < RL_PANEL; l++) y[q * padded + f + l] = sum[l];
+                RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] +=
+                    RL_LOAD(tap + v * RL_LANES) * RL_LOAD(x + v * RL_LANES);
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(y + q * padded + f +
+                                                                    v * RL_LANES) = sum[v];
         }
 }

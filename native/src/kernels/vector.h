@@ -27,19 +27,3 @@ typedef float rl_vector __attribute__((vector_size(RL_LANES * 4), aligned(4), ma
 #endif
 #define RL_SIMD _Pragma("omp simd")
 #define RL_BLOCK(pointer) __builtin_assume_aligned(pointer, RILLET_ALIGN)
-
-/* Which of 16 numbers are below a limit: one bit each. */
-RL_INLINE uint32_t rl_below(const float *x, float limit) {
-#if defined(__AVX512F__)
-    return _mm512_cmp_ps_mask(_mm512_loadu_ps(x), _mm512_set1_ps(limit), _CMP_LT_OQ);
-#elif defined(__AVX__)
-    __m256 most = _mm256_set1_ps(limit);
-    __m256 low = _mm256_cmp_ps(_mm256_loadu_ps(x), most, _CMP_LT_OQ);
-    __m256 high = _mm256_cmp_ps(_mm256_loadu_ps(x + 8), most, _CMP_LT_OQ);
-    return (uint32_t)_mm256_movemask_ps(low) | (uint32_t)_mm256_movemask_ps(high) << 8;
-#else
-    uint32_t bits = 0;
-    for (int l = 0; l < 16; l++) bits |= (uint32_t)(x[l] < limit) << l;
-    return bits;
-#endif
-}
