@@ -56,6 +56,7 @@ VARIANTS: dict[str, dict[str, object]] = {
         "memory_key": "contexts",
         "memory": 96,
         "contexts": "2 word 8 4",
+        "adaptation": False,
     },
     "reservoir in blocks": {"reservoir_structure": "blocks", "reservoir_blocks": 4},
     "no memory": {"memory": 0, "reservoir": "standard"},

@@ -64,6 +64,7 @@ class DualCNNConfig:
             the last tokens themselves; or hashed ``contexts``.
         contexts: The contexts, in words: numbers of last tokens, 1 to 8, and ``word``, the word
             so far.
+        adaptation: Whether the trust in each context, and the temperature, follow what is read.
         key_width: Numbers in a memory key made from the reservoir [n].
         suffix_length: Tokens in a memory key made from the suffix.
         memory_sharpness: Initial value of beta in ``exp(beta (k.k_j - 1))``.
@@ -107,6 +108,7 @@ class DualCNNConfig:
     memory: int = whole(1024)
     memory_key: str = choice("reservoir", ("reservoir", "suffix", "contexts"))
     contexts: str = "2 3 4 word 5 7"
+    adaptation: bool = True
     key_width: int = whole(32, 1)
     suffix_length: int = whole(8, 1)
     memory_sharpness: float = number(60.0, above=0, most=1000)
@@ -149,6 +151,11 @@ class DualCNNConfig:
     def entries(self) -> int:
         """Past steps that a memory with keys holds; 0 for another memory, or none."""
         return 0 if self.memory_key == "contexts" else self.memory
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the memory has online weights."""
+        return self.memory > 0 and self.memory_key == "contexts" and self.adaptation
 
     @property
     def context_list(self) -> tuple[str, ...]:
