@@ -26,6 +26,7 @@ SMALL = DualCNNConfig(
     wave_window=5,
     readout_blocks=2,
     hidden=16,
+    memory_key="reservoir",
     memory=20,
     key_width=9,
     gate_hidden=4,
