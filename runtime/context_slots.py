@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ __all__ = [
     "COUNTS",
     "OTHER_COUNTS",
     "PATTERNS",
+    "adapts",
     "check_lookups",
+    "is_learnt",
     "is_lookup",
     "slot_bytes",
     "with_stored_slots",
@@ -31,6 +34,12 @@ _LOOKUPS = "context_slots"
 """The tensor of what was looked up last, ``[B, n, 6]``: place, packed slot, check, first and second
 token, pattern."""
 
+_PREDICTION = ("context_shares", "context_logits")
+"""The tensors of what the last lookups predicted."""
+
+_ADAPTED = "adapted"
+"""The tensor of the online weights, ``[B, n + 1]``: a bias for each context, a log temperature."""
+
 Values = dict[str, npt.NDArray[Any]]
 
 
@@ -39,9 +48,19 @@ def slot_bytes(vocab_size: int) -> int:
     return 4 if CHECKS * vocab_size * vocab_size * PATTERNS < 1 << 31 else 8
 
 
+def is_learnt(name: str) -> bool:
+    """Whether a tensor holds what a stream has learnt from what it read."""
+    return name.startswith("memory_") or name == _ADAPTED
+
+
 def is_lookup(name: str) -> bool:
     """Whether a tensor holds what was looked up in the memory, which another memory makes void."""
-    return name == _LOOKUPS
+    return name == _LOOKUPS or name in _PREDICTION
+
+
+def adapts(names: Iterable[str]) -> bool:
+    """Whether a state has online weights, which ``learn`` below 1 leaves as they are."""
+    return _ADAPTED in names
 
 
 def with_stored_slots(values: Values, memory: Values) -> Values:

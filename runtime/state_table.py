@@ -30,7 +30,8 @@ FORMAT_VERSION = "1.0"
 
 STEP_CONTRACT = (
     "Inputs: input_ids int64 [batch, T]; learn float32 [batch], 1 to store what is read "
-    "in the stream's memory and 0 not to; past.NAME for each row of the state table. "
+    "in the stream's memory and 0 not to (with the state tensor adapted, 0.5 stores without moving "
+    "it); past.NAME for each row of the state table. "
     "Outputs: logits float32 [batch, T, vocabulary], natural-log probabilities of the token "
     "after each input; present.NAME for each row. Start a stream with every past.NAME all "
     "zeros; feed each present.NAME back as past.NAME. T is 1 in the decode graph and any "

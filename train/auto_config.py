@@ -45,9 +45,6 @@ _VALIDATION_SHARE = 0.02
 _MIN_VALIDATION = 4_096
 """Validation tokens below which the best checkpoint would be chosen by chance."""
 
-_CONTEXT_SLOTS = 65_536
-"""Slots of a memory of contexts, as measured in ``docs/memory.md``."""
-
 _SLACK, _MAX_SLACK = 0.1, 15.0
 """Share of the time for the plot and for what cannot be foreseen, and its limit in seconds."""
 
@@ -128,8 +125,6 @@ def choose(
     reading = time.monotonic() - reading
     text = _Text.of(corpus, changes)
     shape, reasons = _shape(text, changes)
-    if changes.get("memory_key") == "contexts":
-        shape["memory"] = changes.get("memory", _CONTEXT_SLOTS)
     chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading)
     choice, why = chooser.choose([preset] if preset is not None else list(PRESETS))
     given = f"preset={preset}: as you set; " if preset is not None else ""
@@ -138,9 +133,7 @@ def choose(
     if "memory" in changes:
         reasons.append(f"memory={config.memory}: as you set")
     elif config.memory_key == "contexts":
-        reasons.append(
-            f"memory={config.memory}: memory_key=contexts counts slots, not the preset's past steps"
-        )
+        reasons.append(f"memory={config.memory}: slots for what followed the last tokens")
     elif (repetition := _compression_ratio(corpus)) > _REPETITIVE:
         config = config.replace(memory=min(4096, 2 * config.memory))
         reasons.append(

@@ -48,7 +48,8 @@ def decode_graph(
 def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False) -> onnx.ModelProto:
     """Build the prompt graph: dynamic batch and length.
 
-    One ``Scan`` runs the recurrence, and one stores what follows the contexts.
+    One ``Scan`` runs the recurrence; with a memory of contexts, one stores what follows them and
+    one moves the online weights.
 
     Args:
         model: The trained model.
@@ -60,8 +61,9 @@ def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False)
         ParityError: The exported graph violates the step contract.
     """
     graph = _export(PrefillChunk(model, last_logits), model, opset)
-    recurrent = (model.reservoir is not None, isinstance(model.memory, ContextMemory))
-    _check_control_flow(graph, "prefill", ["Scan"] * sum(recurrent))
+    has_contexts = isinstance(model.memory, ContextMemory)
+    scans = (model.reservoir is not None) + has_contexts + model.config.adapts
+    _check_control_flow(graph, "prefill", ["Scan"] * scans)
     return graph
 
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from ...runtime.context_slots import CHECKS, PATTERNS
 from ...train.config.model_config import LONGEST_CONTEXT
+from ...train.model.adaptation import adapt
 from ...train.model.context_memory import ContextMemory
 from ...train.model.context_slots import PRIME, Slots, slot_type
+from ...train.model.limits import FLOOR, SUREST
 from ...train.model.state import State
-from ...train.model.stream_memory import FLOOR, SUREST
 from .decode_memory import WeightsByToken
 
 __all__ = ["DecodeContexts"]
@@ -43,6 +44,7 @@ class DecodeContexts(nn.Module):
         super().__init__()
         self.vocab_size, self.size = inner.vocab_size, inner.size
         self.contexts, longest = len(inner.contexts), LONGEST_CONTEXT
+        self.adapts = inner.adapts
         squared = self.vocab_size * self.vocab_size
         self.kind = slot_type(self.vocab_size)
         # Oldest first, as the tokens come: [n, 2 L] for the last tokens and the word's.
@@ -86,7 +88,7 @@ class DecodeContexts(nn.Module):
         Returns:
             Log-probabilities ``[B, V]``.
         """
-        table = self._store(token, learn, past)
+        table, came = self._store(token, learn, past)
         present["memory_slots"] = table
         hashes = self._hashes(token, past, present)
         places = hashes % self.size + self.own
@@ -98,15 +100,20 @@ class DecodeContexts(nn.Module):
         # Read and written as one tensor, so that past and present may share a buffer.
         present["context_slots"] = torch.cat([places.unsqueeze(2), stored, slots], dim=2)
         present["position"] = past["position"] + 1
-        return self._mix(features, slots)
+        if self.adapts:
+            adapts = (learn >= 1).to(features.dtype).unsqueeze(1)
+            shares, mixed = past["context_shares"], past["context_logits"]
+            present["adapted"] = adapt(past["adapted"], shares, mixed, came, token, adapts)
+        return self._mix(features, slots, present)
 
-    def _store(self, token: Tensor, learn: Tensor, past: State) -> Tensor:
-        """The table after the token that followed the last contexts."""
+    def _store(self, token: Tensor, learn: Tensor, past: State) -> tuple[Tensor, Tensor]:
+        """The table after the token, and where it followed before: ``[B, M]``, ``[B, n, 2]``."""
         places, stored, *slots = past["context_slots"].split(1, dim=2)
         after = Slots(*slots).followed_by(token.unsqueeze(2), self.transitions)
         packed = (torch.cat(after, dim=2) * self.units).sum(2)
         kept = torch.where(learn.unsqueeze(1) > 0, packed, stored.squeeze(2))
-        return past["memory_slots"].scatter(1, places.squeeze(2), kept.to(self.kind))
+        came = (torch.cat([slots[1], slots[2]], dim=2) == token.unsqueeze(2)).float()
+        return past["memory_slots"].scatter(1, places.squeeze(2), kept.to(self.kind)), came
 
     def _hashes(self, token: Tensor, past: State, present: State) -> Tensor:
         """Hashes of the contexts after the token, ``[B, n]``."""
@@ -117,14 +124,20 @@ class DecodeContexts(nn.Module):
         both = torch.cat([seen, seen * inside], dim=1).unsqueeze(1)
         return (both * self.multipliers).sum(2) % PRIME
 
-    def _mix(self, features: Tensor, slots: Tensor) -> Tensor:
+    def _mix(self, features: Tensor, slots: Tensor, present: State) -> Tensor:
         joint = torch.addmm(self.head_bias, features, self.head)
         logits, gate = torch.split(joint, [self.vocab_size, self.contexts], dim=1)
         at = slots[:, :, 3] + self.patterns
         score = F.embedding(at, self.scores).squeeze(2) + gate
+        if self.adapts:
+            bias, log_temperature = torch.split(present["adapted"], [self.contexts, 1], dim=1)
+            score = score + bias
         weight = torch.exp(score.clamp_max(SUREST))  # [B, n]
-        shares = F.embedding(at, self.shares) * weight.unsqueeze(2)  # [B, n, 2]
-        tokens = slots[:, :, 1:3].flatten(1)
-        followed = self.followed(shares.flatten(1).unsqueeze(1), tokens)
         total = 1 + weight.sum(1, keepdim=True)
-        return torch.log(((torch.softmax(logits, dim=1) + followed) / total).clamp_min(FLOOR))
+        shares = F.embedding(at, self.shares) * (weight / total).unsqueeze(2)  # [B, n, 2]
+        followed = self.followed(shares.flatten(1).unsqueeze(1), slots[:, :, 1:3].flatten(1))
+        mixed = torch.log((torch.softmax(logits, dim=1) / total + followed).clamp_min(FLOOR))
+        if not self.adapts:
+            return mixed
+        present["context_shares"], present["context_logits"] = shares, mixed
+        return torch.log_softmax(mixed * log_temperature.exp(), dim=1)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...train.model.limits import FLOOR, SUREST
 from ...train.model.memory_keys import ReservoirKey
 from ...train.model.recall import least_weight
 from ...train.model.state import State
-from ...train.model.stream_memory import FLOOR, SUREST, StreamMemory
+from ...train.model.stream_memory import StreamMemory
 
 __all__ = ["DecodeMemory", "WeightsByToken"]
 

@@ -27,12 +27,15 @@ class PrefillChunk(nn.Module):
     Args:
         model: The trained model. Its tensors are shared, never modified.
         last_logits: Predict only after the last token. The other tokens skip everything that only
-            the prediction needs, above all the memory lookup.
+            the prediction needs, above all the memory lookup; online weights, which follow
+            every prediction, need them all.
     """
 
     def __init__(self, model: DualCNN, last_logits: bool = False) -> None:
         super().__init__()
         self.config, self.last_logits = model.config, last_logits
+        # Online weights follow every prediction.
+        self.skips = last_logits and not model.config.adapts
         reservoir = model.reservoir
         self.embedding = model.embedder.embedding
         self.reservoir = None if reservoir is None else _Run(reservoir, model.embedder.codes)
@@ -57,12 +60,12 @@ class PrefillChunk(nn.Module):
         waves, present["wave_context"] = self.wave_cnn(x, past["wave_context"])
         if self.readout_cnn is not None:
             windows, present["wave_buffer"] = ring_buffer.roll(past["wave_buffer"], waves)
-            if self.last_logits:
+            if self.skips:
                 waves, windows = waves[:, -1:], present["wave_buffer"]
             logits, features = self.readout_cnn(waves, windows)
         else:
             assert self.head is not None
-            features = waves[:, -1:] if self.last_logits else waves
+            features = waves[:, -1:] if self.skips else waves
             logits = self.head(features)
         if self.memory is None:
             present["position"] = past["position"] + input_ids.shape[1]
@@ -137,10 +140,10 @@ class _Remember(nn.Module):
         if isinstance(self.inner, ContextMemory):
             slots = self.inner.remember(tokens, learn, past, present)
             present["position"] = past["position"] + tokens.shape[1]
-            if last:
-                slots = Slots(*(entry[:, -1:] for entry in slots))
-            mixed: Tensor = self.inner(logits, features, slots)
-            return mixed
+            if last and not self.inner.adapts:
+                slots = Slots(*(entry[:, -2:] for entry in slots))
+            mixed: Tensor = self.inner(tokens, learn, logits, features, slots, past, present)
+            return mixed[:, -1:] if last else mixed
         keys = self.inner.keys(tokens, before, past, present)
         recalled = self.inner.remember(tokens, keys, learn, past, present, last=last)
         final: Tensor = self.inner(logits, features, recalled)

@@ -49,7 +49,9 @@ PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 PROVIDER_CHOICES: tuple[ProviderChoice, ...] = get_args(ProviderChoice)
 
 Learn = float | npt.NDArray[Any]
-"""1 to store in the memory what is read, 0 not to; one for all rows, or one for each, ``[B]``."""
+"""1 to store in the memory what is read, 0 not to; one for all rows, or one for each, ``[B]``.
+
+Online weights follow what is read at 1, and not below: 0.5 only stores."""
 
 Values = dict[str, npt.NDArray[Any]]
 """State tensors by name, batch first."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from ..context_slots import is_learnt
 from ..engines.base import Values
 from ..errors import UsageError
 from .stream import Stream
@@ -26,7 +27,7 @@ def learn_text(stream: Stream, pieces: Iterable[str]) -> int:
     Raises:
         UsageError: The stream has no memory.
     """
-    names = _memory_tensors(stream)
+    names = _learnt_tensors(stream)
     if not names or not stream.memory:
         reason = "model was exported without one" if not names else "session has memory=False"
         raise UsageError(f"the stream cannot learn: it has no memory, for the {reason}")
@@ -47,7 +48,7 @@ def learn_text(stream: Stream, pieces: Iterable[str]) -> int:
 def forget_all(stream: Stream) -> None:
     """Empty the memory; the stream itself stays where it is."""
     before = stream.state.read()
-    empty = {name: np.zeros_like(before[name]) for name in _memory_tensors(stream)}
+    empty = {name: np.zeros_like(before[name]) for name in _learnt_tensors(stream)}
     _replace(stream, {**before, **empty}, before)
 
 
@@ -64,5 +65,5 @@ def _replace(stream: Stream, values: Values, before: Values) -> None:
         raise
 
 
-def _memory_tensors(stream: Stream) -> list[str]:
-    return [row.name for row in stream.model.bundle.state if row.name.startswith("memory_")]
+def _learnt_tensors(stream: Stream) -> list[str]:
+    return [row.name for row in stream.model.bundle.state if is_learnt(row.name)]

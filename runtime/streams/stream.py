@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ..context_slots import is_lookup, with_stored_slots
+from ..context_slots import adapts, is_learnt, is_lookup, with_stored_slots
 from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
@@ -59,7 +59,10 @@ class Stream:
         self._whereabouts = _CLOSED
         self._decoder = model.tokenizer.decoder(exact=True)
         self._learn_read = 1.0 if memory and learn != "none" else 0.0
-        self._learn_written = 1.0 if memory and learn == "all" else 0.0
+        # What is written is stored at most: online weights that followed it would trust it more
+        # and more.
+        stored = 0.5 if adapts(row.name for row in model.bundle.state) else 1.0
+        self._learn_written = stored if memory and learn == "all" else 0.0
         self._token = np.zeros(1, np.int64)
         # Whether a step read the last token, so that the state has kept what it read.
         self._repeatable = False
@@ -86,7 +89,7 @@ class Stream:
 
     @property
     def learn_written(self) -> float:
-        """What an engine is told about tokens that the stream writes: 1 to store them, 0 not to."""
+        """What an engine is told to learn from tokens that the stream writes."""
         return self._learn_written
 
     @property
@@ -176,7 +179,8 @@ class Stream:
             return values, self.logits
         engine = self.model.engine
         again = engine.zero_state()
-        before = with_stored_slots(self.state.read_before(), values)
+        before = {n: v for n, v in self.state.read_before().items() if not is_learnt(n)}
+        before = with_stored_slots(before, values)
         again.write({**values, **before, "position": values["position"]})
         last = np.asarray(self.history.recent[-1:], np.int64)
         prediction: npt.NDArray[Any] = engine.step(last, again, 0.0)[0].copy()

@@ -20,6 +20,7 @@ from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import parse
 from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint, DualCNNConfig, load_checkpoint, state_shapes
+from rillet.train.model.adaptation import ONLINE
 from support.models import SMALL, VARIANTS, train_small
 from support.operators import complaints
 from support.streams import assert_same, real_tokens, run_engine, run_torch
@@ -70,16 +71,16 @@ def test_state_table_matches_the_configuration(
     assert ("wave_buffer" in table) == (config.architecture == "dual_cnn")
     assert ("memory_keys" in table) == ("memory_tokens" in table) == bool(config.entries)
     contexts = config.memory > 0 and config.memory_key == "contexts"
-    assert {name for name in table if "slots" in name or "context_t" in name} == (
-        {"context_tokens", "context_slots", "memory_slots"} if contexts else set()
-    )
+    own = {"context_tokens", "context_slots", "memory_slots"}
+    assert own & set(table) == (own if contexts else set())
+    assert set(ONLINE) & set(table) == (set(ONLINE) if config.adapts else set())
     assert ("suffix" in table) == (config.memory > 0 and config.memory_key == "suffix")
     for kind in ("decode", "prefill"):
         graph = onnx.load(str(bundle.graph(kind))).graph
         past = [entry.name.removeprefix("past.") for entry in graph.input]
         assert past == ["input_ids", "learn", *shapes]
         nodes = [node.op_type for node in graph.node]
-        scans = (config.reservoir != "none") + contexts if kind == "prefill" else 0
+        scans = (config.reservoir != "none") + contexts + config.adapts if kind == "prefill" else 0
         assert nodes.count("Scan") == scans
         assert not {"If", "Loop", "SequenceAt", "ConcatFromSequence"} & set(nodes)
 

@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from support.command_line import RILLET, here, rillet
 
-SIZES = "width=16 hidden=16 wave_features=16 reservoir_size=32 memory=32 batch=4"
+SIZES = "width=16 hidden=16 wave_features=16 reservoir_size=32 memory=96 batch=4"
 TINY = ["--steps", "3", *(part for size in SIZES.split() for part in ("--set", size))]
 
 

@@ -180,10 +180,15 @@ def test_a_larger_preset_without_time_leaves_the_smaller(
 
 
 def test_a_memory_of_contexts_gets_its_slots(notes: Path) -> None:
-    config = infer(notes, memory_key="contexts")
+    config = infer(notes)
     assert config.memory == 65_536
-    assert any(each.startswith("memory=65536: memory_key=contexts") for each in config.reasons)
-    assert infer(notes, memory_key="contexts", memory=6_000).memory == 6_000
+    assert any(each.startswith("memory=65536: slots for what") for each in config.reasons)
+    assert infer(notes, memory=6_000).memory == 6_000
+
+
+def test_a_memory_of_another_key_gets_its_entries(notes: Path) -> None:
+    assert infer(notes, memory_key="reservoir").memory in (1024, 2048)
+    assert infer(notes, memory_key="reservoir", memory=600).memory == 600
 
 
 @pytest.mark.slow

@@ -51,9 +51,13 @@ def test_presets_grow() -> None:
             "wave_window is 300 but chunk, the training length, is 256",
             "try chunk=300",
         ),
-        ({"memory": 10**8}, "memory is 100000000", "try memory=7812500"),
         (
-            {"key_width": 999},
+            {"memory_key": "reservoir", "memory": 10**8},
+            "memory is 100000000",
+            "try memory=7812500",
+        ),
+        (
+            {"memory_key": "reservoir", "key_width": 999},
             "key_width is 999 but reservoir_size is 128",
             "try key_width=128",
         ),
@@ -63,7 +67,7 @@ def test_presets_grow() -> None:
             "must not exceed",
         ),
         (
-            {"reservoir": "none"},
+            {"reservoir": "none", "memory_key": "reservoir"},
             "memory_key is reservoir but reservoir is none",
             "try memory_key=suffix, or memory=0",
         ),
@@ -120,6 +124,24 @@ def test_all_conflicts_are_reported_at_once() -> None:
         assert part in str(caught.value)
 
 
+def test_the_size_of_the_memory_follows_its_key() -> None:
+    config = DualCNNConfig()
+    assert (config.memory_key, config.memory) == ("contexts", 65_536)
+    assert DualCNNConfig(memory_key="suffix").memory == 1024
+    keyed = config.replace(memory_key="reservoir")
+    assert keyed.memory == 1024
+    assert keyed.replace(memory_key="contexts") == config
+    assert config.replace(memory_key="reservoir", memory=600).memory == 600
+    assert keyed.replace(memory=600).replace(memory_key="contexts", memory=6000).memory == 6000
+    assert config.replace(memory=0).replace(memory_key="suffix").memory == 0
+
+
+def test_a_file_from_before_the_keys_has_a_reservoir_key() -> None:
+    values = DualCNNConfig(memory_key="reservoir").to_dict()
+    del values["memory_key"], values["adaptation"], values["contexts"]
+    assert DualCNNConfig.from_dict(values).memory_key == "reservoir"
+
+
 @pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
 def test_every_number_has_a_constraint(field: dataclasses.Field[float]) -> None:
     """A value out of bounds is reported by name; the default is within bounds."""
@@ -139,11 +161,11 @@ def test_every_number_has_a_constraint(field: dataclasses.Field[float]) -> None:
     width=st.integers(1, 64),
     heads=st.integers(1, 8),
     window=st.integers(2, 64),
-    memory=st.integers(0, 64),
+    memory=st.integers(0, 128),
     key=st.integers(1, 64),
     units=st.integers(1, 64),
     reservoir=st.sampled_from(["attentive", "standard", "none"]),
-    keyed=st.sampled_from(["reservoir", "suffix"]),
+    keyed=st.sampled_from(["reservoir", "suffix", "contexts"]),
     single=st.booleans(),
 )
 def test_a_configuration_without_conflicts_builds(
@@ -252,7 +274,8 @@ def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
     assert DualCNNConfig.infer(many).training.tokenizer == "byte"
     log = tmp_path / "log.txt"
     log.write_text("".join(f"{n:06d} info: connection accepted from host\n" for n in range(4000)))
-    assert DualCNNConfig.infer(log).memory > DualCNNConfig().memory
+    keyed = DualCNNConfig(memory_key="reservoir")
+    assert DualCNNConfig.infer(log, memory_key="reservoir").memory > keyed.memory
     short = tmp_path / "short.txt"
     short.write_text("A short text about a very small stream.\n" * 60)
     config = DualCNNConfig.infer(short)
@@ -264,18 +287,18 @@ def test_settings_are_part_of_the_choice_and_of_its_reasons(tmp_path: Path, text
     path = tmp_path / "prose.txt"
     path.write_text(text[:60_000])
     config = DualCNNConfig.infer(
-        path, "60MB", preset="micro", tokenizer="bpe", bpe_vocab=300, batch=3, memory=64, steps=70
+        path, "60MB", preset="micro", tokenizer="bpe", bpe_vocab=300, batch=3, memory=600, steps=70
     )
     training = config.training
     assert (training.tokenizer, config.vocab_size, training.batch) == ("bpe", 300, 3)
-    assert (config.width, config.memory, training.steps) == (144, 64, 70)
+    assert (config.width, config.memory, training.steps) == (144, 600, 70)
     reasons = "\n".join(config.reasons)
     for part in (
         "tokenizer=bpe: as you set; a token has about",
         "batch=3: batch as you set",
         "preset=micro: as you set; micro with",
         "steps=70 as you set",
-        "memory=64: as you set",
+        "memory=600: as you set",
         "bpe_vocab=300: as you set",
     ):
         assert part in reasons

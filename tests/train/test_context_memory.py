@@ -42,7 +42,8 @@ def remembered(memory: ContextMemory, tokens: list[list[int]], *cuts: int) -> tu
     for start, end in zip([0, *cuts], [*cuts, rows.shape[1]], strict=True):
         if start < end:
             present: dict[str, torch.Tensor] = {}
-            parts.append(memory.remember(rows[:, start:end], None, state, present))
+            slots = memory.remember(rows[:, start:end], None, state, present)
+            parts.append([entry[:, 1:] for entry in slots])
             state = {**state, **present}
     return Slots(*(torch.cat(entry, dim=1) for entry in zip(*parts, strict=True))), state
 
@@ -183,7 +184,9 @@ def test_a_stream_without_trust_is_the_network_alone() -> None:
     model.fit_codes(torch.arange(300) % 6)
     tokens = torch.arange(40).view(1, -1) % 6
     with torch.no_grad():
-        output = model.compute(tokens, model.zero_state(), trust=torch.zeros(1))
+        output = model.compute(
+            tokens, model.zero_state(), learn=torch.full((1,), 0.5), trust=torch.zeros(1)
+        )
     alone = torch.log_softmax(output.without_memory, -1)
     np.testing.assert_allclose(output.logits, alone, atol=1e-5)
 

@@ -22,7 +22,7 @@ SETTINGS = (
     "hidden=16",
     "wave_features=16",
     "reservoir_size=32",
-    "memory=64",
+    "memory=96",
     "attention_window=16",
     "wave_window=16",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from .fields import check_fields, choice, number, parse_field, read_fields, sugg
 from .training_config import TrainingConfig
 
 __all__ = ["LONGEST_CONTEXT", "DualCNNConfig", "parse_settings"]
+
+_BY_KEY = -sys.maxsize
+"""Stands for the size of memory that suits the key."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +62,14 @@ class DualCNNConfig:
         readout_filters: Filters over the wave window for each wave feature.
         readout_blocks: Gated blocks of the second CNN after the filters.
         hidden: Inner width of every gated block.
-        memory: Past steps that the memory holds [M], or slots of all contexts together; 0 builds
-            no memory.
-        memory_key: What an entry is found by: the ``reservoir`` state; the ``suffix``, that is,
-            the last tokens themselves; or hashed ``contexts``.
+        memory: Slots of all contexts together, or past steps that a memory of another key holds
+            [M]; 65,536 and 1,024 by default. 0 builds no memory.
+        memory_key: What the memory is read by: hashed ``contexts``, that is, exact last tokens; the
+            ``reservoir`` state, which finds similar ones; or the ``suffix``, the codes of the last
+            tokens.
         contexts: The contexts, in words: numbers of last tokens, 1 to 8, and ``word``, the word
             so far.
+        adaptation: Whether the trust in each context, and the temperature, follow what is read.
         key_width: Numbers in a memory key made from the reservoir [n].
         suffix_length: Tokens in a memory key made from the suffix.
         memory_sharpness: Initial value of beta in ``exp(beta (k.k_j - 1))``.
@@ -104,9 +110,10 @@ class DualCNNConfig:
     readout_filters: int = whole(2, 1)
     readout_blocks: int = whole(1, 1)
     hidden: int = whole(128, 1)
-    memory: int = whole(1024)
-    memory_key: str = choice("reservoir", ("reservoir", "suffix", "contexts"))
+    memory: int = whole(_BY_KEY)
+    memory_key: str = choice("contexts", ("contexts", "reservoir", "suffix"))
     contexts: str = "2 3 4 word 5 7"
+    adaptation: bool = True
     key_width: int = whole(32, 1)
     suffix_length: int = whole(8, 1)
     memory_sharpness: float = number(60.0, above=0, most=1000)
@@ -121,6 +128,8 @@ class DualCNNConfig:
     """Choose a configuration for a corpus; see :func:`rillet.train.infer`, which sets this."""
 
     def __post_init__(self) -> None:
+        if self.memory == _BY_KEY:
+            object.__setattr__(self, "memory", _default_memory(self.memory_key))
         if self.wave_overlap:
             warnings.warn(
                 "wave_overlap is deprecated: it changes no model; use "
@@ -149,6 +158,11 @@ class DualCNNConfig:
     def entries(self) -> int:
         """Past steps that a memory with keys holds; 0 for another memory, or none."""
         return 0 if self.memory_key == "contexts" else self.memory
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the memory has online weights."""
+        return self.memory > 0 and self.memory_key == "contexts" and self.adaptation
 
     @property
     def context_list(self) -> tuple[str, ...]:
@@ -260,7 +274,8 @@ class DualCNNConfig:
     def replace(self, **changes: Any) -> DualCNNConfig:
         """Return a validated copy with some fields changed.
 
-        Fields of ``training`` can be passed by their own names; ``seed`` changes both seeds.
+        Fields of ``training`` can be passed by their own names; ``seed`` changes both seeds. A
+        memory of the default size gets that of a new ``memory_key``.
 
         Raises:
             ConfigError: A field is unknown, or settings conflict.
@@ -269,6 +284,8 @@ class DualCNNConfig:
         if training:
             base = own.get("training", self.training)
             own["training"] = dataclasses.replace(base, **training)
+        if "memory_key" in own and self.memory == _default_memory(self.memory_key):
+            own.setdefault("memory", _BY_KEY)
         return dataclasses.replace(self, **own).validate()
 
     def replace_text(self, changes: dict[str, str]) -> DualCNNConfig:
@@ -294,7 +311,8 @@ class DualCNNConfig:
     def from_dict(cls, values: dict[str, Any]) -> DualCNNConfig:
         """Build a configuration from JSON values, checking names and types.
 
-        A ``wave_overlap`` in an older file is read and dropped: it changed no model.
+        A ``wave_overlap`` in an older file is read and dropped: it changed no model. One without
+        ``memory_key`` has a memory read by the reservoir's state.
 
         Raises:
             ConfigError: A name is unknown, a value has the wrong type, or settings conflict.
@@ -306,7 +324,7 @@ class DualCNNConfig:
         if not isinstance(reasons, list) or not all(isinstance(text, str) for text in reasons):
             raise ConfigError(f"reasons is {reasons!r}; it must be a list of sentences")
         return cls(
-            **read_fields(cls, plain) | {"wave_overlap": 0},
+            **read_fields(cls, {"memory_key": "reservoir"} | plain) | {"wave_overlap": 0},
             training=TrainingConfig(**read_fields(TrainingConfig, training)),
             reasons=tuple(reasons),
         ).validate()
@@ -325,6 +343,10 @@ class DualCNNConfig:
         if not isinstance(values, dict):
             raise ConfigError("the model configuration is not a JSON object")
         return cls.from_dict(values)
+
+
+def _default_memory(key: str) -> int:
+    return 65_536 if key == "contexts" else 1024
 
 
 LONGEST_CONTEXT = 8

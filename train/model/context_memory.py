@@ -11,10 +11,10 @@ from torch._higher_order_ops import scan
 
 from ...runtime.context_slots import CHECKS, OTHER_COUNTS, PATTERNS
 from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
+from .adaptation import ONLINE, Evidence, adapt, mix
 from .causal import newest
 from .context_slots import PRIME, Slots, counts, multipliers, transitions
 from .state import State
-from .stream_memory import FLOOR, SUREST
 
 __all__ = ["ContextMemory"]
 
@@ -46,7 +46,7 @@ class ContextMemory(nn.Module):
 
     def __init__(self, config: DualCNNConfig) -> None:
         super().__init__()
-        self.contexts = config.context_list
+        self.contexts, self.adapts = config.context_list, config.adapts
         self.vocab_size, self.size = config.vocab_size, config.context_slots
         last, word = multipliers(self.contexts, config.seed)
         self.register_buffer("last", last)
@@ -116,7 +116,8 @@ class ContextMemory(nn.Module):
             present: State after the chunk; the memory's tensors are added.
 
         Returns:
-            What the slots of the contexts after each token hold, ``[B, T, n]`` each.
+            What the slots of the contexts before the first token and after each token hold,
+            ``[B, T + 1, n]`` each.
         """
         seen = torch.cat([state["context_tokens"], tokens + 1], dim=1)
         present["context_tokens"] = newest(seen, LONGEST_CONTEXT - 1)
@@ -143,14 +144,14 @@ class ContextMemory(nn.Module):
             state: State before the chunk.
 
         Returns:
-            What the slots hold, and the table after the chunk.
+            What the slots hold, ``[B, T + 1, n]`` each, and the table after the chunk.
         """
         places, checks = visits
         table = state["memory_slots"].clone()
         place, stored, *entries = state["context_slots"].unbind(-1)
         slots = Slots(*entries)
         learnt = (learn > 0).unsqueeze(1)
-        found = []
+        found = [torch.stack(slots, dim=-1)]
         for step in range(tokens.shape[1]):
             after = slots.followed_by(tokens[:, step : step + 1], self.transitions)
             # Where nothing is learnt, the slot is stored as it was found: a step that was undone
@@ -192,13 +193,15 @@ class ContextMemory(nn.Module):
             checks.transpose(0, 1),
             (steps - 1).view(-1, 1, 1, 1),
         )
-        (_, chunk), slots = scan(self._scan_step, (before[:, :, 2:].contiguous(), chunk), over_time)
+        first = before[:, :, 2:].contiguous()
+        (_, chunk), after = scan(self._scan_step, (first, chunk), over_time)
+        slots = torch.cat([first.unsqueeze(0), after]).transpose(0, 1)
         same = (stored.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
         newest_of = (same * steps).amax(3).transpose(1, 2) - 1  # [B, T, n]
         values = torch.gather(chunk, 1, newest_of).flatten(1)
         at = stored.flatten(1)
         kept = torch.where(learnt.squeeze(2), values.to(table.dtype), table.gather(1, at))
-        return Slots(*slots.transpose(0, 1).unbind(-1)), table.scatter(1, at, kept)
+        return Slots(*slots.unbind(-1)), table.scatter(1, at, kept)
 
     def _scan_step(
         self, carried: tuple[Tensor, Tensor], now: tuple[Tensor, ...]
@@ -213,36 +216,79 @@ class ContextMemory(nn.Module):
         return (after, chunk), after.clone()
 
     def forward(
-        self, logits: Tensor, features: Tensor, slots: Slots, trust: Tensor | None = None
+        self,
+        tokens: Tensor,
+        learn: Tensor | None,
+        logits: Tensor,
+        features: Tensor,
+        slots: Slots,
+        state: State,
+        present: State,
+        trust: Tensor | None = None,
     ) -> Tensor:
         """Mix what followed the contexts into a prediction.
 
+        The online weights (:mod:`.adaptation`) follow the tokens, except in training: what is
+        trained are the weights that a stream begins with.
+
         Args:
+            tokens: ``[B, T]``.
+            learn: Below 1 for rows whose online weights stay as they are, ``[B]``; 1 by default.
             logits: Logits without the memory, ``[B, T, V]``.
             features: Features of the last CNN, ``[B, T, F]``.
             slots: Result of :meth:`remember`.
+            state: State before the chunk.
+            present: State after the chunk; what the online weights need is added.
             trust: Factor for each row's share of the memory, ``[B]``; 1 by default.
 
         Returns:
             Log-probabilities, ``[B, T, V]``.
         """
-        own = torch.arange(len(self.contexts), device=logits.device) * PATTERNS
-        at = slots.pattern + own
-        score = F.embedding(at, self.scores().view(-1, 1)).squeeze(-1) + self.gate(features)
-        weight = torch.exp(score.clamp_max(SUREST))  # [B, T, n]
-        if trust is not None:
-            weight = weight * trust.view(-1, 1, 1)
-        share = F.embedding(at, self.shares().view(-1, 1)).squeeze(-1)
-        both = torch.cat([weight * share, weight * (1 - share)], dim=-1)
-        tokens = torch.cat([slots.first, slots.second], dim=-1)  # [B, T, 2 n]
-        mixed = torch.softmax(logits, dim=-1)
-        if torch.compiler.is_exporting():  # TensorRT knows no scatter that adds
-            one_hot = F.embedding(tokens, torch.eye(self.vocab_size, device=logits.device))
-            mixed = mixed + (both.unsqueeze(2) @ one_hot).squeeze(2)
+        after = Slots(*(entry[:, 1:] for entry in slots))
+        at = after.pattern + torch.arange(len(self.contexts), device=logits.device) * PATTERNS
+        evidence = Evidence(
+            F.embedding(at, self.scores().view(-1, 1)).squeeze(-1) + self.gate(features),
+            F.embedding(at, self.shares().view(-1, 1)).squeeze(-1),
+            torch.stack([after.first, after.second], dim=-1),
+            torch.softmax(logits, dim=-1),
+        )
+        if not self.adapts:
+            return mix(evidence, None, trust).logits
+        if self.training:
+            predicted = mix(evidence, state["adapted"].unsqueeze(1), trust)
+            last = (state["adapted"], predicted.shares[:, -1], predicted.mixed[:, -1])
+            present.update(zip(ONLINE, last, strict=True))
+            return predicted.logits
+        # Which of the two tokens came that had followed the context before.
+        before = torch.stack([slots.first, slots.second], dim=-1)[:, :-1]  # [B, T, n, 2]
+        came = (before == tokens.view(*tokens.shape, 1, 1)).to(logits.dtype)
+        if learn is None:
+            learn = torch.ones(len(tokens), device=tokens.device)
+        learns = (learn >= 1).to(logits.dtype).view(1, -1, 1).expand(tokens.shape[1], -1, -1)
+        by_row = (tokens.unsqueeze(2), came, *evidence)
+        over_time = (learns, *(entry.transpose(0, 1) for entry in by_row))
+        online = tuple(state[name] for name in ONLINE)
+        final: Tensor
+        if torch.compiler.is_exporting():
+            online, final = scan(self._follow, online, over_time)
         else:
-            mixed = mixed.scatter_add(2, tokens, both)
-        total = 1 + weight.sum(-1, keepdim=True)
-        return torch.log((mixed / total).clamp_min(FLOOR))
+            steps = []
+            for now in zip(*over_time, strict=True):
+                online, step = self._follow(online, now, trust)
+                steps.append(step)
+            final = torch.stack(steps)
+        present.update(zip(ONLINE, online, strict=True))
+        return final.transpose(0, 1)
+
+    def _follow(
+        self, online: tuple[Tensor, ...], now: tuple[Tensor, ...], trust: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Read a token, and predict the next one."""
+        adapted, shares, mixed = online
+        learn, token, came, *evidence = now
+        adapted = adapt(adapted, shares, mixed, came, token, learn)
+        predicted = mix(Evidence(*evidence), adapted, trust)
+        return (adapted, predicted.shares, predicted.mixed), predicted.logits
 
 
 def _in_word(character: str) -> bool:

@@ -217,7 +217,7 @@ class DualCNN(nn.Module):
         keys = None
         if isinstance(self.memory, ContextMemory):
             slots = self.memory.remember(tokens, learn, state, present)
-            final = self.memory(logits, features, slots, trust)
+            final = self.memory(tokens, learn, logits, features, slots, state, present, trust)
             present["position"] = state["position"] + tokens.shape[1]
         elif self.memory is not None:
             keys = self.memory.keys(tokens, before, state, present)

@@ -32,6 +32,10 @@ def state_shapes(config: DualCNNConfig) -> dict[str, tuple[tuple[int, ...], torc
         contexts = len(config.context_list)
         shapes["context_tokens"] = ((LONGEST_CONTEXT - 1,), whole)
         shapes["context_slots"] = ((contexts, 6), whole)
+        if config.adapts:
+            shapes["adapted"] = ((contexts + 1,), real)
+            shapes["context_shares"] = ((contexts, 2), real)
+            shapes["context_logits"] = ((config.vocab_size,), real)
         shapes["memory_slots"] = ((contexts * config.context_slots,), slot_type(config.vocab_size))
     elif config.memory:
         if config.memory_key == "suffix":

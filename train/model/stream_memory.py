@@ -11,17 +11,11 @@ from torch import Tensor, nn
 from ..config.model_config import DualCNNConfig
 from . import ring_buffer
 from .causal import newest
+from .limits import FLOOR, SUREST
 from .memory_keys import ReservoirKey, SuffixKey
 from .recall import recall_tokens
 
 __all__ = ["MemoryGate", "StreamMemory", "combine"]
-
-FLOOR = 1e-20
-"""Minimum probability before the logarithm, so that no logit is infinite. It is applied as a
-maximum, since the exporter's optimizer drops a summand this small."""
-
-SUREST = 30.0
-"""Bound on the gate's logit, which keeps its exponential finite."""
 
 
 class MemoryGate(nn.Module):

@@ -1,0 +1,115 @@
+"""Weights of the memory of contexts that follow the text while a stream reads it.
+
+Training fixes how far each context is trusted. On another kind of text, that trust is wrong. So a
+stream adds a bias to the score of each context, and a temperature to the prediction, and each
+token that it reads moves them down the gradient of its own surprise.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .limits import FLOOR, SUREST
+
+__all__ = ["ONLINE", "Evidence", "Predicted", "adapt", "mix"]
+
+ONLINE = ("adapted", "context_shares", "context_logits")
+"""State tensors: the online weights, and the last prediction as :func:`adapt` takes it."""
+
+_RATES, _BOUNDS = (0.15, 0.002), (8.0, 2.0)
+"""Rates of the biases and of the log temperature, and the bounds that they stay within."""
+
+
+class Evidence(NamedTuple):
+    """What a prediction is made of.
+
+    Attributes:
+        score: Each context's score before its bias, ``[..., n]``.
+        share: The newer token's share of each slot, ``[..., n]``.
+        tokens: The newer token of each slot and the other one, ``[..., n, 2]``.
+        network: The network's distribution, ``[..., V]``.
+    """
+
+    score: Tensor
+    share: Tensor
+    tokens: Tensor
+    network: Tensor
+
+
+class Predicted(NamedTuple):
+    """A prediction.
+
+    Attributes:
+        shares: What each context gives to its newer and to its other token, ``[..., n, 2]``.
+        mixed: Log-probabilities before the temperature, ``[..., V]``.
+        logits: Log-probabilities, ``[..., V]``.
+    """
+
+    shares: Tensor
+    mixed: Tensor
+    logits: Tensor
+
+
+def mix(evidence: Evidence, adapted: Tensor | None, trust: Tensor | None = None) -> Predicted:
+    """Mix the network and what followed the contexts.
+
+    With ``s`` the network's distribution, ``q_i`` what followed context i, ``z_i`` its score and
+    ``b_i`` its bias, the prediction is
+
+        ``softmax(e^tau log((s + sum_i e^(z_i + b_i) q_i) / (1 + sum_i e^(z_i + b_i))))``.
+
+    Args:
+        evidence: What is mixed.
+        adapted: The biases, then tau, ``[..., n + 1]``; zeros if there are none.
+        trust: Factor for the share of each row's memory, ``[B]``; 1 by default.
+    """
+    score = evidence.score if adapted is None else evidence.score + adapted[..., :-1]
+    weight = torch.exp(score.clamp_max(SUREST))
+    if trust is not None:
+        weight = weight * trust.view(-1, *[1] * (weight.ndim - 1))
+    total = 1 + weight.sum(-1, keepdim=True)
+    shares = torch.stack([evidence.share, 1 - evidence.share], dim=-1)
+    shares = shares * (weight / total).unsqueeze(-1)
+    network, tokens = evidence.network / total, evidence.tokens.flatten(-2)
+    if torch.compiler.is_exporting():  # TensorRT knows no scatter that adds
+        vocabulary = torch.arange(network.shape[-1], device=network.device)
+        followed = (tokens.unsqueeze(-1) == vocabulary).to(shares.dtype)
+        both = network + (shares.flatten(-2).unsqueeze(-2) @ followed).squeeze(-2)
+    else:
+        both = network.scatter_add(-1, tokens, shares.flatten(-2))
+    mixed = torch.log(both.clamp_min(FLOOR))
+    if adapted is None:
+        return Predicted(shares, mixed, mixed)
+    logits = torch.log_softmax(mixed * adapted[..., -1:].exp(), dim=-1)
+    return Predicted(shares, mixed, logits)
+
+
+def adapt(
+    adapted: Tensor, shares: Tensor, mixed: Tensor, came: Tensor, token: Tensor, learn: Tensor
+) -> Tensor:
+    """Move the online weights by the gradient of the log-probability of the token that came.
+
+    Args:
+        adapted: The biases, then the log temperature, ``[B, n + 1]``.
+        shares: Shares of the prediction that the token follows, ``[B, n, 2]``.
+        mixed: Its log-probabilities before the temperature, ``[B, V]``.
+        came: 1 where a slot's token is the one that came, ``[B, n, 2]``.
+        token: The token, ``[B, 1]``.
+        learn: 1 for rows that adapt and 0 for the others, ``[B, 1]``.
+
+    Returns:
+        The weights after the token; at the start of a stream, where all is zero, none moves.
+    """
+    bias, log_temperature = adapted[:, :-1], adapted[:, -1:]
+    chance = mixed.gather(1, token)
+    uphill = (shares * came).sum(2) / chance.exp() - shares.sum(2)
+    bias = bias + uphill * (learn * _RATES[0])
+    sharpness = log_temperature.exp()
+    tempered = mixed * sharpness
+    expected = (torch.softmax(tempered, dim=1) * tempered).sum(1, keepdim=True)
+    log_temperature = log_temperature + (chance * sharpness - expected) * (learn * _RATES[1])
+    (least, most), (coldest, hottest) = ((-bound, bound) for bound in _BOUNDS)
+    return torch.cat([bias.clamp(least, most), log_temperature.clamp(coldest, hottest)], dim=1)
