@@ -9,6 +9,7 @@ from torch import Tensor
 from ...runtime.errors import BundleError
 from ...runtime.tensor_file import TensorFormat
 from ...train.config.model_config import DualCNNConfig
+from ...train.model.adaptation import BOUNDS, RATES
 from ...train.model.dual_cnn import DualCNN
 
 __all__ = ["WEIGHTS_FORMAT", "weights_bytes"]
@@ -25,7 +26,8 @@ def weights_bytes(model: DualCNN) -> bytes:
 
     Tensors have the names and shapes of the checkpoint. A few more hold what a checkpoint keeps in
     its configuration, so that a reader needs nothing but tensors: the format's version, the
-    parameters of the reservoir's sine, and the size of the memory.
+    parameters of the reservoir's sine, the size of the memory, and the rates and bounds of its online
+    weights.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     return bytes(safetensors.torch.save(tensors | _settings(model.config), _metadata(model.config)))
@@ -39,6 +41,8 @@ def _settings(config: DualCNNConfig) -> dict[str, Tensor]:
     if config.memory:
         size = config.context_slots if config.memory_key == "contexts" else config.memory
         settings["memory.capacity"] = torch.tensor([size])
+    if config.adapts:
+        settings["memory.adaptation"] = torch.tensor([*RATES, *BOUNDS])
     return settings
 
 

@@ -40,6 +40,14 @@ static void layout_memory(layout *l) {
         m->state_table = room(l, slots, m->wide_slots ? 8 : 4);
         tensor(l, "context_tokens", RILLET_INT64, 1, RL_LONGEST - 1, 0);
         tensor(l, "context_slots", RILLET_INT64, 2, m->contexts, RL_LOOKUP);
+        if (m->adapts) {
+            m->state_adapted = room(l, (int64_t)RL_RING * rl_adapted_size(m), 4);
+            m->state_shares = room(l, (int64_t)RL_RING * rl_shares_size(m), 4);
+            m->state_logits = room(l, (int64_t)RL_RING * m->gate_at, 4);
+            tensor(l, "adapted", RILLET_FLOAT32, 1, (int64_t)m->contexts + 1, 0);
+            tensor(l, "context_shares", RILLET_FLOAT32, 2, m->contexts, 2);
+            tensor(l, "context_logits", RILLET_FLOAT32, 1, m->vocabulary, 0);
+        }
         tensor(l, "memory_slots", m->wide_slots ? RILLET_INT64 : RILLET_INT32, 1, slots, 0);
     } else if (m->memory != RL_NO_MEMORY) {
         if (m->memory == RL_SUFFIX_KERNEL) {

@@ -14,6 +14,7 @@ enum {
     RL_SLACK = 16, /* steps between two moves of a window to the front of its buffer */
     RL_SCAN = 64,  /* entries of a kernel memory that are compared together */
     RL_ROWS = 8,   /* rows of the reservoir that are computed together */
+    RL_NEVER = -10000, /* a logit whose probability is zero at every temperature */
     RL_ZERO = 128, /* what zero is in the bytes of a rounded key */
     RL_WIDEST = 8192, /* numbers in a key whose rounded products fit 16 bits */
     RL_RING = 3,   /* now, before, and the next: what is kept of small tensors */
@@ -94,10 +95,12 @@ struct rillet_model {
 
     int32_t contexts, slots, wide_slots;
     size_t last, word, outside, transitions, scores, shares;
+    int32_t adapts; /* whether online weights follow what is read */
+    float bias_rate, temperature_rate, most_bias, most_temperature;
 
     /* The state. */
     size_t state_reservoir, state_key, state_keys, state_scan, state_tokens;
-    size_t state_lookups, state_table;
+    size_t state_lookups, state_table, state_adapted, state_shares, state_logits;
     rl_window attention_values, wave_context, wave_buffer, suffix_window, recent;
     size_t attention_keys; /* [width][span], transposed */
     int32_t tensors;
@@ -149,6 +152,10 @@ static inline int rl_ring(int64_t clock) { return (int)(clock % RL_RING); }
 
 /* Panels of a group: four, or what is left if that is at most seven. */
 static inline int rl_group(int panels) { return panels >= 8 ? 4 : panels; }
+
+/* Padded sizes of the online weights, and of what they need of the last prediction. */
+static inline int32_t rl_adapted_size(const rillet_model *m) { return RL_PADDED(m->contexts + 1); }
+static inline int32_t rl_shares_size(const rillet_model *m) { return RL_PADDED(2 * m->contexts); }
 
 /* Pairs of numbers in a rounded key. */
 static inline int64_t rl_pairs(const rillet_model *m) { return ((int64_t)m->key + 1) / 2; }

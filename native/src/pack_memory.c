@@ -117,6 +117,21 @@ static void check_multipliers(rl_packer *p, const rl_tensor *t, const char *name
             rl_fail(p, RILLET_DAMAGED, name, "a value is out of range");
 }
 
+static void pack_adaptation(rl_packer *p) {
+    rillet_model *m = p->m;
+    if (!rl_has(p, "memory.adaptation")) return;
+    rl_tensor t = rl_need(p, "memory.adaptation", 1, 4, 0);
+    if (p->status != RILLET_OK) return;
+    m->adapts = 1;
+    m->bias_rate = rl_float(&t, 0);
+    m->temperature_rate = rl_float(&t, 1);
+    m->most_bias = rl_float(&t, 2);
+    m->most_temperature = rl_float(&t, 3);
+    if (!(m->most_bias >= 0 && m->most_bias <= 30 && m->most_temperature >= 0 &&
+          m->most_temperature <= 4))
+        rl_fail(p, RILLET_UNSUPPORTED, "memory.adaptation", "a bound is out of range");
+}
+
 static void pack_contexts(rl_packer *p) {
     rillet_model *m = p->m;
     rl_tensor last = rl_need_whole(p, "memory.last", 2, 0, RL_LONGEST);
@@ -150,6 +165,7 @@ static void pack_contexts(rl_packer *p) {
         shares[i] = pattern % RL_OTHERS == 0 ? 1 : 1 / (1 + expf(-rl_float(&share, i)));
     }
     pack_head(p, "memory.gate.weight", "memory.gate.bias", contexts);
+    pack_adaptation(p);
 }
 
 void rl_pack_memory(rl_packer *p) {

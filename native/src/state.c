@@ -62,17 +62,31 @@ static void copy_keys(const rillet_model *m, rillet_state *s, float *out, const 
             memcpy(out + entry * m->key, keys, (size_t)m->key * 4);
 }
 
+/* The values of a tensor that is kept in a ring; NULL for another. */
+static float *ring_values(const rillet_model *m, rillet_state *s, int before,
+                          const rillet_tensor *t) {
+    int at = ring(s, before);
+    if (is_tensor(t, "reservoir"))
+        return (float *)rl_in(s, m->state_reservoir) + at * m->units_padded;
+    if (is_tensor(t, "adapted"))
+        return (float *)rl_in(s, m->state_adapted) + at * rl_adapted_size(m);
+    if (is_tensor(t, "context_shares"))
+        return (float *)rl_in(s, m->state_shares) + at * rl_shares_size(m);
+    if (is_tensor(t, "context_logits")) return (float *)rl_in(s, m->state_logits) + at * m->gate_at;
+    return NULL;
+}
+
 /* Either `out` or `in` is NULL. A window has `rows` past entries; with `before`, only the oldest is
  * replaced, since the others are those of now. */
 static void copy_float(const rillet_model *m, rillet_state *s, int before, const rillet_tensor *t,
                        float *out, const float *in) {
     int64_t rows = before && in != NULL ? (t->shape[0] > 0) : t->shape[0];
-    if (is_tensor(t, "reservoir")) {
-        float *r = (float *)rl_in(s, m->state_reservoir) + ring(s, before) * m->units_padded;
+    float *values = ring_values(m, s, before, t);
+    if (values != NULL) {
         if (in != NULL)
-            memcpy(r, in, t->bytes);
+            memcpy(values, in, t->bytes);
         else
-            memcpy(out, r, t->bytes);
+            memcpy(out, values, t->bytes);
     } else if (is_tensor(t, "attention_window")) {
         copy_attention(m, s, before, rows, out, in);
     } else if (is_tensor(t, "wave_context")) {
@@ -162,6 +176,9 @@ void rillet_state_reset(const rillet_model *m, rillet_state *s) {
     memset(s, 0, m->state_bytes);
     s->cursor = 1;
     int64_t entries = RL_UP((int64_t)m->capacity, RL_SCAN);
+    float *logits = rl_in(s, m->state_logits);
+    for (int32_t i = 0; m->adapts && i < RL_RING * m->gate_at; i++)
+        logits[i] = i % m->gate_at < m->vocabulary ? 0 : RL_NEVER;
     if (m->key) memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
 }
 

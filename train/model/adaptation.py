@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .limits import FLOOR, SUREST
 
-__all__ = ["ONLINE", "Evidence", "Predicted", "adapt", "mix"]
+__all__ = ["BOUNDS", "ONLINE", "RATES", "Evidence", "Predicted", "adapt", "mix"]
 
 ONLINE = ("adapted", "context_shares", "context_logits")
 """State tensors: the online weights, and the last prediction as :func:`adapt` takes it."""
 
-_RATES, _BOUNDS = (0.15, 0.002), (8.0, 2.0)
+RATES, BOUNDS = (0.15, 0.002), (8.0, 2.0)
 """Rates of the biases and of the log temperature, and the bounds that they stay within."""
 
 
@@ -106,10 +106,10 @@ def adapt(
     bias, log_temperature = adapted[:, :-1], adapted[:, -1:]
     chance = mixed.gather(1, token)
     uphill = (shares * came).sum(2) / chance.exp() - shares.sum(2)
-    bias = bias + uphill * (learn * _RATES[0])
+    bias = bias + uphill * (learn * RATES[0])
     sharpness = log_temperature.exp()
     tempered = mixed * sharpness
     expected = (torch.softmax(tempered, dim=1) * tempered).sum(1, keepdim=True)
-    log_temperature = log_temperature + (chance * sharpness - expected) * (learn * _RATES[1])
-    (least, most), (coldest, hottest) = ((-bound, bound) for bound in _BOUNDS)
+    log_temperature = log_temperature + (chance * sharpness - expected) * (learn * RATES[1])
+    (least, most), (coldest, hottest) = ((-bound, bound) for bound in BOUNDS)
     return torch.cat([bias.clamp(least, most), log_temperature.clamp(coldest, hottest)], dim=1)

@@ -80,22 +80,102 @@ static void rl_visit(const rillet_model *m, const rl_row *row) {
     }
 }
 
-/* (s + sum e^z q) / (1 + sum e^z), with scores z of what was found. `joint` becomes scratch. */
-static void rl_mix(const rillet_model *m, const rl_row *row, float *restrict joint,
-                   float *restrict out) {
+RL_INLINE float *rl_adapted_of(const rillet_model *m, rillet_state *s, int ring) {
+    return (float *)rl_in(s, m->state_adapted) + ring * rl_adapted_size(m);
+}
+
+RL_INLINE float *rl_shares_of(const rillet_model *m, rillet_state *s, int ring) {
+    return (float *)rl_in(s, m->state_shares) + ring * rl_shares_size(m);
+}
+
+RL_INLINE float *rl_logits_of(const rillet_model *m, rillet_state *s, int ring) {
+    return (float *)rl_in(s, m->state_logits) + ring * m->gate_at;
+}
+
+RL_INLINE float rl_within(float x, float most) { return x < -most ? -most : x > most ? most : x; }
+
+/* y = x scale, of padded rows. */
+RL_INLINE void rl_scale(float *restrict y, const float *restrict x, float scale, int padded) {
+    y = RL_BLOCK(y), x = RL_BLOCK(x);
+    RL_SIMD for (int i = 0; i < padded; i++) y[i] = x[i] * scale;
+}
+
+/* What the log temperature follows: how much likelier the token was than expected. */
+RL_INLINE float rl_surprise(const rillet_model *m, const float *logits, int token,
+                            float temperature, float *restrict tempered, float *restrict powers) {
+    int padded = m->gate_at;
+    rl_scale(tempered, logits, rl_exp(temperature), padded);
+    memcpy(powers, tempered, (size_t)padded * 4);
+    float scale = rl_softmax(powers, padded);
+    float chance = tempered[token];
+    tempered = RL_BLOCK(tempered), powers = RL_BLOCK(powers);
+    RL_SIMD for (int i = 0; i < padded; i++) powers[i] *= tempered[i];
+    return chance - rl_sum(powers, padded) * scale;
+}
+
+/* Moves the online weights by the gradient of the log-probability of the token that came. `tempered`
+ * and `powers` are scratch. */
+static void rl_adapt(const rillet_model *m, const rl_row *row, float *tempered, float *powers) {
+    const rl_lookup *found = rl_lookups_of(m, row->state, row->before);
+    const float *shares = rl_shares_of(m, row->state, row->before);
+    const float *logits = rl_logits_of(m, row->state, row->before);
+    const float *before = rl_adapted_of(m, row->state, row->before);
+    float *now = rl_adapted_of(m, row->state, row->now), temperature = before[m->contexts];
+    memcpy(now, before, (size_t)rl_adapted_size(m) * 4);
+    if (row->learn < 1.0f) return;
+    float rarity = 1.0f / rl_exp(logits[row->token]);
+    for (int c = 0; c < m->contexts; c++) {
+        float came = found[c].first == row->token ? shares[2 * c] : 0.0f;
+        came += found[c].second == row->token ? shares[2 * c + 1] : 0.0f;
+        float uphill = came * rarity - (shares[2 * c] + shares[2 * c + 1]);
+        now[c] = rl_within(before[c] + uphill * m->bias_rate, m->most_bias);
+    }
+    float uphill = rl_surprise(m, logits, row->token, temperature, tempered, powers);
+    now[m->contexts] =
+        rl_within(temperature + uphill * m->temperature_rate, m->most_temperature);
+}
+
+/* Keeps the prediction for the online weights, and sharpens it. */
+static void rl_temper(const rillet_model *m, const rl_row *row, float *joint, float *powers,
+                      float *out) {
+    float *kept = rl_logits_of(m, row->state, row->now);
+    float temperature = rl_adapted_of(m, row->state, row->now)[m->contexts];
+    for (int i = m->vocabulary; i < m->gate_at; i++) joint[i] = RL_NEVER;
+    memcpy(kept, joint, (size_t)m->gate_at * 4);
+    if (out == NULL) return;
+    rl_scale(joint, kept, rl_exp(temperature), m->gate_at);
+    rl_log_softmax(m, joint, powers, out);
+}
+
+/* (s + sum e^z q) / (1 + sum e^z), with scores z of what was found. `joint` becomes scratch. Returns
+ * whether the scores are finite. */
+static int rl_mix(const rillet_model *m, const rl_row *row, float *restrict joint,
+                  float *restrict powers, float *out) {
     const rl_lookup *found = rl_lookups_of(m, row->state, row->now);
     const float *scores = rl_floats(m, m->scores), *shares = rl_floats(m, m->shares);
-    const float *gate = joint + m->gate_at;
-    int padded = m->gate_at;
-    float total = 1.0f, scale = rl_softmax(joint, padded);
-    for (int i = 0; i < padded; i++) joint[i] *= scale;
+    const float *bias = m->adapts ? rl_adapted_of(m, row->state, row->now) : NULL;
+    float weight[64], total = 1.0f, all = 0.0f;
     for (int c = 0; c < m->contexts; c++) {
-        long at = (long)c * RL_PATTERNS + found[c].pattern;
-        float score = scores[at] + gate[c];
-        float weight = score > -87.0f ? rl_exp(score > 30.0f ? 30.0f : score) : 0.0f;
-        joint[found[c].first] += weight * shares[at];
-        joint[found[c].second] += weight * (1.0f - shares[at]);
-        total += weight;
+        float score = scores[c * RL_PATTERNS + found[c].pattern] + joint[m->gate_at + c];
+        if (bias != NULL) score += bias[c];
+        all += score;
+        weight[c] = score > -87.0f ? rl_exp(score > 30.0f ? 30.0f : score) : 0.0f;
+        total += weight[c];
     }
-    rl_logs(out, joint, 1.0f / total, padded, m->vocabulary);
+    float each = 1.0f / total, scale = rl_softmax(joint, m->gate_at) * each;
+    rl_scale(powers, joint, scale, m->gate_at);
+    for (int c = 0; c < m->contexts; c++) {
+        float share = shares[c * RL_PATTERNS + found[c].pattern];
+        float both[2] = {share * (weight[c] * each), (1.0f - share) * (weight[c] * each)};
+        powers[found[c].first] += both[0];
+        powers[found[c].second] += both[1];
+        if (m->adapts)
+            memcpy(rl_shares_of(m, row->state, row->now) + 2 * c, both, sizeof both);
+    }
+    rl_logs(powers, 1.0f, m->gate_at);
+    if (m->adapts)
+        rl_temper(m, row, powers, joint, out);
+    else if (out != NULL)
+        memcpy(out, powers, (size_t)m->vocabulary * 4);
+    return rl_finite(all);
 }

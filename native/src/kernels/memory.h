@@ -164,20 +164,18 @@ static void rl_recall(const rillet_model *m, const rl_row *row, float *restrict 
     for (int i = 0; i < count; i++) found[tokens[entry[i]]] += weight[i] > 0 ? weight[i] : 0;
 }
 
-/* Log-probabilities of what is not normalised yet: log(max(p scale, 1e-20)). They are computed in
- * place, since `out` may lie anywhere. */
-RL_INLINE void rl_logs(float *restrict out, float *restrict p, float scale, int padded, int count) {
-    float *aligned = RL_BLOCK(p);
+/* Logarithms of what is not normalised yet, in place: log(max(p scale, 1e-20)). */
+RL_INLINE void rl_logs(float *p, float scale, int padded) {
+    p = RL_BLOCK(p);
     RL_SIMD for (int i = 0; i < padded; i++) {
-        float v = aligned[i] * scale;
-        aligned[i] = rl_log(v < 1e-20f ? 1e-20f : v);
+        float v = p[i] * scale;
+        p[i] = rl_log(v < 1e-20f ? 1e-20f : v);
     }
-    memcpy(out, p, (size_t)count * 4);
 }
 
 /* The network's distribution and what the kernel found, as ((d (z + c) + c) s + m) / (d (z + c) + c
- * + z) with doubt d. `joint` becomes scratch. */
-static void rl_combine(const rillet_model *m, float *restrict joint, const float *restrict found,
+ * + z) with doubt d. `joint` becomes scratch. Returns whether what was found is finite. */
+static int rl_combine(const rillet_model *m, float *restrict joint, const float *restrict found,
                        float *restrict out) {
     int padded = m->gate_at, gate = RL_PADDED(m->gate);
     const float *weight = rl_floats(m, m->found_weights), *doubts = rl_floats(m, m->doubt_weights);
@@ -193,10 +191,12 @@ static void rl_combine(const rillet_model *m, float *restrict joint, const float
     float network = rl_exp(doubt) * reached + m->reach;
     float share = network * rl_softmax(joint, padded);
     for (int i = 0; i < padded; i++) joint[i] = joint[i] * share + found[i];
-    rl_logs(out, joint, 1.0f / (network + z), padded, m->vocabulary);
+    rl_logs(joint, 1.0f / (network + z), padded);
+    memcpy(out, joint, (size_t)m->vocabulary * 4);
+    return rl_finite(z);
 }
 
-/* Without a memory. `powers` is scratch. */
+/* `powers` is scratch. */
 static void rl_log_softmax(const rillet_model *m, float *restrict joint, float *restrict powers,
                            float *restrict out) {
     int padded = m->gate_at;

@@ -39,7 +39,8 @@ static size_t rl_divide(const rillet_model *m, size_t rows, void *block, rl_scra
     size_t most = (size_t)(m->units_padded > m->attention ? m->units_padded : m->attention);
     s->z = rl_take(&arena, most + RL_PANEL);
     size_t entries = (size_t)RL_UP(m->capacity, RL_SCAN);
-    s->weight = rl_take(&arena, entries);
+    size_t either = entries > (size_t)m->gate_at ? entries : (size_t)m->gate_at;
+    s->weight = rl_take(&arena, either);
     s->entry = (int32_t *)rl_take(&arena, entries);
     return arena.used;
 }
@@ -171,25 +172,28 @@ static void rl_run_keys(const rillet_model *m, int rows, const rl_row *row, rl_s
 }
 
 /* Stores and reads a row's memory, and writes its log-probabilities. Rows of a stream follow one
- * another, so each finds what those before it have stored. */
-static void rl_finish(const rillet_model *m, const rl_row *row, const float *key, float *joint,
-                      float *out, rl_scratch *s) {
+ * another, so each finds what those before it have stored. Returns whether what was recalled is
+ * finite. */
+static int rl_finish(const rillet_model *m, const rl_row *row, const float *key, float *joint,
+                     float *out, rl_scratch *s) {
     if (m->memory == RL_CONTEXTS) {
         rl_visit(m, row);
-        if (out != NULL) rl_mix(m, row, joint, out);
-    } else if (m->memory == RL_NO_MEMORY) {
-        if (out != NULL) rl_log_softmax(m, joint, s->found, out);
-    } else {
-        rl_store(m, row);
-        float *now = rl_key_of(m, row->state, row->now);
-        if (m->memory == RL_SUFFIX_KERNEL)
-            rl_suffix_key(m, row->state, row->cursor + 1, now);
-        else
-            memcpy(now, key, (size_t)m->key_padded * 4);
-        if (out == NULL) return;
-        rl_recall(m, row, s->found, s->weight, s->entry);
-        rl_combine(m, joint, s->found, out);
+        if (m->adapts) rl_adapt(m, row, s->found, s->weight);
+        return out == NULL && !m->adapts ? 1 : rl_mix(m, row, joint, s->found, out);
     }
+    if (m->memory == RL_NO_MEMORY) {
+        if (out != NULL) rl_log_softmax(m, joint, s->found, out);
+        return 1;
+    }
+    rl_store(m, row);
+    float *now = rl_key_of(m, row->state, row->now);
+    if (m->memory == RL_SUFFIX_KERNEL)
+        rl_suffix_key(m, row->state, row->cursor + 1, now);
+    else
+        memcpy(now, key, (size_t)m->key_padded * 4);
+    if (out == NULL) return 1;
+    rl_recall(m, row, s->found, s->weight, s->entry);
+    return rl_combine(m, joint, s->found, out);
 }
 
 /* Whether a row's prediction is finite, from what it is made of: the logarithm hides it. */
@@ -206,16 +210,17 @@ static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *con
     if (m->heads) rl_run_attention(m, rows, row, s);
     rl_run_waves(m, rows, row, s);
     rl_run_readout(m, rows, row, s);
-    while (first < rows && logits[first] == NULL) first++; /* a prefill often wants the last alone */
+    /* A prefill often wants the last prediction alone; online weights want all. */
+    while (!m->adapts && first < rows && logits[first] == NULL) first++;
     if (first < rows)
         rl_product(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
                    m->features_padded, s->joint + (long)first * wide, wide, 0);
     if (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL) rl_run_keys(m, rows, row, s);
     for (int r = 0; r < rows; r++) {
         float *joint = s->joint + (long)r * wide;
-        int finite = logits[r] == NULL || rl_is_finite(m, joint);
-        rl_finish(m, row + r, s->keys + (long)r * m->key_padded, joint, logits[r], s);
-        if (finite) continue;
+        int finite = r < first || rl_is_finite(m, joint);
+        finite &= rl_finish(m, row + r, s->keys + (long)r * m->key_padded, joint, logits[r], s);
+        if (finite || logits[r] == NULL) continue;
         failures++;
         for (int i = 0; i < m->vocabulary; i++) logits[r][i] = __builtin_nanf("");
     }
