@@ -26,8 +26,8 @@ def weights_bytes(model: DualCNN) -> bytes:
 
     Tensors have the names and shapes of the checkpoint. A few more hold what a checkpoint keeps in
     its configuration, so that a reader needs nothing but tensors: the format's version, the
-    parameters of the reservoir's sine, the size of the memory, and the rates and bounds of its online
-    weights.
+    parameters of the reservoir's sine, the size of the memory, and the rates and bounds of its
+    online weights.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     return bytes(safetensors.torch.save(tensors | _settings(model.config), _metadata(model.config)))

@@ -34,7 +34,8 @@ def open_engine(
 
     Args:
         bundle: The bundle.
-        provider: ``native``, ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best one that works.
+        provider: ``native``, ``cpu``, ``cuda``, ``tensorrt``, or ``auto`` for the best
+            one that works.
         threads: Threads that one call may use.
         allow_fallback: Run on the CPU if the provider cannot run, or fails in the middle of a
             stream.

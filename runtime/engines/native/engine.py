@@ -134,7 +134,7 @@ class NativeEngine:
             addresses[:] = out.ctypes.data + np.arange(count) * out[0].nbytes
         elif ends:
             addresses[-1] = out.ctypes.data
-        pointers = np.full(count, state.pointers[row])
+        pointers = np.full(count, state.address(row), np.uint64)
         ids, learns = np.asarray(tokens, np.int32), np.full(count, learn, np.float32)
         scratch = block(self.model.scratch_size(count))
         self.model.library.rillet_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,57 @@ from .packed_model import PackedModel
 __all__ = ["NativeState"]
 
 
+@dataclass(frozen=True)
+class _Buffers:
+    """What a state allocates, and what its rows are called by."""
+
+    blocks: npt.NDArray[np.uint8]
+    clocks: npt.NDArray[np.int64]
+    addresses: npt.NDArray[np.uint64]
+    tokens: npt.NDArray[np.int32]
+    learn: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32]
+
+    @classmethod
+    def allocate(cls, model: PackedModel, capacity: int) -> _Buffers:
+        blocks = block(capacity * model.state_size).reshape(capacity, model.state_size)
+        return cls(
+            blocks,
+            # A block begins with its clock: the steps that it has taken.
+            blocks[:, :8].view(np.int64)[:, 0],
+            _addresses(blocks),
+            np.zeros(capacity, np.int32),
+            np.ones(capacity, np.float32),
+            # As many logits as sides: a step that fails leaves the last prediction alone.
+            np.zeros((SIDES, capacity, model.vocab_size), np.float32),
+        )
+
+
+class _Calls:
+    """The arguments of a step of some rows: one call for each side of the logits."""
+
+    def __init__(self, model: PackedModel, buffers: _Buffers, batch: int) -> None:
+        # Only addresses go into the calls, so what they are of is kept here.
+        self._scratch = block(model.scratch_size(max(1, batch)))
+        self._outputs = [_addresses(side) for side in buffers.logits]
+        inputs = (buffers.addresses, buffers.tokens, buffers.learn)
+        own = [array.ctypes.data for array in inputs]
+        scratch = self._scratch.ctypes.data
+        self.arguments = [
+            (model.address, batch, *own, outputs.ctypes.data, scratch) for outputs in self._outputs
+        ]
+        self.tokens, self.learn = buffers.tokens[:batch], buffers.learn[:batch]
+        self.logits = [side[:batch] for side in buffers.logits]
+
+
 class NativeState:
     """One block for each row.
 
     A block keeps what its last step read beside what it wrote: windows lie in buffers with room to
     spare, and small tensors in rings of three. A step is undone by moving a cursor back.
+
+    The blocks may be more than the rows in use, so that a batch whose streams come and go steps the
+    first ones.
 
     Args:
         model: The packed model.
@@ -31,6 +78,10 @@ class NativeState:
     """
 
     batch: int
+    blocks: npt.NDArray[np.uint8]
+    clocks: npt.NDArray[np.int64]
+    _buffers: _Buffers
+    _calls: _Calls
 
     def __init__(self, model: PackedModel, batch: int) -> None:
         self.model = model
@@ -38,42 +89,29 @@ class NativeState:
         # What `write_before` was given, with the clocks it belongs to, where a block cannot hold it
         # beside its state.
         self._before: tuple[npt.NDArray[np.int64], Values] | None = None
-        self._allocate(batch, batch)
-        self._reset(0, batch)
+        buffers = _Buffers.allocate(model, batch)
+        self._reset(buffers, range(batch))
+        self._use(buffers, batch)
 
-    def _allocate(self, capacity: int, batch: int) -> None:
-        model, vocab_size = self.model, self.model.vocab_size
-        blocks = block(capacity * model.state_size).reshape(capacity, model.state_size)
-        # As many logits as sides: a step that fails leaves the last prediction alone.
-        logits = np.zeros((SIDES, capacity, vocab_size), np.float32)
+    def _use(self, buffers: _Buffers, batch: int) -> None:
+        """Step the first rows of some buffers."""
+        # One call, so that an interrupt leaves all of it undone or all of it done.
         self.__dict__.update(
-            capacity=capacity,
-            blocks=blocks,
-            # A block begins with its clock: the steps that it has taken.
-            clocks=blocks[:, :8].view(np.int64)[:, 0],
-            pointers=_addresses(blocks),
-            tokens=np.zeros(capacity, np.int32),
-            learn=np.ones(capacity, np.float32),
-            logits=logits,
+            _buffers=buffers,
+            _calls=_Calls(self.model, buffers, batch),
             batch=batch,
+            blocks=buffers.blocks[:batch],
+            clocks=buffers.clocks[:batch],
         )
-        self._bind()
 
-    def _bind(self) -> None:
-        """Note the addresses that a step passes to the library."""
-        self._scratch = block(self.model.scratch_size(max(1, self.batch)))
-        self._outputs = [_addresses(side) for side in self.logits]
-        own = (self.pointers.ctypes.data, self.tokens.ctypes.data, self.learn.ctypes.data)
-        scratch = self._scratch.ctypes.data
-        self._calls = [
-            (self.model.address, self.batch, *own, outputs.ctypes.data, scratch)
-            for outputs in self._outputs
-        ]
-        self._predictions = [side[: self.batch] for side in self.logits]
+    def _reset(self, buffers: _Buffers, rows: range) -> None:
+        for row in rows:
+            address = int(buffers.addresses[row])
+            self.model.library.rillet_state_reset(self.model.address, address)
 
-    def _reset(self, start: int, stop: int) -> None:
-        for row in range(start, stop):
-            self.model.library.rillet_state_reset(self.model.address, int(self.pointers[row]))
+    def address(self, row: int) -> int:
+        """Where a row's block lies."""
+        return int(self._buffers.addresses[row])
 
     def advance(
         self, tokens: npt.NDArray[Any], learn: Learn
@@ -83,32 +121,32 @@ class NativeState:
         Returns:
             The library's status, and the log-probabilities ``[B, V]``.
         """
-        batch, side = self.batch, self._side
-        self.tokens[:batch] = tokens
-        self.learn[:batch] = learn
-        status = self.model.library.rillet_read(*self._calls[side])
+        calls, side = self._calls, self._side
+        calls.tokens[...] = tokens
+        calls.learn[...] = learn
+        status: int = self.model.library.rillet_read(*calls.arguments[side])
         self._side = following(side)
-        return status, self._predictions[side]
+        return status, calls.logits[side]
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""
-        side, clocks = self._side, self.clocks[: self.batch].copy()
+        side, clocks = self._side, self.clocks.copy()
 
         def undo() -> None:
             self._side = side
             library, model = self.model.library, self.model.address
-            for row in np.flatnonzero(self.clocks[: self.batch] == clocks + 1):
-                library.rillet_state_back(model, int(self.pointers[row]))
+            for row in np.flatnonzero(self.clocks == clocks + 1).tolist():
+                library.rillet_state_back(model, self.address(row))
 
         return undo
 
     def whole_undo_point(self) -> Callable[[], None]:
         """Return a function that undoes any number of steps; it costs a copy of the state."""
-        side, blocks = self._side, self.blocks[: self.batch].copy()
+        side, blocks = self._side, self.blocks.copy()
 
         def undo() -> None:
             self._side = side
-            self.blocks[: self.batch] = blocks
+            self.blocks[...] = blocks
 
         return undo
 
@@ -120,7 +158,7 @@ class NativeState:
         """Copy what the last step read; see :meth:`.EngineState.read_before`."""
         if self._before is not None:
             clocks, values = self._before
-            if np.array_equal(clocks, self.clocks[: self.batch]):
+            if np.array_equal(clocks, self.clocks):
                 return {name: value.copy() for name, value in values.items()}
         return self._read(self._small, before=True)
 
@@ -142,7 +180,7 @@ class NativeState:
         self._before = None
         held = self._read(self._small, before=True)
         if any(held[name].tobytes() != value.tobytes() for name, value in values.items()):
-            self._before = (self.clocks[: self.batch].copy(), values)
+            self._before = (self.clocks.copy(), values)
 
     @property
     def _small(self) -> list[StateTensor]:
@@ -155,12 +193,12 @@ class NativeState:
             for place, value in enumerate(values.get(row.name, ())):
                 address = values[row.name].ctypes.data + place * np.asarray(value).nbytes
                 self.model.library.rillet_state_get(
-                    self.model.address, int(self.pointers[place]), before, index, address
+                    self.model.address, self.address(place), before, index, address
                 )
         return values
 
     def _write(self, table: list[StateTensor], values: Values, before: bool) -> None:
-        blocks = self.blocks[: self.batch].copy()
+        blocks = self.blocks.copy()
         names = {row.name for row in table}
         for index, row in enumerate(self.model.state_table):
             if row.name not in names:
@@ -169,10 +207,10 @@ class NativeState:
             for place in range(self.batch):
                 address = source.ctypes.data + place * (source.nbytes // self.batch)
                 status = self.model.library.rillet_state_set(
-                    self.model.address, int(self.pointers[place]), before, index, address
+                    self.model.address, self.address(place), before, index, address
                 )
                 if status != 0:
-                    self.blocks[: self.batch] = blocks
+                    self.blocks[...] = blocks
                     raise EngineError(
                         f"state tensor {row.name!r} holds a token, slot or position that does "
                         "not exist; restore a saved stream, or reset it"
@@ -180,18 +218,14 @@ class NativeState:
 
     def resize(self, batch: int) -> None:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
-        rows, before = min(self.batch, batch), self._before
-        if before is not None:
-            self._before = None if batch != self.batch else before
-        if batch > self.capacity:
-            blocks, logits = self.blocks, self.logits
-            self._allocate(max(batch, 2 * self.capacity), batch)
-            self.blocks[:rows] = blocks[:rows]
-            self.logits[:, :rows] = logits[:, :rows]
-        else:
-            self.batch = batch
-            self._bind()
-        self._reset(rows, batch)
+        rows, buffers = min(self.batch, batch), self._buffers
+        if batch > len(buffers.blocks):
+            buffers = _Buffers.allocate(self.model, max(batch, 2 * len(buffers.blocks)))
+            buffers.blocks[:rows] = self.blocks[:rows]
+            buffers.logits[:, :rows] = self._buffers.logits[:, :rows]
+        self._reset(buffers, range(rows, batch))
+        self._use(buffers, batch)
+        self._before = None  # the next step makes it void anyway
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
@@ -216,4 +250,6 @@ class NativeState:
 def _addresses(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """The address of each row of a contiguous array."""
     size = rows[0].nbytes if len(rows) else 0
-    return rows.ctypes.data + np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
+    offsets = np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
+    offsets += np.uint64(rows.ctypes.data)
+    return offsets
