@@ -17,6 +17,7 @@ import numpy as np
 from .bundle import Bundle
 from .engines.base import PROVIDERS, Provider
 from .engines.cuda.driver import driver_obstacle, find_gpu
+from .engines.native.library import load_library
 from .engines.ort.providers import (
     create_session,
     import_onnxruntime,
@@ -51,7 +52,7 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
     """
     problems = [sentence for sentence in (mixed_up_engines(),) if sentence]
     engines = installed_engines()
-    providers: dict[str, dict[str, Any]] = {}
+    providers = {"native": _try_provider("native", bundle)}
     try:
         version = import_onnxruntime().__version__
     except EngineError as error:
@@ -61,7 +62,8 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
         )
     else:
         engines["onnxruntime, as imported"] = str(version)
-        providers = {name: _try_provider(name, bundle) for name in PROVIDERS}
+        others = (name for name in PROVIDERS if name not in providers)
+        providers |= {name: _try_provider(name, bundle) for name in others}
     if bundle is not None and not any(report["works"] for report in providers.values()):
         command = f"rillet verify {shlex.quote(str(bundle))}"
         problems.append(f"no provider runs {bundle}; see `{command}`")
@@ -82,11 +84,19 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
 
 def _try_provider(provider: Provider, bundle: Path | None) -> dict[str, Any]:
     try:
-        return _add(provider) if bundle is None else _step(provider, bundle)
+        if bundle is not None:
+            return _step(provider, bundle)
+        return _load() if provider == "native" else _add(provider)
     except RilletError as error:
         return {"works": False, "reason": str(error)}
     except Exception as error:  # onnxruntime's exceptions share no public base
         return {"works": False, "reason": f"{type(error).__name__}: {error}"}
+
+
+def _load() -> dict[str, Any]:
+    """Load the native library, which needs a bundle to compute anything."""
+    load_library()
+    return {"works": True, "owner": "native"}
 
 
 def _add(provider: Provider) -> dict[str, Any]:

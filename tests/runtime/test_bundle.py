@@ -157,7 +157,7 @@ def test_invalid_graph_properties_are_refused(bundle: Path, value: str, message:
     path.write_bytes(content.replace(b"\xc3\xb6" * 3, b"\xf6a" * 3))
     rewrite(bundle, lambda manifest: manifest["graphs"]["decode"].update(sha256=sha256_file(path)))
     with pytest.raises(BundleError, match=message):
-        load(bundle)
+        load(bundle, "cpu")
 
 
 @pytest.mark.parametrize("graph", ["decode", "prefill", "generate"])
@@ -222,7 +222,7 @@ def test_an_inconsistent_manifest_is_refused(
 ) -> None:
     rewrite(bundle, change)
     with pytest.raises(BundleError, match=message):
-        load(bundle)
+        load(bundle, "cpu")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", "\udcff", '{"a":' * 5000])

@@ -78,7 +78,7 @@ def expected_text(small_model: Model) -> str:
 
 def test_the_session_is_unchanged(failing: Path, small_model: Model, expected_text: str) -> None:
     """State, prediction, position and random numbers: a good engine continues the same text."""
-    model = load(failing)
+    model = load(failing, "cpu")
     session, good = model.session(), small_model.session()
     for each in (session, good):
         each.feed(PROMPT)
@@ -109,7 +109,7 @@ def test_the_session_is_unchanged(failing: Path, small_model: Model, expected_te
 def test_a_stream_saved_after_a_failure_continues_elsewhere(
     failing: Path, small_model: Model, expected_text: str, tmp_path: Path
 ) -> None:
-    session = load(failing).session()
+    session = load(failing, "cpu").session()
     session.feed(PROMPT)
     text: list[str] = []
     with pytest.raises(EngineError):
@@ -120,7 +120,7 @@ def test_a_stream_saved_after_a_failure_continues_elsewhere(
 
 
 def test_rollback_after_a_failure(failing: Path) -> None:
-    model = load(failing)
+    model = load(failing, "cpu")
     session = model.session()
     session.feed(PROMPT)
     mark = session.checkpoint()
@@ -133,7 +133,7 @@ def test_rollback_after_a_failure(failing: Path) -> None:
 
 def test_a_batch_is_unchanged(failing: Path, small_model: Model) -> None:
     texts: dict[str, list[str]] = {}
-    for name, model in (("failing", load(failing)), ("good", small_model)):
+    for name, model in (("failing", load(failing, "cpu")), ("good", small_model)):
         with model.batch() as batch:
             sessions = [model.session() for _ in range(3)]
             pieces: list[list[str]] = [[] for _ in sessions]
@@ -263,7 +263,7 @@ def test_memory_that_the_system_does_not_grant(small_bundle: Path) -> None:
 import resource, sys
 import numpy as np
 from rillet.runtime import EngineError, load
-model = load(sys.argv[1])
+model = load(sys.argv[1], "cpu")
 session = model.session()
 session.feed("The value of ")
 twin = session.fork()

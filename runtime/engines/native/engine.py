@@ -42,14 +42,14 @@ class NativeEngine:
                 if precision == "fp32"
                 else f"it is in {precision}, which only its graphs hold"
             )
-            raise EngineError(f"{bundle.path} has no {WEIGHTS_FILE}; {advice}")
+            raise EngineError(f"{bundle.path} has no {WEIGHTS_FILE} for the native engine; {advice}")
         self.model = PackedModel(bundle.checked_file(WEIGHTS_FILE))
         self.state_table = bundle.state
         self.vocab_size = bundle.vocab_size
         if self.model.state_table != bundle.state or self.model.vocab_size != self.vocab_size:
             raise EngineError(
-                f"{bundle.path}: {WEIGHTS_FILE} is of another model than the graphs; export the "
-                "model again"
+                f"{bundle.path}: the weights for the native engine are of another model than the "
+                "graphs; export the model again"
             )
 
     @property

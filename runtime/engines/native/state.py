@@ -219,13 +219,18 @@ class NativeState:
     def resize(self, batch: int) -> None:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
         rows, buffers = min(self.batch, batch), self._buffers
+        before = None if self._before is None else self.read_before()
         if batch > len(buffers.blocks):
             buffers = _Buffers.allocate(self.model, max(batch, 2 * len(buffers.blocks)))
             buffers.blocks[:rows] = self.blocks[:rows]
             buffers.logits[:, :rows] = self._buffers.logits[:, :rows]
         self._reset(buffers, range(rows, batch))
         self._use(buffers, batch)
-        self._before = None  # the next step makes it void anyway
+        if before is not None:
+            kept = {row.name: row.zeros(batch) for row in self._small}
+            for name, value in kept.items():
+                value[:rows] = before[name][:rows]
+            self._keep_before(kept)
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:
         """Replace one row; see :meth:`.EngineState.copy_row`."""
