@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
+from ...runtime.engines.base import Engine
+from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.errors import EngineError
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
@@ -22,7 +26,8 @@ from ..graphs.generate import generate_graph
 from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
-from ..parity.gate import run_gate
+from ..parity.comparison import Comparison
+from ..parity.gate import GRAPHS, run_gate
 from ..parity.golden import golden_record
 from ..parity.report import ParityReport
 from .defaults import generation_config
@@ -66,21 +71,37 @@ def write_bundle(
     with replace_folder(target) as folder:
         manifest = _write_files(checkpoint, folder, options, note or (lambda _: None))
         write_manifest(folder, manifest)
-        engine = OnnxEngine(Bundle.open(folder), "cpu")
-        model, tokenizer = checkpoint.model, checkpoint.tokenizer
-        rows = run_gate(
-            model,
-            tokenizer,
-            engine,
-            steps=options.parity_steps,
-            progress=progress,
-            sample=checkpoint.text_sample,
-        )
+        rows = _gate(checkpoint, Bundle.open(folder), options, progress)
         report = ParityReport(tuple(rows)).check()
         manifest["parity"] = report.to_list()
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return report
+
+
+def _gate(
+    checkpoint: Checkpoint,
+    bundle: Bundle,
+    options: ExportOptions,
+    progress: Callable[[int], object] | None,
+) -> list[Comparison]:
+    """Compare the graphs with PyTorch, and the weights where the native engine can run them."""
+    engines: list[tuple[Engine, Sequence[str]]] = [(OnnxEngine(bundle, "cpu"), GRAPHS)]
+    with contextlib.suppress(EngineError):
+        engines.append((NativeEngine(bundle), GRAPHS[1:]))
+    return [
+        row
+        for engine, graphs in engines
+        for row in run_gate(
+            checkpoint.model,
+            checkpoint.tokenizer,
+            engine,
+            steps=options.parity_steps,
+            progress=progress,
+            sample=checkpoint.text_sample,
+            graphs=graphs,
+        )
+    ]
 
 
 def _write_files(

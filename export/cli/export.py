@@ -8,6 +8,7 @@ import click
 
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
+from ...runtime.engines.native.library import library_path
 from ...runtime.tokenizer import Tokenizer
 from ..api import export_with_report
 from ..bundle.commands import generate_command
@@ -119,7 +120,10 @@ def export_command(
         parity_steps=parity_steps,
         text_sample=text_sample,
     )
-    with ProgressBar("parity", gate_work(parity_steps, generate)) as bar:
+    work = gate_work(parity_steps, generate)
+    if library_path() is not None:
+        work += gate_work(parity_steps, False, graphs=1)
+    with ProgressBar("parity", work) as bar:
 
         def note(phase: str) -> None:
             bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,12 +18,14 @@ from .graph_parity import compare_graph
 from .report import TOLERANCE
 from .texts import NOISE, real_text
 
-__all__ = ["STEPS", "gate_work", "run_gate"]
+__all__ = ["GRAPHS", "STEPS", "gate_work", "run_gate"]
 
 STEPS = 10_000
 """Tokens of real text that each graph reads by default."""
 
-_GRAPHS = ("decode", "prefill")
+GRAPHS = ("decode", "prefill")
+"""The graphs that read the texts."""
+
 _NOISE_ROWS = 3
 _LONG = 100_000
 """Tokens of the long stream."""
@@ -38,6 +40,7 @@ def run_gate(
     progress: Callable[[int], object] | None = None,
     long: bool = False,
     sample: TextSample | None = None,
+    graphs: Sequence[str] = GRAPHS,
 ) -> list[Comparison]:
     """Compare every graph of an engine's bundle with the PyTorch model.
 
@@ -53,6 +56,8 @@ def run_gate(
         progress: Called with the number of tokens read.
         long: Also stream 100,000 tokens through the step graph.
         sample: A sample of the run's text, to read as real text.
+        graphs: ``decode`` and ``prefill``, or one of them: what an engine that computes both with
+            the same bits needs.
 
     Returns:
         The figures, whether they pass or not.
@@ -64,7 +69,7 @@ def run_gate(
     texts = ((real.name, real.repeated(steps)), (NOISE, noise))
     rows = [
         compare_graph(model, engine, graph, tokens, text, tie, progress=progress)
-        for graph in _GRAPHS
+        for graph in graphs
         for text, tokens in texts
     ]
     # On these two texts, ties of int8 and int4 are as narrow as float32's.
@@ -79,9 +84,9 @@ def run_gate(
     return rows
 
 
-def gate_work(steps: int, generate: bool, long: bool = False) -> int:
+def gate_work(steps: int, generate: bool, long: bool = False, graphs: int = len(GRAPHS)) -> int:
     """Tokens that :func:`run_gate` reads, for a progress bar."""
-    work = len(_GRAPHS) * (steps + _NOISE_ROWS * _noise_length(steps))
+    work = graphs * (steps + _NOISE_ROWS * _noise_length(steps))
     return work + (GENERATED if generate else 0) + (_LONG if long else 0)
 
 

@@ -1,13 +1,14 @@
 /* Elementary functions without branches, so that loops over them become vector code. */
 
-RL_INLINE float rl_from_bits(int32_t bits) {
+/* Bits are unsigned: those of a NaN may be anything, and sums of them wrap. */
+RL_INLINE float rl_from_bits(uint32_t bits) {
     float value;
     memcpy(&value, &bits, 4);
     return value;
 }
 
-RL_INLINE int32_t rl_bits(float value) {
-    int32_t bits;
+RL_INLINE uint32_t rl_bits(float value) {
+    uint32_t bits;
     memcpy(&bits, &value, 4);
     return bits;
 }
@@ -27,7 +28,7 @@ RL_INLINE float rl_exp(float x) {
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    return rl_from_bits(rl_bits(p) + (int32_t)((uint32_t)rl_bits(shifted) << 23));
+    return rl_from_bits(rl_bits(p) + (rl_bits(shifted) << 23));
 }
 
 /* sin x for |x| up to some thousands (minimax polynomial on half a period, as in SLEEF). */
@@ -43,14 +44,14 @@ RL_INLINE float rl_sin(float x) {
     p = p * s + 0.00833307858556509017944336f;
     p = p * s - 0.166666597127914428710938f;
     p = p * s * r + r;
-    return rl_from_bits(rl_bits(p) ^ (int32_t)((uint32_t)rl_bits(shifted) << 31));
+    return rl_from_bits(rl_bits(p) ^ (rl_bits(shifted) << 31));
 }
 
 /* ln x for normal x above 0 (Cephes). */
 RL_INLINE float rl_log(float x) {
-    int32_t bits = rl_bits(x);
-    int32_t exponent = (bits - 0x3f3504f3) >> 23; /* mantissa in [sqrt 1/2, sqrt 2) */
-    float m = rl_from_bits(bits - (int32_t)((uint32_t)exponent << 23)) - 1.0f;
+    uint32_t bits = rl_bits(x);
+    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt 1/2, sqrt 2) */
+    float m = rl_from_bits(bits - ((uint32_t)exponent << 23)) - 1.0f;
     float e = (float)exponent, z = m * m;
     float p = 7.0376836292e-2f;
     p = p * m - 1.1514610310e-1f;
@@ -66,7 +67,7 @@ RL_INLINE float rl_log(float x) {
     return m + p + e * 0.693359375f;
 }
 
-RL_INLINE int rl_finite(float x) { return (rl_bits(x) & 0x7f800000) != 0x7f800000; }
+RL_INLINE int rl_finite(float x) { return (rl_bits(x) & 0x7f800000u) != 0x7f800000u; }
 
 /* The sum of a panel's lanes, in a fixed order. */
 RL_INLINE float rl_fold(const rl_vector *lanes) {

@@ -78,7 +78,8 @@ RL_INLINE void rl_round_query(const rillet_model *m, const float *q, rl_query *q
     float error = 0, length = 0;
     int32_t sum = 0;
     for (int i = 0; i < m->key; i++) {
-        int32_t value = rl_bits(q[i] * 63.0f + 12582912.0f) - 0x4b400000;
+        int32_t value = (int32_t)(rl_bits(q[i] * 63.0f + 12582912.0f) - 0x4b400000u);
+        value = value < -63 ? -63 : value > 63 ? 63 : value; /* of a NaN, it is anything */
         float rounded = (float)value * (1.0f / 63.0f), rest = q[i] - rounded;
         query->value[i] = (int8_t)value;
         sum += value;
@@ -88,7 +89,7 @@ RL_INLINE void rl_round_query(const rillet_model *m, const float *q, rl_query *q
     query->value[m->key] = 0;
     float key_error = 0.5f / 127.0f * __builtin_sqrtf((float)m->key);
     float least = 0.5009f - __builtin_sqrtf(error) - __builtin_sqrtf(length) * key_error;
-    query->cut = (int16_t)(least * (63.0f * 127.0f) - 1.0f);
+    query->cut = rl_finite(least) ? (int16_t)(least * (63.0f * 127.0f) - 1.0f) : INT16_MAX;
     query->zero = (int16_t)(uint16_t)((uint32_t)sum * RL_ZERO);
 }
 
