@@ -1,0 +1,162 @@
+"""The native engine beside ONNX Runtime: a step, a prefill and a batch, in one run.
+
+    python benchmarks/native.py CHECKPOINT... [--bursts 60] [--json FILE]
+
+One thread; all contenders take turns in short bursts, and each figure is the fastest burst in CPU
+time of the thread. The memory is full, and steps include the greedy choice. Compare ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from lib.arrays import TokenArray
+from lib.bursts import Burst, least_times
+from lib.results import write_results
+from lib.samples import sample_tokens
+from lib.stepping import Steps
+from rillet.export import ExportOptions
+from rillet.export.bundle.writer import write_bundle
+from rillet.runtime import Bundle
+from rillet.runtime.engines.base import Engine
+from rillet.runtime.engines.native.engine import NativeEngine
+from rillet.runtime.engines.native.library import block
+from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.train import load_checkpoint
+
+STEPS, CHUNK, ROWS, BEFORE = 64, 256, 64, 2_000
+"""Tokens of a burst of steps, of a prefill; rows of a batch; tokens read before."""
+
+UNIT = "ONNX Runtime: decode.onnx"
+"""What ratios are relative to."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--bursts", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    figures = {}
+    for path in arguments.checkpoints:
+        figures[path.name] = measure(path, arguments.bursts)
+        show(path.name, figures[path.name])
+    write_results(arguments.json, {"microseconds": figures})
+
+
+def measure(path: Path, bursts: int) -> dict[str, float]:
+    """Microseconds a token of each contender."""
+    checkpoint = load_checkpoint(path)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ExportOptions(parity_steps=300, generate=False)
+        write_bundle(checkpoint, Path(folder) / "bundle", options=options)
+        bundle = Bundle.open(Path(folder) / "bundle")
+        tokens = np.resize(sample_tokens(checkpoint.tokenizer.vocab_size), BEFORE + CHUNK)
+        return least_times(contenders(bundle, tokens), bursts)
+
+
+def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
+    """All bursts, each on streams that have read the text."""
+    start, rest = tokens[:BEFORE], tokens[BEFORE:]
+    decode, prefill = (onnx.load(bundle.graph(name)) for name in ("decode", "prefill"))
+    native, host = NativeEngine(bundle), OnnxEngine(bundle)
+    return {
+        UNIT: warmed(Steps(decode, rest[:STEPS]), start),
+        "ONNX Runtime: prefill.onnx": Steps(prefill, rest, CHUNK),
+        "ONNX Runtime: batch of 64": batch(host, rest),
+        "native: one call a token": Calls(native, start, rest[:STEPS], 1),
+        "native: Engine.step": steps(native, start, rest[:STEPS]),
+        "native: prefill": Calls(native, start, rest, CHUNK),
+        "native: batch of 64": batch(native, rest),
+    }
+
+
+def warmed(burst: Steps, tokens: TokenArray) -> Burst:
+    """A burst whose stream has read a text."""
+    for token in tokens:
+        burst.read(token)
+    return burst
+
+
+class Calls:
+    """A burst of calls of the library itself, ``rows`` tokens of one stream each.
+
+    Args:
+        engine: The engine.
+        start: What the stream has read.
+        tokens: The tokens of a burst.
+        rows: Tokens a call.
+    """
+
+    def __init__(self, engine: NativeEngine, start: TokenArray, tokens: TokenArray, rows: int):
+        self.state = engine.zero_state()
+        engine.prefill(start[None], self.state, last=True)
+        model = engine.model
+        self.read, self.count = model.library.rillet_read, len(tokens)
+        self.logits = np.zeros((rows, engine.vocab_size), np.float32)
+        size = self.logits[0].nbytes
+        arrays = (
+            np.full(rows, self.state.address(0), np.uint64),
+            tokens.astype(np.int32),
+            np.ones(rows, np.float32),
+            self.logits.ctypes.data + np.arange(rows, dtype=np.uint64) * np.uint64(size),
+            block(model.scratch_size(rows)),
+        )
+        self.kept = arrays  # a call holds bare addresses
+        states, ids, learn, outputs, scratch = (array.ctypes.data for array in arrays)
+        self.calls = [
+            (model.address, rows, states, ids + 4 * at, learn, outputs, scratch)
+            for at in range(0, len(tokens), rows)
+        ]
+
+    def __call__(self) -> int:
+        """Read the burst's tokens; returns their number."""
+        for call in self.calls:
+            self.read(*call)
+            self.logits[-1].argmax()
+        return self.count
+
+
+def steps(engine: Engine, start: TokenArray, tokens: TokenArray) -> Burst:
+    """Steps as the runtime takes them."""
+    state = engine.zero_state()
+    engine.prefill(start[None], state, last=True)
+
+    def burst() -> int:
+        for token in tokens:
+            engine.step(token[None], state)[0].argmax()
+        return len(tokens)
+
+    return burst
+
+
+def batch(engine: Engine, tokens: TokenArray) -> Burst:
+    """Steps of a batch whose streams read different places of a text."""
+    state = engine.zero_state(ROWS)
+    columns = [np.roll(tokens, at)[:ROWS] for at in range(8)]
+
+    def burst() -> int:
+        for column in columns:
+            engine.step(column, state)
+        return ROWS * len(columns)
+
+    return burst
+
+
+def show(name: str, figures: dict[str, Any]) -> None:
+    """Print a model's figures."""
+    print(f"\n{name}, microseconds a token")
+    for contender, time in figures.items():
+        print(f"{contender:32}{time:9.2f}{figures[UNIT] / time:8.1f} x")
+
+
+if __name__ == "__main__":
+    main()
