@@ -7,7 +7,8 @@
 # Building fetches wheels; running needs no network.
 FROM python:3.13-slim AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE constraints.txt MANIFEST.in ./
+COPY pyproject.toml setup.py README.md LICENSE constraints.txt MANIFEST.in ./
+COPY native/ native/
 COPY runtime/ runtime/
 COPY train/ train/
 COPY export/ export/

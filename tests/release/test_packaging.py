@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import rillet.runtime
+from rillet.runtime.engines.native.library import library_path
 from support.wheels import build, copy_source
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +78,23 @@ def test_the_wheel_has_the_packages_and_nothing_else(made: tuple[Path, Path]) ->
     with zipfile.ZipFile(made[1]) as wheel:
         names = set(wheel.namelist())
     files = {name for name in names if ".dist-info/" not in name}
-    assert files == {f"rillet/{name}" for name in modules()}
+    library = {name for name in files if "/_librillet." in name}
+    assert files - library == {f"rillet/{name}" for name in modules()}
+    # One wheel for every Python of the platform; for all, where no compiler built the library.
+    assert len(library) == (library_path() is not None)
+    assert ("-py3-none-any" in made[1].name) == (not library)
+    assert "-py3-none-" in made[1].name
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_serves_every_platform(tmp_path: Path) -> None:
+    source = copy_source(tmp_path / "source")
+    _, wheel = build(source, tmp_path / "dist", env={"CC": "false"})
+    assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        files = {name for name in opened.namelist() if ".dist-info/" not in name}
+    assert files == {f"rillet/{name}" for name in modules()}
 
 
 def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
@@ -88,12 +104,15 @@ def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
             name.partition("/")[2] for name in sdist.getnames() if sdist.getmember(name).isfile()
         }
     assert modules() <= names
+    library = (file for file in (ROOT / "native").rglob("*.[ch]"))
+    assert {str(file.relative_to(ROOT)) for file in library} <= names
     assert {
         "LICENSE",
         "README.md",
         "CHANGELOG.md",
         "SECURITY.md",
         "pyproject.toml",
+        "setup.py",
         "constraints.txt",
         "PKG-INFO",
     } <= names
@@ -301,7 +320,7 @@ def test_the_container_builds_from_what_exists() -> None:
     assert {rest for name, rest in instructions() if name == "ADD"} == set()
     # Everything that setuptools needs for the wheel is copied.
     copied = " ".join(rest for name, rest in instructions() if name == "COPY")
-    for needed in ("pyproject.toml", "README.md", "LICENSE", *PACKAGES):
+    for needed in ("pyproject.toml", "setup.py", "native/", "README.md", "LICENSE", *PACKAGES):
         assert needed in copied
 
 

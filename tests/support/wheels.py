@@ -18,6 +18,7 @@ WHEELS = ROOT / "build" / "wheels"
 
 _FILES = (
     "pyproject.toml",
+    "setup.py",
     "README.md",
     "LICENSE",
     "MANIFEST.in",
@@ -32,8 +33,9 @@ def copy_source(folder: Path) -> Path:
     folder.mkdir()
     for name in _FILES:
         shutil.copy(ROOT / name, folder)
-    for name in ("runtime", "train", "export"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("runtime", "train", "export", "native"):
+        ignored = shutil.ignore_patterns("__pycache__", "_librillet.*")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 
 
