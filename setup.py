@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-_NAME = "rillet.runtime.engines.native._librillet"
+_PACKAGE, _FILE = "rillet.runtime.engines.native", "librillet.native"
 _FLAGS = [
     "-std=c11",
     "-O3",
@@ -34,7 +34,7 @@ class BuildLibrary(build_ext):
     def get_ext_filename(self, ext_name: str) -> str:
         """The path of the library in the package."""
         suffix = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
-        return str(Path(*ext_name.split("."))) + suffix
+        return str(Path(*ext_name.split(".")[:-1], _FILE + suffix))
 
     def get_libraries(self, ext: Any) -> list[str]:
         """What it is linked to: the mathematics of C, and nothing else."""
@@ -46,7 +46,7 @@ class BuildWheel(bdist_wheel):
 
     def get_tag(self) -> tuple[str, str, str]:
         """The wheel's tag."""
-        built = any(Path(self.bdist_dir or "", "..").parent.rglob("_librillet.*"))
+        built = any(Path(self.bdist_dir or "", "..").parent.rglob(f"{_FILE}.*"))
         platform = super().get_tag()[2] if built else "any"
         return "py3", "none", platform
 
@@ -54,7 +54,7 @@ class BuildWheel(bdist_wheel):
 setup(
     ext_modules=[
         Extension(
-            _NAME,
+            f"{_PACKAGE}.librillet",
             sources=sorted(str(path) for path in Path("native/src").glob("*.c")),
             include_dirs=["native/include"],
             depends=sorted(str(path) for path in Path("native").rglob("*.h")),

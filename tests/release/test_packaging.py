@@ -78,7 +78,7 @@ def test_the_wheel_has_the_packages_and_nothing_else(made: tuple[Path, Path]) ->
     with zipfile.ZipFile(made[1]) as wheel:
         names = set(wheel.namelist())
     files = {name for name in names if ".dist-info/" not in name}
-    library = {name for name in files if "/_librillet." in name}
+    library = {name for name in files if "/librillet.native." in name}
     assert files - library == {f"rillet/{name}" for name in modules()}
     # One wheel for every Python of the platform; for all, where no compiler built the library.
     assert len(library) == (library_path() is not None)

@@ -24,6 +24,7 @@ FILES = [
     "generate.onnx",
     "tokenizer.json",
     "generation_config.json",
+    "weights.safetensors",
 ]
 
 

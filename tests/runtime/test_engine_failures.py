@@ -63,6 +63,12 @@ def break_graph(bundle: Path, out: Path, how: str) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def small_model(small_bundle: Path) -> Model:
+    """The small bundle on ONNX Runtime, whose graphs are broken here."""
+    return load(small_bundle, "cpu")
+
+
 @pytest.fixture(scope="module", params=["raises", "computes NaN"])
 def failing(
     request: pytest.FixtureRequest, small_bundle: Path, tmp_path_factory: pytest.TempPathFactory

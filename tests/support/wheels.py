@@ -34,7 +34,7 @@ def copy_source(folder: Path) -> Path:
     for name in _FILES:
         shutil.copy(ROOT / name, folder)
     for name in ("runtime", "train", "export", "native"):
-        ignored = shutil.ignore_patterns("__pycache__", "_librillet.*")
+        ignored = shutil.ignore_patterns("__pycache__", "librillet.native.*")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 

@@ -42,9 +42,7 @@ class NativeEngine:
                 if precision == "fp32"
                 else f"it is in {precision}, which only its graphs hold"
             )
-            raise EngineError(
-                f"{bundle.path} has no {WEIGHTS_FILE} for the native engine; {advice}"
-            )
+            raise EngineError(f"{bundle.path} lacks the weights for the native engine; {advice}")
         self.model = PackedModel(bundle.checked_file(WEIGHTS_FILE))
         self.state_table = bundle.state
         self.vocab_size = bundle.vocab_size

@@ -14,8 +14,8 @@ from ...errors import EngineError
 
 __all__ = ["LIBRARY", "NOT_FINITE", "Address", "block", "library_path", "load_library"]
 
-LIBRARY = "_librillet"
-"""The library's file name, without the suffix."""
+LIBRARY = "librillet.native"
+"""The library's file name, without the suffix. Python takes no name with a point for a module."""
 
 NOT_FINITE = 5
 """Status of a call whose log-probabilities are not all finite."""
