@@ -154,11 +154,16 @@ def _parity(manifest: dict[str, Any]) -> list[str]:
         "| graph | text | tokens | differing choices | largest logit difference |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {row['graph']} | {row['text']} | {row['tokens']:,} | {row['greedy_differences']} | "
+            f"| {_part(row)} | {row['text']} | {row['tokens']:,} | {row['greedy_differences']} | "
             f"{row['outputs']['logits']['max']:.1e} |"
             for row in manifest["parity"]
         ),
     ]
+
+
+def _part(row: dict[str, Any]) -> str:
+    """What a row of the report is about: a graph, or the weights."""
+    return "weights" if row.get("provider") == "native" else str(row["graph"])
 
 
 def _size(manifest: dict[str, Any], sizes: Mapping[str, int]) -> list[str]:

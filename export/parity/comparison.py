@@ -143,6 +143,11 @@ class Comparison:
             other = np.asarray(actual[name])[:, None]
             output.add(value[:, None], other, np.asarray([step]), tolerance)
 
+    @property
+    def part(self) -> str:
+        """What was compared: the graph, or ``native`` for the engine that runs none."""
+        return "native" if self.provider == "native" else self.graph
+
     def add_choices(
         self,
         expected: npt.NDArray[Any],

@@ -88,7 +88,7 @@ class ParityReport:
             chosen = "equal" if not row.greedy_differences else str(row.greedy_differences)
             logits = row.outputs["logits"]
             lines.append(
-                f"{row.graph:8} {row.text:14} {row.tokens:7} {chosen:>7} {row.overlap:7.4f} "
+                f"{row.part:8} {row.text:14} {row.tokens:7} {chosen:>7} {row.overlap:7.4f} "
                 f"{row.cosine:8.6f} {logits.largest:8.1e} {logits.mean:8.1e} {logits.step:8} "
                 f"{states[worst]:8.1e}  {worst}"
             )

@@ -256,5 +256,5 @@ def _addresses(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """The address of each row of a contiguous array."""
     size = rows[0].nbytes if len(rows) else 0
     offsets = np.arange(len(rows), dtype=np.uint64) * np.uint64(size)
-    offsets += np.uint64(rows.ctypes.data)
-    return offsets
+    addresses: npt.NDArray[np.uint64] = offsets + np.uint64(rows.ctypes.data)
+    return addresses
