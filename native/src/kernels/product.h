@@ -1,6 +1,8 @@
 /* Products of rows with packed weights. Each output is one chain of sums over the inputs, in order,
  * for one row and for many: chunks of any length agree to the bit. */
 
+enum { RL_AHEAD = 16 }; /* inputs whose weights are fetched before they are needed */
+
 /* `rows` rows and `panels` panels, both constants: a plain array of that size would be of variable
  * length to GCC, which keeps it in memory at half the speed. */
 RL_INLINE void rl_tile(const int rows, const int panels, const float *restrict w, long step,
@@ -16,6 +18,9 @@ RL_INLINE void rl_tile(const int rows, const int panels, const float *restrict w
     }
     for (int i = 0; i < in; i++) {
         rl_vector weight[32];
+        if (rows == 1)
+            RL_UNROLL for (int line = 0; line < panels; line++)
+                __builtin_prefetch(w + (i + RL_AHEAD) * step + line * RL_PANEL);
         RL_UNROLL for (int v = 0; v < width; v++) weight[v] = RL_LOAD(w + i * step + v * RL_LANES);
         RL_UNROLL for (int r = 0; r < rows; r++) {
             float value = x[r * ldx + i];
