@@ -238,7 +238,7 @@ def test_a_closed_session_cannot_be_used(small_model: Model) -> None:
 
 
 def test_a_closed_model_releases_its_graphs_and_reloads_them(small_bundle: Path) -> None:
-    with load(small_bundle) as model:
+    with load(small_bundle, "cpu") as model:
         before = model.generate("The", max_new_tokens=5, seed=1)
     assert not model.engine._sessions
     assert model.generate("The", max_new_tokens=5, seed=1) == before
