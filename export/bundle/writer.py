@@ -15,6 +15,7 @@ import onnx
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.engines.base import Engine
 from ...runtime.engines.native.engine import NativeEngine
+from ...runtime.engines.native.library import library_path
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import EngineError
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
@@ -27,7 +28,7 @@ from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.comparison import Comparison
-from ..parity.gate import GRAPHS, run_gate
+from ..parity.gate import GRAPHS, gate_work, run_gate
 from ..parity.golden import golden_record
 from ..parity.report import ParityReport
 from .defaults import generation_config
@@ -36,7 +37,7 @@ from .genai import write_genai
 from .json_file import write_json
 from .weights import weights_bytes
 
-__all__ = ["build_graphs", "write_bundle"]
+__all__ = ["build_graphs", "export_work", "write_bundle"]
 
 
 def write_bundle(
@@ -77,6 +78,12 @@ def write_bundle(
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return report
+
+
+def export_work(steps: int, generate: bool) -> int:
+    """Tokens that the gate of an export reads, for a progress bar."""
+    native = 0 if library_path() is None else gate_work(steps, False, graphs=1)
+    return gate_work(steps, generate) + native
 
 
 def _gate(

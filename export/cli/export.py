@@ -8,13 +8,13 @@ import click
 
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
-from ...runtime.engines.native.library import library_path
 from ...runtime.tokenizer import Tokenizer
 from ..api import export_with_report
 from ..bundle.commands import generate_command
+from ..bundle.writer import export_work
 from ..graphs.opset import NEWEST, OPSET
 from ..options import ExportOptions
-from ..parity.gate import STEPS, gate_work
+from ..parity.gate import STEPS
 from ..quantization.conversions import PRECISIONS
 
 __all__ = ["export_command"]
@@ -120,10 +120,7 @@ def export_command(
         parity_steps=parity_steps,
         text_sample=text_sample,
     )
-    work = gate_work(parity_steps, generate)
-    if library_path() is not None:
-        work += gate_work(parity_steps, False, graphs=1)
-    with ProgressBar("parity", work) as bar:
+    with ProgressBar("parity", export_work(parity_steps, generate)) as bar:
 
         def note(phase: str) -> None:
             bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)

@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from rillet.export import ParityReport, export, verify
 from rillet.export.api import verify_work
 from rillet.export.bundle.folder import CARD
-from rillet.export.parity.gate import gate_work
+from rillet.export.bundle.writer import export_work
 from rillet.export.parity.graph_diff import graph_differences
 from rillet.runtime import Bundle, BundleError, ParityError, RilletError, UsageError, load
 from rillet.runtime.bundle import checksum
@@ -84,7 +84,7 @@ def dropped_output(graph: onnx.ModelProto) -> None:
 def test_export_and_verify(small_run: Path, tmp_path: Path) -> None:
     read: list[int] = []
     bundle = export(small_run, tmp_path / "model", parity_steps=300, progress=read.append)
-    assert sum(read) == gate_work(300, generate=True)
+    assert sum(read) == export_work(300, generate=True)
     read.clear()
     report = verify(bundle, small_run, steps=300, progress=read.append)
     assert sum(read) == verify_work(bundle, ["cpu"], 300, long=False)
@@ -173,7 +173,7 @@ def test_every_option_takes_effect(full: Bundle, small: Checkpoint) -> None:
 
 def test_last_logits_match_full_logits(full: Bundle, small_bundle: Path) -> None:
     """Prompts and scores agree with those of a prefill graph that returns all logits."""
-    whole, last = load(small_bundle), load(full.path)
+    whole, last = load(small_bundle, "cpu"), load(full.path, "cpu")
     text = "The memory of a stream is of fixed size. " * 12
     for model in (whole, last):
         assert model.engine.last_logits == (model is last)
