@@ -10,10 +10,10 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import ParityError
 from ..parity.comparison import Comparison
+from ..parity.losses import prefill_loss, step_loss
 from ..parity.report import TOLERANCE
 from .drift import drift_work, measure_drift
 from .held_out import MeasuredText
-from .losses import prefill_loss, step_loss
 
 __all__ = ["Lowering", "check_cost", "measure_cost", "quantize_work"]
 
