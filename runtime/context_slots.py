@@ -71,9 +71,10 @@ def check_slots(values: Values, vocab_size: int) -> None:
         ValueError: There are such.
     """
     slots = values.get("memory_slots")
-    if slots is not None and not (
-        (slots >= 0) & (slots < CHECKS * vocab_size * vocab_size * PATTERNS)
-    ).all():
+    if (
+        slots is not None
+        and not ((slots >= 0) & (slots < CHECKS * vocab_size * vocab_size * PATTERNS)).all()
+    ):
         raise ValueError("the memory holds slots that do not exist")
 
 

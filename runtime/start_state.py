@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save as to_safetensors
 
@@ -18,7 +17,7 @@ from .tensor_file import TensorFormat
 __all__ = ["START_STATE_FILE", "START_STATE_FORMAT", "read_start_state", "start_state_bytes"]
 
 START_STATE_FILE = "start_state.safetensors"
-"""The file in a bundle; it holds one tensor, ``memory_slots [slots]``."""
+"""The file in a bundle; it holds one tensor, ``memory_slots [1, slots]``."""
 
 START_STATE_FORMAT = TensorFormat(
     "rillet-start", "1.0", "start state", "copy the bundle again, or export it again"
@@ -35,7 +34,7 @@ def start_state_bytes(table: npt.NDArray[Any]) -> bytes:
     Args:
         table: The memory's table, ``[slots]``.
     """
-    return to_safetensors({_TABLE: table}, START_STATE_FORMAT.metadata({}))
+    return to_safetensors({_TABLE: table[None]}, START_STATE_FORMAT.metadata({}))
 
 
 def read_start_state(path: Path, state: Sequence[StateTensor], vocab_size: int) -> Values:
@@ -60,12 +59,12 @@ def read_start_state(path: Path, state: Sequence[StateTensor], vocab_size: int) 
             raise ValueError("the model has no memory of contexts")
         if table is None or len(tensors) > 1:
             raise ValueError(f"it holds {', '.join(sorted(tensors)) or 'nothing'}, not {_TABLE}")
-        if table.shape != expected.shape[1:] or table.dtype != expected.dtype:
+        if table.shape != expected.shape or table.dtype != expected.dtype:
             raise ValueError(
                 f"{_TABLE} is {table.dtype} of shape {list(table.shape)}, not {expected.dtype} of "
-                f"shape {list(expected.shape[1:])}"
+                f"shape {list(expected.shape)}"
             )
-        values[_TABLE] = np.ascontiguousarray(table[None])
+        values[_TABLE] = table
         check_slots(values, vocab_size)
     except ValueError as error:
         raise BundleError(

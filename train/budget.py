@@ -81,9 +81,7 @@ def parse_size(text: str) -> int:
         size = amounts[0][0] * _BYTES[amounts[0][1]]
         if 1 <= size < math.inf:
             return int(size)
-    raise UsageError(
-        f"the size is {text!r}; give a number of bytes, such as 256KiB, 1MiB or 500kB"
-    )
+    raise UsageError(f"the size is {text!r}; give a number of bytes, such as 256KiB, 1MiB or 500kB")
 
 
 def _amounts(text: str) -> list[tuple[float, str]]:

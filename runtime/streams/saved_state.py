@@ -106,6 +106,7 @@ def load_stream(model: LoadedModel, path: Path) -> SavedStream:
                 f"that of {model.bundle.path} is {ours!r}; restore it with the model that it was "
                 "saved from"
             )
+    _check_size(model, tensors, path)
     try:
         return _parse(model, header, tensors)
     except (RilletError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -177,6 +178,20 @@ def _parse(
     # Files of before bundles taught anything do not say.
     taught = _typed(header.get("taught", False), bool)
     return SavedStream(learn, _typed(header["memory"], bool), taught, snapshot)
+
+
+def _check_size(
+    model: LoadedModel, tensors: dict[str, npt.NDArray[Any]], path: Path
+) -> None:
+    """Refuse a stream of the same weights with a memory of another size."""
+    ours = next((row.shape[0] for row in model.bundle.state if row.name == "memory_slots"), None)
+    theirs = tensors.get("state.memory_slots")
+    if ours is not None and theirs is not None and theirs.shape != (1, ours):
+        raise StateError(
+            f"{path} was saved from another bundle of this model: its memory has {theirs.size:,} "
+            f"slots, and that of {model.bundle.path} {ours:,}; restore it with the bundle that it "
+            "was saved from"
+        )
 
 
 def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:

@@ -68,9 +68,7 @@ def test_it_is_so_for_real_text_and_any_vocabulary(text: str, vocab_size: int) -
     assert torch.equal(table, state["memory_slots"][0])
 
 
-def checkpoint_of(
-    text: str, sample: TextSample | None = None, **training: object
-) -> Checkpoint:
+def checkpoint_of(text: str, sample: TextSample | None = None, **training: object) -> Checkpoint:
     tokenizer = make_tokenizer(text)
     config = SMALL.replace(
         memory_key="contexts", contexts="1 3 word", memory=90, vocab_size=tokenizer.vocab_size
@@ -150,5 +148,5 @@ def test_sizes_are_typed_as_in_a_budget(typed: str, size: int) -> None:
 
 @pytest.mark.parametrize("typed", ["", "5", "1M", "1h", "1MB 2MB", "0MB", "-1MB", "1MB,2MB"])
 def test_what_is_no_size_is_refused(typed: str) -> None:
-    with pytest.raises(UsageError, match="the size is .*; give a number of bytes, such as"):
+    with pytest.raises(UsageError, match=r"the size is .*; give a number of bytes, such as"):
         parse_size(typed)
