@@ -19,7 +19,7 @@ __all__ = ["NOISE", "REAL_TEXTS", "TAUGHT", "RealText", "real_text"]
 _REFERENCE = "reference text"
 _WRITTEN = "written text"
 
-TAUGHT = "the same, taught"
+TAUGHT = "same, taught"
 """A real text that is read with what the bundle taught."""
 
 REAL_TEXTS = frozenset({HELD_OUT, TRAINING, _REFERENCE, _WRITTEN, TAUGHT})

@@ -180,9 +180,7 @@ def _parse(
     return SavedStream(learn, _typed(header["memory"], bool), taught, snapshot)
 
 
-def _check_size(
-    model: LoadedModel, tensors: dict[str, npt.NDArray[Any]], path: Path
-) -> None:
+def _check_size(model: LoadedModel, tensors: dict[str, npt.NDArray[Any]], path: Path) -> None:
     """Refuse a stream of the same weights with a memory of another size."""
     ours = next((row.shape[0] for row in model.bundle.state if row.name == "memory_slots"), None)
     theirs = tensors.get("state.memory_slots")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -162,6 +163,32 @@ def test_an_undone_first_step_leaves_the_table_as_it_was(taught: Model) -> None:
     np.testing.assert_array_equal(state.read()["memory_slots"], taught.taught["memory_slots"])
 
 
+def test_a_port_begins_with_zeros_and_the_files_tensors(taught_bundle: Path) -> None:
+    """As docs/embedding.md says; then the golden record's tokens are the likeliest."""
+    session = ort.InferenceSession(str(taught_bundle / "decode.onnx"))
+    manifest = json.loads((taught_bundle / "bundle.json").read_text())
+    state = {
+        f"past.{row['name']}": np.zeros([1, *row["shape"][1:]], row["dtype"])
+        for row in manifest["state"]
+    }
+    tensors = load_file(taught_bundle / START_STATE_FILE)
+    state |= {f"past.{name}": value for name, value in tensors.items()}
+    names = [output.name for output in session.get_outputs()]
+
+    def step(token: int, learn: float) -> npt.NDArray[np.float32]:
+        feeds = {"input_ids": np.array([[token]]), "learn": np.array([learn], np.float32)}
+        outputs = dict(zip(names, session.run(None, feeds | state), strict=True))
+        state.update({name: outputs[name.replace("past.", "present.")] for name in state})
+        logits: npt.NDArray[np.float32] = outputs["logits"][0, 0]
+        return logits
+
+    for token in manifest["golden"]["prompt"]:
+        logits = step(token, 1)
+    for token in manifest["golden"]["greedy"]:
+        assert logits.max() - logits[token] < 1e-3
+        logits = step(token, 0)
+
+
 def test_the_file_is_read_once(taught_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = load(taught_bundle)
 
@@ -192,7 +219,10 @@ def signed(folder: Path) -> Path:
 HEADER = json.dumps({"format": "rillet-start", "format_version": "1.0"})
 Table = npt.NDArray[np.int32]
 CHANGES: dict[str, tuple[Callable[[Table], dict[str, npt.NDArray[np.generic]]], str]] = {
-    "another size": (lambda t: {"memory_slots": t[:, 1:]}, "is int32 of shape .1, 5999., not int32"),
+    "another size": (
+        lambda t: {"memory_slots": t[:, 1:]},
+        "is int32 of shape .1, 5999., not int32",
+    ),
     "another shape": (lambda t: {"memory_slots": t[0]}, "is int32 of shape .6000., not int32"),
     "another type": (lambda t: {"memory_slots": t.astype(np.int64)}, "is int64 of shape"),
     "fractions": (lambda t: {"memory_slots": t.astype(np.float32)}, "is float32 of shape"),
@@ -287,4 +317,4 @@ def test_the_checkpoint_confirms_it(
     assert checkpoint.model.config.memory == 90
     result = here("verify", taught_bundle, "--checkpoint", run, "--steps", "200")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("the same, taught") == 2
+    assert result.stdout.count("same, taught") == 2
