@@ -275,7 +275,7 @@ def test_streams_of_another_size_are_refused(
     session.save(tmp_path / "state")
     with pytest.raises(UsageError, match="the snapshot is of another model"):
         fresh.rollback(session.checkpoint())
-    with pytest.raises(StateError, match="its memory has 6,000 slots, and that of .* 90; restore"):
+    with pytest.raises(StateError, match=r"its memory has 6,000 slots, and that of .* 90; restore"):
         other.restore(tmp_path / "state")
 
 
