@@ -66,9 +66,9 @@ def read_start_state(path: Path, state: Sequence[StateTensor], vocab_size: int) 
             )
         values[_TABLE] = table
         check_slots(values, vocab_size)
-    except ValueError as error:
+        return with_stored_slots(values, values)
+    except (ValueError, IndexError) as error:
         raise BundleError(
             f"{path} is not what this bundle's streams begin with ({error}); copy the bundle "
             "again, or export it again"
         ) from error
-    return with_stored_slots(values, values)

@@ -13,7 +13,16 @@ import onnxruntime as ort
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from rillet.runtime import Bundle, BundleError, Model, Session, StateError, UsageError, load
+from rillet.runtime import (
+    Bundle,
+    BundleError,
+    EngineError,
+    Model,
+    Session,
+    StateError,
+    UsageError,
+    load,
+)
 from rillet.runtime.bundle import checksum
 from rillet.runtime.engines.fallback import FallbackEngine
 from rillet.runtime.engines.ort.device_engine import OnnxDeviceEngine
@@ -72,6 +81,27 @@ def test_streams_begin_with_the_table(
     assert np.array_equal(model.session("none").state["memory_slots"], table)
     verify_golden(model)
     assert self_test(model) is not None
+
+
+def test_a_lost_device_does_not_lose_what_was_taught(taught_bundle: Path) -> None:
+    bundle = Bundle.open(taught_bundle)
+    first = OnnxDeviceEngine(bundle, "cpu")
+    model = Model(bundle, FallbackEngine(first, [("cpu", lambda: OnnxEngine(bundle))]))
+    session, other = model.session(), load(taught_bundle).session()
+
+    def lost(*_: object, **__: object) -> None:
+        raise EngineError("the device is lost")
+
+    first.step = lost  # type: ignore[method-assign, assignment]
+    session._stream.state.inner.read = lost  # type: ignore[attr-defined]
+    with pytest.warns(RuntimeWarning, match="continues on"):
+        session.feed_tokens([5])
+    other.feed_tokens([5])
+    same(session, other)
+    assert np.count_nonzero(session.state["memory_slots"]) > 2_000
+    session.forget()
+    other.forget()
+    same(session, other)
 
 
 def test_every_way_of_writing_begins_there(taught: Model) -> None:
