@@ -38,27 +38,35 @@ def read_by_scatter(decode: onnx.ModelProto) -> onnx.ModelProto:
         return model
     weights, tokens, sums = _ends(graph, group)
     vocab_size = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
-    constants = {
-        "rows": np.asarray([1]),
-        "zeros": np.zeros((1, vocab_size), np.float32),
-    }
-    names = {name: _GROUP + name for name in (*constants, "learn", "none", "weights")}
-    nodes = [
+    constants = {"rows": np.asarray([1])}
+    names = {name: _GROUP + name for name in ("rows", "zeros", "learn", "none", "weights")}
+    nodes = []
+    total = _total(graph, sums)
+    if total is None:
+        constants["zeros"] = np.zeros((1, vocab_size), np.float32)
+        base, result, last = names["none"], sums, group[-1]
         # Zeros of the batch's size: `learn [B]` times zeros.
-        helper.make_node("Unsqueeze", ["learn", names["rows"]], [names["learn"]]),
-        helper.make_node("Mul", [names["learn"], names["zeros"]], [names["none"]]),
+        nodes = [
+            helper.make_node("Unsqueeze", ["learn", names["rows"]], [names["learn"]]),
+            helper.make_node("Mul", [names["learn"], names["zeros"]], [names["none"]]),
+        ]
+    else:
+        base = next(name for name in total.input if name != sums)
+        result, last = total.output[0], total
+        group.append(total)
+    nodes += [
         helper.make_node("Squeeze", [weights, names["rows"]], [names["weights"]]),
         helper.make_node(
             "ScatterElements",
-            [names["none"], tokens, names["weights"]],
-            [sums],
+            [base, tokens, names["weights"]],
+            [result],
             axis=1,
             reduction="add",
         ),
     ]
     for node in nodes:
         node.name = _GROUP + node.op_type
-    at = next(place for place, node in enumerate(graph.node) if node.name == group[-1].name)
+    at = next(place for place, node in enumerate(graph.node) if node.name == last.name)
     kept = [node for node in graph.node[:at] if node not in group]
     rest = list(graph.node[at + 1 :])
     del graph.node[:]
@@ -69,6 +77,12 @@ def read_by_scatter(decode: onnx.ModelProto) -> onnx.ModelProto:
     )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _total(graph: onnx.GraphProto, sums: str) -> onnx.NodeProto | None:
+    """The sum ``[B, V]`` that the memory's part is only a summand of, which can be scattered to."""
+    readers = [node for node in graph.node if sums in node.input]
+    return readers[0] if [node.op_type for node in readers] == ["Add"] else None
 
 
 def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str, str]:
