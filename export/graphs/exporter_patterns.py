@@ -5,13 +5,17 @@ Dispatching a node costs a small model more than its arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx
 from onnx import numpy_helper
 
 __all__ = ["shorten_patterns"]
 
 
-def shorten_patterns(graph: onnx.GraphProto) -> None:
+def shorten_patterns(
+    graph: onnx.GraphProto, outside: Mapping[str, onnx.TensorProto] | None = None
+) -> None:
     """Shorten whole-number division and lookups in tables, in a graph and its subgraphs.
 
     PyTorch's ``//`` rounds down. ONNX's ``Div`` of whole numbers rounds towards zero, so the
@@ -23,16 +27,17 @@ def shorten_patterns(graph: onnx.GraphProto) -> None:
 
     Args:
         graph: A graph as the exporter wrote it; modified in place.
+        outside: Constants of the graphs around it, by name.
     """
+    constants = {**(outside or {}), **{tensor.name: tensor for tensor in graph.initializer}}
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                shorten_patterns(attribute.g)
+                shorten_patterns(attribute.g, constants)
     writer = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
     quotients = {}
     for node in graph.node:
-        quotient = _corrected(node, writer)
+        quotient = _corrected(node, writer, constants)
         if quotient is not None:
             quotients[node.output[0]] = quotient
         index = _row(node, writer, constants)
@@ -41,15 +46,13 @@ def shorten_patterns(graph: onnx.GraphProto) -> None:
             del node.attribute[:]
     for node in graph.node:
         node.input[:] = [quotients.get(name, name) for name in node.input]
-    for entry in graph.output:
-        assert entry.name not in quotients
     _drop_unread(graph)
 
 
 def _row(
     node: onnx.NodeProto,
     writer: dict[str, onnx.NodeProto],
-    constants: dict[str, onnx.TensorProto],
+    constants: Mapping[str, onnx.TensorProto],
 ) -> str | None:
     """The index of the row that a node looks up, or ``None`` if it does anything else."""
     if node.op_type != "GatherND" or any(entry.i for entry in node.attribute):
@@ -62,10 +65,15 @@ def _row(
     return index.input[0]
 
 
-def _corrected(node: onnx.NodeProto, writer: dict[str, onnx.NodeProto]) -> str | None:
+def _corrected(
+    node: onnx.NodeProto,
+    writer: dict[str, onnx.NodeProto],
+    constants: Mapping[str, onnx.TensorProto],
+) -> str | None:
     """The quotient that a node corrects, or ``None`` if it does anything else.
 
-    That is ``Sub(Div(a, b), Cast(And(Equal(Less(a, 0), c), Cast(Mod(a, b)))))``.
+    That is ``Sub(Div(a, b), Cast(And(Equal(Less(a, 0), b > 0), Cast(Mod(a, b)))))``, where ``b``
+    is a constant above zero.
     """
     if node.op_type != "Sub":
         return None
@@ -80,6 +88,9 @@ def _corrected(node: onnx.NodeProto, writer: dict[str, onnx.NodeProto]) -> str |
     if remainder is None or remainder.op_type != "Mod" or remainder.input != division.input:
         return None
     if negative is None or negative.op_type != "Less" or negative.input[0] != division.input[0]:
+        return None
+    positive = constants.get(signs.input[1]) if signs is not None else None
+    if positive is None or not numpy_helper.to_array(positive).all():
         return None
     return division.output[0]
 
