@@ -22,6 +22,7 @@ ONLINE = ("adapted", "context_shares", "context_logits")
 RATES, BOUNDS = (0.15, 0.002), (8.0, 2.0)
 """Rates of the biases and of the log temperature, and the bounds that they stay within."""
 
+
 class Evidence(NamedTuple):
     """What a prediction is made of.
 
@@ -104,8 +105,6 @@ def adapt(
     expected = (torch.softmax(tempered, dim=1) * tempered).sum(1, keepdim=True)
     uphill = torch.cat([gained.sum(2), chance * sharpness - expected], dim=1)
     biases = adapted.shape[1] - 1
-    rates, bounds = (
-        adapted.new_tensor([bias] * biases + [last]) for bias, last in (RATES, BOUNDS)
-    )
+    rates, bounds = (adapted.new_tensor([bias] * biases + [last]) for bias, last in (RATES, BOUNDS))
     moved = adapted + uphill * (learn * rates)
     return torch.minimum(torch.maximum(moved, -bounds), bounds)
