@@ -62,7 +62,7 @@ def _row(
         return None
     if numpy_helper.to_array(constants[index.input[1]]).tolist() != [-1]:
         return None
-    return index.input[0]
+    return str(index.input[0])
 
 
 def _corrected(
@@ -92,7 +92,7 @@ def _corrected(
     positive = constants.get(signs.input[1]) if signs is not None else None
     if positive is None or not numpy_helper.to_array(positive).all():
         return None
-    return division.output[0]
+    return str(division.output[0])
 
 
 def _argument(

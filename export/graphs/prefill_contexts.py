@@ -7,6 +7,8 @@ biases of the online weights, and one their temperature, which nothing else depe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch._higher_order_ops import scan
@@ -141,7 +143,11 @@ def _follow_temperature(
     return after, (log_temperature.clone(),)
 
 
-def _over_time(follow: object, start: Tensor, turns: tuple[Tensor, ...]) -> list[Tensor]:
+def _over_time(
+    follow: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]],
+    start: Tensor,
+    turns: tuple[Tensor, ...],
+) -> list[Tensor]:
     """Run a loop over the second axis: what it carries in the end, and what its turns return."""
     over_time = tuple(entry.transpose(0, 1) for entry in turns)
     carried, shown = scan(follow, start.contiguous(), over_time)
