@@ -3,13 +3,15 @@
 python examples/anomaly_score.py models/shakespeare-nano service.log --top 5
 
 The score of a line is its surprise in bits per character, minus the median of the lines just before
-it. Nothing is trained: the stream's memory learns the log while it reads. The memory holds 1,024
-characters, about twenty lines, so the script finds lines unlike their neighbours. A model trained
-on similar logs (examples/train_on_notes.py) also knows digits, and what other days look like.
+it. With --places 2, the two least expected characters of a line make its surprise: that finds a
+wrong word in a long line. Nothing is trained: the stream's memory learns the log while it reads. A
+model trained on similar logs (examples/train_on_notes.py) also knows digits, and what other days
+look like.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import warnings
@@ -18,6 +20,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 import rillet.runtime
 from rillet.runtime import Model, RilletError, UnknownCharacterWarning
@@ -32,14 +36,26 @@ class Scored(NamedTuple):
     line: str
 
 
-def scores(model: Model, lines: Iterable[str], window: int) -> Iterator[Scored]:
-    """Score each line of a log after the first ``window`` lines."""
+def scores(
+    model: Model, lines: Iterable[str], window: int, places: int | None = None
+) -> Iterator[Scored]:
+    """Score each line of a log after the first ``window`` lines.
+
+    Args:
+        model: The model.
+        lines: The log.
+        window: Lines before it that a line is compared with.
+        places: Least expected characters of a line that make its surprise; all by default.
+    """
     session = model.session()
     session.feed("\n")
     recent: deque[float] = deque(maxlen=window)
     for number, line in enumerate(lines, start=1):
         text = line.rstrip("\n") + "\n"
-        bits = session.score(text).bits_per_char
+        score = session.score(text, per_token=True)
+        bits = score.bits_per_char
+        if places is not None and score.token_logprobs is not None:
+            bits = -float(np.sort(score.token_logprobs)[:places].mean()) / math.log(2)
         if len(recent) == window:
             yield Scored(number, bits, bits - statistics.median(recent), line.rstrip("\n"))
         recent.append(bits)
@@ -53,6 +69,7 @@ def main() -> None:
     parser.add_argument("log", nargs="?", type=Path, help="a file; standard input when absent")
     parser.add_argument("--top", type=int, default=10, help="lines to show (10)")
     parser.add_argument("--window", type=int, default=20, help="lines to compare with (20)")
+    parser.add_argument("--places", type=int, help="least expected characters to score (all)")
     options = parser.parse_args()
 
     model = rillet.runtime.load(options.bundle)
@@ -60,7 +77,9 @@ def main() -> None:
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     source = sys.stdin if options.log is None else options.log.open(encoding="utf-8")
     with source:
-        ranked = sorted(scores(model, source, options.window), key=lambda line: -line.score)
+        ranked = sorted(
+            scores(model, source, options.window, options.places), key=lambda line: -line.score
+        )
     for line in ranked[: options.top]:
         print(f"{line.score:+.2f}\t{line.bits:.2f}\t{line.number}\t{line.line}")
 

@@ -13,6 +13,7 @@ from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
 from ..train.checkpoint import Checkpoint, load_checkpoint, weights_sha256
+from ..train.teach import resized
 from .bundle.folder import check_target
 from .bundle.writer import write_bundle
 from .options import ExportOptions
@@ -53,7 +54,9 @@ def export(
         The bundle, opened.
 
     Raises:
-        UsageError: ``out`` exists and is not a bundle, or an option is out of range.
+        UsageError: ``out`` exists and is not a bundle, or an option is out of range or does not
+            fit the model.
+        CorpusError: A text to teach cannot be used.
         BundleError: The checkpoint is missing or damaged.
         ParityError: A graph fails the gate; nothing was written.
     """
@@ -144,6 +147,7 @@ def verify(
             f"{opened.path} was exported from other weights than the checkpoint's; "
             "export the checkpoint again"
         )
+    model = _of_bundles_size(loaded, opened).model
     precision = str(opened.manifest.get("precision"))
     rows = []
     for provider in engines:
@@ -163,12 +167,21 @@ def verify_work(
     bundle: Bundle | str | Path, engines: Sequence[Provider], steps: int, long: bool
 ) -> int:
     """Tokens that :func:`verify` reads, for a progress bar."""
-    generate = GraphGenerator.exists(_open(bundle))
-    return sum(gate_work(steps, generate and engine == "cpu", long) for engine in engines)
+    opened = _open(bundle)
+    generate, taught = GraphGenerator.exists(opened), opened.start_state() is not None
+    return sum(gate_work(steps, generate and engine == "cpu", long, taught) for engine in engines)
 
 
 def _open(bundle: Bundle | str | Path) -> Bundle:
     return bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+
+
+def _of_bundles_size(checkpoint: Checkpoint, bundle: Bundle) -> Checkpoint:
+    """The checkpoint with a memory of the size that was chosen at export."""
+    model: Any = bundle.manifest.get("model")
+    size = model.get("memory") if isinstance(model, dict) else None
+    contexts = checkpoint.model.config.memory_key == "contexts"
+    return resized(checkpoint, size) if contexts and size and type(size) is int else checkpoint
 
 
 def _load(checkpoint: Checkpoint | str | Path) -> Checkpoint:

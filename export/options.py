@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..runtime.errors import UsageError
+from ..train.budget import parse_size
+from ..train.data.corpus import recorded_names
 from .graphs.opset import OPSET, check_opset
 from .parity.gate import STEPS
 
@@ -29,6 +33,10 @@ class ExportOptions:
         parity_steps: Tokens of real text on which each graph must agree with PyTorch.
         text_sample: Let the bundle carry the checkpoint's sample of the run's text, on which its
             precision can be lowered. Otherwise, nothing of that text is in the bundle.
+        teach: Texts that the memory reads, in the forms of ``rillet train --corpus``: streams of
+            the bundle begin with what it has learnt. For a memory of contexts.
+        memory_size: Size of a memory of contexts, such as ``1MiB``, or in bytes; as the model was
+            trained by default.
 
     Raises:
         UsageError: A value is out of range.
@@ -42,12 +50,36 @@ class ExportOptions:
     onnxruntime_only: bool = False
     parity_steps: int = STEPS
     text_sample: bool = True
+    teach: str | Path | Sequence[str | Path] = ()
+    memory_size: str | int | None = None
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
         if self.static_batch is not None:
             check_count("static_batch", self.static_batch, 1)
         check_count("parity_steps", self.parity_steps, 1)
+        _ = self.memory_bytes  # raises if it is no size
+        if self.genai and self.texts:
+            raise UsageError(
+                "onnxruntime-genai begins every stream at zeros, and a taught bundle's begin with "
+                "what it was taught; leave out --genai or --teach"
+            )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts to teach, by name."""
+        if isinstance(self.teach, str | Path):
+            return (str(self.teach),)
+        return tuple(map(str, self.teach))
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Size of the memory in bytes; ``None`` for the size that the model was trained with."""
+        if isinstance(self.memory_size, str):
+            return parse_size(self.memory_size)
+        if self.memory_size is not None:
+            check_count("memory_size", self.memory_size, 1)
+        return self.memory_size
 
     def arguments(self) -> list[str]:
         """The options of ``rillet export`` that differ from the defaults."""
@@ -56,6 +88,13 @@ class ExportOptions:
             value, option = getattr(self, field.name), "--" + field.name.replace("_", "-")
             if value == field.default:
                 continue
+            if field.name == "teach":
+                arguments += [
+                    word for name in recorded_names(self.texts) for word in (option, name)
+                ]
+                continue
+            if field.name == "memory_size" and isinstance(value, int):
+                value = f"{value}B"
             if value is False:
                 option = option.replace("--", "--no-")
             arguments += [option] if isinstance(value, bool) else [option, str(value)]

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
+
 from .errors import BundleError
 from .files import sha256_bytes, sha256_file
+from .start_state import START_STATE_FILE, read_start_state
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 from .text_sample import TEXT_SAMPLE_FILE, TextSample
 
@@ -162,6 +165,16 @@ class Bundle:
             return TextSample.from_dict(read_json_object(file), self.vocab_size)
         except ValueError as error:
             raise BundleError(f"{file} is damaged: {error}; export the model again") from error
+
+    def start_state(self) -> dict[str, npt.NDArray[Any]] | None:
+        """What streams begin with: every state tensor, for one row; ``None`` if that is zeros.
+
+        Raises:
+            BundleError: The file that holds it is damaged, or is not of this bundle.
+        """
+        if START_STATE_FILE not in self.hashes():
+            return None
+        return read_start_state(self.file(START_STATE_FILE), self.state, self.vocab_size)
 
     def generation_defaults(self) -> dict[str, Any]:
         """The default sampling options, under Hugging Face's names."""

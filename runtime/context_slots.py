@@ -15,6 +15,7 @@ __all__ = [
     "PATTERNS",
     "adapts",
     "check_lookups",
+    "check_slots",
     "is_learnt",
     "is_lookup",
     "slot_bytes",
@@ -76,6 +77,24 @@ def with_stored_slots(values: Values, memory: Values) -> Values:
     slots = slots.copy()
     slots[:, :, 1] = np.take_along_axis(memory["memory_slots"], slots[:, :, 0], 1)
     return {**values, _LOOKUPS: slots}
+
+
+def check_slots(values: Values, vocab_size: int) -> None:
+    """Refuse a memory with slots that no token could have left.
+
+    Args:
+        values: Tensors of a state; without a memory of contexts, there is nothing to refuse.
+        vocab_size: Number of tokens.
+
+    Raises:
+        ValueError: There are such.
+    """
+    slots = values.get("memory_slots")
+    if (
+        slots is not None
+        and not ((slots >= 0) & (slots < CHECKS * vocab_size * vocab_size * PATTERNS)).all()
+    ):
+        raise ValueError("the memory holds slots that do not exist")
 
 
 def check_lookups(values: Values, vocab_size: int, slots: int) -> None:

@@ -166,7 +166,7 @@ def self_test(model: LoadedModel) -> float | None:
     expected = {entry.step: entry.logits for entry in record.steps if entry.step < _SELF_TEST_STEPS}
     if not expected:
         return None
-    state, worst = model.engine.zero_state(), 0.0
+    state, worst = model.start_state(), 0.0
     for step, token in enumerate(record.prompt[: max(expected) + 1]):
         logits = model.engine.step(token[None], state)[0]
         for number, value, _ in expected.get(step, []):
@@ -214,7 +214,7 @@ class _Check:
         self, model: LoadedModel, record: GoldenRecord, graph: Literal["prefill", "decode"]
     ) -> None:
         self._engine, self._record, self._graph = model.engine, record, graph
-        self._state: EngineState = model.engine.zero_state()
+        self._state: EngineState = model.start_state()
         self._state_differences = dict.fromkeys((row.name for row in model.bundle.state), 0.0)
         self._worst = self._pytorch = 0.0
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .bundle import Bundle
-from .engines.base import Engine, TokenGenerator
+from .engines.base import Engine, EngineState, TokenGenerator, Values
 from .errors import BundleError, UsageError
 from .sampling.params import SamplingParams
 from .sampling.stats import GenerationStats
@@ -34,7 +34,7 @@ class LoadedModel:
         tokenizer: The bundle's tokenizer, if it is loaded already.
 
     Raises:
-        BundleError: The tokenizer or the start token does not fit the model.
+        BundleError: The tokenizer, the start token or the start state does not fit the model.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer | None = None) -> None:
@@ -42,6 +42,8 @@ class LoadedModel:
         self.engine = engine
         self.tokenizer = tokenizer or load_tokenizer(bundle)
         self.vocab_size = bundle.vocab_size
+        self.taught: Values | None = bundle.start_state()
+        """What the bundle taught: the state that streams begin with; ``None`` for zeros."""
         defaults = bundle.generation_defaults()
         self._defaults = {
             name: value
@@ -74,6 +76,17 @@ class LoadedModel:
                 f"{', '.join(sorted(_OPTIONS))}"
             )
         return dataclasses.replace(base, **changes)
+
+    def start_state(self, taught: bool = True) -> EngineState:
+        """Return the state of a new stream.
+
+        Args:
+            taught: Begin with what the bundle taught, if it taught anything; otherwise, with zeros.
+        """
+        state = self.engine.zero_state()
+        if taught and self.taught is not None:
+            state.write(self.taught)
+        return state
 
     @functools.cached_property
     def graph_generator(self) -> TokenGenerator:

@@ -85,9 +85,11 @@ class Model(LoadedModel):
         """What the model is, where it runs, and what a stream of it costs."""
         return ModelInfo.of(self)
 
-    def session(self, learn: LearnMode = "read", memory: bool = True) -> Session:
+    def session(
+        self, learn: LearnMode = "read", memory: bool = True, taught: bool = True
+    ) -> Session:
         """Open a new stream; see :class:`Session`."""
-        return Session(self, learn, memory)
+        return Session(self, learn, memory, taught)
 
     def stream(
         self,
@@ -95,6 +97,7 @@ class Model(LoadedModel):
         *,
         learn: LearnMode = "read",
         memory: bool = True,
+        taught: bool = True,
         on_text: Callable[[str], object] | None = None,
         **sampling: Any,
     ) -> TextStream:
@@ -104,13 +107,14 @@ class Model(LoadedModel):
             prompt: The text to continue, or its pieces.
             learn: What the stream's memory stores; see :class:`Session`.
             memory: Whether the stream has a memory; see :class:`Session`.
+            taught: Whether it begins with what the bundle taught; see :class:`Session`.
             on_text: Called with each piece.
             **sampling: Fields of :class:`SamplingParams`.
 
         Returns:
             An iterator over pieces of text.
         """
-        session = self.session(learn, memory)
+        session = self.session(learn, memory, taught)
         params = self.sampling(**sampling)
         session.feed(prompt)
         return session.stream(params, on_text=on_text)
@@ -121,11 +125,16 @@ class Model(LoadedModel):
         *,
         learn: LearnMode = "read",
         memory: bool = True,
+        taught: bool = True,
         on_text: Callable[[str], object] | None = None,
         **sampling: Any,
     ) -> str:
         """Read a prompt and generate a text; the arguments are those of :meth:`stream`."""
-        return "".join(self.stream(prompt, learn=learn, memory=memory, on_text=on_text, **sampling))
+        return "".join(
+            self.stream(
+                prompt, learn=learn, memory=memory, taught=taught, on_text=on_text, **sampling
+            )
+        )
 
     def batch(self) -> Batch:
         """Open a batch, in which sessions of this model step together."""
@@ -137,11 +146,12 @@ class Model(LoadedModel):
         *,
         learn: LearnMode = "read",
         memory: bool = True,
+        taught: bool = True,
         per_token: bool = False,
         progress: Callable[[int], object] | None = None,
     ) -> Score:
         """Measure how well a new stream predicts a text; see :meth:`Session.score`."""
-        with self.session(learn, memory) as session:
+        with self.session(learn, memory, taught) as session:
             return session.score(text, per_token=per_token, progress=progress)
 
     def restore(self, path: str | Path) -> Session:
@@ -159,7 +169,7 @@ class Model(LoadedModel):
         from .streams.saved_state import load_stream
 
         saved = load_stream(self, Path(path))
-        session = self.session(saved.learn, saved.memory)
+        session = self.session(saved.learn, saved.memory, saved.taught)
         session.rollback(saved.snapshot)
         return session
 

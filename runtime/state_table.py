@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FORMAT = "rillet-bundle"
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "1.1"
 
 STEP_CONTRACT = (
     "Inputs: input_ids int64 [batch, T]; learn float32 [batch], 1 to store what is read "
@@ -36,7 +36,8 @@ STEP_CONTRACT = (
     "after each input; present.NAME for each row. Start a stream with every past.NAME all "
     "zeros; feed each present.NAME back as past.NAME. T is 1 in the decode graph and any "
     "number from 1 in the prefill graph; any way of cutting a text into calls gives the same "
-    "result. past.NAME and present.NAME may share one buffer."
+    "result. past.NAME and present.NAME may share one buffer. If the bundle has "
+    "start_state.safetensors, its tensors replace zeros at the start of a stream."
 )
 
 _DTYPES = ("float16", "float32", "int32", "int64")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import re
@@ -14,7 +15,9 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from rillet.export.bundle.writer import write_bundle
+from rillet.export.options import ExportOptions
 from rillet.runtime import Model, load
+from rillet.runtime.text_sample import HELD_OUT, TextSample
 from rillet.train import (
     Checkpoint,
     DualCNNConfig,
@@ -129,6 +132,28 @@ def variant_bundle(
         return cache.folder(_entry("bundle", name), export, variant_run(name)) / "bundle"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def taught_bundle(
+    cache: Cache,
+    text: str,
+    variant_checkpoint: Callable[[str], Checkpoint],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A bundle with a memory of contexts that has read a text, and a sample of what follows it."""
+
+    def make(folder: Path) -> None:
+        checkpoint = variant_checkpoint("memory of contexts")
+        sample = TextSample(HELD_OUT, np.asarray(checkpoint.tokenizer.encode(text[40_000:43_000])))
+        lesson = folder / "lesson.txt"
+        lesson.write_text(text[:40_000], encoding="utf-8")
+        options = ExportOptions(parity_steps=300, teach=(str(lesson),), memory_size="24kB")
+        checkpoint = dataclasses.replace(checkpoint, text_sample=sample)
+        write_bundle(checkpoint, folder / "taught", options=options)
+
+    copy = cache.folder("taught-bundle", make, tmp_path_factory.mktemp("bundles") / "_")
+    return copy / "taught"
 
 
 def _entry(kind: str, name: str) -> str:

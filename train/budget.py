@@ -8,7 +8,7 @@ import re
 
 from ..runtime.errors import UsageError
 
-__all__ = ["Budget"]
+__all__ = ["Budget", "parse_size"]
 
 _SECONDS = {
     **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
@@ -65,6 +65,23 @@ class Budget:
                 raise _invalid(text)
             limits[kind] = total
         return cls(**limits)
+
+
+def parse_size(text: str) -> int:
+    """Parse a size such as ``1MiB`` or ``500 kB``.
+
+    Returns:
+        The size in bytes.
+
+    Raises:
+        UsageError: The text is no size above 0.
+    """
+    amounts = _amounts(text)
+    if len(amounts) == 1 and amounts[0][1] in _BYTES:
+        size = amounts[0][0] * _BYTES[amounts[0][1]]
+        if 1 <= size < math.inf:
+            return int(size)
+    raise UsageError(f"the size is {text!r}; give a number of bytes, such as 256KiB, 1MiB or 500kB")
 
 
 def _amounts(text: str) -> list[tuple[float, str]]:

@@ -13,16 +13,33 @@ const path = require("path");
 const ort = require("onnxruntime-node");
 const { Tokenizer } = require("./tokenizer.js");
 
-/** One stream. Its state is a handful of tensors of fixed size, initially zeros. */
+/** What the bundle was taught: the bytes of the tensors that a stream begins with, by name. */
+function taught(bundle) {
+  const file = path.join(bundle, "start_state.safetensors");
+  if (!fs.existsSync(file)) return {};
+  const data = fs.readFileSync(file);
+  const start = 8 + Number(data.readBigUInt64LE(0));
+  const { __metadata__, ...tensors } = JSON.parse(data.toString("utf8", 8, start));
+  for (const name in tensors) {
+    const [from, to] = tensors[name].data_offsets;
+    tensors[name] = Uint8Array.from(data.subarray(start + from, start + to)).buffer;
+  }
+  return tensors;
+}
+
+/**
+ * One stream. Its state is a handful of tensors of fixed size, initially zeros, or what the bundle
+ * was taught.
+ */
 class Stream {
-  constructor(session, table) {
+  constructor(session, table, begin) {
     this.session = session;
     this.state = {};
     for (const row of table) {
       const shape = row.shape.map((size) => (size === "batch" ? 1 : size));
       const count = shape.reduce((product, size) => product * size, 1);
       const kinds = { int32: Int32Array, int64: BigInt64Array, float32: Float32Array };
-      const values = new kinds[row.dtype](count);
+      const values = new kinds[row.dtype](begin[row.name] ?? count);
       this.state[row.name] = new ort.Tensor(row.dtype, values, shape);
     }
   }
@@ -31,7 +48,7 @@ class Stream {
     const manifest = JSON.parse(fs.readFileSync(path.join(bundle, "bundle.json"), "utf8"));
     const graph = path.join(bundle, manifest.graphs.decode.file);
     const session = await ort.InferenceSession.create(graph, { intraOpNumThreads: 1 });
-    return [new Stream(session, manifest.state), manifest];
+    return [new Stream(session, manifest.state, taught(bundle)), manifest];
   }
 
   /** Reads a token, and stores it in the memory if `learn`; returns the next log-probabilities. */

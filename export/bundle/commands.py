@@ -19,7 +19,10 @@ def commands_of_bundle(name: str, manifest: dict[str, Any]) -> list[str]:
         name: The bundle's name.
         manifest: The content of ``bundle.json``.
     """
-    commands = commands_of_training(manifest["training"], manifest["model"])
+    model = manifest["model"]
+    if (trained := manifest.get("trained_memory")) is not None:
+        model = {**model, "memory": trained}
+    commands = commands_of_training(manifest["training"], model)
     given = dictionary(manifest.get("arguments"))
     lowered = manifest["precision"] != "fp32"
     full = "FLOAT32" if lowered else name

@@ -8,6 +8,7 @@ from typing import Any
 from ...runtime.bundle import BUNDLE_FILE, WEIGHTS_FILE, Bundle, checksum
 from ...runtime.errors import UsageError
 from ...runtime.files import write_atomic
+from ...runtime.start_state import START_STATE_FILE
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from ...runtime.tokenizer import Tokenizer
 from .genai import GENAI_FILES
@@ -33,6 +34,7 @@ _FILES = {
     "tokenizer.json",
     "generation_config.json",
     TEXT_SAMPLE_FILE,
+    START_STATE_FILE,
     CARD,
     *GENAI_FILES,
 }

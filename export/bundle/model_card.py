@@ -46,6 +46,7 @@ def render_card(
         *_model(manifest),
         *_origin(name, manifest),
         *_loss(manifest),
+        *_taught(manifest),
         *_sample(manifest),
         *_parity(manifest),
         *_size(manifest, sizes),
@@ -115,8 +116,11 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
         apart = "were not trained on"
         if manifest["training"].get("held_out_seen"):
             apart = "the last run did not train on, though one before may have"
+        size = ""
+        if (trained := manifest.get("trained_memory")) is not None:
+            size = f", with a memory of {trained:,} slots as in training"
         lines += [
-            f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream:",
+            f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream{size}:",
             "",
             "| | nats per token | bits per token |",
             "| --- | --- | --- |",
@@ -136,6 +140,38 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
             f"{lowered['loss_fp32']:.4f} in float32.",
         ]
     return lines
+
+
+def _taught(manifest: dict[str, Any]) -> list[str]:
+    """What streams begin with, and what it is worth."""
+    taught = manifest.get("taught")
+    if not taught:
+        return []
+    part = "" if taught["part"] == "all of it" else f", {taught['part']}"
+    lines = [
+        "",
+        "## Taught",
+        "",
+        f"Streams begin with what the memory learnt from {taught['text']}{part}: "
+        f"{taught['tokens']:,} tokens, in {taught['slots']:,} slots (`{taught['file']}`). "
+        "With `--untaught`, they begin at zeros.",
+        "",
+    ]
+    figures = taught.get("measured")
+    if not figures:
+        return [*lines, f"What this is worth was not measured: {taught['not_measured']}."]
+    lowered = "" if manifest["precision"] == "fp32" else ", in float32"
+    return [
+        *lines,
+        f"Over {figures['tokens']:,} tokens of {figures['text']}, read as one stream{lowered}:",
+        "",
+        "| | nats per token | bits per token |",
+        "| --- | --- | --- |",
+        *(
+            f"| {label} | {figures[key]:.4f} | {figures[key] / math.log(2):.4f} |"
+            for label, key in (("taught", "loss_taught"), ("from zeros", "loss_from_zeros"))
+        ),
+    ]
 
 
 def _sample(manifest: dict[str, Any]) -> list[str]:

@@ -19,9 +19,11 @@ from ...runtime.engines.native.library import library_path
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import EngineError
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
+from ...runtime.start_state import read_start_state
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from ...train.checkpoint import Checkpoint, weights_sha256
+from ...train.teach import Taught
 from ..graphs.build import decode_graph, fix_batch, prefill_graph
 from ..graphs.generate import generate_graph
 from ..graphs.metadata import exporter_versions, state_table, write_metadata
@@ -35,6 +37,7 @@ from .defaults import generation_config
 from .folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from .genai import write_genai
 from .json_file import write_json
+from .start import measure_taught, of_chosen_size, taught_entry, taught_for, write_start_state
 from .weights import weights_bytes
 
 __all__ = ["build_graphs", "export_work", "write_bundle"]
@@ -62,28 +65,41 @@ def write_bundle(
         The gate's figures.
 
     Raises:
-        UsageError: ``target`` exists and is not a bundle.
+        UsageError: ``target`` exists and is not a bundle, or the options do not fit the model.
+        CorpusError: A text to teach cannot be used.
         ParityError: A graph fails the gate; nothing was written.
     """
     options = options or ExportOptions()
     if steps is not None:
         options = dataclasses.replace(options, parity_steps=steps)
     check_target(target)
+    note = note or (lambda _: None)
+    trained = checkpoint.model.config
+    checkpoint = of_chosen_size(checkpoint, options)
+    taught = taught_for(checkpoint, options, target, note)
     with replace_folder(target) as folder:
-        manifest = _write_files(checkpoint, folder, options, note or (lambda _: None))
+        manifest = _write_files(checkpoint, folder, options, taught, note)
+        if checkpoint.model.config != trained:
+            manifest["trained_memory"] = trained.memory
         write_manifest(folder, manifest)
-        rows = _gate(checkpoint, Bundle.open(folder), options, progress)
+        bundle = Bundle.open(folder)
+        rows = _gate(checkpoint, bundle, options, progress)
         report = ParityReport(tuple(rows)).check()
         manifest["parity"] = report.to_list()
+        if taught is not None:
+            note("measuring")
+            manifest["taught"] |= measure_taught(
+                OnnxEngine(bundle, "cpu"), checkpoint.text_sample, taught
+            )
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return report
 
 
-def export_work(steps: int, generate: bool) -> int:
+def export_work(steps: int, generate: bool, taught: bool = False) -> int:
     """Tokens that the gate of an export reads, for a progress bar."""
-    native = 0 if library_path() is None else gate_work(steps, False, graphs=1)
-    return gate_work(steps, generate) + native
+    native = 0 if library_path() is None else gate_work(steps, False, taught=taught, graphs=1)
+    return gate_work(steps, generate, taught=taught) + native
 
 
 def _gate(
@@ -112,7 +128,11 @@ def _gate(
 
 
 def _write_files(
-    checkpoint: Checkpoint, folder: Path, options: ExportOptions, note: Callable[[str], object]
+    checkpoint: Checkpoint,
+    folder: Path,
+    options: ExportOptions,
+    taught: Taught | None,
+    note: Callable[[str], object],
 ) -> dict[str, Any]:
     """Write every file except ``bundle.json`` and the card; return the manifest."""
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
@@ -127,6 +147,10 @@ def _write_files(
     if sample is not None:
         write_atomic(folder / TEXT_SAMPLE_FILE, json.dumps(sample.to_dict()).encode())
         files.append(TEXT_SAMPLE_FILE)
+    table, start = state_table(config), None
+    if taught is not None:
+        files.append(write_start_state(folder, taught))
+        start = read_start_state(folder / files[-1], table, config.vocab_size)
     graphs = build_graphs(checkpoint, options, note)
     if options.genai:
         note("genai")
@@ -151,7 +175,7 @@ def _write_files(
         "format_version": FORMAT_VERSION,
         "precision": "fp32",
         "model": config.to_dict(),
-        "state": state_table_json(state_table(config)),
+        "state": state_table_json(table),
         "graphs": entries,
         "files": {name: sha256_file(folder / name) for name in dict.fromkeys(files)},
         "weights_sha256": weights,
@@ -159,7 +183,8 @@ def _write_files(
         "exporter": exporter_versions(),
         "arguments": {"export": options.arguments()},
         "training": checkpoint.training,
-        "golden": golden_record(model, tokenizer, sample),
+        **({} if taught is None else {"taught": taught_entry(taught)}),
+        "golden": golden_record(model, tokenizer, sample, start),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -93,6 +94,20 @@ __all__ = ["export_command"]
     help="Let the bundle carry the sample of held-out text that RUN keeps; rillet quantize "
     "measures on it.",
 )
+@click.option(
+    "--teach",
+    multiple=True,
+    metavar="CORPUS",
+    help="Let streams begin with what this text teaches the memory: a file, a folder, "
+    "- for standard input, as for rillet train; repeat for more.",
+)
+@click.option(
+    "--memory-size",
+    "--teach-size",
+    "memory_size",
+    metavar="SIZE",
+    help="Size of the memory, such as 1MiB. Default: as trained.",
+)
 @click.option("--genai", is_flag=True, help="Also write the files that onnxruntime-genai needs.")
 def export_command(
     run: Path,
@@ -107,6 +122,8 @@ def export_command(
     generate: bool,
     onnxruntime_only: bool,
     text_sample: bool,
+    teach: tuple[str, ...],
+    memory_size: str | None,
     genai: bool,
 ) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
@@ -119,8 +136,11 @@ def export_command(
         genai=genai,
         parity_steps=parity_steps,
         text_sample=text_sample,
+        teach=teach,
+        memory_size=memory_size,
     )
-    with ProgressBar("parity", export_work(parity_steps, generate)) as bar:
+    work = export_work(parity_steps, generate, taught=bool(teach))
+    with ProgressBar("parity", work) as bar:
 
         def note(phase: str) -> None:
             bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)
@@ -132,6 +152,7 @@ def export_command(
             run, out, options, precision, text, max_loss_rise, advance, note
         )
     tell(report.table())
+    _tell_taught(bundle.manifest.get("taught"))
     measured = bundle.manifest.get("quantization")
     if measured:
         tell(
@@ -142,3 +163,16 @@ def export_command(
     tell(f"Bundle: {out} ({size / 1e6:.1f} MB, {precision})")
     tokenizer = Tokenizer.load(bundle.file("tokenizer.json"))
     tell(f"Next: {generate_command(str(out), tokenizer)}")
+
+
+def _tell_taught(taught: Any) -> None:
+    """Say what a bundle was taught, and what that is worth."""
+    if not taught:
+        return
+    worth = f"not measured: {taught.get('not_measured')}"
+    if figures := taught.get("measured"):
+        worth = (
+            f"{figures['loss_taught']:.4f} nats per token on {figures['text']}, "
+            f"{figures['loss_from_zeros']:.4f} from zeros"
+        )
+    tell(f"Taught {taught['tokens']:,} tokens of {taught['text']}: {worth}.")

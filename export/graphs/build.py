@@ -17,6 +17,7 @@ from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import state_shapes
 from .buffer_safety import unsafe_state
 from .decode_step import DecodeStep
+from .exporter_patterns import shorten_patterns
 from .node_names import name_after_modules
 from .opset import IR_VERSION, OPSET, check_opset, ir_version
 from .prefill_chunk import PrefillChunk
@@ -49,7 +50,7 @@ def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False)
     """Build the prompt graph: dynamic batch and length.
 
     One ``Scan`` runs the recurrence; with a memory of contexts, one stores what follows them and
-    one moves the online weights.
+    two move the online weights.
 
     Args:
         model: The trained model.
@@ -62,7 +63,7 @@ def prefill_graph(model: DualCNN, opset: int = OPSET, last_logits: bool = False)
     """
     graph = _export(PrefillChunk(model, last_logits), model, opset)
     has_contexts = isinstance(model.memory, ContextMemory)
-    scans = (model.reservoir is not None) + has_contexts + model.config.adapts
+    scans = (model.reservoir is not None) + has_contexts + 2 * model.config.adapts
     _check_control_flow(graph, "prefill", ["Scan"] * scans)
     return graph
 
@@ -106,6 +107,7 @@ def _export(module: DecodeStep | PrefillChunk, model: DualCNN, opset: int) -> on
     assert program is not None
     graph = program.model_proto
     graph.ir_version = ir_version(opset)
+    shorten_patterns(graph.graph)
     name_after_modules(graph.graph)
     _strip(graph)
     with_length: tuple[str, ...] = ()

@@ -69,8 +69,12 @@ class DecodeStep(nn.Module):
         token = input_ids.squeeze(1)  # [B]
         x, both = self.embedding(token), None
         if self.reservoir is not None:
-            both = self.reservoir(token, past["reservoir"])  # [B, 2 N]: before and after the token
-            present["reservoir"] = both[:, self.config.reservoir_size :]
+            after = self.reservoir(token, past["reservoir"])
+            if isinstance(self.memory, DecodeMemory):
+                # The present is sliced from a copy of the past, so the two may share a buffer.
+                both = torch.cat([past["reservoir"], after], dim=1)  # [B, 2 N]
+                after = both[:, self.config.reservoir_size :]
+            present["reservoir"] = after
         if self.read is not None:
             x = self.read(present["reservoir"], x)
         if self.attention is not None:
@@ -125,14 +129,12 @@ class DecodeReservoir(nn.Module):
         self.decay, self.frequency = inner.decay, inner.frequency
 
     def forward(self, token: Tensor, state: Tensor) -> Tensor:
-        """Map ``token [B]`` and ``state [B, N]`` to the states before and after, ``[B, 2 N]``."""
+        """Map ``token [B]`` and ``state [B, N]`` to the state after the token, ``[B, N]``."""
         z = torch.addmm(F.embedding(token, self.drive), state, self.recurrent)
         wave = torch.sin(z if self.frequency == 1 else z * self.frequency)
         if self.decay:
             wave = torch.exp(z.abs() * -self.decay) * wave
-        after = state * self.kept + wave * self.gain
-        # The present is sliced from this copy of the past, so the two may share a buffer.
-        return torch.cat([state, after], dim=1)
+        return state * self.kept + wave * self.gain
 
 
 class _Attention(nn.Module):

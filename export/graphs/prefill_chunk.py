@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from ...train.model import ring_buffer
 from ...train.model.attention import AttentiveReservoir
 from ...train.model.context_memory import ContextMemory
-from ...train.model.context_slots import Slots
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.reservoir import SparseReservoir
 from ...train.model.state import State, in_table_order
 from ...train.model.stream_memory import StreamMemory
 from ...train.model.wave_cnn import WaveCNN
+from .prefill_contexts import PrefillContexts
 
 __all__ = ["PrefillChunk"]
 
@@ -44,7 +44,11 @@ class PrefillChunk(nn.Module):
         self.wave_cnn = _Waves(model.wave_cnn)
         self.head = model.wave_cnn.head if model.readout_cnn is None else None
         self.readout_cnn = model.readout_cnn
-        self.memory = None if model.memory is None else _Remember(model.memory)
+        self.memory: _Remember | PrefillContexts | None = None
+        if isinstance(model.memory, ContextMemory):
+            self.memory = PrefillContexts(model.memory)
+        elif model.memory is not None:
+            self.memory = _Remember(model.memory)
 
     def forward(self, input_ids: Tensor, learn: Tensor, past: State) -> tuple[Tensor, State]:
         """Read a chunk ``[B, T]``; ``learn [B]`` as in :meth:`rillet.train.DualCNN.forward`."""
@@ -70,6 +74,9 @@ class PrefillChunk(nn.Module):
         if self.memory is None:
             present["position"] = past["position"] + input_ids.shape[1]
             final = torch.log_softmax(logits, dim=-1)
+        elif isinstance(self.memory, PrefillContexts):
+            final = self.memory(input_ids, learn, logits, features, past, present)
+            final = final[:, -1:] if self.last_logits else final
         else:
             final = self.memory(
                 input_ids, learn, before, logits, features, past, present, self.last_logits
@@ -122,7 +129,7 @@ class _Waves(nn.Module):
 class _Remember(nn.Module):
     """Stores an entry per token, recalls for each prediction, and combines the two."""
 
-    def __init__(self, inner: StreamMemory | ContextMemory) -> None:
+    def __init__(self, inner: StreamMemory) -> None:
         super().__init__()
         self.inner = inner
 
@@ -137,13 +144,6 @@ class _Remember(nn.Module):
         present: State,
         last: bool,
     ) -> Tensor:
-        if isinstance(self.inner, ContextMemory):
-            slots = self.inner.remember(tokens, learn, past, present)
-            present["position"] = past["position"] + tokens.shape[1]
-            if last and not self.inner.adapts:
-                slots = Slots(*(entry[:, -2:] for entry in slots))
-            mixed: Tensor = self.inner(tokens, learn, logits, features, slots, past, present)
-            return mixed[:, -1:] if last else mixed
         keys = self.inner.keys(tokens, before, past, present)
         recalled = self.inner.remember(tokens, keys, learn, past, present, last=last)
         final: Tensor = self.inner(logits, features, recalled)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
@@ -37,38 +38,55 @@ def read_by_scatter(decode: onnx.ModelProto) -> onnx.ModelProto:
     if not group or any(node.op_type == "ScatterElements" for node in group):
         return model
     weights, tokens, sums = _ends(graph, group)
-    vocab_size = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
-    constants = {
-        "rows": np.asarray([1]),
-        "zeros": np.zeros((1, vocab_size), np.float32),
-    }
-    names = {name: _GROUP + name for name in (*constants, "learn", "none", "weights")}
-    nodes = [
-        # Zeros of the batch's size: `learn [B]` times zeros.
-        helper.make_node("Unsqueeze", ["learn", names["rows"]], [names["learn"]]),
-        helper.make_node("Mul", [names["learn"], names["zeros"]], [names["none"]]),
-        helper.make_node("Squeeze", [weights, names["rows"]], [names["weights"]]),
-        helper.make_node(
-            "ScatterElements",
-            [names["none"], tokens, names["weights"]],
-            [sums],
-            axis=1,
-            reduction="add",
-        ),
-    ]
+    start, base, total = _start(graph, sums)
+    flat = _flat(graph, weights)
+    scatter = helper.make_node(
+        "ScatterElements", [base, tokens, flat.output[0]], [total], axis=1, reduction="add"
+    )
+    nodes = [*start, flat, scatter]
     for node in nodes:
         node.name = _GROUP + node.op_type
-    at = next(place for place, node in enumerate(graph.node) if node.name == group[-1].name)
-    kept = [node for node in graph.node[:at] if node not in group]
-    rest = list(graph.node[at + 1 :])
+    inside = {name for node in group for name in node.output} | {total}
+    last = max(place for place, node in enumerate(graph.node) if node.output[0] in inside)
+    kept = [node for node in graph.node[:last] if node.output[0] not in inside]
+    rest = list(graph.node[last + 1 :])
     del graph.node[:]
     graph.node.extend([*kept, *nodes, *rest])
     _drop_unused(graph)
-    graph.initializer.extend(
-        numpy_helper.from_array(value, names[name]) for name, value in constants.items()
-    )
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _start(graph: onnx.GraphProto, sums: str) -> tuple[list[onnx.NodeProto], str, str]:
+    """What the weights are added to ``[B, V]``, the nodes that make it, and the result's name."""
+    readers = [node for node in graph.node if sums in node.input]
+    if [node.op_type for node in readers] == ["Add"]:
+        (base,) = (name for name in readers[0].input if name != sums)
+        return [], base, readers[0].output[0]
+    # Zeros of the batch's size: `learn [B]` times zeros.
+    vocab_size = graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    zeros = _constant(graph, "zeros", np.zeros((1, vocab_size), np.float32))
+    learn, none = _GROUP + "learn", _GROUP + "none"
+    rows = helper.make_node("Unsqueeze", ["learn", _constant(graph, "rows", [1])], [learn])
+    return [rows, helper.make_node("Mul", [learn, zeros], [none])], none, sums
+
+
+def _flat(graph: onnx.GraphProto, weights: str) -> onnx.NodeProto:
+    """The node that drops the second axis of the weights ``[B, 1, M]``."""
+    flat = _GROUP + "weights"
+    for node in graph.node:
+        if node.op_type == "Reshape" and node.output[0] == weights:
+            # It only adds that axis, and nothing else reads the result.
+            graph.node.remove(node)
+            return helper.make_node(
+                "Reshape", [node.input[0], _constant(graph, "shape", [0, -1])], [flat]
+            )
+    return helper.make_node("Squeeze", [weights, _constant(graph, "axis", [1])], [flat])
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: npt.ArrayLike) -> str:
+    graph.initializer.append(numpy_helper.from_array(np.asarray(value), _GROUP + name))
+    return _GROUP + name
 
 
 def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str, str]:

@@ -75,7 +75,7 @@ def look_inside(path: str | Path, text: str | None = None) -> Inside:
     session = create_session(graph.SerializeToString(), "cpu", 1)
     inputs = [entry.name for entry in session.get_inputs()]
     names = [entry.name for entry in session.get_outputs()]
-    state = {row.name: row.zeros(1) for row in bundle.state}
+    state = bundle.start_state() or {row.name: row.zeros(1) for row in bundle.state}
     rows: dict[str, list[Array]] = {"wave_buffer": [], "reservoir": [], _WEIGHTS: []}
     nats, prediction = [math.nan], np.zeros(0, np.float32)
     for place, token in enumerate(tokens):

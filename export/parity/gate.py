@@ -16,7 +16,7 @@ from .comparison import Comparison
 from .generate_parity import GENERATED, compare_generate
 from .graph_parity import compare_graph
 from .report import TOLERANCE
-from .texts import NOISE, real_text
+from .texts import NOISE, TAUGHT, real_text
 
 __all__ = ["GRAPHS", "STEPS", "gate_work", "run_gate"]
 
@@ -44,8 +44,9 @@ def run_gate(
 ) -> list[Comparison]:
     """Compare every graph of an engine's bundle with the PyTorch model.
 
-    The step graph and the prefill graph read real text and random tokens. The generating graph,
-    if the engine has one, generates its own text.
+    The step graph and the prefill graph read real text and random tokens, and the real text again
+    with what the bundle taught, if it taught anything. The generating graph, if the engine has
+    one, generates its own text.
 
     Args:
         model: The PyTorch model.
@@ -72,10 +73,18 @@ def run_gate(
         for graph in graphs
         for text, tokens in texts
     ]
+    start = engine.bundle.start_state()
+    if start is not None:
+        rows += [
+            compare_graph(
+                model, engine, graph, real.repeated(steps), TAUGHT, tie, 0, progress, start
+            )
+            for graph in graphs
+        ]
     # On these two texts, ties of int8 and int4 are as narrow as float32's.
     tie = TOLERANCE.get(precision, TOLERANCE["fp32"])
     if isinstance(engine, OnnxEngine) and GraphGenerator.exists(engine.bundle):
-        rows.append(compare_generate(model, real, engine, steps, tie, progress))
+        rows.append(compare_generate(model, real, engine, steps, tie, progress, start))
     if long:
         tokens = np.tile(real.repeated(_LONG // 2), 2)
         rows.append(
@@ -84,9 +93,15 @@ def run_gate(
     return rows
 
 
-def gate_work(steps: int, generate: bool, long: bool = False, graphs: int = len(GRAPHS)) -> int:
+def gate_work(
+    steps: int,
+    generate: bool,
+    long: bool = False,
+    taught: bool = False,
+    graphs: int = len(GRAPHS),
+) -> int:
     """Tokens that :func:`run_gate` reads, for a progress bar."""
-    work = graphs * (steps + _NOISE_ROWS * _noise_length(steps))
+    work = graphs * ((1 + taught) * steps + _NOISE_ROWS * _noise_length(steps))
     return work + (GENERATED if generate else 0) + (_LONG if long else 0)
 
 

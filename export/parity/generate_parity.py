@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ...runtime.engines.base import Values
 from ...runtime.engines.ort.generate_graph import GraphGenerator
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.dual_cnn import DualCNN
 from .comparison import Comparison
+from .start import engine_state, torch_state
 from .texts import RealText
 
 __all__ = ["GENERATED", "compare_generate"]
@@ -44,6 +46,7 @@ def compare_generate(
     steps: int,
     tolerance: float,
     progress: Callable[[int], object] | None = None,
+    start: Values | None = None,
 ) -> Comparison:
     """Let the graph generate, let PyTorch read the same tokens, and compare.
 
@@ -57,6 +60,7 @@ def compare_generate(
         steps: Tokens of it to read, at most 1,500.
         tolerance: Tokens whose logits lie closer than this are a tie.
         progress: Called with the number of tokens generated.
+        start: The state to begin with, for one row; zeros by default.
 
     Returns:
         The figures.
@@ -64,9 +68,9 @@ def compare_generate(
     generator = GraphGenerator(engine)
     prompt = text.repeated(min(steps, _PROMPT))
     result = Comparison("generate", "its own text", provider=engine.provider)
-    output, state = model(torch.from_numpy(prompt), model.zero_state())
-    engine_state = engine.zero_state()
-    last = engine.prefill(prompt, engine_state)[:, -1].copy()
+    output, state = model(torch.from_numpy(prompt), torch_state(model.zero_state(), start))
+    held = engine_state(engine, start)
+    last = engine.prefill(prompt, held)[:, -1].copy()
     expected = output[:, -1:].numpy()
     random = np.random.default_rng(3)
     learn = torch.zeros(1)
@@ -74,7 +78,7 @@ def compare_generate(
         for _ in range(_CALLS):
             numbers = random.random((1, _TOKENS))
             tokens, last = generator.generate(
-                engine_state, last, numbers, temperature=temperature, top_k=top_k, top_p=top_p
+                held, last, numbers, temperature=temperature, top_k=top_k, top_p=top_p
             )
             output, state = model(torch.from_numpy(tokens), state, learn)
             drawn_from = np.concatenate([expected, output[:, :-1].numpy()], axis=1)[0]
@@ -89,7 +93,7 @@ def compare_generate(
             step = result.tokens - 1
             result.add_logits(expected, last[:, None], np.asarray([step]), GENERATED, tolerance)
             expected_state = {name: tensor.numpy() for name, tensor in state.items()}
-            result.add_state(expected_state, engine_state.read(), step, tolerance)
+            result.add_state(expected_state, held.read(), step, tolerance)
             if progress is not None:
                 progress(tokens.size)
     return result

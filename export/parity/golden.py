@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...runtime.engines.base import Values
 from ...runtime.files import sha256_bytes
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
 from ...train.model.state import State
+from .start import torch_state
 from .texts import real_text
 
 __all__ = ["golden_record"]
@@ -32,7 +34,10 @@ _VALUES = 6
 
 @torch.no_grad()
 def golden_record(
-    model: DualCNN, tokenizer: Tokenizer, sample: TextSample | None = None
+    model: DualCNN,
+    tokenizer: Tokenizer,
+    sample: TextSample | None = None,
+    start: Values | None = None,
 ) -> dict[str, Any]:
     """Record what every engine must reproduce, computed by PyTorch in float64 and float32.
 
@@ -40,6 +45,7 @@ def golden_record(
         model: The trained model.
         tokenizer: Its tokenizer.
         sample: A sample of the run's text, of which the prompt is the beginning.
+        start: The state that streams begin with, for one row; zeros by default.
 
     Returns:
         A prompt, what it is taken from, PyTorch's greedy continuation, and, after some steps of the
@@ -52,37 +58,37 @@ def golden_record(
     default = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
-        wide = _walk(exact, prompt)
+        wide = _walk(exact, prompt, start)
     finally:
         torch.set_default_dtype(default)
-    narrow = _walk(model, prompt)
+    narrow = _walk(model, prompt, start)
     return {
         "text": text.description,
         "prompt": prompt[0].tolist(),
-        "greedy": _greedy(model, prompt),
+        "greedy": _greedy(model, prompt, start),
         "steps": [
             _record(step, narrow[step], wide[step]) for step in _STEPS if step < prompt.shape[1]
         ],
     }
 
 
-def _walk(model: DualCNN, prompt: Tensor) -> dict[int, tuple[Tensor, State]]:
+def _walk(model: DualCNN, prompt: Tensor, start: Values | None) -> dict[int, tuple[Tensor, State]]:
     """Compute logits and state after each recorded step."""
     state = {
         name: value.to(torch.get_default_dtype()) if value.is_floating_point() else value
-        for name, value in model.zero_state().items()
+        for name, value in torch_state(model.zero_state(), start).items()
     }
     recorded = {}
-    start = 0
+    at = 0
     for step in _STEPS:
-        logits, state = model(prompt[:, start : step + 1], state)
+        logits, state = model(prompt[:, at : step + 1], state)
         recorded[step] = (logits[0, -1], state)
-        start = step + 1
+        at = step + 1
     return recorded
 
 
-def _greedy(model: DualCNN, prompt: Tensor) -> list[int]:
-    logits, state = model(prompt, model.zero_state())
+def _greedy(model: DualCNN, prompt: Tensor, start: Values | None) -> list[int]:
+    logits, state = model(prompt, torch_state(model.zero_state(), start))
     tokens: list[int] = []
     for _ in range(_GREEDY):
         tokens.append(int(logits[0, -1].argmax()))

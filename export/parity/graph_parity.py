@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...runtime.engines.base import Engine, EngineState
+from ...runtime.engines.base import Engine, EngineState, Values
 from ...train.model.state import State
 from .comparison import Comparison
+from .start import engine_state, torch_state
 
 __all__ = ["ReferenceModel", "compare_graph"]
 
@@ -42,6 +43,7 @@ def compare_graph(
     tolerance: float,
     seed: int = 0,
     progress: Callable[[int], object] | None = None,
+    start: Values | None = None,
 ) -> Comparison:
     """Read tokens with the reference and with an engine; compare logits and every state tensor.
 
@@ -54,6 +56,7 @@ def compare_graph(
         tolerance: Tokens whose logits lie closer than this are a tie.
         seed: Seed of the chunk lengths.
         progress: Called with the number of tokens read.
+        start: The state to begin with, for one row; zeros by default.
 
     Returns:
         The figures.
@@ -61,21 +64,22 @@ def compare_graph(
     result = Comparison(graph, text, provider=engine.provider)
     random = np.random.default_rng(seed)
     batch, length = tokens.shape
-    state, engine_state = model.zero_state(batch), engine.zero_state(batch)
+    state = torch_state(model.zero_state(batch), start)
+    held = engine_state(engine, start, batch)
     overlaps = []
-    for start in range(0, length, _SPAN):
-        span = tokens[:, start : start + _SPAN]
+    for at in range(0, length, _SPAN):
+        span = tokens[:, at : at + _SPAN]
         output, state = model(torch.from_numpy(span), state)
-        actual, places = _read(engine, engine_state, graph, span, random)
-        expected, steps = output.numpy()[:, places], start + places
+        actual, places = _read(engine, held, graph, span, random)
+        expected, steps = output.numpy()[:, places], at + places
         result.tokens += span.size
         result.add_choices(expected, actual, steps, tolerance)
         overlaps.append(_overlap(expected, actual))
         result.add_logits(expected, actual, steps, length, tolerance)
         result.add_losses(expected, actual, steps, tokens)
         expected_state = {name: tensor.numpy() for name, tensor in state.items()}
-        last = start + span.shape[1] - 1
-        result.add_state(expected_state, engine_state.read(), last, tolerance)
+        last = at + span.shape[1] - 1
+        result.add_state(expected_state, held.read(), last, tolerance)
         if progress is not None:
             progress(span.size)
     result.overlap = float(np.mean(overlaps))

@@ -14,12 +14,15 @@ from ...runtime.tokenizer import Tokenizer
 from ...train.data.corpus import builtin_corpus
 from .graph_parity import ReferenceModel
 
-__all__ = ["NOISE", "REAL_TEXTS", "RealText", "real_text"]
+__all__ = ["NOISE", "REAL_TEXTS", "TAUGHT", "RealText", "real_text"]
 
 _REFERENCE = "reference text"
 _WRITTEN = "written text"
 
-REAL_TEXTS = frozenset({HELD_OUT, TRAINING, _REFERENCE, _WRITTEN})
+TAUGHT = "same, taught"
+"""A real text that is read with what the bundle taught."""
+
+REAL_TEXTS = frozenset({HELD_OUT, TRAINING, _REFERENCE, _WRITTEN, TAUGHT})
 """Names, in reports, of the texts that a model should predict well."""
 
 NOISE = "random tokens"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ...runtime.engines.base import Values
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.state import State
 from ..parity.comparison import Comparison
@@ -29,6 +30,7 @@ def measure_drift(
     text: npt.NDArray[np.int64],
     tolerance: float,
     progress: Callable[[int], object] | None = None,
+    start: Values | None = None,
 ) -> list[Comparison]:
     """Compare logits and every state tensor of two engines, as the parity gate does.
 
@@ -38,6 +40,7 @@ def measure_drift(
         text: Tokens ``[1, T]``, of which the beginning is read.
         tolerance: Tokens whose logits lie closer than this are a tie.
         progress: Called with the number of tokens read.
+        start: The state to begin with, for one row; zeros by default.
 
     Returns:
         The figures of each graph on the text and on random tokens.
@@ -45,7 +48,7 @@ def measure_drift(
     model = EngineAsModel(reference)
     noise = np.random.default_rng(1).integers(0, engine.vocab_size, _NOISE)
     return [
-        compare_graph(model, engine, graph, tokens, name, tolerance, progress=progress)
+        compare_graph(model, engine, graph, tokens, name, tolerance, 0, progress, start)
         for graph in _GRAPHS
         for name, tokens in zip(_NAMES, (text[:, :_STEPS], noise), strict=True)
     ]

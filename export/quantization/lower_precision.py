@@ -14,6 +14,7 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
+from ...runtime.start_state import START_STATE_FILE
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.data.corpus import recorded_name
@@ -30,7 +31,7 @@ from .measurement import Lowering, check_cost, measure_cost
 
 __all__ = ["quantize"]
 
-_KEPT = ("tokenizer.json", "generation_config.json")
+_KEPT = ("tokenizer.json", "generation_config.json", START_STATE_FILE)
 
 
 def quantize(
@@ -173,7 +174,8 @@ def _check_paths(source: Bundle, target: Path) -> None:
 
 def _write_files(source: Bundle, folder: Path, lowering: Lowering) -> dict[str, Any]:
     """Write every file except ``bundle.json`` and the card; return the manifest."""
-    for name in _KEPT:
+    kept = [name for name in _KEPT if name in source.manifest["files"]]
+    for name in kept:
         write_atomic(folder / name, source.file(name).read_bytes())
     manifest = copy.deepcopy(source.manifest)
     manifest.pop("checksum")
@@ -192,9 +194,9 @@ def _write_files(source: Bundle, folder: Path, lowering: Lowering) -> dict[str, 
         write_atomic(path, model.SerializeToString(deterministic=True))
         entries[kind] |= {"file": path.name, "sha256": sha256_file(path)}
     left_out = [entries[kind]["file"] for kind in entries if kind not in graphs]
-    left_out += [name for name in manifest["files"] if name not in _KEPT]
+    left_out += [name for name in manifest["files"] if name not in kept]
     manifest["graphs"] = {kind: entries[kind] for kind in entries if kind in graphs}
-    manifest["files"] = {name: sha256_file(folder / name) for name in _KEPT}
+    manifest["files"] = {name: sha256_file(folder / name) for name in kept}
     manifest["precision"] = lowering.precision
     manifest["quantization"] = {
         "method": lowering.method,

@@ -10,10 +10,10 @@ from ...runtime.bundle import Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import ParityError
 from ..parity.comparison import Comparison
+from ..parity.losses import prefill_loss, step_loss
 from ..parity.report import TOLERANCE
 from .drift import drift_work, measure_drift
 from .held_out import MeasuredText
-from .losses import prefill_loss, step_loss
 
 __all__ = ["Lowering", "check_cost", "measure_cost", "quantize_work"]
 
@@ -61,6 +61,7 @@ def measure_cost(
         The figures for the manifest, and a comparison of each graph on each text.
     """
     before, after = OnnxEngine(source, "cpu"), OnnxEngine(lowered, "cpu")
+    start = source.start_state()
     text, tokens = lowering.text, lowering.text.tokens
     first = tokens[:, : _STEPS + 1]
     figures = {
@@ -68,18 +69,18 @@ def measure_cost(
         "text_sha256": text.sha256,
         "part": text.part,
         "tokens": tokens.shape[1] - 1,
-        "loss": prefill_loss(after, tokens, progress),
-        "loss_fp32": prefill_loss(before, tokens, progress),
+        "loss": prefill_loss(after, tokens, progress, start),
+        "loss_fp32": prefill_loss(before, tokens, progress, start),
         "steps": first.shape[1] - 1,
-        "step_loss": step_loss(after, first, progress),
-        "step_loss_fp32": step_loss(before, first, progress),
+        "step_loss": step_loss(after, first, progress, start),
+        "step_loss_fp32": step_loss(before, first, progress, start),
         "max_loss_rise": lowering.max_loss_rise,
     }
     figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
     if lowering.precision == "fp16":
         figures["max_difference"] = lowering.max_difference
     tie = min(lowering.max_difference, TOLERANCE["fp16"])
-    return figures, measure_drift(before, after, tokens, tie, progress)
+    return figures, measure_drift(before, after, tokens, tie, progress, start)
 
 
 def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Comparison]) -> None:

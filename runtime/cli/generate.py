@@ -65,6 +65,12 @@ _BITE = 2_048
     "--memory/--no-memory", default=True, show_default=True, help="Give the stream a memory."
 )
 @click.option(
+    "--taught/--untaught",
+    default=True,
+    show_default=True,
+    help="Begin with what BUNDLE was taught, if anything, or at zeros.",
+)
+@click.option(
     "--learn-from",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="TEXT",
@@ -111,6 +117,7 @@ def generate(
     count: int,
     learn: LearnMode,
     memory: bool,
+    taught: bool,
     learn_from: Path | None,
     load_state: Path | None,
     save_state: Path | None,
@@ -143,7 +150,9 @@ def generate(
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     model.sampling(**changes)  # refused before anything is read
     any_bytes = model.tokenizer.reads_any_bytes
-    session = model.session(learn, memory) if load_state is None else model.restore(load_state)
+    session = (
+        model.session(learn, memory, taught) if load_state is None else model.restore(load_state)
+    )
     if learn_from is not None:
         session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     source = Path("-") if prompt == "-" else file

@@ -96,6 +96,7 @@ def _sections(content: dict[str, Any]) -> dict[str, list[str]]:
             for row in content["state"]
         ]
         + [f"{'together':48} {content['bytes_per_stream']:10,} bytes"],
+        "Taught": _taught(content.get("taught")),
         "Training": _pairs(_plain(content.get("training")), "{key:20} {value}"),
         "Held-out loss": _pairs(_plain(_held_out(content)), "{key:20} {value}"),
         "Quantization": _pairs(_plain(content.get("quantization")), "{key:20} {value}"),
@@ -118,6 +119,17 @@ def _plain(values: Any) -> Any:
     if not isinstance(values, dict):
         return {}
     return {key: v for key, v in values.items() if isinstance(v, str | int | float)}
+
+
+def _taught(taught: Any) -> list[str]:
+    """What streams begin with, and what it is worth."""
+    lines = _pairs(_plain(taught), "{key:20} {value}")
+    measured = taught.get("measured") if isinstance(taught, dict) else None
+    if isinstance(measured, dict):
+        lines += _pairs(
+            _plain({f"measured {k}": v for k, v in measured.items()}), "{key:20} {value}"
+        )
+    return lines
 
 
 def _held_out(content: dict[str, Any]) -> Any:

@@ -75,7 +75,8 @@ def _run_command(session: Session, line: str) -> None:
         tell("Started over.", err=True)
     elif name == "/forget":
         session.forget()
-        tell("The memory is empty.", err=True)
+        what = "what the bundle taught" if session.taught else "empty"
+        tell(f"The memory is {what}.", err=True)
     elif name == "/learn" and argument:
         tell(f"Learned {session.learn(argument)} tokens.", err=True)
     elif name == "/save" and argument:

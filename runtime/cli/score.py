@@ -30,6 +30,12 @@ __all__ = ["score_command"]
     help="Let the memory learn from FILE as it is read.",
 )
 @click.option(
+    "--taught/--untaught",
+    default=True,
+    show_default=True,
+    help="Begin with what BUNDLE was taught, if anything, or at zeros.",
+)
+@click.option(
     "--learn-from",
     type=click.Path(path_type=Path, allow_dash=True),
     metavar="TEXT",
@@ -41,6 +47,7 @@ def score_command(
     bundle: Path,
     file: Path | None,
     memory: bool,
+    taught: bool,
     learn_from: Path | None,
     as_json: bool,
     provider: ProviderChoice,
@@ -53,14 +60,15 @@ def score_command(
     """
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
     any_bytes = model.tokenizer.reads_any_bytes
-    session = model.session(memory=memory)
+    session = model.session(memory=memory, taught=taught)
     if learn_from is not None:
         session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     size = file.stat().st_size if file is not None and file.is_file() else None
     with ProgressBar("score", size) as bar:
         result = session.score(_pieces(model, file, bar.update))
     if as_json:
-        tell(json.dumps({**result.to_dict(), "memory": memory, "provider": model.info.provider}))
+        how = {"memory": memory, "taught": session.taught, "provider": model.info.provider}
+        tell(json.dumps({**result.to_dict(), **how}))
         return
     without = charged = ""
     if result.unknown_characters:

@@ -29,8 +29,8 @@ def open_engine(
 
     ``tensorrt`` is TensorRT itself if ``rillet engine build`` has built an engine of the bundle,
     and ONNX Runtime's TensorRT provider if not. ``auto`` tries, in this order, TensorRT if an
-    engine was built, CUDA if the installed ONNX Runtime has it, the native engine if the bundle
-    holds weights and this installation the library, and ONNX Runtime on the CPU.
+    engine was built, CUDA if the installed ONNX Runtime has it, and ONNX Runtime on the CPU; or
+    the native engine, if ONNX Runtime is not installed.
 
     Args:
         bundle: The bundle.
@@ -86,15 +86,15 @@ def _automatic(bundle: Bundle) -> list[Provider]:
     names: list[Provider] = []
     if _is_built(bundle) and driver_obstacle() is None:
         names.append("tensorrt")
-    native: list[Provider] = ["native"] if _has_native(bundle) else []
     try:
-        cuda: list[Provider] = ["cuda"] if has_cuda() else []
-        return [*names, *cuda, *native, "cpu"]
+        names += ["cuda", "cpu"] if has_cuda() else ["cpu"]
     except EngineError:
         # Without ONNX Runtime: a Jetson may have TensorRT alone, and any device the library.
-        if not names and not native:
+        if _has_native(bundle):
+            names.append("native")
+        if not names:
             raise
-        return names + native
+    return names
 
 
 # The engines. Each is imported when it is opened: a machine has the libraries of one or two.

@@ -268,7 +268,12 @@ class Batch:
 
     @exclusive
     def generate(
-        self, prompts: Iterable[str], params: SamplingParams | None = None, **sampling: Any
+        self,
+        prompts: Iterable[str],
+        params: SamplingParams | None = None,
+        *,
+        taught: bool = True,
+        **sampling: Any,
     ) -> list[str]:
         """Continue several prompts at once, each in a stream of its own.
 
@@ -278,6 +283,7 @@ class Batch:
             prompts: The prompts.
             params: How to sample; the bundle's defaults when absent. Stream i has the seed
                 ``seed + i``.
+            taught: Whether the streams begin with what the bundle taught; see :class:`Session`.
             **sampling: Fields of :class:`SamplingParams` to change.
 
         Returns:
@@ -292,7 +298,7 @@ class Batch:
         texts: dict[Session, list[str]] = {}
         with Batch(self.model) as batch:
             for index, prompt in enumerate(prompts):
-                session = Session(self.model)
+                session = Session(self.model, taught=taught)
                 session.feed(prompt)
                 seed = None if base.seed is None else base.seed + index
                 batch.join(session, base, seed=seed)

@@ -1,4 +1,4 @@
-"""Teaching a stream's memory a text, and emptying it."""
+"""Teaching a stream's memory a text, and forgetting it."""
 
 from __future__ import annotations
 
@@ -46,10 +46,14 @@ def learn_text(stream: Stream, pieces: Iterable[str]) -> int:
 
 
 def forget_all(stream: Stream) -> None:
-    """Empty the memory; the stream itself stays where it is."""
+    """Return the memory to what it began with; the stream itself stays where it is."""
     before = stream.state.read()
-    empty = {name: np.zeros_like(before[name]) for name in _learnt_tensors(stream)}
-    _replace(stream, {**before, **empty}, before)
+    taught = stream.model.taught if stream.taught else None
+    first = {
+        name: np.zeros_like(before[name]) if taught is None else taught[name]
+        for name in _learnt_tensors(stream)
+    }
+    _replace(stream, {**before, **first}, before)
 
 
 def _replace(stream: Stream, values: Values, before: Values) -> None:

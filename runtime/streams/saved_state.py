@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save as to_safetensors
 
-from ..context_slots import check_lookups
+from ..context_slots import check_lookups, check_slots
 from ..errors import RilletError, StateError
 from ..files import write_atomic
 from ..loaded import LoadedModel
@@ -37,11 +37,13 @@ class SavedStream(NamedTuple):
     Attributes:
         learn: What its memory stores.
         memory: Whether it has one.
+        taught: Whether it began with what the bundle taught.
         snapshot: Where it stood.
     """
 
     learn: LearnMode
     memory: bool
+    taught: bool
     snapshot: Snapshot
 
 
@@ -66,6 +68,7 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
         **model.identity,
         "learn": stream.learn,
         "memory": stream.memory,
+        "taught": stream.taught,
         "position": snapshot.position,
         "pending": snapshot.pending.hex(),
         "recent": list(snapshot.recent),
@@ -103,6 +106,7 @@ def load_stream(model: LoadedModel, path: Path) -> SavedStream:
                 f"that of {model.bundle.path} is {ours!r}; restore it with the model that it was "
                 "saved from"
             )
+    _check_size(model, tensors, path)
     try:
         return _parse(model, header, tensors)
     except (RilletError, KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
@@ -171,7 +175,21 @@ def _parse(
         bool(before and recent),
         generation,
     )
-    return SavedStream(learn, _typed(header["memory"], bool), snapshot)
+    # Files of before bundles taught anything do not say.
+    taught = _typed(header.get("taught", False), bool)
+    return SavedStream(learn, _typed(header["memory"], bool), taught, snapshot)
+
+
+def _check_size(model: LoadedModel, tensors: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    """Refuse a stream of the same weights with a memory of another size."""
+    ours = next((row.shape[0] for row in model.bundle.state if row.name == "memory_slots"), None)
+    theirs = tensors.get("state.memory_slots")
+    if ours is not None and theirs is not None and theirs.shape != (1, ours):
+        raise StateError(
+            f"{path} was saved from another bundle of this model: its memory has {theirs.size:,} "
+            f"slots, and that of {model.bundle.path} {ours:,}; restore it with the bundle that it "
+            "was saved from"
+        )
 
 
 def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
@@ -186,9 +204,7 @@ def _check_values(values: dict[str, npt.NDArray[Any]], vocab_size: int) -> None:
     tokens = values.get("memory_tokens")
     if tokens is not None and not ((tokens >= 0) & (tokens < vocab_size)).all():
         raise ValueError("the memory holds tokens that do not exist")
-    slots = values.get("memory_slots")
-    if slots is not None and (slots < 0).any():
-        raise ValueError("the memory holds slots that do not exist")
+    check_slots(values, vocab_size)
     position = values.get("position")
     if position is not None and not ((position >= 0) & (position < _LARGEST_POSITION)).all():
         raise ValueError("its position is out of range")

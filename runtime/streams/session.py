@@ -39,15 +39,23 @@ class Session:
         learn: What the stream's memory stores: ``read``, what is fed and not what
             is generated; ``all``; or ``none``.
         memory: Whether the stream has a memory; without one, nothing is stored and nothing found.
+        taught: Whether it begins with what the bundle taught, if it taught anything; otherwise, it
+            begins at zeros.
 
     Raises:
         UsageError: ``learn`` is none of these.
     """
 
-    def __init__(self, model: LoadedModel, learn: LearnMode = "read", memory: bool = True) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        learn: LearnMode = "read",
+        memory: bool = True,
+        taught: bool = True,
+    ) -> None:
         self.model = model
         self.guard = ThreadGuard("session")
-        self._stream = Stream(model, learn, memory)
+        self._stream = Stream(model, learn, memory, taught)
         self._generation: Generation | None = None
 
     @property
@@ -59,6 +67,11 @@ class Session:
     def memory(self) -> bool:
         """Whether the stream has a memory."""
         return self._stream.memory
+
+    @property
+    def taught(self) -> bool:
+        """Whether the stream began with what the bundle taught."""
+        return self._stream.taught
 
     @property
     def logits(self) -> npt.NDArray[Any] | None:
@@ -388,7 +401,10 @@ class Session:
 
     @exclusive
     def forget(self) -> None:
-        """Empty the memory; the stream itself continues where it is."""
+        """Return the memory to what the bundle taught; the stream itself continues where it is.
+
+        If the stream began at zeros, or the bundle taught nothing, the memory is empty then.
+        """
         forget_all(self._stream)
 
     # Copies, and the end.
@@ -425,13 +441,13 @@ class Session:
     @exclusive
     def fork(self) -> Session:
         """A twin that continues from here on its own."""
-        twin = Session(self.model, self.learn_mode, self.memory)
+        twin = Session(self.model, self.learn_mode, self.memory, self.taught)
         twin.rollback(self.checkpoint())
         return twin
 
     @exclusive
     def reset(self) -> None:
-        """Start over, with an empty memory."""
+        """Start over, with what the bundle taught if the stream began so; else, empty."""
         self._stream.reset()
         self._generation = None
 
@@ -446,7 +462,7 @@ class Session:
         """
         from .saved_state import SavedStream, save_stream
 
-        stream = SavedStream(self.learn_mode, self.memory, self.checkpoint())
+        stream = SavedStream(self.learn_mode, self.memory, self.taught, self.checkpoint())
         save_stream(self.model, stream, Path(path))
 
     @exclusive

@@ -37,6 +37,7 @@ class Stream:
         learn: What the memory stores: ``read``, what is fed and not what is generated; ``all``;
             or ``none``.
         memory: Whether the stream has a memory; without one, nothing is stored and nothing found.
+        taught: Whether it begins with what the bundle taught, if it taught anything.
 
     Attributes:
         logits: Log-probabilities of the next token, ``[V]``; ``None`` before anything is read.
@@ -47,15 +48,22 @@ class Stream:
         UsageError: ``learn`` is none of these.
     """
 
-    def __init__(self, model: LoadedModel, learn: LearnMode = "read", memory: bool = True) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        learn: LearnMode = "read",
+        memory: bool = True,
+        taught: bool = True,
+    ) -> None:
         if learn not in LEARN_MODES:
             raise UsageError(f"learn is {learn!r}; it must be one of {', '.join(LEARN_MODES)}")
         self.model = model
         self.learn_mode = learn
         self.memory = memory
+        self.taught = taught and memory and model.taught is not None
         self.logits: npt.NDArray[Any] | None = None
         self.history = TokenHistory(model.vocab_size)
-        self._state: EngineState | None = model.engine.zero_state()
+        self._state: EngineState | None = model.start_state(self.taught)
         self._whereabouts = _CLOSED
         self._decoder = model.tokenizer.decoder(exact=True)
         self._learn_read = 1.0 if memory and learn != "none" else 0.0
@@ -313,10 +321,11 @@ class Stream:
         Raises:
             UsageError: It is.
         """
-        if snapshot.model.identity != self.model.identity:
+        ours, theirs = self.model, snapshot.model
+        if (theirs.identity, theirs.bundle.state) != (ours.identity, ours.bundle.state):
             raise UsageError(
-                f"the snapshot is of another model, {snapshot.model.bundle.path}, than the "
-                f"session, {self.model.bundle.path}; return to one of the same bundle"
+                f"the snapshot is of another model, {theirs.bundle.path}, than the "
+                f"session, {ours.bundle.path}; return to one of the same bundle"
             )
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -332,13 +341,13 @@ class Stream:
 
     def fork(self) -> Stream:
         """A twin that continues from here on its own."""
-        twin = Stream(self.model, self.learn_mode, self.memory)
+        twin = Stream(self.model, self.learn_mode, self.memory, self.taught)
         twin.restore(self.snapshot())
         return twin
 
     def reset(self) -> None:
-        """Start over, with an empty memory."""
-        self.restore(Stream(self.model).snapshot())
+        """Start over, with the memory that the stream began with."""
+        self.restore(Stream(self.model, taught=self.taught).snapshot())
 
     def lend(self, whereabouts: str) -> EngineState:
         """Hand the state over; until :meth:`take_back`, the stream refuses to be used.

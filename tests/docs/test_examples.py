@@ -205,6 +205,8 @@ def test_anomaly_score(tmp_path: Path) -> None:
     assert float(score) > 2 * float(found[1].split("\t")[0])
     assert float(bits) > float(score)
     assert run("anomaly_score.py", NANO, "--top", 3, given=text).stdout.splitlines() == found
+    by_place = run("anomaly_score.py", NANO, log, "--top", 3, "--places", 2).stdout
+    assert odd in [int(each.split("\t")[2]) for each in by_place.splitlines()]
 
 
 DIARY = """\

@@ -48,6 +48,14 @@ def test_golden_tokens(node: str, bundle: Path) -> None:
     assert result.stdout == "64 greedy tokens match PyTorch's\n"
 
 
+def test_a_taught_bundle_begins_with_its_table(node: str, taught_bundle: Path) -> None:
+    result = run(node, taught_bundle, "--golden")
+    assert result.stdout == "64 greedy tokens match PyTorch's\n", result.stderr
+    result = run(node, taught_bundle, "The", 40, 0)
+    wanted = load(taught_bundle).generate("The", max_new_tokens=40, temperature=0)
+    assert result.stdout == f"The{wanted}\n"
+
+
 def test_it_writes(node: str) -> None:
     result = run(node, ROOT / "models" / "shakespeare-nano", "ROMEO:", 80)
     assert result.returncode == 0, result.stderr

@@ -70,9 +70,10 @@ def test_the_numbers_are_the_same(nano_bundle: Path, random: np.random.Generator
         np.testing.assert_allclose(actual[name], value, atol=1e-5, err_msg=name)
 
 
-def test_the_form_of_large_vocabularies_is_rewritten_too() -> None:
+@pytest.mark.parametrize("key", ["reservoir", "contexts"])
+def test_the_form_of_large_vocabularies_is_rewritten_too(key: str) -> None:
     """Above 128 tokens, the portable form reads a token as two digits."""
-    config = SMALL.replace(vocab_size=300)
+    config = SMALL.replace(vocab_size=300, memory_key=key, memory=96, contexts="1 3 word")
     model = DualCNN(config).fit(torch.arange(3000) * 7 % 300).eval()
     plain = decode_graph(model)
     fast = read_by_scatter(plain)
@@ -89,6 +90,16 @@ def test_the_form_of_large_vocabularies_is_rewritten_too() -> None:
         np.testing.assert_allclose(actual["logits"], expected["logits"], atol=1e-5)
         inputs |= {n.replace("present", "past"): v for n, v in expected.items() if n != "logits"}
         other |= {n.replace("present", "past"): v for n, v in actual.items() if n != "logits"}
+
+
+def test_contexts_are_scattered_onto_the_prediction() -> None:
+    config = SMALL.replace(memory_key="contexts", memory=90, contexts="1 3 word", vocab_size=6)
+    plain = decode_graph(DualCNN(config).fit(torch.arange(300) * 7 % 6).eval())
+    fast = read_by_scatter(plain)
+    assert additions(fast.graph) == 1
+    # One reshaping and the scatter take the place of five nodes.
+    assert len(fast.graph.node) == len(plain.graph.node) - 3
+    assert read_by_scatter(fast) == fast
 
 
 def test_without_a_memory_nothing_changes(variant_checkpoint: Callable[[str], Checkpoint]) -> None:

@@ -80,8 +80,8 @@ def test_state_table_matches_the_configuration(
         past = [entry.name.removeprefix("past.") for entry in graph.input]
         assert past == ["input_ids", "learn", *shapes]
         nodes = [node.op_type for node in graph.node]
-        scans = (config.reservoir != "none") + contexts + config.adapts if kind == "prefill" else 0
-        assert nodes.count("Scan") == scans
+        scans = (config.reservoir != "none") + contexts + 2 * config.adapts
+        assert nodes.count("Scan") == (scans if kind == "prefill" else 0)
         assert not {"If", "Loop", "SequenceAt", "ConcatFromSequence"} & set(nodes)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rillet.runtime import start_state
 from rillet.runtime import state_table as contract
 from rillet.runtime.engines.tensorrt import records as engine_records
 from rillet.runtime.streams import saved_state
@@ -17,6 +18,7 @@ from rillet.train.loop.resume import STATE_FORMAT
 PAGE = (Path(__file__).parents[2] / "docs" / "stability.md").read_text()
 FORMATS: dict[str, str | None] = {
     contract.FORMAT: contract.FORMAT_VERSION,
+    start_state.START_STATE_FORMAT.name: start_state.START_STATE_FORMAT.version,
     saved_state.STATE_FORMAT.name: saved_state.STATE_FORMAT.version,
     CHECKPOINT_FORMAT.name: CHECKPOINT_FORMAT.version,
     STATE_FORMAT.name: STATE_FORMAT.version,

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 from rillet.runtime import Model, SamplingParams, load
+from rillet.runtime.start_state import START_STATE_FILE
 from rillet.runtime.streams import saved_state as saved_state_module
 from support.bundle_mutations import corrupt_bundle, sign
 from support.mutations import EVIL, corrupt_bytes, corrupt_json, corrupt_tensor
@@ -70,6 +71,27 @@ def test_corrupted_bundles(small_bundle: Path, tmp_path: Path) -> None:
         shutil.rmtree(folder)
     assert {path.name for path in tmp_path.iterdir()} <= {"inside", "outside"}
     assert {path.name for path in place.iterdir()} <= {"state"}
+    assert not failures, "\n".join(failures)
+
+
+@pytest.mark.usefixtures("bounded")
+def test_corrupted_start_states(taught_bundle: Path, tmp_path: Path) -> None:
+    """What streams begin with, changed and signed again."""
+    place = tmp_path / "inside"
+    folder = shutil.copytree(taught_bundle, place / "bundle")
+    file = folder / START_STATE_FILE
+    content, table = file.read_bytes(), load_file(file)["memory_slots"]
+    header = {"rillet": json.dumps({"format": "rillet-start", "format_version": "1.0"})}
+    failures = []
+    for number in range(FROM, FROM + CASES // 2):
+        chance = random.Random(number)  # noqa: S311
+        changed = {"memory_slots": corrupt_tensor(table, chance)}
+        data = corrupt_bytes(content, chance) if number % 2 else save(changed, header)
+        file.write_bytes(data)
+        sign(folder)
+        call = functools.partial(use, folder, place / "state", False)
+        if (failure := attempt(f"case {number}", call, place)) is not None:
+            failures.append(failure)
     assert not failures, "\n".join(failures)
 
 

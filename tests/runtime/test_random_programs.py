@@ -253,3 +253,10 @@ def test_a_program_with_a_memory_of_contexts_equals_its_replay(
     variant_bundle: Callable[[str], Path], number: int, tmp_path: Path
 ) -> None:
     Program(load(variant_bundle("memory of contexts")), number, tmp_path).run(steps=10)
+
+
+@pytest.mark.parametrize("number", range(FIRST, FIRST + PROGRAMS // 8))
+def test_a_program_of_a_taught_bundle_equals_its_replay(
+    taught_bundle: Path, number: int, tmp_path: Path
+) -> None:
+    Program(load(taught_bundle), number, tmp_path).run(steps=10)

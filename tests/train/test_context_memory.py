@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rillet.export.graphs.prefill_slots import PrefillSlots
 from rillet.runtime import ConfigError
 from rillet.runtime.context_slots import PATTERNS
 from rillet.train import DualCNN, DualCNNConfig
@@ -46,14 +49,6 @@ def remembered(memory: ContextMemory, tokens: list[list[int]], *cuts: int) -> tu
             parts.append([entry[:, 1:] for entry in slots])
             state = {**state, **present}
     return Slots(*(torch.cat(entry, dim=1) for entry in zip(*parts, strict=True))), state
-
-
-def visits_of(
-    memory: ContextMemory, rows: torch.Tensor, state: State
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where a chunk's contexts have their slots."""
-    seen = torch.cat([state["context_tokens"], rows + 1], dim=1)
-    return memory.visits(memory.hashes(seen))
 
 
 def context_of(name: str, tokens: list[int]) -> tuple[int, ...]:
@@ -110,19 +105,29 @@ def test_chunks_agree_bit_for_bit(tokens: list[int], cuts: list[int]) -> None:
         assert torch.equal(value, cut[1][name]), name
 
 
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.booleans())
-def test_the_form_of_the_graph_agrees_bit_for_bit(tokens: list[int], learn: bool) -> None:
+def read(
+    remember: Callable[..., object], rows: torch.Tensor, learn: torch.Tensor, state: State
+) -> list[torch.Tensor]:
+    """What a chunk finds and leaves."""
+    present: State = {}
+    found = remember(rows, learn, state, present)
+    if isinstance(found, Slots):
+        found = torch.stack([found.first, found.second], dim=3), found.pattern
+    assert isinstance(found, tuple)
+    return [*found, *(present[name] for name in sorted(present))]
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.sampled_from([0.0, 0.5, 1.0]))
+def test_the_form_of_the_graph_agrees_bit_for_bit(tokens: list[int], learn: float) -> None:
     memory = memory_of(memory=64)
     _, state = remembered(memory, [tokens, tokens[::-1]])
-    rows = torch.tensor([tokens[::-1], tokens])
-    learns = torch.tensor([1.0, float(learn)])
-    arguments = (rows, learns, visits_of(memory, rows, state), state)
-    stepped, scanned = memory._stepped(*arguments), memory._scanned(*arguments)
-    for first, second in zip(stepped[0], scanned[0], strict=True):
-        assert torch.equal(first, second)
-    assert torch.equal(stepped[1], scanned[1])
+    arguments = torch.tensor([tokens[::-1], tokens]), torch.tensor([1.0, learn]), state
+    expected = read(memory.remember, *arguments)
+    assert all(map(torch.equal, expected, read(PrefillSlots(memory), *arguments)))
     if not learn:
-        assert torch.equal(stepped[1][1], state["memory_slots"][1])
+        present: State = {}
+        memory.remember(*arguments, present)
+        assert torch.equal(present["memory_slots"][1], state["memory_slots"][1])
 
 
 @given(
@@ -136,13 +141,10 @@ def test_a_repeated_step_in_one_buffer_changes_nothing(before: list[int], after:
     memory.remember(torch.tensor([[5]]), None, state, undone)
     rows = torch.tensor([[0, *after]])
     for learn in (torch.zeros(1), torch.ones(1)):
-        for run in (memory._stepped, memory._scanned):
-            tables = []
-            for table in (state["memory_slots"], undone["memory_slots"]):
-                held = {**state, "memory_slots": table}
-                slots, stored = run(rows, learn, visits_of(memory, rows, state), held)
-                tables.append((*slots, stored))
-            assert all(map(torch.equal, *tables))
+        for remember in (memory.remember, PrefillSlots(memory)):
+            tables = (state["memory_slots"], undone["memory_slots"])
+            states = ({**state, "memory_slots": table} for table in tables)
+            assert all(map(torch.equal, *(read(remember, rows, learn, held) for held in states)))
 
 
 @given(st.integers(0, 254), st.integers(0, 5), st.integers(0, 5), st.integers(0, PATTERNS - 1))

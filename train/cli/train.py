@@ -19,7 +19,7 @@ from ..checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
 from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..continuing import continued_config
-from ..data.corpus import BUILTIN, Corpus, recorded_name
+from ..data.corpus import BUILTIN, Corpus, recorded_names
 from ..data.pipes import is_pipe, pipe_name
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
@@ -213,20 +213,9 @@ def _check_pipes(group: Group, sources: Sequence[str | None]) -> None:
             )
 
 
-def _recorded(sources: Sequence[str]) -> list[str]:
-    """What a repeated command calls the texts.
-
-    The first pipe is standard input there; others have placeholders, since it is read once.
-    """
-    pipes = list(dict.fromkeys(source for source in sources if is_pipe(source)))
-    names = {pipe: f"PIPE{number}" for number, pipe in enumerate(pipes, start=1)}
-    names |= dict.fromkeys(pipes[:1], "-")
-    return [names.get(source) or recorded_name(source) for source in sources]
-
-
 def _given(corpora: tuple[str, ...], validation: str | None, threads: int | None) -> dict[str, Any]:
     """What the record needs beside the settings, to repeat the command."""
-    names = _recorded(corpora if validation is None else (*corpora, validation))
+    names = recorded_names(corpora if validation is None else (*corpora, validation))
     given: dict[str, Any] = {"corpus": names[: len(corpora)]}
     if validation is not None:
         given["validation"] = names[-1]

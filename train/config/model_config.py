@@ -15,7 +15,7 @@ from ...runtime.errors import ConfigError
 from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
 from .training_config import TrainingConfig
 
-__all__ = ["LONGEST_CONTEXT", "DualCNNConfig", "parse_settings"]
+__all__ = ["LARGEST_MEMORY", "LONGEST_CONTEXT", "DualCNNConfig", "parse_settings"]
 
 _BY_KEY = -sys.maxsize
 """Stands for the size of memory that suits the key."""
@@ -231,11 +231,11 @@ class DualCNNConfig:
                 f"cannot be wider than the reservoir: try key_width={self.reservoir_size}"
             )
         size = 4 * self.memory * self.keys
-        if size > _MAX_MEMORY_BYTES:
-            fitting = _MAX_MEMORY_BYTES // (4 * max(1, self.keys))
+        if size > LARGEST_MEMORY:
+            fitting = LARGEST_MEMORY // (4 * max(1, self.keys))
             conflicts.append(
                 f"memory is {self.memory} with keys of {self.keys} numbers, which takes "
-                f"{size / 1e9:.1f} GB per stream; the limit is {_MAX_MEMORY_BYTES / 1e9:.1f} GB: "
+                f"{size / 1e9:.1f} GB per stream; the limit is {LARGEST_MEMORY / 1e9:.1f} GB: "
                 f"try memory={fitting}"
             )
         return conflicts
@@ -250,7 +250,7 @@ class DualCNNConfig:
                 f"contexts is {self.contexts!r}; it must be different contexts, each word or a "
                 f"number of tokens from 1 to {LONGEST_CONTEXT}: try contexts='2 4 word 7'"
             )
-        least, most = 16 * len(contexts), _MAX_MEMORY_BYTES // slot_bytes(self.vocab_size)
+        least, most = 16 * len(contexts), LARGEST_MEMORY // slot_bytes(self.vocab_size)
         if not least <= self.memory <= most:
             conflicts.append(
                 f"memory is {self.memory}, slots for {len(contexts)} contexts together; it must "
@@ -355,8 +355,8 @@ LONGEST_CONTEXT = 8
 _NO_SETTINGS = {"training", "reasons", "vocab_size", "wave_overlap"}
 """Fields that follow from others or from the text, or that change nothing."""
 
-_MAX_MEMORY_BYTES = 1_000_000_000
-"""Maximum size of one stream's keys, so that a saved state stays portable."""
+LARGEST_MEMORY = 1_000_000_000
+"""Maximum size of one stream's memory in bytes, so that a saved state stays portable."""
 
 
 def _by_owner(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -265,6 +265,17 @@ def recorded_name(source: str | Path) -> str:
     return path.name if outside and path.name else str(source)
 
 
+def recorded_names(sources: Sequence[str]) -> list[str]:
+    """What a repeated command calls the texts.
+
+    The first pipe is standard input there; others have placeholders, since it is read once.
+    """
+    pipes = list(dict.fromkeys(source for source in sources if is_pipe(source)))
+    names = {pipe: f"PIPE{number}" for number, pipe in enumerate(pipes, start=1)}
+    names |= dict.fromkeys(pipes[:1], "-")
+    return [names.get(source) or recorded_name(source) for source in sources]
+
+
 def cache_folder() -> Path:
     """Folder of downloaded texts: ``RILLET_CACHE``, or ``rillet`` in the user's cache folder."""
     if own := os.environ.get("RILLET_CACHE"):

@@ -74,12 +74,7 @@ def mix(evidence: Evidence, adapted: Tensor | None, trust: Tensor | None = None)
     shares = torch.stack([evidence.share, 1 - evidence.share], dim=-1)
     shares = shares * (weight / total).unsqueeze(-1)
     network, tokens = evidence.network / total, evidence.tokens.flatten(-2)
-    if torch.compiler.is_exporting():  # TensorRT knows no scatter that adds
-        vocabulary = torch.arange(network.shape[-1], device=network.device)
-        followed = (tokens.unsqueeze(-1) == vocabulary).to(shares.dtype)
-        both = network + (shares.flatten(-2).unsqueeze(-2) @ followed).squeeze(-2)
-    else:
-        both = network.scatter_add(-1, tokens, shares.flatten(-2))
+    both = network.scatter_add(-1, tokens, shares.flatten(-2))
     mixed = torch.log(both.clamp_min(FLOOR))
     if adapted is None:
         return Predicted(shares, mixed, mixed)
@@ -103,13 +98,13 @@ def adapt(
     Returns:
         The weights after the token; at the start of a stream, where all is zero, none moves.
     """
-    bias, log_temperature = adapted[:, :-1], adapted[:, -1:]
     chance = mixed.gather(1, token)
-    uphill = (shares * came).sum(2) / chance.exp() - shares.sum(2)
-    bias = bias + uphill * (learn * RATES[0])
-    sharpness = log_temperature.exp()
+    gained = shares * (came / chance.exp().unsqueeze(2) - 1)
+    sharpness = adapted[:, -1:].exp()
     tempered = mixed * sharpness
     expected = (torch.softmax(tempered, dim=1) * tempered).sum(1, keepdim=True)
-    log_temperature = log_temperature + (chance * sharpness - expected) * (learn * RATES[1])
-    (least, most), (coldest, hottest) = ((-bound, bound) for bound in BOUNDS)
-    return torch.cat([bias.clamp(least, most), log_temperature.clamp(coldest, hottest)], dim=1)
+    uphill = torch.cat([gained.sum(2), chance * sharpness - expected], dim=1)
+    biases = adapted.shape[1] - 1
+    rates, bounds = (adapted.new_tensor([bias] * biases + [last]) for bias, last in (RATES, BOUNDS))
+    moved = adapted + uphill * (learn * rates)
+    return torch.minimum(torch.maximum(moved, -bounds), bounds)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._higher_order_ops import scan
 
 from ...runtime.context_slots import CHECKS, OTHER_COUNTS, PATTERNS
 from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
@@ -124,8 +123,7 @@ class ContextMemory(nn.Module):
         visits = self.visits(self.hashes(seen))
         if learn is None:
             learn = torch.ones(len(tokens), device=tokens.device)
-        run = self._scanned if torch.compiler.is_exporting() else self._stepped
-        slots, table = run(tokens, learn, visits, state)
+        slots, table = self._stepped(tokens, learn, visits, state)
         present["memory_slots"] = table
         last = visits[0][:, -1]
         held = [last, table.gather(1, last).long(), *(entry[:, -1] for entry in slots)]
@@ -163,57 +161,6 @@ class ContextMemory(nn.Module):
             slots = Slots.unpack(stored, self.vocab_size).of(checks[:, step])
             found.append(torch.stack(slots, dim=-1))
         return Slots(*torch.stack(found, dim=1).unbind(-1)), table
-
-    def _scanned(
-        self, tokens: Tensor, learn: Tensor, visits: tuple[Tensor, Tensor], state: State
-    ) -> tuple[Slots, Tensor]:
-        """The same for a graph, whose loop would copy the table at each step.
-
-        The loop carries what the chunk has stored so far instead. Slots that the chunk stores to
-        are found beforehand, by comparing all places of the chunk with one another.
-        """
-        (places, checks), table, before = visits, state["memory_slots"], state["context_slots"]
-        learnt = (learn > 0).view(-1, 1, 1)
-        place, found = before[:, :, 0], before[:, :, 1].to(table.dtype)
-        table = table.scatter(
-            1, place, torch.where(learnt.squeeze(2), table.gather(1, place), found)
-        )
-        stored = torch.cat([place.unsqueeze(1), places[:, :-1]], dim=1)  # [B, T, n]
-        steps = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-        earlier = (steps.unsqueeze(1) >= steps).to(torch.int64) * steps  # [T, T]
-        which = stored.transpose(1, 2).unsqueeze(2)  # [B, n, 1, T]
-        same = (places.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
-        origin = (same * earlier).amax(3).transpose(1, 2) * learnt  # [B, T, n]; 0 for the table
-        old = table.gather(1, places.flatten(1)).view_as(places).long()
-        chunk = torch.zeros_like(stored)
-        over_time = (
-            tokens.t().unsqueeze(2),
-            origin.transpose(0, 1),
-            old.transpose(0, 1),
-            checks.transpose(0, 1),
-            (steps - 1).view(-1, 1, 1, 1),
-        )
-        first = before[:, :, 2:].contiguous()
-        (_, chunk), after = scan(self._scan_step, (first, chunk), over_time)
-        slots = torch.cat([first.unsqueeze(0), after]).transpose(0, 1)
-        same = (stored.transpose(1, 2).unsqueeze(3) == which).to(torch.int64)
-        newest_of = (same * steps).amax(3).transpose(1, 2) - 1  # [B, T, n]
-        values = torch.gather(chunk, 1, newest_of).flatten(1)
-        at = stored.flatten(1)
-        kept = torch.where(learnt.squeeze(2), values.to(table.dtype), table.gather(1, at))
-        return Slots(*slots.unbind(-1)), table.scatter(1, at, kept)
-
-    def _scan_step(
-        self, carried: tuple[Tensor, Tensor], now: tuple[Tensor, ...]
-    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        slots, chunk = Slots(*carried[0].unbind(-1)), carried[1]
-        token, origin, old, checks, step = now
-        packed = slots.followed_by(token, self.transitions).pack(self.vocab_size)
-        chunk = chunk.scatter(1, step.expand(len(token), 1, packed.shape[1]), packed.unsqueeze(1))
-        inside = torch.gather(chunk, 1, (origin - 1).clamp_min(0).unsqueeze(1)).squeeze(1)
-        packed = torch.where(origin > 0, inside, old)
-        after = torch.stack(Slots.unpack(packed, self.vocab_size).of(checks), dim=-1)
-        return (after, chunk), after.clone()
 
     def forward(
         self,
@@ -268,17 +215,12 @@ class ContextMemory(nn.Module):
         by_row = (tokens.unsqueeze(2), came, *evidence)
         over_time = (learns, *(entry.transpose(0, 1) for entry in by_row))
         online = tuple(state[name] for name in ONLINE)
-        final: Tensor
-        if torch.compiler.is_exporting():
-            online, final = scan(self._follow, online, over_time)
-        else:
-            steps = []
-            for now in zip(*over_time, strict=True):
-                online, step = self._follow(online, now, trust)
-                steps.append(step)
-            final = torch.stack(steps)
+        steps = []
+        for now in zip(*over_time, strict=True):
+            online, step = self._follow(online, now, trust)
+            steps.append(step)
         present.update(zip(ONLINE, online, strict=True))
-        return final.transpose(0, 1)
+        return torch.stack(steps, dim=1)
 
     def _follow(
         self, online: tuple[Tensor, ...], now: tuple[Tensor, ...], trust: Tensor | None = None

@@ -1,0 +1,82 @@
+"""How well a stream finds odd lines in a log: the average precision of examples/anomaly_score.py.
+
+    python benchmarks/anomaly.py LOG BUNDLE... [--lines N] [--places N] [--json FILE]
+
+Damages every hundredth line of the log, in one of four ways in turn: two words change places, a
+letter becomes another, a word is one of a distant line, or the end is missing. Then ranks all
+lines by their scores, as the example does, with each bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import runpy
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+import rillet.runtime
+from lib.results import write_results
+from rillet.runtime import UnknownCharacterWarning
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "anomaly_score.py"
+EVERY, WINDOW = 100, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("log", type=Path)
+    parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--lines", type=int, default=4_000)
+    parser.add_argument("--places", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UnknownCharacterWarning)
+    lines = arguments.log.read_text(encoding="utf-8").splitlines()[: arguments.lines]
+    odd = damage(lines)
+    scores = runpy.run_path(str(EXAMPLE))["scores"]
+    figures = {}
+    for bundle in arguments.bundles:
+        model = rillet.runtime.load(bundle)
+        ranked = sorted(
+            scores(model, lines, WINDOW, arguments.places), key=lambda line: -line.score
+        )
+        figures[bundle] = average_precision([line.number in odd for line in ranked])
+        print(f"{figures[bundle]:.3f}  {bundle}", flush=True)
+    write_results(arguments.json, figures)
+
+
+def damage(lines: list[str]) -> set[int]:
+    """Damage some lines, in place; return their numbers, counted from 1."""
+    draw = np.random.default_rng(0)
+    numbers = set(range(2 * WINDOW, len(lines) + 1, EVERY))
+    for turn, number in enumerate(sorted(numbers)):
+        words = lines[number - 1].split(" ")
+        first, second = draw.permutation(len(words))[:2]
+        distant = lines[draw.integers(len(lines))].split(" ")
+        if turn % 4 == 0:
+            words[first], words[second] = words[second], words[first]
+        elif turn % 4 == 1:
+            word = words[first] or "-"
+            place = int(draw.integers(len(word)))
+            words[first] = word[:place] + "aeiou"[draw.integers(5)] + word[place + 1 :]
+        elif turn % 4 == 2:
+            words[first] = distant[min(second, len(distant) - 1)]
+        else:
+            words = words[: max(1, len(words) // 2)]
+        lines[number - 1] = " ".join(words)
+    return numbers
+
+
+def average_precision(hits: list[bool]) -> float:
+    """Mean, over the odd lines, of the share of odd lines among all that rank as high."""
+    found, total = 0, 0.0
+    for rank, hit in enumerate(hits, start=1):
+        found += hit
+        total += found / rank if hit else 0.0
+    return total / max(1, found)
+
+
+if __name__ == "__main__":
+    main()
