@@ -5,7 +5,10 @@ BIN := .venv/bin
 
 .PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
 
-.venv/ready: pyproject.toml constraints.txt
+# What the native library is made of.
+NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
+
+.venv/ready: pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[cpu,train,export,dev]'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -260,9 +261,15 @@ def test_streams_move_between_engines(small_bundle: Path, there: bool, tmp_path:
     assert head
 
 
-def test_native_is_what_auto_chooses(small_bundle: Path) -> None:
-    assert load(small_bundle).engine.provider == "native"
-    assert isinstance(load(small_bundle).engine.zero_state(), NativeState)
+def test_auto_chooses_native_where_onnx_runtime_is_missing(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load(small_bundle).engine.provider != "native"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    model = load(small_bundle)
+    assert model.engine.provider == "native"
+    assert isinstance(model.engine.zero_state(), NativeState)
+    assert model.generate("The ", max_new_tokens=20, seed=1)
 
 
 def test_greedy_tokens_are_those_of_onnx_runtime(small_bundle: Path) -> None:
