@@ -34,9 +34,12 @@ def main() -> None:
     if folder.exists():
         raise SystemExit(f"{folder} exists; kept formats are never rewritten")
     (folder / "checkpoint").mkdir(parents=True)
-    checkpoint = train_small(SMALL, builtin_corpus()[:60_000], steps=200)
+    config = SMALL.replace(memory_key="contexts", memory=3_000)
+    checkpoint = train_small(config, builtin_corpus()[:60_000], steps=200)
     save_checkpoint(folder / "checkpoint", checkpoint)
-    write_bundle(checkpoint, folder / "bundle", options=ExportOptions(parity_steps=500))
+    # A bundle with every kind of file.
+    options = ExportOptions(parity_steps=500, teach="builtin:pydoc")
+    write_bundle(checkpoint, folder / "bundle", options=options)
     model = load(folder / "bundle")
     session = model.session()
     session.feed(PROMPT)
