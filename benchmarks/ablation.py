@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,18 +46,26 @@ GROUPS = {
     "Second CNN": ["architecture=single_cnn"],
     "Reservoir": [
         "reservoir=standard",
-        "reservoir=none+memory_key=suffix",
-        # Without the memory, whose key it is, the reservoir is a mere input.
+        "reservoir=none",
         "memory=0",
         "reservoir=standard+memory=0",
         "reservoir=none+memory=0",
     ],
-    "Memory's capacity": ["memory=0", "memory=256", "memory=4096"],
-    "Memory's key": [
-        "key_width=16",
-        "key_width=64",
-        "memory_key=suffix",
-        "memory=0",
+    "Kind of memory": ["memory_key=reservoir", "memory_key=suffix", "memory=0"],
+    "Contexts": [
+        "contexts=word",
+        "contexts=2 4 word",
+        "contexts=4 6 word",
+        "contexts=1 2 3 4 5 6 7 word",
+    ],
+    "Slots": ["memory=16384", "memory=262144"],
+    "Online weights": ["adaptation=false"],
+    "Memory with keys": [
+        "memory_key=reservoir",
+        "memory_key=reservoir+memory=256",
+        "memory_key=reservoir+memory=4096",
+        "memory_key=reservoir+key_width=16",
+        "memory_key=reservoir+key_width=64",
     ],
     "Wave window": ["wave_window=8", "wave_window=16", "wave_window=64"],
     "Reservoir's size": ["reservoir_size=64", "reservoir_size=256", "reservoir_size=512"],
@@ -113,7 +122,7 @@ def main() -> None:
     variants = figures["variants"]
     for name in names:
         if name not in variants:
-            variants[name] = _train(configure(base, name), texts)
+            variants[name] = _train(configure(base, name), texts, tokenizer.token_bytes)
             _save(arguments.json, figures)
             print(f"{name}: {_row(variants[name])}", flush=True)
     if arguments.no_decode:
@@ -136,9 +145,10 @@ def configure(base: DualCNNConfig, name: str) -> DualCNNConfig:
     return base.replace_text({key: value for key, _, value in changes})
 
 
-def _train(config: DualCNNConfig, texts: Split) -> Figures:
+def _train(config: DualCNNConfig, texts: Split, words: Sequence[bytes]) -> Figures:
     """Train and evaluate a variant; the seconds include evaluations on the validation text."""
     model = DualCNN(config).fit(texts.trained.tokens)
+    model.fit_words(words)
     start, start_cpu = time.perf_counter(), time.process_time()
     result = DualCNNTrainer(model).train(texts.trained, texts.validation)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     if "ngram" in names:
         figures["ngram"] = count_ngrams(texts, base.vocab_size, arguments.look)
-    figures |= race(configs, texts, arguments.minutes, arguments.look)
+    figures |= race(configs, texts, tokenizer.token_bytes, arguments.minutes, arguments.look)
     for name, own in figures.items():
         print(name, json.dumps(own), flush=True)
     if not arguments.look:
@@ -86,13 +87,17 @@ def _settings(changes: list[str]) -> dict[str, dict[str, str]]:
 
 
 def race(
-    configs: dict[str, DualCNNConfig], texts: Split, minutes: float, look: bool
+    configs: dict[str, DualCNNConfig],
+    texts: Split,
+    words: Sequence[bytes],
+    minutes: float,
+    look: bool,
 ) -> dict[str, Any]:
     """Train each model for a number of CPU minutes, and evaluate it.
 
     They take turns, so that a busy machine slows all of them alike.
     """
-    trials = {name: _contender(name, config, texts) for name, config in configs.items()}
+    trials = {name: _contender(name, config, texts, words) for name, config in configs.items()}
     each = dict.fromkeys(configs, 0.0)
     for step in range(1 + TRIAL):
         for name, trial in trials.items():
@@ -100,7 +105,8 @@ def race(
             each[name] += seconds / TRIAL if step else 0.0
     steps = {name: max(10, int(minutes * 60 / each[name])) for name in configs}
     contenders = {
-        n: _contender(n, config.replace(steps=steps[n]), texts) for n, config in configs.items()
+        n: _contender(n, config.replace(steps=steps[n]), texts, words)
+        for n, config in configs.items()
     }
     done, used = dict.fromkeys(configs, 0), dict.fromkeys(configs, 0.0)
     while done != steps:
@@ -137,10 +143,10 @@ def _timed(contender: Contender, step: int) -> float:
     return time.process_time() - start
 
 
-def _contender(name: str, config: DualCNNConfig, texts: Split) -> Contender:
+def _contender(name: str, config: DualCNNConfig, texts: Split, words: Sequence[bytes]) -> Contender:
     torch.manual_seed(config.seed)  # for the initial weights
     if name == "ours":
-        return OwnContender(config, texts)
+        return OwnContender(config, texts, words)
     size = DualCNN(PRESETS["nano"].replace(vocab_size=config.vocab_size)).parameter_count()
     return BaselineContender(_baseline(name, size, config), config, texts)
 

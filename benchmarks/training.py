@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,9 @@ def main() -> None:
     contenders: dict[str, Contender] = {}
     for name in names:
         own = config.replace(learning_rate=rates[name])
-        contenders[name] = _contender(name, own, texts, size, dropout.get(name, config.dropout))
+        contenders[name] = _contender(
+            name, own, texts, tokenizer.token_bytes, size, dropout.get(name, config.dropout)
+        )
     figures: Figures = {
         name: {"parameters": contender.parameters, "learning_rate": rates[name], "looks": []}
         for name, contender in contenders.items()
@@ -97,10 +99,15 @@ def _numbers(settings: list[str]) -> dict[str, float]:
 
 
 def _contender(
-    name: str, config: DualCNNConfig, texts: Split, size: int, dropout: float
+    name: str,
+    config: DualCNNConfig,
+    texts: Split,
+    words: Sequence[bytes],
+    size: int,
+    dropout: float,
 ) -> Contender:
     if name in ("ours", "naive"):
-        return OwnContender(config.replace(dropout=dropout), texts, naive=name == "naive")
+        return OwnContender(config.replace(dropout=dropout), texts, words, naive=name == "naive")
     vocab, context = config.vocab_size, config.training.chunk
     if name == "gpt":
         return BaselineContender(matched_gpt(size, vocab, context, dropout), config, texts)

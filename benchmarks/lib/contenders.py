@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Protocol
 
@@ -39,12 +40,16 @@ class OwnContender:
     Args:
         config: The model and its training.
         texts: The text to train on.
+        words: The bytes of each token, from which the memory learns what a word is.
         naive: Whether to compute the model in its naive forms, in float32.
     """
 
-    def __init__(self, config: DualCNNConfig, texts: Split, naive: bool = False) -> None:
+    def __init__(
+        self, config: DualCNNConfig, texts: Split, words: Sequence[bytes], naive: bool = False
+    ) -> None:
         training = config.training.replace(precision="fp32") if naive else config.training
         model = DualCNN(config).fit(texts.trained.tokens)
+        model.fit_words(words)
         self.parameters = model.parameter_count()
         self._forms = naive_forms if naive else nullcontext
         self._trainer = DualCNNTrainer(model, training)
