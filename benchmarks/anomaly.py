@@ -2,7 +2,7 @@
 
     python benchmarks/anomaly.py LOG BUNDLE... [--lines N] [--places N] [--json FILE]
 
-Damages every hundredth line of the log, in one of four ways in turn: two words change places, a
+Damages every 25th line of the log, in one of four ways in turn: two words change places, a
 letter becomes another, a word is one of a distant line, or the end is missing. Then ranks all
 lines by their scores, as the example does, with each bundle.
 """
@@ -21,7 +21,7 @@ from lib.results import write_results
 from rillet.runtime import UnknownCharacterWarning
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "anomaly_score.py"
-EVERY, WINDOW = 100, 20
+EVERY, WINDOW = 25, 20
 
 
 def main() -> None:

@@ -11,11 +11,17 @@ __all__ = ["bundle_size"]
 
 _FLOAT = 4
 
-_NODES = 30_000
+_NODES = 40_000
 """Bytes of a graph besides its weights, at most."""
 
-_RECORD = 45_000
+_RECORD = 55_000
 """Bytes of ``bundle.json``, the sampling defaults and the model card, at most."""
+
+_HEADER = 8_000
+"""Bytes of ``weights.safetensors`` besides the weights, at most."""
+
+_SAMPLED = 4
+"""Bytes of a token in ``text_sample.json``."""
 
 _ENTRY = 40
 """Bytes of a learned token in ``tokenizer.json``, with its merge."""
@@ -34,11 +40,12 @@ def bundle_size(model: DualCNN) -> int:
         Bytes on disk, some percent too many rather than too few.
     """
     config = model.config
-    weights: int = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    weights += _drive(config) + _NODES
+    own: int = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    weights = own + _drive(config) + _NODES
     prefill = weights + _one_hot(config)
     decode = weights + _attention(config) + _keys(config)  # generate.onnx holds it once more
-    return prefill + 2 * decode + _RECORD + _ENTRY * config.vocab_size
+    others = own + _HEADER + _SAMPLED * config.training.held_out_sample
+    return prefill + 2 * decode + others + _RECORD + _ENTRY * config.vocab_size
 
 
 def _drive(config: DualCNNConfig) -> int:

@@ -20,6 +20,10 @@ from rillet.runtime.engines.ort.providers import create_session
 from rillet.runtime.engines.tensorrt.build import BuildOptions, build_engine
 from rillet.train import Checkpoint, DualCNN
 from support.models import SMALL
+from support.operations import ROOT
+
+KEYED = ROOT / "models" / "bible-nano"
+"""A bundle whose memory has keys."""
 
 
 def additions(graph: onnx.GraphProto) -> int:
@@ -55,8 +59,8 @@ def full_memory(bundle: Bundle, rows: int, random: np.random.Generator) -> dict[
     return inputs
 
 
-def test_the_numbers_are_the_same(nano_bundle: Path, random: np.random.Generator) -> None:
-    bundle = Bundle.open(nano_bundle)
+def test_the_numbers_are_the_same(random: np.random.Generator) -> None:
+    bundle = Bundle.open(KEYED)
     plain = onnx.load(bundle.graph("decode"))
     fast = read_by_scatter(plain)
     assert (additions(plain.graph), additions(fast.graph)) == (0, 1)
@@ -112,8 +116,8 @@ def test_rewriting_is_idempotent(nano_bundle: Path) -> None:
     assert read_by_scatter(fast) == fast
 
 
-def test_an_unknown_form_is_refused(nano_bundle: Path) -> None:
-    plain = onnx.load(Bundle.open(nano_bundle).graph("decode"))
+def test_an_unknown_form_is_refused() -> None:
+    plain = onnx.load(Bundle.open(KEYED).graph("decode"))
     for node in plain.graph.node:
         if node.name.startswith("memory/followed/"):
             node.input[:] = [

@@ -34,4 +34,5 @@ def test_nothing_drifts(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
         assert line["letters_differ"] < 0.15
     assert last["logit_error"] < max(2e-5, 2 * first["logit_error"])
     assert last["resident_mb"] < lines[1]["resident_mb"] + 16
-    assert abs(last["nats_of_written"] - first["nats_of_written"]) < 0.2
+    # The text returns again and again, so the memory learns it: the loss may fall.
+    assert last["nats_of_written"] < first["nats_of_written"] + 0.2
