@@ -23,14 +23,15 @@ MODELS = Path(__file__).parents[2] / "models"
 PROMPT = "Our cat is called "
 
 
+@pytest.fixture(scope="module", params=["contexts", "reservoir"])
+def model(request: pytest.FixtureRequest) -> Model:
+    """A model with either memory."""
+    return load(MODELS / {"contexts": "shakespeare-nano", "reservoir": "bible-nano"}[request.param])
+
+
 @pytest.fixture(scope="module")
-def shakespeare() -> Model:
+def contexts() -> Model:
     return load(MODELS / "shakespeare-nano")
-
-
-@pytest.fixture(scope="module")
-def contexts(variant_bundle: Callable[[str], Path]) -> Model:
-    return load(variant_bundle("memory of contexts"))
 
 
 Way = Callable[[Session, Path], Session]
@@ -168,9 +169,17 @@ def expected(session: Session, change: Callable[[Session], object]) -> npt.NDArr
     return earlier.logits
 
 
+def nothing_is_remembered(session: Session) -> bool:
+    """Whether nothing is left in the memory, and nothing that was looked up in it."""
+    state = session.state
+    if "memory_keys" in state:
+        return not state["memory_keys"].any()
+    return not state["memory_slots"].any() and not state["context_slots"][:, :, [1, 3, 4, 5]].any()
+
+
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_what_was_learnt_counts_at_once(shakespeare: Model, way: Way, tmp_path: Path) -> None:
-    session = way(shakespeare.session("none"), tmp_path)
+def test_what_was_learnt_counts_at_once(model: Model, way: Way, tmp_path: Path) -> None:
+    session = way(model.session("none"), tmp_path)
     before, position, text = session.logits, session.position, fact(session)
     session.learn(text)
     after = expected(session, lambda one: one.learn(text))
@@ -180,32 +189,32 @@ def test_what_was_learnt_counts_at_once(shakespeare: Model, way: Way, tmp_path: 
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-def test_what_was_forgotten_counts_no_more(shakespeare: Model, way: Way, tmp_path: Path) -> None:
-    session = way(shakespeare.session(), tmp_path)
+def test_what_was_forgotten_counts_no_more(model: Model, way: Way, tmp_path: Path) -> None:
+    session = way(model.session(), tmp_path)
     session.learn(fact(session))
     before = session.logits
     session.forget()
     after = expected(session, lambda one: None)
     np.testing.assert_allclose(session.logits, after, atol=1e-4)
     assert np.abs(before - after).max() > 0.1
-    assert not session.state["memory_keys"].any()
+    assert nothing_is_remembered(session)
 
 
-def test_a_step_that_fails_leaves_the_prediction_repeatable(shakespeare: Model) -> None:
-    session = shakespeare.session()
+def test_a_step_that_fails_leaves_the_prediction_repeatable(model: Model) -> None:
+    session = model.session()
     session.feed(PROMPT)
-    with lost_after_steps(shakespeare), pytest.raises(EngineError):
+    with lost_after_steps(model), pytest.raises(EngineError):
         session.step(3)
     session.forget()
     np.testing.assert_allclose(session.logits, expected(session, lambda one: None), atol=1e-4)
 
 
-def test_learning_that_fails_changes_nothing(shakespeare: Model) -> None:
-    session = shakespeare.session()
+def test_learning_that_fails_changes_nothing(model: Model) -> None:
+    session = model.session()
     session.feed(PROMPT)
     logits, state = session.logits, session.state
     # What is not learnt is the last token, read again.
-    with lost_after_steps(shakespeare, lambda learn: np.ndim(learn) == 0 and learn == 0.0):
+    with lost_after_steps(model, lambda learn: np.ndim(learn) == 0 and learn == 0.0):
         for change in (lambda: session.learn(fact(session)), session.forget):
             with pytest.raises(EngineError):
                 change()
@@ -214,16 +223,16 @@ def test_learning_that_fails_changes_nothing(shakespeare: Model) -> None:
         np.testing.assert_array_equal(session.state[name], value)
 
 
-def test_nothing_read_is_nothing_to_predict(shakespeare: Model) -> None:
-    session = shakespeare.session()
+def test_nothing_read_is_nothing_to_predict(model: Model) -> None:
+    session = model.session()
     session.learn(fact(session))
     session.forget()
     assert session.logits is None
 
 
-def test_a_device_keeps_what_the_last_step_read(shakespeare: Model) -> None:
+def test_a_device_keeps_what_the_last_step_read(model: Model) -> None:
     """The state in lanes of buffers, and one that moves between engines, do as the host's."""
-    bundle = shakespeare.bundle
+    bundle = model.bundle
     host = OnnxEngine(bundle)
     device = OnnxDeviceEngine(bundle, "cpu")
     fallback = FallbackEngine(OnnxEngine(bundle), [("cpu", lambda: host)])
@@ -250,8 +259,8 @@ def test_a_device_keeps_what_the_last_step_read(shakespeare: Model) -> None:
             np.testing.assert_allclose(value, before[name][::-1], atol=1e-5, err_msg=name)
 
 
-def test_a_lost_device_does_not_lose_what_the_last_step_read(shakespeare: Model) -> None:
-    bundle = shakespeare.bundle
+def test_a_lost_device_does_not_lose_what_the_last_step_read(model: Model) -> None:
+    bundle = model.bundle
     first, second = OnnxEngine(bundle), OnnxEngine(bundle)
     engine = FallbackEngine(first, [("cpu", lambda: second)])
     state, reference = engine.zero_state(), second.zero_state()
@@ -272,30 +281,16 @@ def test_a_lost_device_does_not_lose_what_the_last_step_read(shakespeare: Model)
         np.testing.assert_allclose(value, reference.read_before()[name], atol=1e-5, err_msg=name)
 
 
-def test_a_file_of_the_earlier_version_is_restored(shakespeare: Model, tmp_path: Path) -> None:
+def test_a_file_of_the_earlier_version_is_restored(model: Model, tmp_path: Path) -> None:
     """It has not kept what its last step read: the prediction changes with the next token."""
-    session = shakespeare.session()
+    session = model.session()
     session.feed(PROMPT)
     session._stream._repeatable = False
     session.save(tmp_path / "old")
-    restored = load(shakespeare.bundle.path).restore(tmp_path / "old")
+    restored = load(model.bundle.path).restore(tmp_path / "old")
     np.testing.assert_array_equal(restored.logits, session.logits)
     restored.forget()
     np.testing.assert_array_equal(restored.logits, session.logits)
-
-
-@pytest.mark.parametrize("way", [fed, written, written_in_graph, saved, batched])
-def test_a_memory_of_contexts_is_looked_up_again(contexts: Model, way: Way, tmp_path: Path) -> None:
-    session = way(contexts.session("none"), tmp_path)
-    text = fact(session)
-    session.learn(text)
-    after = expected(session, lambda one: one.learn(text))
-    np.testing.assert_allclose(session.logits, after, atol=1e-4)
-    session.forget()
-    np.testing.assert_allclose(session.logits, expected(session, lambda one: None), atol=1e-4)
-    state = session.state
-    assert not state["memory_slots"].any()
-    assert not state["context_slots"][:, :, [1, 3, 4, 5]].any()
 
 
 def test_an_undone_step_leaves_no_slot_behind(contexts: Model) -> None:
