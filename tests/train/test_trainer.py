@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from rillet.runtime import BundleError
@@ -16,6 +17,7 @@ from rillet.train.cli.reporters import CsvLog, TensorBoardLog
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.distributed import Group
 from rillet.train.loop.optimizer import WeightAverage
+from rillet.train.loop.resume import STATE_FILE, STATE_FORMAT
 from support.models import SMALL
 
 CONFIG = TrainingConfig(
@@ -101,6 +103,25 @@ def test_resume_rejects_another_run(tokens: torch.Tensor, tmp_path: Path) -> Non
     path.write_bytes(data)
     harmless = CONFIG.replace(report_every=3, checkpoint_every=7)
     DualCNNTrainer(model_for(tokens), harmless, folder=tmp_path).train(tokens, resume=True)
+
+
+def test_a_run_of_a_version_whose_streams_kept_less_resumes(
+    tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """What its state lacks begins at zeros."""
+    trained, validation = tokens[:8_000], tokens[8_000:]
+    contexts = {"memory_key": "contexts", "memory": 96}
+    model = model_for(trained, **contexts)
+    DualCNNTrainer(model, CONFIG, folder=tmp_path).train(trained, validation, until=7)
+    header, tensors = STATE_FORMAT.read(tmp_path / STATE_FILE, "pt")
+    earlier = {name: value for name, value in tensors.items() if name != "stream.adapted"}
+    assert len(earlier) < len(tensors)
+    (tmp_path / STATE_FILE).write_bytes(
+        safetensors.torch.save(earlier, STATE_FORMAT.metadata(header))
+    )
+    model = model_for(trained, **contexts)
+    result = DualCNNTrainer(model, CONFIG, folder=tmp_path).train(trained, validation, resume=True)
+    assert result.steps == CONFIG.steps
 
 
 def test_the_best_validation_is_kept(tokens: torch.Tensor) -> None:

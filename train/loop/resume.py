@@ -236,10 +236,18 @@ def _fill(
         best_step=best,
         best_loss=float(header["best_loss"]) if best else float("inf"),
         seconds=float(header["seconds"]),
-        streams=parts["stream"],
+        streams=_streams(parts["stream"], model),
         best=parts.get("best"),
         **_limit(header.get("limit", {})),
     )
+
+
+def _streams(stored: State, model: DualCNN) -> State:
+    """Complete the streams: what an earlier version did not keep begins at zeros."""
+    streams = model.zero_state(len(stored["position"]))
+    for name, value in streams.items():
+        value.copy_(stored.get(name, value).view_as(value))
+    return streams
 
 
 def _limit(stored: dict[str, Any]) -> dict[str, Any]:
