@@ -142,15 +142,15 @@ def _check_kind(config: DualCNNConfig) -> None:
     """Refuse a model whose memory is none of contexts."""
     if not config.memory:
         raise UsageError(
-            "the model has no memory, so there is nothing to teach or to resize; train one with "
-            "--set memory_key=contexts --set memory=65536"
+            "the model has no memory, so there is nothing to teach or to resize; train one "
+            "without --set memory=0"
         )
     if config.memory_key != "contexts":
         raise UsageError(
             f"the model's memory is keyed by the {config.memory_key} "
             f"(memory_key={config.memory_key}), and only one of contexts can be taught or resized "
-            "at export; train with --set memory_key=contexts --set memory=65536, or let sessions "
-            "learn the text with --learn-from"
+            "at export; train without --set memory_key, or let sessions learn the text with "
+            "--learn-from"
         )
 
 

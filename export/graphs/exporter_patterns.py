@@ -10,6 +10,8 @@ from collections.abc import Mapping
 import onnx
 from onnx import numpy_helper
 
+from .unread import drop_unread
+
 __all__ = ["shorten_patterns"]
 
 
@@ -46,7 +48,7 @@ def shorten_patterns(
             del node.attribute[:]
     for node in graph.node:
         node.input[:] = [quotients.get(name, name) for name in node.input]
-    _drop_unread(graph)
+    drop_unread(graph)
 
 
 def _row(
@@ -102,23 +104,3 @@ def _argument(
     if node is None or node.op_type != kind:
         return None
     return writer.get(node.input[0])
-
-
-def _drop_unread(graph: onnx.GraphProto) -> None:
-    """Drop nodes whose results nothing reads, and the entries of their values."""
-    read = {entry.name for entry in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        inner = {name for entry in node.attribute for part in entry.g.node for name in part.input}
-        if any(name in read for name in node.output):
-            kept.append(node)
-            read |= {*node.input, *inner}
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    constants = [tensor for tensor in graph.initializer if tensor.name in read]
-    del graph.initializer[:]
-    graph.initializer.extend(constants)
-    written = {name for node in graph.node for name in node.output}
-    known = [entry for entry in graph.value_info if entry.name in written]
-    del graph.value_info[:]
-    graph.value_info.extend(known)

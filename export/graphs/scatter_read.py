@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from ...runtime.errors import ParityError
+from .unread import drop_unread
 
 __all__ = ["read_by_scatter"]
 
@@ -52,7 +53,7 @@ def read_by_scatter(decode: onnx.ModelProto) -> onnx.ModelProto:
     rest = list(graph.node[last + 1 :])
     del graph.node[:]
     graph.node.extend([*kept, *nodes, *rest])
-    _drop_unused(graph)
+    drop_unread(graph)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -112,15 +113,3 @@ def _ends(graph: onnx.GraphProto, group: list[onnx.NodeProto]) -> tuple[str, str
             "constraints.txt"
         )
     return weights.pop(), tokens.pop(), used.pop()
-
-
-def _drop_unused(graph: onnx.GraphProto) -> None:
-    """Drop constants that nothing reads, and shape entries of values that no longer exist."""
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    written = {name for node in graph.node for name in node.output}
-    known = [entry for entry in graph.value_info if entry.name in written]
-    del graph.value_info[:]
-    graph.value_info.extend(known)

@@ -124,8 +124,8 @@ def test_unknown_characters_are_told(text: str, tmp_path: Path) -> None:
     ("variant", "message"),
     [
         ("no memory", "the model has no memory"),
-        ("keyed by the suffix", "by the suffix .memory_key=suffix.*memory_key=contexts"),
-        ("standard reservoir", "by the reservoir .memory_key=reservoir.*memory_key=contexts"),
+        ("keyed by the suffix", "by the suffix .memory_key=suffix.*without --set memory_key"),
+        ("standard reservoir", "by the reservoir .memory_key=reservoir.*without --set memory_key"),
     ],
 )
 def test_other_memories_are_refused_by_name(text: str, variant: str, message: str) -> None:
