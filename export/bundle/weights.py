@@ -14,8 +14,14 @@ from ...train.model.dual_cnn import DualCNN
 
 __all__ = ["WEIGHTS_FORMAT", "weights_bytes"]
 
+_VERSION = (1, 0)
+
 WEIGHTS_FORMAT = TensorFormat(
-    "rillet-weights", "1.0", "rillet weights file", "export the model again", BundleError
+    "rillet-weights",
+    f"{_VERSION[0]}.{_VERSION[1]}",
+    "rillet weights file",
+    "export the model again",
+    BundleError,
 )
 
 
@@ -32,7 +38,7 @@ def weights_bytes(model: DualCNN) -> bytes:
 
 
 def _settings(config: DualCNNConfig) -> dict[str, Tensor]:
-    settings = {"format": torch.tensor([int(part) for part in WEIGHTS_FORMAT.version.split(".")])}
+    settings = {"format": torch.tensor(_VERSION)}
     if config.reservoir != "none":
         sine = (config.sine_amplitude, config.sine_decay, config.sine_frequency)
         settings["reservoir.sine"] = torch.tensor(sine, dtype=torch.float32)

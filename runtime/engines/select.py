@@ -29,8 +29,8 @@ def open_engine(
 
     ``tensorrt`` is TensorRT itself if ``rillet engine build`` has built an engine of the bundle,
     and ONNX Runtime's TensorRT provider if not. ``auto`` tries, in this order, TensorRT if an
-    engine was built, CUDA if the installed ONNX Runtime has it, and ONNX Runtime on the CPU; or
-    the native engine, if ONNX Runtime is not installed.
+    engine was built, CUDA if the installed ONNX Runtime has it, the native engine, and ONNX Runtime
+    on the CPU.
 
     Args:
         bundle: The bundle.
@@ -76,7 +76,8 @@ def _candidates(bundle: Bundle, provider: ProviderChoice, allow_fallback: bool) 
         raise EngineError(
             f"provider {provider!r} is unknown; use {', '.join(map(repr, PROVIDERS))} or 'auto'"
         )
-    return [provider, "cpu"] if allow_fallback and provider != "cpu" else [provider]
+    on_cpu = _on_cpu(bundle) if allow_fallback and provider != "cpu" else []
+    return [provider, *(name for name in on_cpu if name != provider)]
 
 
 def _automatic(bundle: Bundle) -> list[Provider]:
@@ -87,14 +88,19 @@ def _automatic(bundle: Bundle) -> list[Provider]:
     if _is_built(bundle) and driver_obstacle() is None:
         names.append("tensorrt")
     try:
-        names += ["cuda", "cpu"] if has_cuda() else ["cpu"]
+        names += ["cuda"] if has_cuda() else []
     except EngineError:
         # Without ONNX Runtime: a Jetson may have TensorRT alone, and any device the library.
-        if _has_native(bundle):
-            names.append("native")
+        names += [name for name in _on_cpu(bundle) if name != "cpu"]
         if not names:
             raise
-    return names
+        return names
+    return names + _on_cpu(bundle)
+
+
+def _on_cpu(bundle: Bundle) -> list[Provider]:
+    """What runs a bundle on the processor, best first."""
+    return ["native", "cpu"] if _has_native(bundle) else ["cpu"]
 
 
 # The engines. Each is imported when it is opened: a machine has the libraries of one or two.

@@ -261,11 +261,12 @@ def test_streams_move_between_engines(small_bundle: Path, there: bool, tmp_path:
     assert head
 
 
-def test_auto_chooses_native_where_onnx_runtime_is_missing(
-    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_onnx_runtime", [True, False])
+def test_auto_chooses_native(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, has_onnx_runtime: bool
 ) -> None:
-    assert load(small_bundle).engine.provider != "native"
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    if not has_onnx_runtime:
+        monkeypatch.setitem(sys.modules, "onnxruntime", None)
     model = load(small_bundle)
     assert model.engine.provider == "native"
     assert isinstance(model.engine.zero_state(), NativeState)

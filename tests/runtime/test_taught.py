@@ -87,7 +87,7 @@ def test_a_lost_device_does_not_lose_what_was_taught(taught_bundle: Path) -> Non
     bundle = Bundle.open(taught_bundle)
     first = OnnxDeviceEngine(bundle, "cpu")
     model = Model(bundle, FallbackEngine(first, [("cpu", lambda: OnnxEngine(bundle))]))
-    session, other = model.session(), load(taught_bundle).session()
+    session, other = model.session(), load(taught_bundle, "cpu").session()
 
     def lost(*_: object, **__: object) -> None:
         raise EngineError("the device is lost")

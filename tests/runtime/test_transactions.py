@@ -140,7 +140,7 @@ def test_a_bundle_replaced_after_load_is_not_mixed(tmp_path: Path) -> None:
     """A graph that loads late is the one that was hashed, or it is refused."""
     folder = tmp_path / "bundle"
     shutil.copytree(MODELS / "shakespeare-nano", folder)
-    model = load(folder, self_test=False)
+    model = load(folder, "cpu", self_test=False)
     shutil.rmtree(folder)
     shutil.copytree(MODELS / "shakespeare-nano-int8", folder)
     with pytest.raises(
