@@ -224,8 +224,10 @@ def _time(times: Mapping[str, Any]) -> list[str]:
         "",
         f"On the exporting machine ({times['machine']}), one thread:",
         "",
-        "| | µs per token |",
-        "| --- | --- |",
-        f"| a step of decode.onnx | {times['step']:.0f} |",
-        f"| prefill.onnx on 256 tokens | {times['prefill']:.0f} |",
+        "| µs per token | a step | a prompt of 256 tokens |",
+        "| --- | --- | --- |",
+        *(
+            f"| {engine} | {figures['step']:.0f} | {figures['prefill']:.0f} |"
+            for engine, figures in times["engines"].items()
+        ),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -10,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from ...runtime.bundle import Bundle
+from ...runtime.engines.base import Engine
+from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.errors import EngineError
 
 __all__ = ["measure_times"]
 
@@ -20,17 +24,30 @@ _PROMPT = 256
 
 
 def measure_times(bundle: Bundle) -> dict[str, Any]:
-    """Time a step and a prompt on one thread; the fastest of several short bursts counts.
+    """Time a step and a prompt on one thread, on each engine that runs the bundle on a processor.
+
+    The fastest of several short bursts counts.
 
     Args:
         bundle: The bundle.
 
     Returns:
-        ``step`` and ``prefill`` in microseconds per token, and a description of the ``machine``.
+        A description of the ``machine``, and for each of the ``engines``, by name, ``step`` and
+        ``prefill`` in microseconds per token.
     """
-    engine = OnnxEngine(bundle, "cpu", 1)
+    engines: list[Engine] = [OnnxEngine(bundle, "cpu", 1)]
+    # A bundle without weights, or a machine without the library, has no native engine.
+    with contextlib.suppress(EngineError):
+        engines.insert(0, NativeEngine(bundle))
+    return {
+        "machine": f"{platform.machine()}, {platform.system()}",
+        "engines": {engine.version: _time(engine) for engine in engines},
+    }
+
+
+def _time(engine: Engine) -> dict[str, float]:
     random = np.random.default_rng(0)
-    tokens = random.integers(0, bundle.vocab_size, (1, _PROMPT))
+    tokens = random.integers(0, engine.vocab_size, (1, _PROMPT))
     state = engine.zero_state()
 
     def steps() -> None:
@@ -41,7 +58,6 @@ def measure_times(bundle: Bundle) -> dict[str, Any]:
         engine.prefill(tokens, state)
 
     return {
-        "machine": f"{platform.machine()}, {platform.system()}, {engine.version}",
         "step": _fastest(steps) / _STEPS * 1e6,
         "prefill": _fastest(prompt) / _PROMPT * 1e6,
     }
