@@ -23,8 +23,9 @@ from support.models import SMALL
 from support.streams import assert_same, cut_streams, real_tokens, run_engine, run_torch
 
 TOLERANCE = 1e-5
-WITH_MEMORY = ["every part", "keyed by the suffix", "single CNN, keyed by the suffix"]
-"""With a model without a memory, these cover every form of every part of a graph."""
+KEYED = ["every part", "keyed by the suffix", "single CNN, keyed by the suffix"]
+OTHERS = ["memory of contexts", "single CNN, memory of contexts", "no memory"]
+"""Together, these cover every form of every part of a graph."""
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,7 @@ def tokens(small: Checkpoint, text: str) -> list[int]:
     return small.tokenizer.encode(text[:60_000])
 
 
-@pytest.fixture(scope="module", params=[*WITH_MEMORY, "no memory"])
+@pytest.fixture(scope="module", params=[*KEYED, *OTHERS])
 def variant(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -107,7 +108,7 @@ def test_the_start_is_zeros_and_nothing_grows(engine: OnnxEngine, tokens: list[i
     assert (after["position"] == 500).all()
 
 
-@pytest.mark.parametrize("variant", WITH_MEMORY, indirect=True)
+@pytest.mark.parametrize("variant", KEYED, indirect=True)
 @pytest.mark.parametrize("step", [1, 30])
 def test_a_zero_key_is_never_recalled(engine: OnnxEngine, tokens: list[int], step: int) -> None:
     """The token of an entry that was not learned changes no bit of the logits."""
