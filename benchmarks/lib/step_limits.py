@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx
-import torch
 from onnx import numpy_helper, shape_inference
 
 from rillet.export.graphs.build import fix_batch
+
+from .machine_limits import float_products, read_rate
 
 __all__ = ["StepWork", "arithmetic_limit", "count_work"]
 
@@ -60,33 +59,18 @@ def count_work(graph: onnx.ModelProto) -> StepWork:
     return StepWork(read, operations)
 
 
-def arithmetic_limit(work: StepWork, repetitions: int = 30) -> dict[str, float]:
+def arithmetic_limit(work: StepWork) -> dict[str, float]:
     """Microseconds that the work takes at this machine's speed, on one thread.
 
     Returns:
         ``memory``: the time to read its bytes, at the rate of repeated reads of as many bytes;
-        ``arithmetic``: the time of its operations, at the rate of a matrix product;
-        ``GB/s`` and ``GFLOP/s``: the two rates.
+        ``arithmetic``: the time of its operations, at the rate of multiplications with additions
+        in registers; ``GB/s`` and ``GFLOP/s``: the two rates.
     """
-    values = torch.rand(max(1, work.bytes // 4))
-    seconds = _least(lambda: torch.dot(values, values), repetitions)
-    square = torch.rand(512, 512)
-    product = _least(lambda: square @ square, repetitions)
-    bandwidth, peak = work.bytes / seconds, 2 * 512**3 / product
+    bandwidth, peak = read_rate(work.bytes), 2 * float_products()
     return {
         "memory": work.bytes / bandwidth * 1e6,
         "arithmetic": work.operations / peak * 1e6,
         "GB/s": bandwidth / 1e9,
         "GFLOP/s": peak / 1e9,
     }
-
-
-def _least(call: Callable[[], object], repetitions: int) -> float:
-    call()
-    best = float("inf")
-    for _ in range(repetitions):
-        start = time.thread_time()
-        for _ in range(10):
-            call()
-        best = min(best, (time.thread_time() - start) / 10)
-    return best
