@@ -63,14 +63,19 @@ class TokenStream(Iterator[GeneratedToken]):
                 self._reported = True
                 self._report(self.stats)
             return None
-        writer, draft = self._writer, self._writer.draft
-        if draft is not None and draft.generation is generation and draft.taken < draft.last:
-            if not writer.guard.inside or writer.guard.is_mine():
-                # Nothing is called from here on, so nobody else gets this token, nor loses it.
-                generation.outbox = token = draft.tokens[draft.taken]
-                draft.taken += 1
-                self._tokens += 1
-                return token
+        guard, draft = self._writer.guard, self._writer.draft
+        if (
+            draft is not None
+            and draft.generation is generation
+            and draft.taken < draft.last
+            and self._first is not None
+            and (not guard.inside or guard.is_mine())
+        ):
+            # Nothing is called from here on: no interrupt and no other thread falls between.
+            generation.outbox = token = draft.tokens[draft.taken]
+            draft.taken += 1
+            self._tokens += 1
+            return token
         began = time.perf_counter()
         self._writer.next_token(generation)
         self._seconds += time.perf_counter() - began
