@@ -28,7 +28,7 @@ class StopStrings:
     def twin(self) -> StopStrings:
         """A copy that searches on its own from here."""
         twin = copy.copy(self)
-        twin._matched = self._matched.copy()
+        self._matched = self._matched.copy()  # the twin keeps the other list
         return twin
 
     def push(self, text: str) -> tuple[str, str | None]:

@@ -193,9 +193,7 @@ class Writer:
         logits = model.engine.step(array[:, -1], state, stream.learn_written)[0]
         return _Outcome(written, state, logits, pending, after)
 
-    def _catch_up(
-        self, draft: Draft, outcome: _Outcome, outbox: GeneratedToken | None
-    ) -> None:
+    def _catch_up(self, draft: Draft, outcome: _Outcome, outbox: GeneratedToken | None) -> None:
         """Bring the stream where its reader is: all of it happens, or nothing."""
         stream, generation = self.stream, draft.generation
         undo, before, state = stream.undo_point(), generation.twin(), stream.state
