@@ -4,7 +4,8 @@
 
 One thread; all contenders take turns in short bursts, and each figure is the fastest burst in CPU
 time of the thread. The memory is full, and steps include the greedy choice. Text is sampled,
-decoded and taken piece by piece from ``session.stream``. Compare ratios.
+decoded and taken piece by piece from ``session.stream``; compare it with calls in bursts as long,
+which meet as many other programs. Compare ratios.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
         "native: batch of 64": batch(native, rest),
         "ONNX Runtime: text": text(Model(bundle, host), start),
         "native: text": text(Model(bundle, native), start),
+        "native: one call, as long": Calls(native, start, np.resize(rest, WRITTEN), 1),
     }
 
 

@@ -148,7 +148,7 @@ class Writer:
             # One token at a time leads to where it fails, and says so there.
             self._singles = _LONGEST
             return None
-        self._pace = (time.perf_counter() - began) / count
+        self._pace = min(self._pace, (time.perf_counter() - began) / count)  # at best
         return draft
 
     def _draw(self, drafter: Drafter, generation: Generation, count: int) -> _Outcome:
