@@ -1,14 +1,17 @@
-"""The native engine beside ONNX Runtime: a step, a prefill and a batch, in one run.
+"""The native engine beside ONNX Runtime: a step, a prefill, a batch and text, in one run.
 
-    python benchmarks/native.py CHECKPOINT... [--bursts 60] [--json FILE]
+    python benchmarks/native.py CHECKPOINT_OR_BUNDLE... [--bursts 60] [--json FILE]
 
 One thread; all contenders take turns in short bursts, and each figure is the fastest burst in CPU
-time of the thread. The memory is full, and steps include the greedy choice. Compare ratios.
+time of the thread. The memory is full, and steps include the greedy choice. Text is sampled,
+decoded and taken piece by piece from ``session.stream``; compare it with calls in bursts as long,
+which meet as many other programs. Compare ratios.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,15 +27,18 @@ from lib.samples import sample_tokens
 from lib.stepping import Steps
 from rillet.export import ExportOptions
 from rillet.export.bundle.writer import write_bundle
-from rillet.runtime import Bundle
+from rillet.runtime import Bundle, Model
 from rillet.runtime.engines.base import Engine
 from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.library import block
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.train import load_checkpoint
 
-STEPS, CHUNK, ROWS, BEFORE = 64, 256, 64, 2_000
-"""Tokens of a burst of steps, of a prefill; rows of a batch; tokens read before."""
+STEPS, CHUNK, ROWS, BEFORE, WRITTEN = 64, 256, 64, 2_000, 512
+"""Tokens of a burst of steps, of a prefill; rows of a batch; tokens read before; of a text."""
+
+TEMPERATURE = 0.8
+"""Of the text."""
 
 UNIT = "ONNX Runtime: decode.onnx"
 """What ratios are relative to."""
@@ -40,13 +46,13 @@ UNIT = "ONNX Runtime: decode.onnx"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("--bursts", type=int, default=60)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     figures = {}
-    for path in arguments.checkpoints:
+    for path in arguments.models:
         figures[path.name] = measure(path, arguments.bursts)
         show(path.name, figures[path.name])
     write_results(arguments.json, {"microseconds": figures})
@@ -54,13 +60,18 @@ def main() -> None:
 
 def measure(path: Path, bursts: int) -> dict[str, float]:
     """Microseconds a token of each contender."""
-    checkpoint = load_checkpoint(path)
+    if (path / "bundle.json").exists():
+        return measure_bundle(Bundle.open(path), bursts)
     with tempfile.TemporaryDirectory() as folder:
         options = ExportOptions(parity_steps=300, generate=False)
-        write_bundle(checkpoint, Path(folder) / "bundle", options=options)
-        bundle = Bundle.open(Path(folder) / "bundle")
-        tokens = np.resize(sample_tokens(checkpoint.tokenizer.vocab_size), BEFORE + CHUNK)
-        return least_times(contenders(bundle, tokens), bursts)
+        write_bundle(load_checkpoint(path), Path(folder) / "bundle", options=options)
+        return measure_bundle(Bundle.open(Path(folder) / "bundle"), bursts)
+
+
+def measure_bundle(bundle: Bundle, bursts: int) -> dict[str, float]:
+    """Microseconds a token of each contender, on a bundle."""
+    tokens = np.resize(sample_tokens(bundle.vocab_size), BEFORE + CHUNK)
+    return least_times(contenders(bundle, tokens), bursts)
 
 
 def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
@@ -76,6 +87,9 @@ def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
         "native: Engine.step": steps(native, start, rest[:STEPS]),
         "native: prefill": Calls(native, start, rest, CHUNK),
         "native: batch of 64": batch(native, rest),
+        "ONNX Runtime: text": text(Model(bundle, host), start),
+        "native: text": text(Model(bundle, native), start),
+        "native: one call, as long": Calls(native, start, np.resize(rest, WRITTEN), 1),
     }
 
 
@@ -147,6 +161,20 @@ def batch(engine: Engine, tokens: TokenArray) -> Burst:
         for column in columns:
             engine.step(column, state)
         return ROWS * len(columns)
+
+    return burst
+
+
+def text(model: Model, tokens: TokenArray) -> Burst:
+    """A text as users get it."""
+    session = model.session()
+    session.feed_tokens(tokens.tolist())
+    seeds = itertools.count()
+
+    def burst() -> int:
+        for _ in session.stream(temperature=TEMPERATURE, seed=next(seeds), max_new_tokens=WRITTEN):
+            pass
+        return WRITTEN
 
     return burst
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from .bundle import Bundle
-from .engines.base import Engine, EngineState, TokenGenerator, Values
+from .engines.base import Drafter, Engine, EngineState, TokenGenerator, Values
 from .errors import BundleError, UsageError
 from .sampling.params import SamplingParams
 from .sampling.stats import GenerationStats
@@ -54,6 +55,7 @@ class LoadedModel:
         if type(start) is not int or not 0 <= start < self.vocab_size:
             raise BundleError(f"{bundle.path}: bos_token_id is {start!r}, which is no token")
         self.start_token: int = start
+        self._spares: deque[EngineState] = deque(maxlen=2)
         self.on_finish: Callable[[GenerationStats], object] | None = None
         """Called with the figures of each generation at its end, for metrics."""
 
@@ -103,6 +105,26 @@ class LoadedModel:
                 f"on {self.engine.provider}; load it with provider='cpu', or step it"
             )
         return generator
+
+    def spare_state(self) -> EngineState:
+        """A state of one row that holds anything, for a copy that is soon needed."""
+        try:
+            return self._spares.pop()
+        except IndexError:
+            return self.engine.zero_state()
+
+    def give_back(self, state: EngineState) -> None:
+        """Keep a state of one row that nobody needs any more, for :meth:`spare_state`."""
+        self._spares.append(state)
+
+    @functools.cached_property
+    def drafter(self) -> Drafter | None:
+        """What draws tokens ahead of their readers, if the engine can."""
+        try:
+            generator = self.engine.generator()
+        except BundleError:  # it could, with a graph that the bundle lacks
+            return None
+        return generator if isinstance(generator, Drafter) else None
 
     def report(self, stats: GenerationStats) -> None:
         """Log the figures of a generation that has ended, and pass them to :attr:`on_finish`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -66,6 +67,7 @@ class Sampler:
         # These two determine the random state, even if an interrupt cuts a draw off.
         self._start: Any = self._bits.state
         self._accepted = 0
+        self._ahead: np.random.PCG64 | None = None
         self.constraint: Choices | Grammar | None = None
         self._processors = self._build_processors(tokenizer, seen, before)
         all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _MIN_TEMPERATURE
@@ -172,6 +174,10 @@ class Sampler:
         for processor in self._processors:
             processor.accept(token)
 
+    def accept_plain(self, count: int) -> None:
+        """Make so many chosen tokens part of the text, if the sampler :attr:`is_plain`."""
+        self._accepted += count
+
     def undo_point(self) -> Callable[[], None]:
         """Return what brings the sampler back to this moment, whatever was drawn since."""
         accepted = self._accepted
@@ -209,6 +215,26 @@ class Sampler:
     def uniform(self) -> float:
         """The next uniform random number in [0, 1)."""
         return self._random.random()
+
+    def upcoming(self, count: int) -> Array:
+        """The uniform numbers of the next draws, ``[count]``; none of them is taken.
+
+        Greedy choice takes none, so they are zeros then.
+        """
+        if self.params.temperature == 0:
+            return np.zeros(count)
+        if self._ahead is None:
+            self._ahead = np.random.PCG64(0)
+        self._ahead.state = self._bits.state
+        return np.random.Generator(self._ahead).random(count)
+
+    def twin(self) -> Sampler:
+        """A copy that accepts tokens on its own, of a sampler that :attr:`is_plain`.
+
+        Both share one generator of random numbers: :meth:`rewind` makes it the one's or the
+        other's.
+        """
+        return copy.copy(self)
 
     def _process(self, logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if not self._processors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 __all__ = ["StopStrings"]
@@ -23,6 +24,12 @@ class StopStrings:
         self._borders = [_borders(string) for string in self._strings]
         self._matched = [0] * len(self._strings)
         self.held = ""
+
+    def twin(self) -> StopStrings:
+        """A copy that searches on its own from here."""
+        twin = copy.copy(self)
+        self._matched = self._matched.copy()  # the twin keeps the other list
+        return twin
 
     def push(self, text: str) -> tuple[str, str | None]:
         """Add the next piece of text.

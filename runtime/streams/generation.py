@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -123,6 +124,17 @@ class Generation:
 
         return undo
 
+    def twin(self) -> Generation:
+        """A copy that accepts tokens on its own, of a generation whose sampler is plain."""
+        twin = copy.copy(self)
+        twin.sampler, twin.stops = self.sampler.twin(), self.stops.twin()
+        return twin
+
+    def become(self, twin: Generation) -> None:
+        """Stand where a twin stands; doing it twice is doing it once."""
+        self.__dict__.update(twin.__dict__)
+        self.sampler.rewind()
+
     def accept(self, draw: Draw, text: str) -> GeneratedToken:
         """Make a drawn token part of the text, and see whether that ends the generation.
 
@@ -149,6 +161,32 @@ class Generation:
             self.finish_reason = "length"
             text += self.stops.flush()
         return GeneratedToken(draw.token, text, draw.logprob, draw.top)
+
+    def accept_all(
+        self, tokens: list[int], logprobs: list[float], texts: Iterable[str]
+    ) -> list[GeneratedToken]:
+        """Accept tokens one after the other, up to the end, if the sampler is plain.
+
+        Args:
+            tokens: At most as many as the limit leaves.
+            logprobs: Their log-probabilities.
+            texts: The text that each completes; taken as tokens are accepted.
+
+        Returns:
+            What :meth:`accept` returns for each.
+        """
+        if self.params.stop or self.backlog:
+            written = []
+            for token, logprob, text in zip(tokens, logprobs, texts, strict=True):
+                written.append(self.accept(Draw(token, logprob), text))
+                if self.finish_reason is not None:
+                    break
+            return written
+        self.sampler.accept_plain(len(tokens))
+        self.count += len(tokens)
+        if self.count >= self.limit:
+            self.finish_reason = "length"
+        return list(map(GeneratedToken, tokens, texts, logprobs))
 
     def describe(self, token: int, logits: npt.NDArray[Any]) -> Draw:
         """A drawn token, its log-probability, and as many of the likeliest as are asked for."""

@@ -14,6 +14,7 @@ from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from ..scalars import plain
 from .beam_search import BeamText, beam_search
+from .draft import Writer
 from .encoding import checked_tokens, encode_pieces
 from .generation import Generation
 from .memory import forget_all, learn_text
@@ -55,25 +56,31 @@ class Session:
     ) -> None:
         self.model = model
         self.guard = ThreadGuard("session")
-        self._stream = Stream(model, learn, memory, taught)
+        self._writer = Writer(Stream(model, learn, memory, taught), self.guard)
         self._generation: Generation | None = None
+
+    @property
+    def _stream(self) -> Stream:
+        """The stream, where the reader of its text is; nothing is drawn ahead of him any more."""
+        return self._writer.settle()
 
     @property
     def learn_mode(self) -> LearnMode:
         """What the memory stores."""
-        return self._stream.learn_mode
+        return self._writer.stream.learn_mode
 
     @property
     def memory(self) -> bool:
         """Whether the stream has a memory."""
-        return self._stream.memory
+        return self._writer.stream.memory
 
     @property
     def taught(self) -> bool:
         """Whether the stream began with what the bundle taught."""
-        return self._stream.taught
+        return self._writer.stream.taught
 
     @property
+    @exclusive
     def logits(self) -> npt.NDArray[Any] | None:
         """Log-probabilities of the next token, ``[V]``; ``None`` before anything is read."""
         logits = self._stream.logits
@@ -88,7 +95,7 @@ class Session:
     @property
     def position(self) -> int:
         """Number of tokens read and written so far; what :meth:`learn` reads is not counted."""
-        return self._stream.history.position
+        return self._writer.position
 
     @property
     def can_resume(self) -> bool:
@@ -372,11 +379,7 @@ class Session:
         return self._generation
 
     def _token_stream(self, generation: Generation) -> TokenStream:
-        return TokenStream(generation, self._next_token, self.model.report)
-
-    @exclusive
-    def _next_token(self, generation: Generation) -> None:
-        self._stream.next_token(generation)
+        return TokenStream(generation, self._writer, self.model.report)
 
     # The memory.
 
@@ -415,8 +418,9 @@ class Session:
 
         It takes a copy of the state, whose size never changes.
         """
+        mark = self._stream.snapshot()  # settles the generation too
         generation = None if self._generation is None else self._generation.snapshot()
-        return dataclasses.replace(self._stream.snapshot(), generation=generation)
+        return dataclasses.replace(mark, generation=generation)
 
     @exclusive
     def rollback(self, mark: Snapshot) -> None:
@@ -495,7 +499,7 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None or not self._stream.is_lent:  # a refusal would hide the exception
+        if kind is None or not self._writer.stream.is_lent:  # a refusal would hide the exception
             self.close()
 
 

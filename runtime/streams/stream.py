@@ -13,6 +13,7 @@ from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
+from ..tokenizer import TextDecoder
 from .encoding import encode_pieces
 from .generation import Generation
 from .history import TokenHistory
@@ -239,19 +240,40 @@ class Stream:
         self._repeatable = True
 
     def undo_point(self) -> Callable[[], None]:
-        """Return what takes back the next read, or the next token that is written.
+        """Return what takes back the next read, or the next token that is written, or adopted.
 
-        The engine's state has an undo point of its own.
+        What the engine's state holds has an undo point of its own.
         """
         logits, pending, repeatable = self.logits, self._decoder.pending, self._repeatable
-        undo_history = self.history.undo_point()
+        undo_history, state = self.history.undo_point(), self._state
 
         def undo() -> None:
-            self.logits, self._repeatable = logits, repeatable
+            self.logits, self._repeatable, self._state = logits, repeatable, state
             self._decoder.pending = pending
             undo_history()
 
         return undo
+
+    def adopt(
+        self, state: EngineState, tokens: list[int], logits: npt.NDArray[Any], pending: bytes
+    ) -> None:
+        """Continue from a state in which the engine has read tokens that were written.
+
+        Args:
+            state: The state, of one row; the stream owns it from now on.
+            tokens: The tokens.
+            logits: The prediction after them, ``[V]``.
+            pending: Bytes that wait for the rest of their character.
+        """
+        self.history.extend(np.asarray(tokens, np.int64))
+        self._state, self.logits, self._repeatable = state, logits, True
+        self._decoder.pending = pending
+
+    def decoder_twin(self) -> TextDecoder:
+        """A decoder of what is written from here on, which leaves the stream's alone."""
+        twin = self.model.tokenizer.decoder(exact=True)
+        twin.pending = self._decoder.pending
+        return twin
 
     def decode(self, token: int) -> str:
         """The text that a written token completes; empty while a character is incomplete."""

@@ -28,6 +28,10 @@ class ThreadGuard:
         self.inside: dict[str, int] = {}
         self.depth = 0
 
+    def is_mine(self) -> bool:
+        """Whether this thread is inside."""
+        return self.inside.get("thread") == threading.get_ident()
+
 
 def exclusive(method: M) -> M:
     """Let one thread at a time into a method, recursively; refuse any other.

@@ -47,6 +47,22 @@ static int travels(const rillet_model *model, rillet_state *state, void *scratch
     return same;
 }
 
+/* Draws and reads tokens with every option; returns whether all of them exist. */
+static int generates(const rillet_model *model, rillet_state *state, float *logits) {
+    void *scratch = block(rillet_scratch_size(model, 1));
+    int32_t tokens[STEPS] = {0}, vocabulary = rillet_vocabulary(model);
+    rillet_sampling sampling = {0.9, 0.8, 0.01, vocabulary / 2};
+    rillet_random random;
+    size_t written;
+    rillet_random_seed(&random, draw());
+    rillet_generate(model, 1, STEPS, &state, &logits, &sampling, NULL, &random, NULL, -1, tokens,
+                    NULL, &written, scratch);
+    free(scratch);
+    for (int i = 0; i < STEPS; i++)
+        if (tokens[i] < 0 || tokens[i] >= vocabulary) return 0;
+    return written <= STEPS;
+}
+
 static int step(const rillet_model *model, int *same) {
     size_t bytes = rillet_state_size(model);
     int32_t vocabulary = rillet_vocabulary(model);
@@ -63,7 +79,7 @@ static int step(const rillet_model *model, int *same) {
     }
     rillet_read(model, STEPS, states, tokens, NULL, outputs, scratch);
     rillet_state_back(model, state);
-    *same = travels(model, state, scratch);
+    *same = travels(model, state, scratch) && generates(model, state, logits);
     free(state), free(scratch), free(logits);
     return 1;
 }
