@@ -34,6 +34,7 @@ extern "C" {
 
 #define RILLET_ALIGN 64    /* bytes that every block is aligned to; sizes are multiples of it */
 #define RILLET_MESSAGE 160 /* bytes of a message, its final zero included */
+#define RILLET_RECENT 256  /* tokens that a saved stream remembers */
 #define RILLET_GROUP 32    /* rows that one pass over the weights serves at most */
 
 typedef enum {
@@ -184,6 +185,39 @@ RILLET_API const char *rillet_stops_held(const rillet_stops *stops, size_t *leng
 
 /* Writes what is held back, at the end of the text; returns its bytes. */
 RILLET_API size_t rillet_stops_flush(rillet_stops *stops, char *shown);
+
+/* Whether the bytes that wait begin a character, as they do in any decoder that was used. */
+RILLET_API int rillet_decoder_valid(const rillet_decoder *decoder);
+
+/* What a saved stream holds besides its state. rillet_save reads all of it; rillet_restore checks the
+ * first three, and sets the rest. */
+typedef struct {
+    /* What tells the model from others, as its bundle.json says. */
+    const char *weights_sha256, *tokenizer_sha256, *precision;
+    const char *learn;      /* what the memory stores: "read", "all" or "none" */
+    int32_t memory, taught; /* whether it has a memory; whether that began with the bundle's */
+    int32_t repeatable;     /* whether the state keeps what the last step read */
+    int32_t recent_count;
+    int32_t recent[RILLET_RECENT]; /* the last tokens, the oldest first */
+    int64_t position;              /* tokens read and written */
+    rillet_decoder decoder;        /* bytes that wait for the rest of their character */
+    const unsigned char *seen;     /* for each token, whether it was read or written */
+    const float *logits;           /* log-probabilities of the next token; NULL before the first */
+    const char *generation;        /* how it was last sampled, as JSON; NULL if it was not */
+    size_t generation_bytes;
+} rillet_saved;
+
+/* Writes a stream as a file, which Python's Model.restore reads too. `file` is aligned, and as large
+ * as rillet_save_size says. */
+RILLET_API size_t rillet_save_size(const rillet_model *model, const rillet_saved *saved);
+RILLET_API void rillet_save(const rillet_model *model, const rillet_state *state,
+                            const rillet_saved *saved, void *file);
+
+/* Reads a file that rillet_save or Python's Session.save wrote. `file` is aligned; it is changed, and
+ * `saved` points into it. On failure the state is that of a new stream. */
+RILLET_API rillet_status rillet_restore(const rillet_model *model, rillet_state *state,
+                                        rillet_saved *saved, void *file, size_t length,
+                                        char *message);
 
 #ifdef __cplusplus
 }

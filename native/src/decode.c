@@ -49,3 +49,10 @@ size_t rillet_decode(const rillet_tokenizer *t, rillet_decoder *decoder, int32_t
     for (size_t i = 0; i < length; i++) written += put_byte(decoder, bytes[i], text + written);
     return written;
 }
+
+int rillet_decoder_valid(const rillet_decoder *d) {
+    uint32_t c;
+    if (d->waiting == 0) return 1;
+    return d->waiting > 0 && d->waiting < 4 &&
+           rl_utf8_take(d->pending, d->pending + d->waiting, &c) == RL_UTF8_CUT;
+}
