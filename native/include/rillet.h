@@ -92,6 +92,58 @@ RILLET_API rillet_status rillet_read(const rillet_model *model, size_t rows,
                                      rillet_state *const *states, const int32_t *tokens,
                                      const float *learn, float *const *logits, void *scratch);
 
+/* How a token is drawn from log-probabilities: divided by the temperature; of those, the likeliest
+ * `top_k`; of those, the likeliest that reach `top_p` of the probability; of those, the ones at
+ * least `min_p` as likely as the likeliest. {1, 1, 0, 0} keeps them as they are. */
+typedef struct {
+    double temperature; /* 0 takes the likeliest token */
+    double top_p;       /* above 0; 1 keeps all */
+    double min_p;       /* 0 keeps all */
+    int32_t top_k;      /* 0 keeps all */
+} rillet_sampling;
+
+/* NumPy's PCG64. Words of 128 bits, the low one first. */
+typedef struct {
+    uint64_t state[2], increment[2];
+} rillet_random;
+
+/* What numpy.random.default_rng(seed) starts with. */
+RILLET_API void rillet_random_seed(rillet_random *random, uint64_t seed);
+
+/* The next number in [0, 1): NumPy's Generator.random(). */
+RILLET_API double rillet_random_next(rillet_random *random);
+
+/* Draws a token from log-probabilities, [vocabulary], by a uniform number in [0, 1); greedy choice
+ * ignores it. Returns -1 if a log-probability is not finite.
+ *
+ * scratch  as large as rillet_scratch_size(model, 1)
+ */
+RILLET_API int32_t rillet_draw(const rillet_model *model, const rillet_sampling *sampling,
+                               const float *logits, double uniform, void *scratch);
+
+/* Draws tokens and reads them: `count` times a token for each row.
+ *
+ * states             for each row, its stream; all different
+ * logits             for each row, its log-probabilities before the call, and after it
+ * uniforms           numbers in [0, 1), [count][rows]; NULL takes them from `random`
+ * random             for each row, its random numbers; ignored if `uniforms` are given
+ * learn              for each row, 1 to store its tokens in the memory and 0 not to; NULL for 1
+ * end_token          ends the call after the step in which a row draws it; -1 for none
+ * tokens             where they go, [count][rows]
+ * log_probabilities  where each token's goes, [count][rows]; may be NULL
+ * written            how often a token was drawn for each row and read
+ * scratch            as large as rillet_scratch_size(model, rows)
+ *
+ * If a prediction is not finite, the call ends with RILLET_NOT_FINITE, and the streams have
+ * advanced too far: work on copies to go back.
+ */
+RILLET_API rillet_status rillet_generate(const rillet_model *model, size_t rows, size_t count,
+                                         rillet_state *const *states, float *const *logits,
+                                         const rillet_sampling *sampling, const double *uniforms,
+                                         rillet_random *random, const float *learn,
+                                         int32_t end_token, int32_t *tokens,
+                                         float *log_probabilities, size_t *written, void *scratch);
+
 /* Steps that the block has taken, for rillet_state_back. */
 RILLET_API int64_t rillet_state_clock(const rillet_state *state);
 

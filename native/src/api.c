@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "draw.h"
 #include "model.h"
 #include "pack.h"
 
@@ -57,7 +58,9 @@ int32_t rillet_vocabulary(const rillet_model *model) { return model->vocabulary;
 size_t rillet_state_size(const rillet_model *model) { return model->state_bytes; }
 
 size_t rillet_scratch_size(const rillet_model *model, size_t rows) {
-    return model->kernels->scratch(model, rows);
+    size_t reading = model->kernels->scratch(model, rows);
+    size_t drawing = rl_draw_scratch(model->vocabulary);
+    return reading > drawing ? reading : drawing;
 }
 
 rillet_status rillet_read(const rillet_model *model, size_t rows, rillet_state *const *states,

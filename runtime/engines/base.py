@@ -20,7 +20,7 @@ An engine that computes in a device's memory can use :class:`.DeviceState` for i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy.typing as npt
 
@@ -30,6 +30,7 @@ from ..state_table import StateTensor
 __all__ = [
     "PROVIDERS",
     "PROVIDER_CHOICES",
+    "Drafter",
     "Engine",
     "EngineState",
     "Learn",
@@ -119,6 +120,11 @@ class EngineState(Protocol):
 class TokenGenerator(Protocol):
     """Draws and reads many tokens in one call of the engine."""
 
+    @property
+    def knows_min_p(self) -> bool:
+        """Whether :meth:`generate` takes ``min_p``."""
+        ...
+
     def generate(
         self,
         state: EngineState,
@@ -128,13 +134,14 @@ class TokenGenerator(Protocol):
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Draw tokens and read them.
 
         Given the same uniform numbers, the tokens are those of :class:`rillet.runtime.Sampler`
-        with the same temperature, top-k and top-p.
+        with the same temperature, top-k, top-p and min-p.
 
         Args:
             state: A state of the generator's engine; advanced in place.
@@ -143,6 +150,7 @@ class TokenGenerator(Protocol):
             temperature: Divides the logits; 0 takes the likeliest token.
             top_k: Keep the k likeliest tokens; 0 keeps all.
             top_p: Keep the likeliest tokens that reach this probability; 1 keeps all.
+            min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
             end_token: The call ends after the first step in which a row draws it; -1 for none.
             learn: 1 to store the drawn tokens in the memory, 0 not to.
 
@@ -151,6 +159,47 @@ class TokenGenerator(Protocol):
 
         Raises:
             EngineError: The engine failed; the stream is where it was.
+        """
+        ...
+
+
+@runtime_checkable
+class Drafter(TokenGenerator, Protocol):
+    """Draws tokens ahead of their reader: those that single steps give, to the bit."""
+
+    def draft(
+        self,
+        state: EngineState,
+        source: EngineState,
+        logits: npt.NDArray[Any],
+        uniforms: npt.NDArray[Any],
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        learn: float = 0.0,
+    ) -> tuple[list[int], list[float], npt.NDArray[Any]]:
+        """Copy a stream, then draw tokens there and read them.
+
+        Args:
+            state: A state of one row; it becomes that of the stream after the tokens, or is of no
+                use if the engine fails.
+            source: The stream's state; it stays as it is.
+            logits: Its log-probabilities, ``[V]``.
+            uniforms: A number in [0, 1) for each token, ``[K]``.
+            temperature: As for :meth:`generate`.
+            top_k: As for :meth:`generate`.
+            top_p: As for :meth:`generate`.
+            min_p: As for :meth:`generate`.
+            learn: As for :meth:`generate`.
+
+        Returns:
+            Tokens, the log-probability of each, and those of the next token, ``[V]``, which the
+            next step of ``state`` may overwrite.
+
+        Raises:
+            EngineError: The engine failed.
         """
         ...
 

@@ -43,7 +43,6 @@ def generate_in_graph(
         UsageError: An option needs the host's sampler.
         BundleError: The bundle has no generating graph.
     """
-    _check_options(generation)
     graph = _GraphCalls(stream, generation)
     if generation.finish_reason is None:
         stream.start()
@@ -69,6 +68,7 @@ class _GraphCalls:
     def __init__(self, stream: Stream, generation: Generation) -> None:
         self._stream, self._generation = stream, generation
         self._generator = stream.model.graph_generator
+        _check_options(generation, self._generator.knows_min_p)
 
     def call(self) -> list[str]:
         """Draw and read tokens with one call: what can be shown after each; all of it, or nothing.
@@ -120,6 +120,7 @@ class _GraphCalls:
             temperature=params.temperature,
             top_k=params.top_k,
             top_p=params.top_p,
+            min_p=params.min_p,
             learn=self._stream.learn_written,
         )
         self._stream.logits = last[0]
@@ -134,11 +135,11 @@ class _GraphCalls:
         return np.asarray([[sampler.uniform() for _ in range(count)]])
 
 
-def _check_options(generation: Generation) -> None:
-    """Refuse what the graph does not know."""
+def _check_options(generation: Generation, knows_min_p: bool) -> None:
+    """Refuse what the generator does not know."""
     params = generation.params
     used = {
-        "min_p": params.min_p > 0,
+        "min_p": params.min_p > 0 and not knows_min_p,
         "typical_p": params.typical_p < 1,
         "top_logprobs": params.top_logprobs > 0,
         "logit_bias, bad_words, choices, regex, grammar or penalties": (

@@ -11,6 +11,7 @@ from ...bundle import WEIGHTS_FILE, Bundle
 from ...errors import EngineError
 from ..base import EngineState, Learn, TokenGenerator
 from ..checks import check_finite, check_tokens, own_state
+from .drawing import NativeGenerator
 from .library import NOT_FINITE, block
 from .packed_model import PackedModel
 from .state import NativeState
@@ -144,14 +145,8 @@ class NativeEngine:
         )
 
     def generator(self) -> TokenGenerator | None:
-        """Return the bundle's generating graph, which ONNX Runtime runs on a copy of the state.
-
-        Raises:
-            BundleError: The bundle has none.
-        """
-        from .graph_generator import BorrowedGenerator
-
-        return BorrowedGenerator(self.bundle)
+        """Return what draws tokens in the library."""
+        return NativeGenerator()
 
     def close(self) -> None:
         """Release nothing: the weights go with the engine and its last stream."""

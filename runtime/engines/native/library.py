@@ -40,6 +40,16 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
         ctypes.c_int,
         [Address, ctypes.c_size_t, Address, Address, Address, Address, Address],
     ),
+    "rillet_random_seed": (None, [Address, ctypes.c_uint64]),
+    "rillet_random_next": (ctypes.c_double, [Address]),
+    "rillet_draw": (ctypes.c_int32, [Address, Address, Address, ctypes.c_double, Address]),
+    "rillet_generate": (
+        ctypes.c_int,
+        [
+            *(Address, ctypes.c_size_t, ctypes.c_size_t, Address, Address, Address, Address),
+            *(Address, Address, ctypes.c_int32, Address, Address, Address, Address),
+        ],
+    ),
     "rillet_state_back": (None, [Address, Address]),
     "rillet_state_tensor": (Address, [Address, ctypes.c_size_t]),
     "rillet_state_get": (None, [Address, Address, ctypes.c_int, ctypes.c_size_t, Address]),

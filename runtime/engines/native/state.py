@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from ...state_table import StateTensor, check_state, is_shared
 from ..base import EngineState, Learn, Values
 from ..checks import foreign_state, own_state
 from ..sides import SIDES, following
-from .library import block
+from .library import NOT_FINITE, block
 from .packed_model import PackedModel
 
 __all__ = ["NativeState"]
@@ -127,6 +128,45 @@ class NativeState:
         status: int = self.model.library.rillet_read(*calls.arguments[side])
         self._side = following(side)
         return status, calls.logits[side]
+
+    def generate(
+        self,
+        logits: npt.NDArray[Any],
+        sampling: ctypes.Structure,
+        uniforms: npt.NDArray[np.float64],
+        learn: Learn,
+        end_token: int = -1,
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Draw tokens and read them; a failure leaves the state too far.
+
+        Args:
+            logits: Log-probabilities now, ``[B, V]``.
+            sampling: How to draw.
+            uniforms: A number in [0, 1) for each token, ``[K, B]``.
+            learn: What to learn of the tokens.
+            end_token: The call ends after the step in which a row draws it.
+
+        Returns:
+            Tokens and their log-probabilities, ``[k, B]``, and the logits after the last,
+            ``[B, V]``, which are not finite if it failed.
+        """
+        calls, side = self._calls, self._side
+        calls.logits[side][...] = logits
+        calls.learn[...] = learn
+        numbers = np.ascontiguousarray(uniforms, np.float64)
+        tokens = np.empty(numbers.shape, np.int32)
+        logprobs, written = np.empty(numbers.shape, np.float32), ctypes.c_size_t()
+        model, batch, states, _, learns, outputs, scratch = calls.arguments[side]
+        status = self.model.library.rillet_generate(
+            *(model, batch, len(numbers), states, outputs),
+            *(ctypes.addressof(sampling), numbers.ctypes.data, None, learns, end_token),
+            *(tokens.ctypes.data, logprobs.ctypes.data, ctypes.addressof(written), scratch),
+        )
+        self._side = following(side)
+        if status == NOT_FINITE:
+            calls.logits[side][...] = np.nan
+        count = written.value
+        return tokens[:count], logprobs[:count], calls.logits[side]
 
     def undo_point(self) -> Callable[[], None]:
         """Return a function that undoes the next step; see :meth:`.EngineState.undo_point`."""

@@ -55,6 +55,11 @@ class GraphGenerator:
         """Whether a bundle has a generating graph."""
         return "generate" in bundle.manifest["graphs"]
 
+    @property
+    def knows_min_p(self) -> bool:
+        """Whether :meth:`generate` takes ``min_p``: never."""
+        return False
+
     def generate(
         self,
         state: EngineState,
@@ -64,10 +69,12 @@ class GraphGenerator:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 1.0,
+        min_p: float = 0.0,
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Draw tokens and read them; see :meth:`.TokenGenerator.generate`."""
+        assert min_p == 0, "the graph does not know min_p"
         state = own_state(state, OnnxState)
         state.learn[...] = learn
         feeds = {
