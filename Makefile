@@ -14,6 +14,19 @@ NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/ke
 		--constraint constraints.txt --editable '.[cpu,train,export,dev]'
 	touch $@
 
+# The native engine as one program, which needs no Python: build/rillet-run BUNDLE "prompt".
+RUN_FLAGS := -std=c11 -O3 -fno-math-errno -fno-trapping-math -ffinite-math-only -fno-signed-zeros \
+	-ffp-contract=fast -fopenmp-simd -ffunction-sections -fdata-sections
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: rillet-run
+rillet-run: build/rillet-run
+
+build/rillet-run: $(NATIVE) $(wildcard native/run/*.[ch])
+	mkdir -p build
+	$(CC) $(RUN_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' native/run/*.c \
+		native/src/*.c -Wl,--gc-sections -s -lm -o $@
+
 demo: .venv/ready
 	rm -rf demo
 	$(BIN)/rillet train --corpus builtin:pydoc --out demo/run --steps 200
