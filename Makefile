@@ -15,17 +15,20 @@ NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/ke
 	touch $@
 
 # The native engine as one program, which needs no Python: build/rillet-run BUNDLE "prompt".
-RUN_FLAGS := -std=c11 -O3 -fno-math-errno -fno-trapping-math -ffinite-math-only -fno-signed-zeros \
-	-ffp-contract=fast -fopenmp-simd -ffunction-sections -fdata-sections
+NATIVE_FLAGS := -std=c11 -O3 -fno-math-errno -fno-trapping-math -ffinite-math-only \
+	-fno-signed-zeros -ffp-contract=fast -fopenmp-simd -ffunction-sections -fdata-sections
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+NATIVE_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/run/*.c native/src/*.c))
 
 .PHONY: rillet-run
 rillet-run: build/rillet-run
 
-build/rillet-run: $(NATIVE) $(wildcard native/run/*.[ch])
-	mkdir -p build
-	$(CC) $(RUN_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' native/run/*.c \
-		native/src/*.c -Wl,--gc-sections -s -lm -o $@
+build/native/%.o: native/%.c $(wildcard native/*/*.h native/*/*/*.h) pyproject.toml
+	@mkdir -p $(@D)
+	$(CC) $(NATIVE_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
+
+build/rillet-run: $(NATIVE_OBJECTS)
+	$(CC) -s $^ -lm -o $@
 
 demo: .venv/ready
 	rm -rf demo

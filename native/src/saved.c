@@ -194,23 +194,33 @@ static void put_entry(sink *s, const item *i, size_t offset) {
     put_text(s, "]}");
 }
 
-/* The offsets of all tensors, the widest numbers first, so that each is aligned; returns the end.
- */
+/* The order of the tensors in the file, which is that of Python's safetensors: the widest numbers
+ * first, so that each is aligned. */
+static void order_of(const list *l, int *order) {
+    static const char *const types[] = {"I64", "F32", "I32", "U8"};
+    for (size_t type = 0; type < sizeof types / sizeof *types; type++)
+        for (int i = 0; i < l->count; i++)
+            if (strcmp(l->items[i].file_type, types[type]) == 0) *order++ = i;
+}
+
+/* The offsets of all tensors; returns the end. */
 static size_t offsets_of(const list *l, size_t *offsets) {
     size_t at = 0;
-    for (size_t size = 8; size > 0; size = size == 8 ? 4 : size == 4 ? 1 : 0)
-        for (int i = 0; i < l->count; i++)
-            if (l->items[i].size == size) {
-                offsets[i] = at;
-                at += l->items[i].bytes;
-            }
+    int order[ITEMS];
+    order_of(l, order);
+    for (int i = 0; i < l->count; i++) {
+        offsets[order[i]] = at;
+        at += l->items[order[i]].bytes;
+    }
     return at;
 }
 
 /* Writes all before the tensors; returns its bytes. */
 static size_t write_head(const list *l, const rillet_saved *saved, const char *checksum,
                          const size_t *offsets, char *out) {
+    int order[ITEMS];
     sink s = {out, 8, NULL, 0};
+    order_of(l, order);
     put_text(&s, "{\"__metadata__\":{\"rillet\":\"");
     s.escapes = 1;
     put_text(&s, "{\"checksum\": \"");
@@ -219,10 +229,7 @@ static size_t write_head(const list *l, const rillet_saved *saved, const char *c
     put_header(&s, saved);
     s.escapes = 0;
     put_text(&s, "\"}");
-    /* By offset: readers may want the entries in order. */
-    for (size_t size = 8; size > 0; size = size == 8 ? 4 : size == 4 ? 1 : 0)
-        for (int i = 0; i < l->count; i++)
-            if (l->items[i].size == size) put_entry(&s, l->items + i, offsets[i]);
+    for (int i = 0; i < l->count; i++) put_entry(&s, l->items + order[i], offsets[order[i]]);
     put_text(&s, "}");
     while (s.at % 8) put_text(&s, " ");
     uint64_t length = s.at - 8;

@@ -68,8 +68,10 @@ def drawn(
 @st.composite
 def predictions(draw: st.DrawFn) -> tuple[int, int, float]:
     """Seed, number of different values, and spread of some logits: few values make many ties."""
-    return draw(st.integers(0, 2**32)), draw(st.sampled_from([1, 2, 5, 40, 10_000])), draw(
-        st.sampled_from([1e-7, 0.1, 1.0, 10.0, 3_000.0])
+    return (
+        draw(st.integers(0, 2**32)),
+        draw(st.sampled_from([1, 2, 5, 40, 10_000])),
+        draw(st.sampled_from([1e-7, 0.1, 1.0, 10.0, 3_000.0])),
     )
 
 
