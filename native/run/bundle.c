@@ -63,9 +63,10 @@ static void read_manifest(bundle *b) {
         fail(FAILED, "%s is not a folder; give the folder that `rillet export` wrote", b->path);
     join(b, "bundle.json", path);
     if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode))
-        fail(FAILED,
-             "%s is not a bundle: it has no bundle.json; give the folder that `rillet export` wrote",
-             b->path);
+        fail(
+            FAILED,
+            "%s is not a bundle: it has no bundle.json; give the folder that `rillet export` wrote",
+            b->path);
     b->source = read_regular(b, "bundle.json");
     b->manifest = parse(b, "bundle.json", b->source);
     rl_json version = rl_json_member(b->manifest, "format_version");
@@ -81,9 +82,8 @@ static void read_manifest(bundle *b) {
     hash_of(content_text.data, content_text.length, digits);
     free(content_text.data);
     if (!is_text(rl_json_member(b->manifest, "checksum"), digits))
-        fail(FAILED,
-             "%s is damaged or was changed: its checksum does not match its content; %s", path,
-             again);
+        fail(FAILED, "%s is damaged or was changed: its checksum does not match its content; %s",
+             path, again);
 }
 
 static rl_json expected_hash(const bundle *b, const char *name) {
@@ -177,9 +177,8 @@ static void check_together(const bundle *b) {
              b->path);
     int32_t tokens = rillet_tokenizer_vocabulary(b->tokenizer), known = rillet_vocabulary(b->model);
     if (tokens != known)
-        fail(FAILED,
-             "%s: the tokenizer has %d tokens and the model %d; export the bundle again", b->path,
-             (int)tokens, (int)known);
+        fail(FAILED, "%s: the tokenizer has %d tokens and the model %d; export the bundle again",
+             b->path, (int)tokens, (int)known);
 }
 
 static void load_defaults(bundle *b) {

@@ -54,7 +54,7 @@ content read_file(const char *path, const char *advice) {
 }
 
 _Noreturn static void fail_to_write(const char *path, int number) {
-    const char *advice = number == ENOENT                        ? "create its folder first"
+    const char *advice = number == ENOENT                       ? "create its folder first"
                          : number == ENOSPC || number == EDQUOT ? "free some space, or choose "
                                                                   "another place"
                                                                 : "choose a writable place";
@@ -83,12 +83,14 @@ static void write_through(const char *path, mode_t mode, const void *data, size_
     close(handle);
 }
 
-/* A name beside the target, as Python's writers choose theirs: they remove what killed ones left. */
+/* A name beside the target, as Python's writers choose theirs: they remove what killed ones left.
+ */
 static void temporary_name(const char *target, char *name, size_t room) {
     const char *slash = strrchr(target, '/');
     int folder = slash == NULL ? 0 : (int)(slash + 1 - target);
     unsigned long long number = random_number();
-    int length = snprintf(name, room, "%.*s.%s.%016llx.tmp", folder, target, target + folder, number);
+    int length =
+        snprintf(name, room, "%.*s.%s.%016llx.tmp", folder, target, target + folder, number);
     if (length < 0 || (size_t)length >= room) fail_to_write(target, ENAMETOOLONG);
 }
 

@@ -175,9 +175,8 @@ void generation_write(const generation *g, text *t) {
 /* Restoring. */
 
 _Noreturn static void refuse(const char *path, const char *what) {
-    fail(FAILED,
-         "%s does not hold a whole stream of this model (%s); it was not written by rillet", path,
-         what);
+    fail(FAILED, "%s does not hold a whole stream of this model (%s); it was not written by rillet",
+         path, what);
 }
 
 static const char *read_optional(rl_json value) {

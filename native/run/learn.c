@@ -45,7 +45,8 @@ static void predict_again(stream *s) {
     copy(model, again, s->state, 0, is_kept);
     copy(model, again, s->state, 1, is_small);
     find_slots(model, again);
-    rillet_read(model, 1, &again, &s->recent[s->recent_count - 1], &nothing, &s->logits, s->scratch);
+    rillet_read(model, 1, &again, &s->recent[s->recent_count - 1], &nothing, &s->logits,
+                s->scratch);
     copy(model, s->state, again, 0, is_lookup);
     free(again);
 }

@@ -71,7 +71,8 @@ static int write_shown(text *shown, int now) {
     return written;
 }
 
-/* Generates to the end, or to a signal, or as long as there is a reader; returns whether there is. */
+/* Generates to the end, or to a signal, or as long as there is a reader; returns whether there is.
+ */
 static int generate(stream *s, generation *g, int streaming) {
     text shown = g->waiting;
     int has_reader = 1;
@@ -91,7 +92,8 @@ static int generate(stream *s, generation *g, int streaming) {
 static void report(const generation *g, int64_t before, struct timespec began) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    double seconds = (double)(now.tv_sec - began.tv_sec) + 1e-9 * (double)(now.tv_nsec - began.tv_nsec);
+    double seconds =
+        (double)(now.tv_sec - began.tv_sec) + 1e-9 * (double)(now.tv_nsec - began.tv_nsec);
     int64_t tokens = g->count - before;
     fprintf(stderr, "%lld tokens, %.0f a second, seed %llu; ended by %s\n", (long long)tokens,
             seconds > 0 ? (double)tokens / seconds : 0, (unsigned long long)g->params.seed,

@@ -36,7 +36,8 @@ static int to_whole(const char *string, uint64_t most, uint64_t *number) {
 
 static double real(const char *name, const char *string, int (*fits)(double), const char *must) {
     double number;
-    if (!to_real(string, &number)) fail(USAGE, "%s is %s; it must be a finite number", name, string);
+    if (!to_real(string, &number))
+        fail(USAGE, "%s is %s; it must be a finite number", name, string);
     if (!fits(number)) fail(USAGE, "%s is %s; it must %s", name, string, must);
     return number;
 }
@@ -91,9 +92,11 @@ static const struct {
     const char *name, *neutral;
     double number;
 } lacking[] = {
-    {"typical_p", NULL, 1},          {"repetition_penalty", NULL, 1}, {"frequency_penalty", NULL, 0},
-    {"presence_penalty", NULL, 0},   {"logit_bias", "[]", 0},         {"bad_words", "[]", 0},
-    {"choices", "[]", 0},            {"regex", "null", 0},            {"grammar", "null", 0},
+    {"typical_p", NULL, 1},         {"repetition_penalty", NULL, 1},
+    {"frequency_penalty", NULL, 0}, {"presence_penalty", NULL, 0},
+    {"logit_bias", "[]", 0},        {"bad_words", "[]", 0},
+    {"choices", "[]", 0},           {"regex", "null", 0},
+    {"grammar", "null", 0},
 };
 
 static void check_lacking(rl_json object, const char *where) {
@@ -102,7 +105,8 @@ static void check_lacking(rl_json object, const char *where) {
         rl_json value = rl_json_member(object, lacking[i].name);
         double number;
         if (value.at == NULL || rl_json_is(value, "null") || rl_json_is(value, "{}")) continue;
-        snprintf(string, sizeof string, "%.*s", (int)(value.end - value.at), (const char *)value.at);
+        snprintf(string, sizeof string, "%.*s", (int)(value.end - value.at),
+                 (const char *)value.at);
         int is_neutral = lacking[i].neutral != NULL
                              ? rl_json_is(value, lacking[i].neutral)
                              : to_real(string, &number) && number == lacking[i].number;
@@ -132,7 +136,8 @@ static void read_stops(sampling *s, rl_json value, const char *where) {
     while (rl_json_begins(value, '[') && rl_json_next(&rest, &name, &one)) {
         if (!rl_json_begins(one, '"')) fail(FAILED, "%s has a stop string that is no text", where);
         if (s->stops == MOST_STOPS)
-            fail(FAILED, "%s has more than %d stop strings; use `rillet generate`", where, MOST_STOPS);
+            fail(FAILED, "%s has more than %d stop strings; use `rillet generate`", where,
+                 MOST_STOPS);
         s->stop[s->stops++] = own_string(one, where);
     }
 }
@@ -145,7 +150,8 @@ void sampling_read(sampling *s, rl_json object, const char *where) {
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         rl_json value = rl_json_member(object, numbers[i]);
         if (value.at == NULL || rl_json_is(value, "null")) continue;
-        snprintf(string, sizeof string, "%.*s", (int)(value.end - value.at), (const char *)value.at);
+        snprintf(string, sizeof string, "%.*s", (int)(value.end - value.at),
+                 (const char *)value.at);
         set_number(s, numbers[i], string);
     }
     rl_json stop = rl_json_member(object, "stop");
@@ -155,7 +161,8 @@ void sampling_read(sampling *s, rl_json object, const char *where) {
 /* From the command line, and to where it is used. */
 
 void sampling_change(sampling *s, const sampling_changes *c) {
-    const char *const names[] = {"temperature", "top_k", "top_p", "min_p", "max_new_tokens", "seed"};
+    const char *const names[] = {"temperature", "top_k",          "top_p",
+                                 "min_p",       "max_new_tokens", "seed"};
     const char *const values[] = {c->temperature, c->top_k,          c->top_p,
                                   c->min_p,       c->max_new_tokens, c->seed};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)

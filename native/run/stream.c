@@ -85,8 +85,9 @@ void stream_next(stream *s, generation *g, text *shown) {
     const bundle *b = s->bundle;
     if (!s->has_logits) read_rows(s, &b->start_token, 1, s->learn_read);
     int32_t token = generation_draw(g, b->model, s->logits, s->scratch);
-    if (token < 0) fail(FAILED, "the model returned logits that are not finite numbers; the "
-                                "stream's state is damaged: begin a new one");
+    if (token < 0)
+        fail(FAILED, "the model returned logits that are not finite numbers; the "
+                     "stream's state is damaged: begin a new one");
     read_rows(s, &token, 1, s->learn_written);
     size_t length = rillet_decode(b->tokenizer, &s->decoder, token, s->piece);
     generation_accept(g, s->piece, length, shown);

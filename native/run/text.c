@@ -43,8 +43,8 @@ static void put_character(text *t, uint32_t c) {
     else if (c < 0x10000)
         snprintf(escape, sizeof escape, "\\u%04x", (unsigned)c);
     else
-        snprintf(escape, sizeof escape, "\\u%04x\\u%04x", (unsigned)(0xd800 + ((c - 0x10000) >> 10)),
-                 (unsigned)(0xdc00 + (c & 0x3ff)));
+        snprintf(escape, sizeof escape, "\\u%04x\\u%04x",
+                 (unsigned)(0xd800 + ((c - 0x10000) >> 10)), (unsigned)(0xdc00 + (c & 0x3ff)));
     text_put(t, escape);
 }
 

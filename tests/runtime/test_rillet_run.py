@@ -155,7 +155,7 @@ def test_learns_from_a_text(
     lesson.write_text(text[3_000:6_000], encoding="utf-8")
     if loaded:
         session = load(bundles[name], "native").session()
-        session.feed(text[:500])
+        session.feed("The stream that was saved.")
         session.save(tmp_path / "saved")
         options += ["--load-state", tmp_path / "saved"]
     mine, theirs = both(bundles[name], *options, "--learn-from", lesson)
@@ -184,7 +184,7 @@ def test_reads_any_bytes_and_writes_them(bundles: dict[str, Path]) -> None:
 
 
 def test_notes_characters_that_it_has_never_seen(small_bundle: Path) -> None:
-    arguments = (small_bundle, "naïve ïï 東", "--max-new-tokens", 5, "--seed", 1)
+    arguments = (small_bundle, "naïve ïï 東 \x07\\\x7f\x85", "--max-new-tokens", 5, "--seed", 1)
     mine = rillet_run(*arguments)
     theirs = here("generate", *arguments, "--provider", "native")
     assert mine.stderr.decode() == theirs.stderr
@@ -202,7 +202,8 @@ def test_a_terminal_gets_nothing_to_obey(small_bundle: Path) -> None:
 
 def test_a_signal_stops_it_between_two_tokens_and_saves(small_bundle: Path, tmp_path: Path) -> None:
     """What was written and what comes after it are the text of one run."""
-    whole = here("generate", small_bundle, "a", "--seed", 3, "--max-new-tokens", 3_000_000 // 1_000)
+    options = ("--seed", 3, "--max-new-tokens", 2_000, "--provider", "native")
+    whole = here("generate", small_bundle, "a", *options).stdout
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
         saved = tmp_path / str(number)
         command = [program(), small_bundle, "a", "--seed", "3", "--save-state", saved]
@@ -218,9 +219,9 @@ def test_a_signal_stops_it_between_two_tokens_and_saves(small_bundle: Path, tmp_
         assert process.returncode == status
         assert errors == b"\nStopped.\n"
         written = (first + rest).decode().removesuffix("\n")
-        assert whole.stdout.startswith(written[: len(whole.stdout) - 1])
+        assert written[:2_000] == whole[: len(written)][:2_000]
         session = load(small_bundle, "native").restore(saved)
-        assert session.position == 1 + len(written) - 1
+        assert session.position == len(written)
 
 
 def test_a_reader_that_goes_away_ends_it_and_it_saves(small_bundle: Path, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_a_reader_that_goes_away_ends_it_and_it_saves(small_bundle: Path, tmp_pa
         process.stdout.read(50)
         process.stdout.close()
         assert process.wait() == 1
-    assert load(small_bundle, "native").restore(saved).position > 50
+    assert load(small_bundle, "native").restore(saved).position > 10
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -280,7 +281,11 @@ def test_says_that_its_text_cannot_be_written(small_bundle: Path) -> None:
         (["B", "--load-state", "B/tokenizer.json"], 1, "cannot be restored"),
         (["B", "--save-state", "B"], 1, "is a folder; choose the path of a file"),
         (["B", "--save-state", "no/s"], 1, "cannot be written (No such file or directory)"),
-        (["B", "--no-memory", "--learn-from", "B/README.md"], 2, "the session has --no-memory"),
+        (
+            ["B", "--no-memory", "--learn-from", "B/tokenizer.json"],
+            2,
+            "the session has --no-memory",
+        ),
         (["missing"], 1, "missing is not a folder; give the folder that `rillet export` wrote"),
         (["."], 1, "is not a bundle: it has no bundle.json"),
     ],
@@ -292,7 +297,7 @@ def test_refuses_and_says_why(
     words = [os.fsencode(word) for word in arguments]
     result = subprocess.run([program(), *words], cwd=tmp_path, capture_output=True, check=False)
     assert result.returncode == status
-    assert result.stderr.startswith(b"Error: ")
+    assert result.stderr.splitlines()[-1].startswith(b"Error: ")
     assert said in result.stderr.decode()
     assert not list(tmp_path.glob(".*"))  # nothing is left behind
 
