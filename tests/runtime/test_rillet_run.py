@@ -215,7 +215,8 @@ def test_a_signal_stops_it_between_two_tokens_and_saves(small_bundle: Path, tmp_
             assert process.stdout is not None
             first = process.stdout.read(100)
             process.send_signal(number)
-            rest, errors = process.communicate()
+            assert process.stderr is not None
+            rest, errors = process.stdout.read(), process.stderr.read()
         assert process.returncode == status
         assert errors == b"\nStopped.\n"
         written = (first + rest).decode().removesuffix("\n")
