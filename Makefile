@@ -18,7 +18,8 @@ NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/ke
 NATIVE_FLAGS := -std=c11 -O3 -fno-math-errno -fno-trapping-math -ffinite-math-only \
 	-fno-signed-zeros -ffp-contract=fast -fopenmp-simd -ffunction-sections -fdata-sections
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-NATIVE_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/run/*.c native/src/*.c))
+RUN_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/run/*.c))
+LIBRARY_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/src/*.c))
 
 .PHONY: rillet-run
 rillet-run: build/rillet-run
@@ -27,7 +28,11 @@ build/native/%.o: native/%.c $(wildcard native/*/*.h native/*/*/*.h) pyproject.t
 	@mkdir -p $(@D)
 	$(CC) $(NATIVE_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
 
-build/rillet-run: $(NATIVE_OBJECTS)
+build/librillet.a: $(LIBRARY_OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+build/rillet-run: $(RUN_OBJECTS) build/librillet.a
 	$(CC) -s $^ -lm -o $@
 
 demo: .venv/ready
