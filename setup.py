@@ -14,18 +14,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 _PACKAGE, _FILE = "rillet.runtime.engines.native", "librillet.native"
-_FLAGS = [
-    "-std=c11",
-    "-O3",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-ffinite-math-only",  # for single instructions; NaN is looked for by its bits
-    "-fno-signed-zeros",
-    "-ffp-contract=fast",
-    "-fopenmp-simd",
-    "-fvisibility=hidden",
-    "-g0",
-]
+_LINES = Path("native/flags.txt").read_text(encoding="utf-8").splitlines()
+_FLAGS = [*(line for line in _LINES if line.startswith("-")), "-g0"]
 
 
 class BuildLibrary(build_ext):
