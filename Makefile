@@ -6,7 +6,7 @@ BIN := .venv/bin
 .PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
 
 # What the native library is made of.
-NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
+NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
 
 .venv/ready: pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv .venv
