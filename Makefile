@@ -15,8 +15,7 @@ NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[
 	touch $@
 
 # The native engine as one program, which needs no Python: build/rillet-run BUNDLE "prompt".
-NATIVE_FLAGS := -std=c11 -O3 -fno-math-errno -fno-trapping-math -ffinite-math-only \
-	-fno-signed-zeros -ffp-contract=fast -fopenmp-simd -ffunction-sections -fdata-sections
+NATIVE_FLAGS := $(shell grep ^- native/flags.txt)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 RUN_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/run/*.c))
 LIBRARY_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/src/*.c))
@@ -24,7 +23,7 @@ LIBRARY_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/src/*.c))
 .PHONY: rillet-run
 rillet-run: build/rillet-run
 
-build/native/%.o: native/%.c $(wildcard native/*/*.h native/*/*/*.h) pyproject.toml
+build/native/%.o: native/%.c native/flags.txt $(wildcard native/*/*.h native/*/*/*.h) pyproject.toml
 	@mkdir -p $(@D)
 	$(CC) $(NATIVE_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
 

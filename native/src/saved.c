@@ -328,8 +328,10 @@ static int check_sum(reader *r, const char *text, size_t length) {
     for (int n = 0; n < r->items.count; n++)
         sum_tensor(&sum, r->items.items + n, r->items.items[n].found.data);
     rl_sha256_end(&sum, checksum);
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* so that tests reach what is behind it */
     if (memcmp(text + START, checksum, DIGITS) != 0)
         return fail(r, "its checksum does not match its content");
+#endif
     return 1;
 }
 

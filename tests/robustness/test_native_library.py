@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from rillet.export.bundle.weights import weights_bytes
+from rillet.runtime import load
 from rillet.train import Checkpoint
 from rillet.train.data.tokenizers import make_tokenizer
 from support.models import VARIANTS
+from support.native import native_bundle
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CC", "gcc"))
@@ -89,6 +91,42 @@ def test_hostile_tokenizers_do_no_harm(
     path.write_text(make_tokenizer(text[:20_000], kind, size).source, encoding="utf-8")
     result = subprocess.run(
         [hostile_text, path, str(4 * CASES)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert 0 < int(result.stdout) < 4 * CASES
+
+
+@pytest.fixture(scope="module")
+def hostile_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program for saved streams; it does not check their checksum."""
+    program = tmp_path_factory.mktemp("native") / "hostile_saved"
+    sources = [str(ROOT / "tests" / "native" / "hostile_saved.c")]
+    sources += sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
+    build(program, ["-DRL_PLAIN_ONLY", *sources], "-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION")
+    return program
+
+
+@pytest.mark.parametrize("name", ["small", "memory of contexts"])
+def test_hostile_saved_streams_do_no_harm(
+    name: str,
+    hostile_saved: Path,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+    tmp_path: Path,
+) -> None:
+    checkpoint = small if name == "small" else variant_checkpoint(name)
+    model = load(native_bundle(checkpoint, tmp_path / "bundle"), "native")
+    session = model.session()
+    session.feed("A stream that")
+    session.generate(seed=1, max_new_tokens=20, stop=["zz", "é"])
+    session.save(tmp_path / "saved")
+    weights = tmp_path / "bundle" / "weights.safetensors"
+    identity = [str(value) for value in model.identity.values()]
+    result = subprocess.run(
+        [hostile_saved, weights, tmp_path / "saved", str(4 * CASES), *identity],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert 0 < int(result.stdout) < 4 * CASES
