@@ -6,13 +6,33 @@ BIN := .venv/bin
 .PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
 
 # What the native library is made of.
-NATIVE := setup.py $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
+NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
 
 .venv/ready: pyproject.toml constraints.txt $(NATIVE)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--constraint constraints.txt --editable '.[cpu,train,export,dev]'
 	touch $@
+
+# The native engine as one program, which needs no Python: build/rillet-run BUNDLE "prompt".
+NATIVE_FLAGS := $(shell grep ^- native/flags.txt)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+RUN_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/run/*.c))
+LIBRARY_OBJECTS := $(patsubst %.c,build/%.o,$(wildcard native/src/*.c))
+
+.PHONY: rillet-run
+rillet-run: build/rillet-run
+
+build/native/%.o: native/%.c native/flags.txt $(wildcard native/*/*.h native/*/*/*.h) pyproject.toml
+	@mkdir -p $(@D)
+	$(CC) $(NATIVE_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
+
+build/librillet.a: $(LIBRARY_OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+build/rillet-run: $(RUN_OBJECTS) build/librillet.a
+	$(CC) -s $^ -lm -o $@
 
 demo: .venv/ready
 	rm -rf demo

@@ -34,6 +34,7 @@ extern "C" {
 
 #define RILLET_ALIGN 64    /* bytes that every block is aligned to; sizes are multiples of it */
 #define RILLET_MESSAGE 160 /* bytes of a message, its final zero included */
+#define RILLET_RECENT 256  /* tokens that a saved stream remembers */
 #define RILLET_GROUP 32    /* rows that one pass over the weights serves at most */
 
 typedef enum {
@@ -162,6 +163,113 @@ RILLET_API void rillet_state_get(const rillet_model *model, const rillet_state *
  * now does not hold as well: the oldest entry of a window. */
 RILLET_API rillet_status rillet_state_set(const rillet_model *model, rillet_state *state,
                                           int before, size_t index, const void *values);
+
+/* Text. A tokenizer is loaded once from `tokenizer.json`, and is then only read. */
+
+typedef struct rillet_tokenizer rillet_tokenizer;
+
+/* Bytes that the tokenizer needs. Tokenizers of characters, of bytes and of byte pairs are read;
+ * RILLET_UNSUPPORTED and `message` name what another one has. */
+RILLET_API rillet_status rillet_tokenizer_size(const void *json, size_t length, size_t *bytes,
+                                               char *message);
+
+/* Loads it; `json` is not needed afterwards. */
+RILLET_API rillet_status rillet_tokenizer_load(rillet_tokenizer *tokenizer, size_t bytes,
+                                               const void *json, size_t length, char *message);
+
+RILLET_API int32_t rillet_tokenizer_vocabulary(const rillet_tokenizer *tokenizer);
+
+/* Whether it reads bytes that are not UTF-8: whether it has a token for each byte, and no other. */
+RILLET_API int rillet_tokenizer_reads_any_bytes(const rillet_tokenizer *tokenizer);
+
+/* A token's bytes, perhaps a part of a character; NULL if it does not exist. */
+RILLET_API const char *rillet_token(const rillet_tokenizer *tokenizer, int32_t token,
+                                    size_t *length);
+
+/* Bytes of scratch that encoding this text takes. */
+RILLET_API size_t rillet_encode_scratch(const rillet_tokenizer *tokenizer, const char *text,
+                                        size_t length);
+
+/* Encodes a text of less than 2 GB to at most `length` tokens; returns how many. What has no token
+ * is left out: see rillet_unknown. */
+RILLET_API size_t rillet_encode(const rillet_tokenizer *tokenizer, const char *text, size_t length,
+                                int32_t *tokens, void *scratch);
+
+/* Where the first character without a token lies, at `from` or after; `length` if there is none.
+ * `bytes` is its size, and 1 for a byte that is not UTF-8. */
+RILLET_API size_t rillet_unknown(const rillet_tokenizer *tokenizer, const char *text,
+                                 size_t length, size_t from, size_t *bytes);
+
+/* Decodes one stream, token by token: bytes wait until they complete a character. It begins as
+ * zeros. */
+typedef struct {
+    unsigned char pending[4]; /* the bytes that wait */
+    int32_t waiting;          /* how many they are */
+    int32_t exact;            /* keep bytes that are not UTF-8, instead of writing U+FFFD */
+} rillet_decoder;
+
+/* Bytes of text that one token completes at most. */
+RILLET_API size_t rillet_decode_size(const rillet_tokenizer *tokenizer);
+
+/* Writes the text that a token completes; returns its bytes. */
+RILLET_API size_t rillet_decode(const rillet_tokenizer *tokenizer, rillet_decoder *decoder,
+                                int32_t token, char *text);
+
+/* Finds texts that end a generation, wherever tokens end. What may still become one is held back,
+ * and nothing else is. A block without pointers, as large as rillet_stops_size says. */
+typedef struct rillet_stops rillet_stops;
+
+/* Strings end with a zero. */
+RILLET_API size_t rillet_stops_size(const char *const *strings, size_t count);
+RILLET_API void rillet_stops_begin(rillet_stops *stops, const char *const *strings, size_t count);
+
+/* Bytes that pushing a piece of `length` bytes shows at most. */
+RILLET_API size_t rillet_stops_room(const rillet_stops *stops, size_t length);
+
+/* Adds a piece of text, and writes what can be shown now; returns its bytes. `stopped` is the number
+ * of the string that is complete, or -1: the text before it is shown, the rest dropped. The string
+ * that completes first counts; of several that end together, the longest. */
+RILLET_API size_t rillet_stops_push(rillet_stops *stops, const char *text, size_t length,
+                                    char *shown, int32_t *stopped);
+
+/* What is held back. */
+RILLET_API const char *rillet_stops_held(const rillet_stops *stops, size_t *length);
+
+/* Writes what is held back, at the end of the text; returns its bytes. */
+RILLET_API size_t rillet_stops_flush(rillet_stops *stops, char *shown);
+
+/* Whether the bytes that wait begin a character, as they do in any decoder that was used. */
+RILLET_API int rillet_decoder_valid(const rillet_decoder *decoder);
+
+/* What a saved stream holds besides its state. rillet_save reads all of it; rillet_restore checks the
+ * first three, and sets the rest. */
+typedef struct {
+    /* What tells the model from others, as its bundle.json says. */
+    const char *weights_sha256, *tokenizer_sha256, *precision;
+    const char *learn;      /* what the memory stores: "read", "all" or "none" */
+    int32_t memory, taught; /* whether it has a memory; whether that began with the bundle's */
+    int32_t repeatable;     /* whether the state keeps what the last step read */
+    int32_t recent_count;
+    int32_t recent[RILLET_RECENT]; /* the last tokens, the oldest first */
+    int64_t position;              /* tokens read and written */
+    rillet_decoder decoder;        /* bytes that wait for the rest of their character */
+    const unsigned char *seen;     /* for each token, whether it was read or written */
+    const float *logits;           /* log-probabilities of the next token; NULL before the first */
+    const char *generation;        /* how it was last sampled, as JSON; NULL if it was not */
+    size_t generation_bytes;
+} rillet_saved;
+
+/* Writes a stream as a file, which Python's Model.restore reads too. `file` is aligned, and as large
+ * as rillet_save_size says. */
+RILLET_API size_t rillet_save_size(const rillet_model *model, const rillet_saved *saved);
+RILLET_API void rillet_save(const rillet_model *model, const rillet_state *state,
+                            const rillet_saved *saved, void *file);
+
+/* Reads a file that rillet_save or Python's Session.save wrote. `file` is aligned; it is changed, and
+ * `saved` points into it. On failure the state is that of a new stream. */
+RILLET_API rillet_status rillet_restore(const rillet_model *model, rillet_state *state,
+                                        rillet_saved *saved, void *file, size_t length,
+                                        char *message);
 
 #ifdef __cplusplus
 }

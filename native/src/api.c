@@ -48,6 +48,8 @@ rillet_status rillet_model_load(rillet_model *model, size_t bytes, const void *w
     status = open_file(&file, weights, length, message);
     if (status == RILLET_OK) status = rl_pack(&file, model, (char *)model, message);
     model->kernels = best_kernels();
+    if (status == RILLET_OK && rillet_scratch_size(model, RILLET_GROUP) == SIZE_MAX)
+        return refuse(RILLET_UNSUPPORTED, "the model is too large for this machine", message);
     return status;
 }
 

@@ -5,12 +5,12 @@
 
 typedef struct {
     rillet_model *m;
-    size_t at;
+    uint64_t at; /* more than a size where addresses have 32 bits */
 } layout;
 
 static size_t room(layout *l, int64_t count, size_t size) {
-    size_t place = l->at;
-    l->at += RL_UP((size_t)count * size, (size_t)RILLET_ALIGN);
+    size_t place = (size_t)l->at;
+    l->at += RL_UP((uint64_t)count * size, (uint64_t)RILLET_ALIGN);
     return place;
 }
 
@@ -63,7 +63,7 @@ static void layout_memory(layout *l) {
     }
 }
 
-void rl_layout_state(rillet_model *m) {
+uint64_t rl_layout_state(rillet_model *m) {
     layout l = {m, RL_UP(sizeof(rillet_state), (size_t)RILLET_ALIGN)};
     m->tensors = 0;
     if (m->reservoir != RL_NO_RESERVOIR) {
@@ -83,7 +83,8 @@ void rl_layout_state(rillet_model *m) {
     }
     layout_memory(&l);
     tensor(&l, "position", RILLET_INT64, 0, 0, 0);
-    m->state_bytes = l.at;
+    m->state_bytes = (size_t)l.at;
+    return l.at;
 }
 
 /* Keeps the entry before the past ones too: it is what the last step read. */

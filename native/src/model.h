@@ -160,8 +160,9 @@ static inline int32_t rl_shares_size(const rillet_model *m) { return RL_PADDED(2
 /* Pairs of numbers in a rounded key. */
 static inline int64_t rl_pairs(const rillet_model *m) { return ((int64_t)m->key + 1) / 2; }
 
-/* Sets the place of everything in the state, and lists its tensors. */
-void rl_layout_state(rillet_model *m);
+/* Sets the place of everything in the state, and lists its tensors. Returns the state's bytes, which
+ * may be more than can be addressed. */
+uint64_t rl_layout_state(rillet_model *m);
 
 /* Moves every window to the front of its buffer. */
 void rl_compact(const rillet_model *m, rillet_state *s);

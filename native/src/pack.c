@@ -49,7 +49,7 @@ static void pack_embedding(rl_packer *p) {
     rl_tensor table = rl_need(p, "embedder.embedding.weight", 2, 0, 0);
     if (p->status != RILLET_OK) return;
     if (table.shape[0] > 1 << 24 || table.shape[1] > 1 << 20)
-        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        rl_too_large(p);
     m->vocabulary = (int32_t)table.shape[0];
     m->width = (int32_t)table.shape[1];
     m->width_padded = (int32_t)RL_PADDED((int64_t)m->width);
@@ -147,7 +147,7 @@ static void pack_waves(rl_packer *p) {
     m->blocks = count_blocks(p, "wave_cnn.blocks", "taps");
     rl_tensor first = rl_need(p, "wave_cnn.blocks.0.taps", 2, 0, m->width);
     if (p->status == RILLET_OK && first.shape[0] > 1 << 20)
-        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        rl_too_large(p);
     m->kernel = (int32_t)first.shape[0];
     m->wave_blocks = rl_reserve(p, m->blocks, sizeof(rl_block));
     for (int32_t i = 0; i < m->blocks && p->status == RILLET_OK; i++) {
@@ -178,7 +178,7 @@ static void pack_filters(rl_packer *p) {
     if (p->status != RILLET_OK) return;
     int64_t count = filters.shape[1], window = filters.shape[2];
     if (count > 1 << 12 || window > 1 << 20)
-        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        rl_too_large(p);
     m->filters_per_feature = (int32_t)count;
     m->wave_window = (int32_t)window;
     m->filters = rl_reserve(p, window * count * m->features_padded, 4);
@@ -228,7 +228,7 @@ rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *m
     if (p->status == RILLET_OK) {
         m->magic = RL_MAGIC;
         m->bytes = p->at;
-        rl_layout_state(m);
+        if (rl_layout_state(m) > SIZE_MAX / 4) rl_too_large(p);
     }
     return p->status;
 }

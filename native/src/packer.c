@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const int64_t most_bytes = (int64_t)((SIZE_MAX >> 2) < ((size_t)1 << 20 << 20 >> 1)
-                                                ? (SIZE_MAX >> 2)
-                                                : ((size_t)1 << 20 << 20 >> 1));
+/* A quarter of what can be addressed, or half a terabyte. */
+static const int64_t most_bytes =
+    SIZE_MAX >> 2 < (uint64_t)1 << 39 ? (int64_t)(SIZE_MAX >> 2) : (int64_t)1 << 39;
 
 void rl_fail(rl_packer *p, rillet_status status, const char *name, const char *what) {
     if (p->status != RILLET_OK) return;
@@ -15,6 +15,10 @@ void rl_fail(rl_packer *p, rillet_status status, const char *name, const char *w
         snprintf(p->message, RILLET_MESSAGE, "%s", what);
     else
         snprintf(p->message, RILLET_MESSAGE, "%s: %s", name, what);
+}
+
+void rl_too_large(rl_packer *p) {
+    rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
 }
 
 int rl_has(const rl_packer *p, const char *name) {
@@ -50,7 +54,7 @@ size_t rl_reserve(rl_packer *p, int64_t count, int64_t size) {
     if (p->status != RILLET_OK) return 0;
     if (count < 0 || count > most_bytes / size ||
         count * size > most_bytes - (int64_t)place - RILLET_ALIGN) {
-        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        rl_too_large(p);
         return 0;
     }
     size_t bytes = RL_UP((size_t)(count * size), (size_t)RILLET_ALIGN);
@@ -77,7 +81,7 @@ rl_linear rl_reserve_linear(rl_packer *p, int64_t in, int64_t outputs) {
     int64_t padded = RL_PADDED(outputs);
     if (p->status != RILLET_OK) return linear;
     if (in > INT32_MAX || padded > INT32_MAX)
-        rl_fail(p, RILLET_UNSUPPORTED, NULL, "the model is too large for this machine");
+        rl_too_large(p);
     linear.in = (int32_t)in;
     linear.panels = (int32_t)(padded / RL_PANEL);
     linear.weights = rl_reserve(p, in * padded, 4);

@@ -18,6 +18,9 @@ typedef struct {
 /* Notes the first failure: `what`, about the tensor `name` if that is not NULL. */
 void rl_fail(rl_packer *p, rillet_status status, const char *name, const char *what);
 
+/* Fails since the model needs more memory than can be addressed, or than is sensible. */
+void rl_too_large(rl_packer *p);
+
 /* Whether the file holds a tensor. */
 int rl_has(const rl_packer *p, const char *name);
 

@@ -7,7 +7,7 @@ static const struct {
     const char *name;
     rl_dtype dtype;
     int64_t size;
-} types[] = {{"F32", RL_F32, 4}, {"I64", RL_I64, 8}};
+} types[] = {{"F32", RL_F32, 4}, {"I64", RL_I64, 8}, {"I32", RL_I32, 4}, {"U8", RL_U8, 1}};
 
 typedef struct {
     const unsigned char *at, *end;
@@ -121,7 +121,8 @@ static const char *take_tensor(const rl_file *file, cursor *c, rl_tensor *tensor
         if (!take_string(c, &key) || !take(c, ':')) return syntax;
         if (same(key, "dtype")) {
             if (!take_string(c, &value)) return syntax;
-            if (!dtype_of(value, tensor, &size)) return "a tensor is neither float32 nor int64";
+            if (!dtype_of(value, tensor, &size))
+                return "a tensor is of a type that rillet does not write";
             seen |= DTYPE;
         } else if (same(key, "shape")) {
             tensor->dims = take_numbers(c, tensor->shape, RL_DIMS);
@@ -136,6 +137,12 @@ static const char *take_tensor(const rl_file *file, cursor *c, rl_tensor *tensor
     } while (take(c, ','));
     if (!take(c, '}') || seen != (DTYPE | SHAPE | OFFSETS)) return syntax;
     return place(file, tensor, size, offsets);
+}
+
+const char *rl_type_name(rl_dtype dtype) {
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (types[i].dtype == dtype) return types[i].name;
+    return "";
 }
 
 float rl_float(const rl_tensor *tensor, int64_t index) {
@@ -155,13 +162,13 @@ static const char *check_values(const rl_tensor *tensor) {
     for (int64_t i = 0; i < tensor->count; i++) {
         uint32_t bits;
         memcpy(&bits, tensor->data + i * 4, 4);
-        if ((bits & 0x7f800000u) == 0x7f800000u) return "a weight is not finite";
+        if ((bits & 0x7f800000u) == 0x7f800000u) return "a number is not finite";
     }
     return NULL;
 }
 
-/* Walks over all entries. Stops at `name`, if it is not NULL, and sets `found`; checks the values of
- * all tensors otherwise. */
+/* Walks over all entries. Stops at `name`, if it is not NULL, and sets `found`; checks the values
+ * of all tensors otherwise. */
 static const char *walk(const rl_file *file, const char *name, rl_tensor *found) {
     cursor c = {file->header, file->header + file->header_length};
     const char *syntax = "the header is malformed";

@@ -7,7 +7,7 @@
 
 enum { RL_DIMS = 3 };
 
-typedef enum { RL_F32, RL_I64 } rl_dtype;
+typedef enum { RL_F32, RL_I64, RL_I32, RL_U8 } rl_dtype;
 
 typedef struct {
     const unsigned char *header; /* the JSON text */
@@ -31,6 +31,9 @@ int rl_file_open(rl_file *file, const void *bytes, size_t length);
 
 /* Finds a tensor by name. Returns 0, or -1 if there is none. */
 int rl_file_find(const rl_file *file, const char *name, rl_tensor *tensor);
+
+/* A type's name in the file. */
+const char *rl_type_name(rl_dtype dtype);
 
 float rl_float(const rl_tensor *tensor, int64_t index);
 int64_t rl_whole(const rl_tensor *tensor, int64_t index);

@@ -5,8 +5,10 @@ from __future__ import annotations
 import email
 import email.message
 import os
+import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -87,6 +89,34 @@ def test_the_wheel_has_the_packages_and_nothing_else(made: tuple[Path, Path]) ->
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.skipif(
+    library_path() is None or platform.libc_ver()[0] != "glibc", reason="no library for glibc"
+)
+def test_the_tag_says_what_the_library_needs(made: tuple[Path, Path]) -> None:
+    """A package index takes a wheel for Linux only if it names the oldest glibc that will do."""
+    tag = re.search(r"-py3-none-manylinux_2_(\d+)_(\w+)\.whl$", made[1].name)
+    assert tag is not None
+    assert tag[2] == platform.machine()
+    assert 17 <= int(tag[1]) <= int(platform.libc_ver()[1].split(".")[1])
+    with zipfile.ZipFile(made[1]) as wheel:
+        (name,) = [name for name in wheel.namelist() if "/librillet.native." in name]
+        library = wheel.read(name)
+    versions = [int(minor) for minor in re.findall(rb"GLIBC_2\.(\d+)", library)]
+    assert max(17, *versions) == int(tag[1])
+    # No path of the machine that built it, such as where its Python's libraries lie.
+    assert sys.base_prefix.encode() not in library
+
+
+@pytest.mark.slow
+def test_a_compiler_for_another_processor_makes_its_wheel(tmp_path: Path) -> None:
+    compiler = "aarch64-linux-gnu-gcc"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed: apt-get install gcc-aarch64-linux-gnu")
+    source = copy_source(tmp_path / "source")
+    _, wheel = build(source, tmp_path / "dist", env={"CC": compiler})
+    assert re.search(r"-py3-none-manylinux_2_\d+_aarch64\.whl$", wheel.name)
+
+
 @pytest.mark.slow
 def test_without_a_compiler_the_wheel_serves_every_platform(tmp_path: Path) -> None:
     source = copy_source(tmp_path / "source")
@@ -104,8 +134,8 @@ def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
             name.partition("/")[2] for name in sdist.getnames() if sdist.getmember(name).isfile()
         }
     assert modules() <= names
-    library = (file for file in (ROOT / "native").rglob("*.[ch]"))
-    assert {str(file.relative_to(ROOT)) for file in library} <= names
+    library = (file for file in (ROOT / "native").rglob("*") if file.is_file())
+    assert {str(file.relative_to(ROOT)) for file in library if file.name[0] != "."} <= names
     assert {
         "LICENSE",
         "README.md",

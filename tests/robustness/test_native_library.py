@@ -11,8 +11,13 @@ from pathlib import Path
 import pytest
 
 from rillet.export.bundle.weights import weights_bytes
+from rillet.runtime import load
 from rillet.train import Checkpoint
+from rillet.train.data.tokenizers import make_tokenizer
 from support.models import VARIANTS
+from support.native import native_bundle, needs_native
+from support.rillet_run import needs_compiler
+from support.rillet_run import program as rillet_run_program
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CC", "gcc"))
@@ -25,17 +30,23 @@ SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
 
+def build(program: Path, sources: list[str], define: str = "") -> None:
+    """Compile a test program with the sanitizers."""
+    command = [str(COMPILER), *STRICT, *FLAGS, *SANITIZE, *filter(None, [define]), *sources]
+    built = subprocess.run(
+        [*command, "-lm", "-o", str(program)], capture_output=True, text=True, check=False
+    )
+    if "cannot find" in built.stderr and "asan" in built.stderr:
+        pytest.skip("the compiler has no sanitizers")
+    assert built.returncode == 0, built.stderr
+
+
 @pytest.fixture(scope="module", params=["", "-DRL_PLAIN_ONLY"], ids=["chosen", "plain"])
 def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program, with the library, for the processor's kernels and for the plain ones."""
     program = tmp_path_factory.mktemp("native") / "hostile"
     sources = sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
-    command = [str(COMPILER), *STRICT, *FLAGS, *SANITIZE, *filter(None, [request.param])]
-    command += [str(ROOT / "tests" / "native" / "hostile.c"), *sources, "-lm", "-o", str(program)]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "cannot find" in built.stderr and "asan" in built.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert built.returncode == 0, built.stderr
+    build(program, [str(ROOT / "tests" / "native" / "hostile.c"), *sources], request.param)
     return program
 
 
@@ -61,3 +72,67 @@ def test_hostile_weights_do_no_harm(
     )
     assert result.returncode == 0, result.stderr
     assert 0 < int(result.stdout) < CASES  # some damage is harmless, most is refused
+
+
+@pytest.fixture(scope="module")
+def hostile_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program for tokenizers, with the parts of the library that it uses."""
+    program = tmp_path_factory.mktemp("native") / "hostile_text"
+    parts = ("decode", "encode", "json", "sort", "stops", "tokenizer", "words")
+    sources = [str(ROOT / "native" / "src" / f"{part}.c") for part in parts]
+    build(program, [str(ROOT / "tests" / "native" / "hostile_text.c"), *sources])
+    return program
+
+
+@pytest.mark.parametrize("kind", ["char", "byte", "bpe"])
+def test_hostile_tokenizers_do_no_harm(
+    kind: str, hostile_text: Path, text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    size = 300 if kind == "bpe" else None
+    path.write_text(make_tokenizer(text[:20_000], kind, size).source, encoding="utf-8")
+    result = subprocess.run(
+        [hostile_text, path, str(4 * CASES)], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert 0 < int(result.stdout) < 4 * CASES
+
+
+@pytest.fixture(scope="module")
+def hostile_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program for saved streams; it does not check their checksum."""
+    program = tmp_path_factory.mktemp("native") / "hostile_saved"
+    parts = ("decode", "json", "saved", "sha256", "state", "tensors")  # the rest as it is built
+    sources = [str(ROOT / "native" / "src" / f"{part}.c") for part in parts]
+    sources += [str(rillet_run_program().parent / "librillet.a")]
+    main = str(ROOT / "tests" / "native" / "hostile_saved.c")
+    build(program, [main, *sources], "-DFUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION")
+    return program
+
+
+@needs_native
+@needs_compiler
+@pytest.mark.parametrize("name", ["small", "memory of contexts"])
+def test_hostile_saved_streams_do_no_harm(
+    name: str,
+    hostile_saved: Path,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+    tmp_path: Path,
+) -> None:
+    checkpoint = small if name == "small" else variant_checkpoint(name)
+    model = load(native_bundle(checkpoint, tmp_path / "bundle"), "native")
+    session = model.session()
+    session.feed("A stream that")
+    session.generate(seed=1, max_new_tokens=20, stop=["zz", "é"])
+    session.save(tmp_path / "saved")
+    weights = tmp_path / "bundle" / "weights.safetensors"
+    identity = [str(value) for value in model.identity.values()]
+    result = subprocess.run(
+        [hostile_saved, weights, tmp_path / "saved", str(4 * CASES), *identity],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 0 < int(result.stdout) < 4 * CASES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
     Checkpoint,
     DualCNN,
@@ -73,16 +74,23 @@ VARIANTS: dict[str, dict[str, object]] = {
 """Changes to :data:`SMALL` that replace or drop each part, alone and in combination."""
 
 
-def train_small(config: DualCNNConfig, text: str, steps: int, **changes: object) -> Checkpoint:
+def train_small(
+    config: DualCNNConfig,
+    text: str,
+    steps: int,
+    tokenizer: Tokenizer | None = None,
+    **changes: object,
+) -> Checkpoint:
     """Train a model for a few steps, enough to move every weight from where it started.
 
     Args:
         config: The model; its vocabulary size is replaced by that of the text.
-        text: The training text, split into characters.
+        text: The training text.
         steps: How many steps to train.
+        tokenizer: Splits the text; into characters or bytes when absent.
         **changes: Fields of :class:`TrainingConfig` to change.
     """
-    tokenizer = make_tokenizer(text)
+    tokenizer = tokenizer or make_tokenizer(text)
     tokens = torch.tensor(tokenizer.encode(text))
     model = DualCNN(config.replace(vocab_size=tokenizer.vocab_size)).fit(tokens)
     model.fit_words(tokenizer.token_bytes)

@@ -42,6 +42,9 @@ RL_INLINE void rl_single(int group, const float *w, const float *x, float *y, in
             bias + (p) * RL_PANEL, add)
 #if RL_LANES == 4
     int p = 0;
+#if defined(__aarch64__)
+    for (; p + 4 <= group; p += 4) RL_ONE(4, p);
+#endif
     for (; p + 2 <= group; p += 2) RL_ONE(2, p);
     if (p < group) RL_ONE(1, p);
 #else

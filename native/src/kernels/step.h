@@ -10,31 +10,31 @@ typedef struct {
 
 typedef struct {
     char *at;
-    size_t used;
+    uint64_t used; /* more than a size where addresses have 32 bits */
 } rl_arena;
 
-RL_INLINE float *rl_take(rl_arena *arena, size_t count) {
-    float *taken = (float *)(arena->at == NULL ? NULL : arena->at + arena->used);
-    arena->used += RL_UP(count * 4, (size_t)RILLET_ALIGN);
+RL_INLINE float *rl_take(rl_arena *arena, uint64_t count) {
+    float *taken = (float *)(arena->at == NULL ? NULL : arena->at + (size_t)arena->used);
+    arena->used += RL_UP(count * 4, (uint64_t)RILLET_ALIGN);
     return taken;
 }
 
 /* Divides the scratch of a group of rows; returns its size. */
-static size_t rl_divide(const rillet_model *m, size_t rows, void *block, rl_scratch *s) {
+static uint64_t rl_divide(const rillet_model *m, uint64_t rows, void *block, rl_scratch *s) {
     rl_arena arena = {block, 0};
-    size_t wide = (size_t)m->width_padded, features = (size_t)m->features_padded;
-    size_t hidden = (size_t)m->hidden_padded;
-    s->reservoir = rl_take(&arena, rows * (size_t)m->units_padded);
+    uint64_t wide = (uint64_t)m->width_padded, features = (uint64_t)m->features_padded;
+    uint64_t hidden = (uint64_t)m->hidden_padded;
+    s->reservoir = rl_take(&arena, rows * (uint64_t)m->units_padded);
     s->x = rl_take(&arena, rows * wide);
     s->y = rl_take(&arena, rows * wide);
     s->qkv = rl_take(&arena, m->heads ? rows * 3 * wide : 0);
     s->both = rl_take(&arena, rows * 2 * hidden);
     s->act = rl_take(&arena, rows * hidden);
-    s->taps = rl_take(&arena, rows * (size_t)m->filters_per_feature * features);
+    s->taps = rl_take(&arena, rows * (uint64_t)m->filters_per_feature * features);
     s->wave = rl_take(&arena, rows * features);
     s->features = rl_take(&arena, rows * features);
-    s->keys = rl_take(&arena, rows * (size_t)m->key_padded);
-    s->joint = rl_take(&arena, rows * (size_t)m->head_layer.panels * RL_PANEL);
+    s->keys = rl_take(&arena, rows * (uint64_t)m->key_padded);
+    s->joint = rl_take(&arena, rows * (uint64_t)m->head_layer.panels * RL_PANEL);
     s->found = rl_take(&arena, (size_t)m->gate_at);
     size_t most = (size_t)(m->units_padded > m->attention ? m->units_padded : m->attention);
     s->z = rl_take(&arena, most + RL_PANEL);
@@ -47,7 +47,8 @@ static size_t rl_divide(const rillet_model *m, size_t rows, void *block, rl_scra
 
 static size_t rl_scratch_size(const rillet_model *m, size_t rows) {
     rl_scratch s;
-    return rl_divide(m, rows < RILLET_GROUP ? rows : RILLET_GROUP, NULL, &s);
+    uint64_t bytes = rl_divide(m, rows < RILLET_GROUP ? rows : RILLET_GROUP, NULL, &s);
+    return bytes < SIZE_MAX / 4 ? (size_t)bytes : SIZE_MAX;
 }
 
 /* Makes room in the windows, and gives each row of a group its place in them. Returns the rows that

@@ -9,6 +9,9 @@
 #elif defined(__AVX__)
 #define RL_LANES 8
 #define RL_TILE 4
+#elif defined(__aarch64__)
+#define RL_LANES 4
+#define RL_TILE 4 /* there are 32 registers */
 #else
 #define RL_LANES 4
 #define RL_TILE 2

@@ -1,0 +1,33 @@
+/* Errors: what was wrong, the value seen, and what to do. */
+#ifndef RUN_FAIL_H
+#define RUN_FAIL_H
+
+#include <stdio.h>
+
+enum { FAILED = 1, USAGE = 2 };
+
+/* Prints "Error: ..." on stderr and exits with a status. */
+_Noreturn void fail(int status, const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 2, 3)))
+#endif
+    ;
+
+/* Prints a note on stderr. */
+void note(const char *format, ...)
+#if defined(__GNUC__)
+    __attribute__((format(printf, 1, 2)))
+#endif
+    ;
+
+/* Writes bytes. A terminal gets no control characters to obey, and U+FFFD for what is no UTF-8; a
+ * file or a pipe gets the bytes. Returns 0, or -1 if that failed. */
+int show(FILE *stream, const char *bytes, size_t length);
+
+/* Memory from malloc or realloc; fails if there is none. */
+void *own(void *memory);
+
+/* Memory for the library, aligned and zero. */
+void *own_block(size_t bytes);
+
+#endif

@@ -1,0 +1,143 @@
+#include "files.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "../include/rillet.h"
+#include "fail.h"
+#include "random.h"
+
+/* Makes room for more, in an aligned block. */
+static void grow(content *c, size_t *room) {
+    size_t larger = *room ? *room * 2 : 1 << 16;
+    char *fresh = own_block(larger);
+    if (c->length > 0) memcpy(fresh, c->data, c->length);
+    free(c->data);
+    c->data = fresh;
+    *room = larger;
+}
+
+static content read_all(int handle, const char *path, size_t expected) {
+    content c = {NULL, 0};
+    size_t room = expected + 1;
+    c.data = own_block(room);
+    for (;;) {
+        if (c.length + 1 >= room) grow(&c, &room);
+        ssize_t count = read(handle, c.data + c.length, room - 1 - c.length);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) fail(FAILED, "%s: %s", path, strerror(errno));
+        if (count == 0) break;
+        c.length += (size_t)count;
+    }
+    c.data[c.length] = 0;
+    return c;
+}
+
+content read_file(const char *path, const char *advice) {
+    struct stat status;
+    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", 0);
+    int handle = open(path, O_RDONLY | O_CLOEXEC);
+    if (handle < 0 && errno == ENOENT) fail(FAILED, "%s does not exist; %s", path, advice);
+    if (handle < 0) fail(FAILED, "%s: %s", path, strerror(errno));
+    if (fstat(handle, &status) == 0 && S_ISDIR(status.st_mode))
+        fail(FAILED, "%s is a folder; %s", path, advice);
+    content c = read_all(handle, path, S_ISREG(status.st_mode) ? (size_t)status.st_size : 0);
+    close(handle);
+    return c;
+}
+
+_Noreturn static void fail_to_write(const char *path, int number) {
+    const char *advice = number == ENOENT                       ? "create its folder first"
+                         : number == ENOSPC || number == EDQUOT ? "free some space, or choose "
+                                                                  "another place"
+                                                                : "choose a writable place";
+    fail(FAILED, "%s cannot be written (%s) and is unchanged; %s", path, strerror(number), advice);
+}
+
+/* Returns 0, or an error number. */
+static int write_all(int handle, const char *data, size_t length) {
+    while (length > 0) {
+        ssize_t count = write(handle, data, length);
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) return errno;
+        data += count;
+        length -= (size_t)count;
+    }
+    return 0;
+}
+
+static void write_through(const char *path, mode_t mode, const void *data, size_t length) {
+    if (!S_ISCHR(mode) && !S_ISFIFO(mode))
+        fail(FAILED, "%s is a %s; choose the path of a file", path,
+             S_ISDIR(mode) ? "folder" : "special file");
+    int handle = open(path, O_WRONLY | O_CLOEXEC);
+    int problem = handle < 0 ? errno : write_all(handle, data, length);
+    if (problem) fail_to_write(path, problem);
+    close(handle);
+}
+
+/* A name beside the target, as Python's writers choose theirs: they remove what killed ones left.
+ */
+static void temporary_name(const char *target, char *name, size_t room) {
+    const char *slash = strrchr(target, '/');
+    int folder = slash == NULL ? 0 : (int)(slash + 1 - target);
+    unsigned long long number = random_number();
+    int length =
+        snprintf(name, room, "%.*s.%s.%016llx.tmp", folder, target, target + folder, number);
+    if (length < 0 || (size_t)length >= room) fail_to_write(target, ENAMETOOLONG);
+}
+
+static void sync_folder(const char *target) {
+    char folder[PATH_MAX];
+    const char *slash = strrchr(target, '/');
+    int length = slash == NULL ? 1 : slash == target ? 1 : (int)(slash - target);
+    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : target);
+    int handle = open(folder, O_RDONLY | O_CLOEXEC);
+    if (handle < 0) return;
+    fsync(handle); /* fails on some network disks, where nothing more can be done */
+    close(handle);
+}
+
+/* Writes and moves a new file; returns 0, or an error number. */
+static int replace(const char *target, const struct stat *old, const void *data, size_t length) {
+    char fresh[PATH_MAX];
+    temporary_name(target, fresh, sizeof fresh);
+    int handle = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (handle < 0) return errno;
+    flock(handle, LOCK_EX); /* so that no other writer takes it for one that was left behind */
+    if (old != NULL) {
+        /* Only root gives files away. */
+        if (fchown(handle, old->st_uid, old->st_gid) != 0) errno = 0;
+        fchmod(handle, old->st_mode & 07777);
+    }
+    int problem = write_all(handle, data, length);
+    if (!problem && fsync(handle) != 0) problem = errno;
+    if (!problem && rename(fresh, target) != 0) problem = errno;
+    if (problem) unlink(fresh);
+    close(handle);
+    if (!problem) sync_folder(target);
+    return problem;
+}
+
+void write_atomic(const char *path, const void *data, size_t length) {
+    struct stat old;
+    char *real = realpath(path, NULL);
+    const char *target = real != NULL ? real : path;
+    int is_there = stat(target, &old) == 0;
+    if (is_there && !S_ISREG(old.st_mode)) {
+        write_through(target, old.st_mode, data, length);
+    } else {
+        if (!is_there && lstat(path, &old) == 0)
+            fail(FAILED, "%s is a link to nothing; choose the path of a file", path);
+        int problem = replace(target, is_there ? &old : NULL, data, length);
+        if (problem) fail_to_write(path, problem);
+    }
+    free(real);
+}

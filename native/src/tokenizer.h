@@ -1,0 +1,41 @@
+/* A tokenizer in memory: one block without pointers. */
+#ifndef RL_TOKENIZER_H
+#define RL_TOKENIZER_H
+
+#include "../include/rillet.h"
+
+typedef struct {
+    int32_t left, right, rank, token;
+} rl_merge;
+
+typedef struct {
+    uint32_t character;
+    int32_t token;
+} rl_symbol;
+
+struct rillet_tokenizer {
+    size_t bytes;
+    int32_t vocabulary, merges, symbols;
+    int32_t is_byte_level, has_words, reads_any_bytes;
+    uint32_t longest;    /* bytes of the longest token */
+    size_t ends;         /* uint32_t [vocabulary + 1]: where each token's bytes begin */
+    size_t order;        /* int32_t [vocabulary]: tokens, sorted by their bytes */
+    size_t byte_tokens;  /* int32_t [256]: the token of each byte, or -1 */
+    size_t symbol_table; /* rl_symbol [symbols]: tokens that are one character, sorted */
+    size_t merge_table;  /* rl_merge [merges], sorted by left and right */
+    size_t text;         /* the tokens' bytes */
+};
+
+static inline const void *rl_part(const rillet_tokenizer *t, size_t place) {
+    return (const char *)t + place;
+}
+
+/* A token's bytes. */
+static inline const unsigned char *rl_token_text(const rillet_tokenizer *t, int32_t token,
+                                                 size_t *length) {
+    const uint32_t *ends = rl_part(t, t->ends);
+    *length = ends[token + 1] - ends[token];
+    return (const unsigned char *)rl_part(t, t->text) + ends[token];
+}
+
+#endif
