@@ -97,7 +97,8 @@ test-gpu: .venv-gpu/ready
 # Fuzz with corrupted files and extreme options by the tens of thousands; `make test` tries hundreds.
 fuzz: export RILLET_FUZZ_CASES = $(or $(CASES),5000)
 fuzz: .venv/ready
-	$(PYTEST) tests/robustness/test_fuzz.py tests/robustness/test_fuzz_training.py
+	$(PYTEST) tests/robustness/test_fuzz.py tests/robustness/test_fuzz_training.py \
+		tests/robustness/test_native_fuzz.py
 
 # Kill each process that writes hundreds of times, at any moment; `make test-all` kills it a few times.
 kill: export RILLET_KILLS = $(or $(KILLS),300)
@@ -138,9 +139,13 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/positions.py --bursts 10 --json $(RESULTS)/positions.json
 	$(BIN)/python benchmarks/report.py
 
+C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.c'
+CLANG_FORMAT := $(BIN)/clang-format --style=file:native/.clang-format
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(C_FILES) | xargs $(CLANG_FORMAT) --dry-run --Werror
 	$(BIN)/python scripts/check_architecture.py
 
 # The link lets mypy find the packages under their real names.
@@ -153,6 +158,7 @@ types: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(C_FILES) | xargs $(CLANG_FORMAT) -i
 
 clean:
 	rm -rf .venv .venv-gpu build demo dist *.egg-info

@@ -38,7 +38,7 @@ class BuildLibrary(build_ext):
     def build_extensions(self) -> None:
         """Compile with our flags and the user's, not with those that this Python was built with."""
         if sys.platform == "linux":
-            compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC"))
+            compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
             flags, link = (shlex.split(os.environ.get(name, "")) for name in ("CFLAGS", "LDFLAGS"))
             self.compiler.set_executables(
                 compiler_so=[*compiler, *flags, "-fPIC"],

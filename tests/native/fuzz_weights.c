@@ -7,7 +7,7 @@
 
 #include "../../native/include/rillet.h"
 
-enum { ROWS = 6, STEPS = 20, LARGEST = 1 << 24 };
+enum { ROWS = 6, STEPS = 20, LARGEST = 1 << 22 };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

@@ -3,9 +3,9 @@
  *     selftest FILE STEPS [SECONDS]
  *
  * Its first line names the kernels. The second has the greedy tokens of STEPS steps, and the third
- * the sum of all log-probabilities on the way. Steps, a prefill and a batch must give the same bits,
- * and so must a copied state and one whose tensors went out and in again. With SECONDS, a fourth
- * line has microseconds a token, of a step and in a prefill: the least of many bursts. */
+ * the sum of all log-probabilities on the way. Steps, a prefill and a batch must give the same
+ * bits, and so must a copied state and one whose tensors went out and in again. With SECONDS, a
+ * fourth line has microseconds a token, of a step and in a prefill: the least of many bursts. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

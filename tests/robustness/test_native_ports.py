@@ -17,7 +17,14 @@ NANO = ROOT / "models" / "shakespeare-nano" / "weights.safetensors"
 EVERYDAY = ("small", "memory of contexts", "keyed by the suffix", "the least")
 
 
-@pytest.fixture(scope="module", params=[name for name in PORTS if name != "gcc"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if "32 bits" in name else pytest.mark.slow)
+        for name in PORTS
+        if name != "gcc"
+    ],
+)
 def selftest(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Path], list[str]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["PORTS", "ROOT", "Port", "release_flags", "sources"]
+__all__ = ["PORTS", "ROOT", "STRICT", "Port", "release_flags", "sources"]
 
 ROOT = Path(__file__).parents[2]
 
