@@ -71,6 +71,10 @@ RILLET_API rillet_status rillet_model_load(rillet_model *model, size_t bytes, co
 /* The instruction set that was chosen, such as "avx2". */
 RILLET_API const char *rillet_model_kernels(const rillet_model *model);
 
+/* Computes with another instruction set than the fastest: "plain", "sse4", "avx2", "avx512", "vnni"
+ * or "dotprod". RILLET_UNSUPPORTED if this processor lacks it. Call it before the model is shared. */
+RILLET_API rillet_status rillet_model_choose(rillet_model *model, const char *kernels);
+
 RILLET_API int32_t rillet_vocabulary(const rillet_model *model);
 RILLET_API size_t rillet_state_size(const rillet_model *model);
 RILLET_API size_t rillet_scratch_size(const rillet_model *model, size_t rows);

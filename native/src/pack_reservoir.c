@@ -104,6 +104,6 @@ void rl_pack_reservoir(rl_packer *p) {
         pack_sparse(p, &matrix);
         return;
     }
-    m->recurrent = rl_reserve_linear(p, units, units);
+    m->recurrent = rl_reserve_linear(p, units, units, &matrix);
     rl_put_rows(p, &m->recurrent, 0, &matrix, 0, units, NULL, 1);
 }

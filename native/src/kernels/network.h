@@ -17,18 +17,18 @@ RL_INLINE void rl_sparse(const rillet_model *m, const float *restrict r,
         for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS) {
             __m256i at = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)place));
             __m256 from = _mm256_permutevar8x32_ps(_mm256_loadu_ps(r + *column++), at);
-            __m256 next = _mm256_fmadd_ps(from, _mm256_loadu_ps(weight), other);
+            __m256 next = _mm256_add_ps(other, _mm256_mul_ps(from, _mm256_loadu_ps(weight)));
             other = sum; /* two chains in turn */
             sum = next;
         }
         _mm256_storeu_ps(z + row, _mm256_add_ps(sum, other));
 #else
-        float sum[RL_ROWS];
-        memcpy(sum, drive + row, sizeof sum);
+        float sum[2][RL_ROWS] = {{0}};
+        memcpy(sum[1], drive + row, sizeof *sum);
         for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS, column++)
             for (int lane = 0; lane < RL_ROWS; lane++)
-                sum[lane] += weight[lane] * r[*column + place[lane]];
-        memcpy(z + row, sum, sizeof sum);
+                sum[t % 2][lane] += weight[lane] * r[*column + place[lane]];
+        for (int lane = 0; lane < RL_ROWS; lane++) z[row + lane] = sum[0][lane] + sum[1][lane];
 #endif
     }
 }
