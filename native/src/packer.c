@@ -1,5 +1,6 @@
 #include "packer.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -130,14 +131,14 @@ void rl_put_bias(const rl_packer *p, const rl_linear *linear, int64_t out, float
     if (to != NULL) to[out] = value;
 }
 
-/* Rounds a row of float weights to int8; returns its scale. */
+/* The scale that rounds a row of float weights to int8. */
 static float row_scale(const rl_tensor *weight, int64_t from, int64_t count) {
     float most = 0;
     for (int64_t i = 0; i < count; i++) {
         float size = fabsf(rl_float(weight, from + i));
         most = size > most ? size : most;
     }
-    return most > 0 ? most / RL_MOST : 1;
+    return most / RL_MOST < FLT_MIN ? FLT_MIN : most / RL_MOST;
 }
 
 static float scale_of(const rl_tensor *weight, int64_t row) {

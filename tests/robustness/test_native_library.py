@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rillet.export.bundle.weights import weights_bytes
+from rillet.runtime.bundle import WEIGHTS_FILE
 from rillet.train import Checkpoint
 from support.models import VARIANTS
+from support.native import weights_bundle
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which(os.environ.get("CC", "gcc"))
@@ -39,6 +40,7 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return program
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -48,14 +50,14 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 )
 def test_hostile_weights_do_no_harm(
     name: str,
+    precision: str,
     hostile: Path,
     small: Checkpoint,
     variant_checkpoint: Callable[[str], Checkpoint],
     tmp_path: Path,
 ) -> None:
     checkpoint = small if name == "small" else variant_checkpoint(name)
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(weights_bytes(checkpoint.model))
+    path = weights_bundle(checkpoint, tmp_path, precision).path / WEIGHTS_FILE
     result = subprocess.run(
         [hostile, path, str(CASES)], capture_output=True, text=True, check=False
     )
