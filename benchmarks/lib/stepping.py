@@ -17,7 +17,12 @@ __all__ = ["Steps", "bind", "past", "present", "state_sides"]
 _IN_PLACE = ("memory_", "cache_")
 """Prefixes of state that changes in one slot per step."""
 
-_TYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(int64)": np.int64}
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+}
 
 
 class Steps:
