@@ -1,7 +1,7 @@
 /* Products of rows with packed weights. Each output is one chain of sums over the inputs, in order,
  * for one row and for many: chunks of any length agree to the bit. */
 
-enum { RL_AHEAD = 16 }; /* inputs whose weights are fetched before they are needed */
+enum { RL_AHEAD = 4 }; /* inputs whose weights are fetched before they are needed */
 
 /* `rows` rows and `panels` panels, both constants: a plain array of that size would be of variable
  * length to GCC, which keeps it in memory at half the speed. */
