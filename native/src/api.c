@@ -1,7 +1,7 @@
 /* The public functions that are no part of a stream: loading, and the choice of kernels. */
 #include <stdio.h>
 #include <string.h>
-#if defined(__aarch64__) && defined(__linux__)
+#if defined(__aarch64__) && defined(__linux__) && !defined(RL_PLAIN_ONLY)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #endif
@@ -21,7 +21,8 @@ static rillet_status open_file(rl_file *file, const void *weights, size_t length
 
 static int always(void) { return 1; }
 
-#if defined(__x86_64__)
+#if defined(RL_PLAIN_ONLY)
+#elif defined(__x86_64__)
 static int has_sse4(void) {
     __builtin_cpu_init();
     return __builtin_cpu_supports("sse4.2");
