@@ -25,7 +25,7 @@ from lib.bursts import Burst, least_times
 from lib.results import write_results
 from lib.samples import sample_tokens
 from lib.stepping import Steps
-from rillet.export import ExportOptions
+from rillet.export import ExportOptions, quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Bundle, Model
 from rillet.runtime.engines.base import Engine
@@ -71,16 +71,20 @@ def measure(path: Path, bursts: int) -> dict[str, float]:
 def measure_bundle(bundle: Bundle, bursts: int) -> dict[str, float]:
     """Microseconds a token of each contender, on a bundle."""
     tokens = np.resize(sample_tokens(bundle.vocab_size), BEFORE + CHUNK)
-    return least_times(contenders(bundle, tokens), bursts)
+    with tempfile.TemporaryDirectory() as folder:
+        lowered = quantize(bundle, Path(folder) / "int8", "int8", tokens=300, max_loss_rise=1)
+        return least_times(contenders(bundle, lowered, tokens), bursts)
 
 
-def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
+def contenders(bundle: Bundle, lowered: Bundle, tokens: TokenArray) -> dict[str, Burst]:
     """All bursts, each on streams that have read the text."""
     start, rest = tokens[:BEFORE], tokens[BEFORE:]
     decode, prefill = (onnx.load(bundle.graph(name)) for name in ("decode", "prefill"))
-    native, host = NativeEngine(bundle), OnnxEngine(bundle)
+    native, host, int8 = NativeEngine(bundle), OnnxEngine(bundle), NativeEngine(lowered)
+    fewer = onnx.load(lowered.graph("decode"))
     return {
         UNIT: warmed(Steps(decode, rest[:STEPS]), start),
+        "ONNX Runtime: decode.onnx, int8": warmed(Steps(fewer, rest[:STEPS]), start),
         "ONNX Runtime: prefill.onnx": Steps(prefill, rest, CHUNK),
         "ONNX Runtime: batch of 64": batch(host, rest),
         "native: one call a token": Calls(native, start, rest[:STEPS], 1),
@@ -90,6 +94,10 @@ def contenders(bundle: Bundle, tokens: TokenArray) -> dict[str, Burst]:
         "ONNX Runtime: text": text(Model(bundle, host), start),
         "native: text": text(Model(bundle, native), start),
         "native: one call, as long": Calls(native, start, np.resize(rest, WRITTEN), 1),
+        "native int8: one call a token": Calls(int8, start, rest[:STEPS], 1),
+        "native int8: Engine.step": steps(int8, start, rest[:STEPS]),
+        "native int8: prefill": Calls(int8, start, rest, CHUNK),
+        "native int8: batch of 64": batch(int8, rest),
     }
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
+from ...runtime.engines.native.library import library_path
 from ...runtime.tokenizer import Tokenizer
 from ..bundle.commands import generate_command
 from ..quantization.conversions import METHODS, PRECISIONS
@@ -86,8 +87,9 @@ def quantize_command(
 ) -> None:
     """Lower the precision of BUNDLE, unless its loss rises by more than is allowed."""
     source = Bundle.open(bundle)
+    native = precision == "int8" and WEIGHTS_FILE in source.hashes() and library_path() is not None
     # The length of a whole text is not known yet; the bar then assumes the default.
-    with ProgressBar("measuring", quantize_work(tokens)) as bar:
+    with ProgressBar("measuring", quantize_work(tokens, native)) as bar:
         lowered = quantize(
             source,
             out,
@@ -106,6 +108,9 @@ def quantize_command(
         f"Loss on {cost['text']}, {cost['tokens']:,} tokens: {cost['loss']:.4f} nats per "
         f"token, {cost['loss_fp32']:.4f} in fp32 ({rise:+.4f}; {cost['max_loss_rise']:g} allowed)"
     )
+    if "native_loss" in cost:
+        native = cost["native_loss"]
+        tell(f"On the native engine: {native:.4f} ({native - cost['loss_fp32']:+.4f})")
     for label, folder in (("fp32", bundle), (precision, out)):
         size = sum(file.stat().st_size for file in folder.iterdir())
         tell(f"{label}: {size / 1e6:.2f} MB")

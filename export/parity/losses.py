@@ -7,8 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ...runtime.engines.base import Values
-from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.engines.base import Engine, Values
 from .start import engine_state
 
 __all__ = ["prefill_loss", "step_loss"]
@@ -17,7 +16,7 @@ _CHUNK = 256
 
 
 def prefill_loss(
-    engine: OnnxEngine,
+    engine: Engine,
     tokens: npt.NDArray[np.int64],
     progress: Callable[[int], object] | None = None,
     start: Values | None = None,
@@ -35,7 +34,7 @@ def prefill_loss(
 
 
 def step_loss(
-    engine: OnnxEngine,
+    engine: Engine,
     tokens: npt.NDArray[np.int64],
     progress: Callable[[int], object] | None = None,
     start: Values | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...runtime.engines.base import Values
+from ...runtime.engines.base import Engine, Values
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.state import State
 from ..parity.comparison import Comparison
@@ -26,11 +26,12 @@ _NAMES = ("text, beside float32's graphs", "random tokens, beside float32's grap
 
 def measure_drift(
     reference: OnnxEngine,
-    engine: OnnxEngine,
+    engine: Engine,
     text: npt.NDArray[np.int64],
     tolerance: float,
     progress: Callable[[int], object] | None = None,
     start: Values | None = None,
+    graphs: Sequence[str] = _GRAPHS,
 ) -> list[Comparison]:
     """Compare logits and every state tensor of two engines, as the parity gate does.
 
@@ -41,6 +42,7 @@ def measure_drift(
         tolerance: Tokens whose logits lie closer than this are a tie.
         progress: Called with the number of tokens read.
         start: The state to begin with, for one row; zeros by default.
+        graphs: ``decode`` and ``prefill``, or one of them.
 
     Returns:
         The figures of each graph on the text and on random tokens.
@@ -49,14 +51,14 @@ def measure_drift(
     noise = np.random.default_rng(1).integers(0, engine.vocab_size, _NOISE)
     return [
         compare_graph(model, engine, graph, tokens, name, tolerance, 0, progress, start)
-        for graph in _GRAPHS
+        for graph in graphs
         for name, tokens in zip(_NAMES, (text[:, :_STEPS], noise), strict=True)
     ]
 
 
-def drift_work(tokens: int) -> int:
+def drift_work(tokens: int, graphs: Sequence[str] = _GRAPHS) -> int:
     """Tokens that :func:`measure_drift` reads of a text of this length."""
-    return len(_GRAPHS) * (min(tokens, _STEPS) + _NOISE[0] * _NOISE[1])
+    return len(graphs) * (min(tokens, _STEPS) + _NOISE[0] * _NOISE[1])
 
 
 class EngineAsModel:

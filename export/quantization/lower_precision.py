@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
@@ -26,6 +26,7 @@ from ..options import check_count
 from ..parity.report import TOLERANCE
 from .conversions import PRECISIONS, chosen_method, convert
 from .held_out import FEWEST_TOKENS, TOKENS, measured_text
+from .int8_weights import int8_weights
 from .matmuls import walk
 from .measurement import Lowering, check_cost, measure_cost
 
@@ -51,8 +52,8 @@ def quantize(
     """Lower a bundle's precision, unless its loss rises by more than is allowed.
 
     State, logits, the memory and, by default, the recurrence stay float32. Only the step, prefill,
-    generating and static graphs are lowered; other graphs are left out, and
-    ``quantization.left_out`` of the new manifest lists them.
+    generating and static graphs are lowered, and for int8 the native engine's weights; other files
+    are left out, and ``quantization.left_out`` of the new manifest lists them.
 
     Args:
         bundle: A bundle in fp32, or its folder.
@@ -177,6 +178,9 @@ def _write_files(source: Bundle, folder: Path, lowering: Lowering) -> dict[str, 
     kept = [name for name in _KEPT if name in source.manifest["files"]]
     for name in kept:
         write_atomic(folder / name, source.file(name).read_bytes())
+    if lowering.precision == "int8" and WEIGHTS_FILE in source.manifest["files"]:
+        write_atomic(folder / WEIGHTS_FILE, int8_weights(source.checked_file(WEIGHTS_FILE)))
+        kept.append(WEIGHTS_FILE)
     manifest = copy.deepcopy(source.manifest)
     manifest.pop("checksum")
     entries = manifest["graphs"]

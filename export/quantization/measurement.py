@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...runtime.bundle import Bundle
+from ...runtime.bundle import WEIGHTS_FILE, Bundle
+from ...runtime.engines.native.engine import NativeEngine
+from ...runtime.engines.native.library import library_path
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import ParityError
 from ..parity.comparison import Comparison
@@ -19,6 +21,9 @@ __all__ = ["Lowering", "check_cost", "measure_cost", "quantize_work"]
 
 _STEPS = 4_000
 """Tokens that the step graph is measured on."""
+
+_NATIVE = ("prefill",)
+"""What is compared of the native engine: a step gives the same bits."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +81,16 @@ def measure_cost(
         "step_loss_fp32": step_loss(before, first, progress, start),
         "max_loss_rise": lowering.max_loss_rise,
     }
+    tie = min(lowering.max_difference, TOLERANCE["fp16"])
+    rows = measure_drift(before, after, tokens, tie, progress, start)
+    if WEIGHTS_FILE in lowered.hashes() and library_path() is not None:
+        native = NativeEngine(lowered)
+        figures["native_loss"] = prefill_loss(native, tokens, progress, start)
+        rows += measure_drift(before, native, tokens, tie, progress, start, _NATIVE)
     figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
     if lowering.precision == "fp16":
         figures["max_difference"] = lowering.max_difference
-    tie = min(lowering.max_difference, TOLERANCE["fp16"])
-    return figures, measure_drift(before, after, tokens, tie, progress, start)
+    return figures, rows
 
 
 def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Comparison]) -> None:
@@ -89,11 +99,16 @@ def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Compariso
     Raises:
         ParityError: The loss rises too far, or fp16 differs too much.
     """
-    for loss, graph in (("loss", "prefill"), ("step_loss", "decode")):
-        rise = figures[loss] - figures[f"{loss}_fp32"]
+    measured = (
+        ("prefill graph", "loss", "loss_fp32"),
+        ("decode graph", "step_loss", "step_loss_fp32"),
+        ("native engine", "native_loss", "loss_fp32"),
+    )
+    for part, loss, before in measured:
+        rise = figures.get(loss, figures[before]) - figures[before]
         if not rise <= lowering.max_loss_rise:
             raise ParityError(
-                f"{lowering.precision} ({lowering.method}) raises the loss of the {graph} graph on "
+                f"{lowering.precision} ({lowering.method}) raises the loss of the {part} on "
                 f"{lowering.text.name} by {rise:.4f} nats per token, to {figures[loss]:.4f}, and "
                 f"{lowering.max_loss_rise:g} is allowed; choose another method or precision, or "
                 "allow more with --max-loss-rise"
@@ -109,6 +124,12 @@ def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Compariso
             )
 
 
-def quantize_work(tokens: int) -> int:
-    """Tokens that :func:`rillet.export.quantize` reads of a text, for a progress bar."""
-    return 2 * tokens + 2 * min(tokens, _STEPS) + drift_work(tokens)
+def quantize_work(tokens: int, native: bool = False) -> int:
+    """Tokens that :func:`rillet.export.quantize` reads of a text, for a progress bar.
+
+    Args:
+        tokens: Tokens of the text.
+        native: Whether the native engine reads them too.
+    """
+    work = 2 * tokens + 2 * min(tokens, _STEPS) + drift_work(tokens)
+    return work + tokens + drift_work(tokens, _NATIVE) if native else work

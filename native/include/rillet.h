@@ -61,7 +61,8 @@ typedef struct {
     size_t bytes;
 } rillet_tensor;
 
-/* Bytes that the packed model needs. On failure, `message` says what is wrong, if it is not NULL. */
+/* Bytes that the packed model needs. On failure, `message` says what is wrong, if it is not NULL.
+ */
 RILLET_API rillet_status rillet_model_size(const void *weights, size_t length, size_t *bytes,
                                            char *message);
 
@@ -71,6 +72,11 @@ RILLET_API rillet_status rillet_model_load(rillet_model *model, size_t bytes, co
 
 /* The instruction set that was chosen, such as "avx2". */
 RILLET_API const char *rillet_model_kernels(const rillet_model *model);
+
+/* Computes with another instruction set than the fastest: "plain", "sse4", "avx2", "avx512", "vnni"
+ * or "dotprod". RILLET_UNSUPPORTED if this processor lacks it. Call it before the model is shared.
+ */
+RILLET_API rillet_status rillet_model_choose(rillet_model *model, const char *kernels);
 
 RILLET_API int32_t rillet_vocabulary(const rillet_model *model);
 RILLET_API size_t rillet_state_size(const rillet_model *model);
@@ -97,9 +103,9 @@ RILLET_API rillet_status rillet_read(const rillet_model *model, size_t rows,
  * least `min_p` as likely as the likeliest. {1, 1, 0, 0} keeps them as they are. */
 typedef struct {
     double temperature; /* 0 takes the likeliest token */
-    double top_p;       /* above 0; 1 keeps all */
-    double min_p;       /* 0 keeps all */
-    int32_t top_k;      /* 0 keeps all */
+    double top_p; /* above 0; 1 keeps all */
+    double min_p; /* 0 keeps all */
+    int32_t top_k; /* 0 keeps all */
 } rillet_sampling;
 
 /* NumPy's PCG64. Words of 128 bits, the low one first. */
@@ -197,15 +203,15 @@ RILLET_API size_t rillet_encode(const rillet_tokenizer *tokenizer, const char *t
 
 /* Where the first character without a token lies, at `from` or after; `length` if there is none.
  * `bytes` is its size, and 1 for a byte that is not UTF-8. */
-RILLET_API size_t rillet_unknown(const rillet_tokenizer *tokenizer, const char *text,
-                                 size_t length, size_t from, size_t *bytes);
+RILLET_API size_t rillet_unknown(const rillet_tokenizer *tokenizer, const char *text, size_t length,
+                                 size_t from, size_t *bytes);
 
 /* Decodes one stream, token by token: bytes wait until they complete a character. It begins as
  * zeros. */
 typedef struct {
     unsigned char pending[4]; /* the bytes that wait */
-    int32_t waiting;          /* how many they are */
-    int32_t exact;            /* keep bytes that are not UTF-8, instead of writing U+FFFD */
+    int32_t waiting; /* how many they are */
+    int32_t exact; /* keep bytes that are not UTF-8, instead of writing U+FFFD */
 } rillet_decoder;
 
 /* Bytes of text that one token completes at most. */
@@ -226,9 +232,9 @@ RILLET_API void rillet_stops_begin(rillet_stops *stops, const char *const *strin
 /* Bytes that pushing a piece of `length` bytes shows at most. */
 RILLET_API size_t rillet_stops_room(const rillet_stops *stops, size_t length);
 
-/* Adds a piece of text, and writes what can be shown now; returns its bytes. `stopped` is the number
- * of the string that is complete, or -1: the text before it is shown, the rest dropped. The string
- * that completes first counts; of several that end together, the longest. */
+/* Adds a piece of text, and writes what can be shown now; returns its bytes. `stopped` is the
+ * number of the string that is complete, or -1: the text before it is shown, the rest dropped. The
+ * string that completes first counts; of several that end together, the longest. */
 RILLET_API size_t rillet_stops_push(rillet_stops *stops, const char *text, size_t length,
                                     char *shown, int32_t *stopped);
 
@@ -241,32 +247,32 @@ RILLET_API size_t rillet_stops_flush(rillet_stops *stops, char *shown);
 /* Whether the bytes that wait begin a character, as they do in any decoder that was used. */
 RILLET_API int rillet_decoder_valid(const rillet_decoder *decoder);
 
-/* What a saved stream holds besides its state. rillet_save reads all of it; rillet_restore checks the
- * first three, and sets the rest. */
+/* What a saved stream holds besides its state. rillet_save reads all of it; rillet_restore checks
+ * the first three, and sets the rest. */
 typedef struct {
     /* What tells the model from others, as its bundle.json says. */
     const char *weights_sha256, *tokenizer_sha256, *precision;
-    const char *learn;      /* what the memory stores: "read", "all" or "none" */
+    const char *learn; /* what the memory stores: "read", "all" or "none" */
     int32_t memory, taught; /* whether it has a memory; whether that began with the bundle's */
-    int32_t repeatable;     /* whether the state keeps what the last step read */
+    int32_t repeatable; /* whether the state keeps what the last step read */
     int32_t recent_count;
     int32_t recent[RILLET_RECENT]; /* the last tokens, the oldest first */
-    int64_t position;              /* tokens read and written */
-    rillet_decoder decoder;        /* bytes that wait for the rest of their character */
-    const unsigned char *seen;     /* for each token, whether it was read or written */
-    const float *logits;           /* log-probabilities of the next token; NULL before the first */
-    const char *generation;        /* how it was last sampled, as JSON; NULL if it was not */
+    int64_t position; /* tokens read and written */
+    rillet_decoder decoder; /* bytes that wait for the rest of their character */
+    const unsigned char *seen; /* for each token, whether it was read or written */
+    const float *logits; /* log-probabilities of the next token; NULL before the first */
+    const char *generation; /* how it was last sampled, as JSON; NULL if it was not */
     size_t generation_bytes;
 } rillet_saved;
 
-/* Writes a stream as a file, which Python's Model.restore reads too. `file` is aligned, and as large
- * as rillet_save_size says. */
+/* Writes a stream as a file, which Python's Model.restore reads too. `file` is aligned, and as
+ * large as rillet_save_size says. */
 RILLET_API size_t rillet_save_size(const rillet_model *model, const rillet_saved *saved);
 RILLET_API void rillet_save(const rillet_model *model, const rillet_state *state,
                             const rillet_saved *saved, void *file);
 
-/* Reads a file that rillet_save or Python's Session.save wrote. `file` is aligned; it is changed, and
- * `saved` points into it. On failure the state is that of a new stream. */
+/* Reads a file that rillet_save or Python's Session.save wrote. `file` is aligned; it is changed,
+ * and `saved` points into it. On failure the state is that of a new stream. */
 RILLET_API rillet_status rillet_restore(const rillet_model *model, rillet_state *state,
                                         rillet_saved *saved, void *file, size_t length,
                                         char *message);

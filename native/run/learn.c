@@ -14,13 +14,9 @@ static int is_lookup(const char *name) {
            strcmp(name, "context_logits") == 0;
 }
 
-static int is_kept(const char *name) {
-    return is_learnt(name) || strcmp(name, "position") == 0;
-}
+static int is_kept(const char *name) { return is_learnt(name) || strcmp(name, "position") == 0; }
 
-static int is_small(const char *name) {
-    return !is_kept(name);
-}
+static int is_small(const char *name) { return !is_kept(name); }
 
 /* Copies the tensors that `chosen` chooses, of now or of before the last step, to the state now. */
 static void copy(const rillet_model *model, rillet_state *to, const rillet_state *from, int before,

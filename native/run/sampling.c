@@ -42,15 +42,9 @@ static double real(const char *name, const char *string, int (*fits)(double), co
     return number;
 }
 
-static int is_temperature(double x) {
-    return x >= 0;
-}
-static int is_probability(double x) {
-    return x > 0 && x <= 1;
-}
-static int is_fraction(double x) {
-    return x >= 0 && x <= 1;
-}
+static int is_temperature(double x) { return x >= 0; }
+static int is_probability(double x) { return x > 0 && x <= 1; }
+static int is_fraction(double x) { return x >= 0 && x <= 1; }
 
 static int64_t whole(const char *name, const char *string) {
     uint64_t number;

@@ -22,9 +22,7 @@ void text_add(text *t, const void *bytes, size_t length) {
     t->data[t->length] = 0;
 }
 
-void text_put(text *t, const char *string) {
-    text_add(t, string, strlen(string));
-}
+void text_put(text *t, const char *string) { text_add(t, string, strlen(string)); }
 
 void text_clear(text *t) {
     t->length = 0;

@@ -79,9 +79,7 @@ static void merge(const double *weight, const int32_t *run, int64_t middle, int6
     while (j < end) *out++ = run[j++];
 }
 
-static int64_t smaller(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* Sorts tokens from the largest weight to the smallest, equal ones as they were; returns where the
  * result lies. */

@@ -155,9 +155,7 @@ static size_t encode_pairs(const rillet_tokenizer *t, rl_text text, int32_t *tok
     return count;
 }
 
-static int is_plain(const rillet_tokenizer *t) {
-    return !t->is_byte_level || t->reads_any_bytes;
-}
+static int is_plain(const rillet_tokenizer *t) { return !t->is_byte_level || t->reads_any_bytes; }
 
 size_t rillet_encode_scratch(const rillet_tokenizer *t, const char *text, size_t length) {
     rl_text rest = {(const unsigned char *)text, (const unsigned char *)text + length};

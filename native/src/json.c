@@ -13,9 +13,7 @@ static place skip_space(place at, place end) {
     return at;
 }
 
-static int is_digit(unsigned char c) {
-    return c >= '0' && c <= '9';
-}
+static int is_digit(unsigned char c) { return c >= '0' && c <= '9'; }
 
 static int hex(unsigned char c) {
     if (is_digit(c)) return c - '0';

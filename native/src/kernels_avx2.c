@@ -11,6 +11,7 @@
 #ifndef __AVX2__
 #define __AVX2__ 1
 #endif
+#define RL_FUSES
 #define RL_NAME avx2
 #include "kernels/all.h"
 #ifdef __clang__

@@ -16,6 +16,7 @@ enum {
     RL_ROWS = 8,   /* rows of the reservoir that are computed together */
     RL_NEVER = -10000, /* a logit whose probability is zero at every temperature */
     RL_ZERO = 128, /* what zero is in the bytes of a rounded key */
+    RL_MOST_ROUNDED = 1 << 16, /* inputs whose int8 products fit 32 bits */
     RL_WIDEST = 8192, /* numbers in a key whose rounded products fit 16 bits */
     RL_RING = 3,   /* now, before, and the next: what is kept of small tensors */
     RL_LONGEST = 8,
@@ -26,13 +27,17 @@ enum {
     RL_LOOKUP = 6,
     RL_TENSORS = 12,
 };
+#define RL_QUADS(n) (((n) + 3) / 4) /* fours of inputs, which int8 products take together */
 #define RL_PRIME INT64_C(2147483629)
 
 /* y = W x + b. Weights lie in groups of four panels (the last group has up to seven), each
- * [inputs][16 x panels]: one run of memory, which a core prefetches. */
+ * [inputs][16 x panels]: one run of memory, which a core prefetches. In int8, groups have up to
+ * four panels, each [inputs / 4][16 x panels][4]. */
 typedef struct {
     int32_t in, panels;
     size_t weights, bias; /* places in the model, in bytes */
+    size_t scales;        /* of int8 weights, by output; 0 if the weights are float32 */
+    size_t offsets;       /* of int8 weights: -128 times their sum, by output */
 } rl_linear;
 
 /* A gated layer: down(silu(g) v) with g, v = up(x), each padded on its own. */
@@ -45,7 +50,7 @@ typedef struct {
  * length - 1 entries begin at the cursor. */
 typedef struct {
     int32_t length, stride; /* entries; floats or whole numbers an entry */
-    size_t at;              /* place in the state */
+    size_t at; /* place in the state */
 } rl_window;
 
 typedef enum { RL_NO_RESERVOIR, RL_DENSE, RL_SPARSE } rl_reservoir_kind;
@@ -80,10 +85,10 @@ struct rillet_model {
     size_t wave_norm, wave_norm_bias;
 
     int32_t readout_blocks, filters_per_feature, wave_window; /* no blocks with a single CNN */
-    size_t filters;        /* [W][K][F], oldest first */
-    size_t readout;        /* rl_block [readout_blocks]: the mixing layer, then the others */
-    rl_linear head_layer;  /* logits, then what the memory's gate reads of the features */
-    int32_t gate_at;       /* where that begins */
+    size_t filters; /* [W][K][F], oldest first */
+    size_t readout; /* rl_block [readout_blocks]: the mixing layer, then the others */
+    rl_linear head_layer; /* logits, then what the memory's gate reads of the features */
+    int32_t gate_at; /* where that begins */
 
     rl_memory_kind memory;
     int32_t capacity, key, key_padded, gate;
@@ -103,6 +108,7 @@ struct rillet_model {
     size_t state_lookups, state_table, state_adapted, state_shares, state_logits;
     rl_window attention_values, wave_context, wave_buffer, suffix_window, recent;
     size_t attention_keys; /* [width][span], transposed */
+    int32_t widest_rounded; /* most inputs of a product in int8; 0 if all are in float32 */
     int32_t tensors;
     rillet_tensor tensor[RL_TENSORS];
 };
@@ -111,7 +117,7 @@ struct rillet_state {
     int64_t clock; /* steps of this block; clock mod 3 is the place in rings */
     int64_t position[RL_RING];
     int32_t cursor; /* first past entry of every window; at least 1 between calls */
-    int32_t ahead;  /* rows of this stream in the current group */
+    int32_t ahead; /* rows of this stream in the current group */
     int32_t uneven; /* whether a stored key may be neither of unit length nor zero */
 };
 
@@ -135,7 +141,9 @@ typedef struct rl_kernels {
 
 extern const rl_kernels rl_kernels_plain;
 #if defined(__x86_64__)
-extern const rl_kernels rl_kernels_avx2, rl_kernels_avx512;
+extern const rl_kernels rl_kernels_sse4, rl_kernels_avx2, rl_kernels_avx512, rl_kernels_vnni;
+#elif defined(__aarch64__)
+extern const rl_kernels rl_kernels_dotprod;
 #endif
 
 static inline const void *rl_at(const rillet_model *m, size_t place) {
@@ -153,6 +161,9 @@ static inline int rl_ring(int64_t clock) { return (int)(clock % RL_RING); }
 /* Panels of a group: four, or what is left if that is at most seven. */
 static inline int rl_group(int panels) { return panels >= 8 ? 4 : panels; }
 
+/* The same in int8. */
+static inline int rl_small_group(int panels) { return panels >= 4 ? 4 : panels; }
+
 /* Padded sizes of the online weights, and of what they need of the last prediction. */
 static inline int32_t rl_adapted_size(const rillet_model *m) { return RL_PADDED(m->contexts + 1); }
 static inline int32_t rl_shares_size(const rillet_model *m) { return RL_PADDED(2 * m->contexts); }
@@ -160,8 +171,8 @@ static inline int32_t rl_shares_size(const rillet_model *m) { return RL_PADDED(2
 /* Pairs of numbers in a rounded key. */
 static inline int64_t rl_pairs(const rillet_model *m) { return ((int64_t)m->key + 1) / 2; }
 
-/* Sets the place of everything in the state, and lists its tensors. Returns the state's bytes, which
- * may be more than can be addressed. */
+/* Sets the place of everything in the state, and lists its tensors. Returns the state's bytes,
+ * which may be more than can be addressed. */
 uint64_t rl_layout_state(rillet_model *m);
 
 /* Moves every window to the front of its buffer. */

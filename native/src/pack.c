@@ -26,19 +26,25 @@ static int32_t count_blocks(rl_packer *p, const char *prefix, const char *suffix
     return count;
 }
 
-/* The tensor "PREFIX.PART". */
-static rl_tensor need_part(rl_packer *p, const char *prefix, const char *part, int dims, int64_t a,
-                           int64_t b) {
+/* The vector "PREFIX.PART". */
+static rl_tensor need_vector(rl_packer *p, const char *prefix, const char *part, int64_t size) {
     char name[2 * NAME];
     snprintf(name, sizeof name, "%s.%s", prefix, part);
-    return rl_need(p, name, dims, a, b);
+    return rl_need(p, name, 1, size, 0);
 }
 
+/* The weights "PREFIX.PART" of a product. */
+static rl_tensor need_weight(rl_packer *p, const char *prefix, const char *part, int64_t rows,
+                             int64_t columns) {
+    char name[2 * NAME];
+    snprintf(name, sizeof name, "%s.%s", prefix, part);
+    return rl_need_weight(p, name, rows, columns);
+}
 
 static void pack_norm(rl_packer *p, const char *prefix, int64_t width, size_t *weight,
                       size_t *bias) {
-    rl_tensor w = need_part(p, prefix, "weight", 1, width, 0);
-    rl_tensor b = need_part(p, prefix, "bias", 1, width, 0);
+    rl_tensor w = need_vector(p, prefix, "weight", width);
+    rl_tensor b = need_vector(p, prefix, "bias", width);
     *weight = rl_copy(p, &w, 1, width);
     *bias = rl_copy(p, &b, 1, width);
 }
@@ -48,8 +54,7 @@ static void pack_embedding(rl_packer *p) {
     rillet_model *m = p->m;
     rl_tensor table = rl_need(p, "embedder.embedding.weight", 2, 0, 0);
     if (p->status != RILLET_OK) return;
-    if (table.shape[0] > 1 << 24 || table.shape[1] > 1 << 20)
-        rl_too_large(p);
+    if (table.shape[0] > 1 << 24 || table.shape[1] > 1 << 20) rl_too_large(p);
     m->vocabulary = (int32_t)table.shape[0];
     m->width = (int32_t)table.shape[1];
     m->width_padded = (int32_t)RL_PADDED((int64_t)m->width);
@@ -63,9 +68,9 @@ static void pack_read(rl_packer *p) {
     const char *weight_name = attends ? "reservoir.read.weight" : "read.weight";
     const char *bias_name = attends ? "reservoir.read.bias" : "read.bias";
     if (m->reservoir == RL_NO_RESERVOIR) return;
-    rl_tensor weight = rl_need(p, weight_name, 2, m->width, m->units);
+    rl_tensor weight = rl_need_weight(p, weight_name, m->width, m->units);
     rl_tensor bias = rl_need(p, bias_name, 1, m->width, 0);
-    m->read = rl_reserve_linear(p, m->units, m->width);
+    m->read = rl_reserve_linear(p, m->units, m->width, &weight);
     rl_put_rows(p, &m->read, 0, &weight, 0, m->width, NULL, 1);
     float *table = rl_target(p, m->embedding);
     for (int64_t row = 0; table != NULL && row < m->vocabulary; row++)
@@ -81,9 +86,9 @@ static void pack_attention(rl_packer *p) {
     int64_t heads = distance.shape[0], window = distance.shape[1], width = m->width;
     if (m->reservoir == RL_NO_RESERVOIR || width % heads || window > 1 << 20)
         rl_fail(p, RILLET_DAMAGED, "reservoir.distance_bias", "the heads do not fit the model");
-    rl_tensor query = rl_need(p, "reservoir.query.weight", 2, width, width);
-    rl_tensor both = rl_need(p, "reservoir.key_value.weight", 2, 2 * width, width);
-    rl_tensor output = rl_need(p, "reservoir.output.weight", 2, width, width);
+    rl_tensor query = rl_need_weight(p, "reservoir.query.weight", width, width);
+    rl_tensor both = rl_need_weight(p, "reservoir.key_value.weight", 2 * width, width);
+    rl_tensor output = rl_need_weight(p, "reservoir.output.weight", width, width);
     if (p->status != RILLET_OK) return;
     m->heads = (int32_t)heads;
     m->head = (int32_t)(width / heads);
@@ -99,45 +104,35 @@ static void pack_attention(rl_packer *p) {
         for (int64_t j = 0; j < padded; j++)
             bias[h * padded + j] =
                 j < window ? rl_float(&distance, h * window + window - 1 - j) : -1e30f;
-    m->qkv = rl_reserve_linear(p, width, 3 * (int64_t)m->width_padded);
+    m->qkv = rl_reserve_linear(p, width, 3 * (int64_t)m->width_padded, &both);
     float scale = 1 / sqrtf((float)m->head);
     rl_put_rows(p, &m->qkv, 0, &query, 0, width, NULL, scale);
     rl_put_rows(p, &m->qkv, m->width_padded, &both, 0, width, NULL, 1);
     rl_put_rows(p, &m->qkv, 2 * (int64_t)m->width_padded, &both, width, width, NULL, 1);
-    m->output = rl_reserve_linear(p, width, width);
+    m->output = rl_reserve_linear(p, width, width, &output);
     rl_put_rows(p, &m->output, 0, &output, 0, width, NULL, 1);
 }
 
-/* A gated layer. With `filters` above 0, its inputs are regrouped from [feature][filter] to
+/* A gated layer. With `filters` above 1, its inputs are regrouped from [feature][filter] to
  * [filter][padded feature]. */
 static void pack_gated(rl_packer *p, const char *prefix, int64_t inputs, int64_t outputs,
                        int64_t filters, rl_block *block) {
     rillet_model *m = p->m;
-    rl_tensor down = need_part(p, prefix, "down.weight", 2, outputs, 0);
+    rl_tensor down = need_weight(p, prefix, "down.weight", outputs, 0);
     int64_t hidden = down.shape[1], padded = RL_PADDED(hidden);
-    rl_tensor down_bias = need_part(p, prefix, "down.bias", 1, outputs, 0);
-    rl_tensor up = need_part(p, prefix, "up.weight", 2, 2 * hidden, inputs);
-    rl_tensor up_bias = need_part(p, prefix, "up.bias", 1, 2 * hidden, 0);
+    rl_tensor down_bias = need_vector(p, prefix, "down.bias", outputs);
+    rl_tensor up = need_weight(p, prefix, "up.weight", 2 * hidden, inputs);
+    rl_tensor up_bias = need_vector(p, prefix, "up.bias", 2 * hidden);
     if (p->status != RILLET_OK) return;
     if (m->hidden_padded && m->hidden_padded != padded)
         rl_fail(p, RILLET_DAMAGED, prefix, "this layer's shape does not fit the others");
     m->hidden_padded = (int32_t)padded;
-    int64_t spread = filters ? filters * RL_PADDED(inputs / filters) : inputs;
-    block->up = rl_reserve_linear(p, spread, 2 * padded);
-    for (int64_t half = 0; half < 2; half++) {
-        if (!filters) {
-            rl_put_rows(p, &block->up, half * padded, &up, half * hidden, hidden, &up_bias, 1);
-            continue;
-        }
-        for (int64_t row = 0; row < hidden && p->block != NULL; row++) {
-            int64_t from = half * hidden + row;
-            rl_put_bias(p, &block->up, half * padded + row, rl_float(&up_bias, from));
-            for (int64_t i = 0; i < inputs; i++)
-                rl_put(p, &block->up, i % filters * RL_PADDED(inputs / filters) + i / filters,
-                       half * padded + row, rl_float(&up, from * inputs + i));
-        }
-    }
-    block->down = rl_reserve_linear(p, hidden, outputs);
+    int64_t spread = filters > 1 ? filters * RL_PADDED(inputs / filters) : inputs;
+    block->up = rl_reserve_linear(p, spread, 2 * padded, &up);
+    for (int64_t half = 0; half < 2; half++)
+        rl_put_regrouped(p, &block->up, half * padded, &up, half * hidden, hidden, &up_bias,
+                         filters);
+    block->down = rl_reserve_linear(p, hidden, outputs, &down);
     rl_put_rows(p, &block->down, 0, &down, 0, outputs, &down_bias, 1);
 }
 
@@ -146,8 +141,7 @@ static void pack_waves(rl_packer *p) {
     char name[NAME];
     m->blocks = count_blocks(p, "wave_cnn.blocks", "taps");
     rl_tensor first = rl_need(p, "wave_cnn.blocks.0.taps", 2, 0, m->width);
-    if (p->status == RILLET_OK && first.shape[0] > 1 << 20)
-        rl_too_large(p);
+    if (p->status == RILLET_OK && first.shape[0] > 1 << 20) rl_too_large(p);
     m->kernel = (int32_t)first.shape[0];
     m->wave_blocks = rl_reserve(p, m->blocks, sizeof(rl_block));
     for (int32_t i = 0; i < m->blocks && p->status == RILLET_OK; i++) {
@@ -159,15 +153,15 @@ static void pack_waves(rl_packer *p) {
         snprintf(name, sizeof name, "wave_cnn.blocks.%d.norm", (int)i);
         pack_norm(p, name, m->width, &block.norm, &block.norm_bias);
         snprintf(name, sizeof name, "wave_cnn.blocks.%d.gated", (int)i);
-        pack_gated(p, name, m->width, m->width, 0, &block);
+        pack_gated(p, name, m->width, m->width, 1, &block);
         if (rl_target(p, m->wave_blocks) != NULL)
             ((rl_block *)(p->block + m->wave_blocks))[i] = block;
     }
-    rl_tensor emit = rl_need(p, "wave_cnn.emit.weight", 2, 0, m->width);
+    rl_tensor emit = rl_need_weight(p, "wave_cnn.emit.weight", 0, m->width);
     rl_tensor emit_bias = rl_need(p, "wave_cnn.emit.bias", 1, emit.shape[0], 0);
     m->features = (int32_t)emit.shape[0];
     m->features_padded = (int32_t)RL_PADDED((int64_t)m->features);
-    m->emit = rl_reserve_linear(p, m->width, m->features);
+    m->emit = rl_reserve_linear(p, m->width, m->features, &emit);
     rl_put_rows(p, &m->emit, 0, &emit, 0, m->features, &emit_bias, 1);
     pack_norm(p, "wave_cnn.norm", m->features, &m->wave_norm, &m->wave_norm_bias);
 }
@@ -177,8 +171,7 @@ static void pack_filters(rl_packer *p) {
     rl_tensor filters = rl_need(p, "readout_cnn.filters", 3, m->features, 0);
     if (p->status != RILLET_OK) return;
     int64_t count = filters.shape[1], window = filters.shape[2];
-    if (count > 1 << 12 || window > 1 << 20)
-        rl_too_large(p);
+    if (count > 1 << 12 || window > 1 << 20) rl_too_large(p);
     m->filters_per_feature = (int32_t)count;
     m->wave_window = (int32_t)window;
     m->filters = rl_reserve(p, window * count * m->features_padded, 4);
@@ -205,10 +198,10 @@ static void pack_readout(rl_packer *p) {
         memset(&block, 0, sizeof block);
         snprintf(name, sizeof name, "readout_cnn.norms.%d", (int)i);
         pack_norm(p, name, m->features, &block.norm, &block.norm_bias);
-        int64_t filters = i == 0 ? m->filters_per_feature : 0;
+        int64_t filters = i == 0 ? m->filters_per_feature : 1;
         snprintf(name, sizeof name, "readout_cnn.blocks.%d", (int)i - 1);
-        pack_gated(p, i == 0 ? "readout_cnn.mix" : name,
-                   m->features * (filters ? filters : 1), m->features, filters, &block);
+        pack_gated(p, i == 0 ? "readout_cnn.mix" : name, m->features * filters, m->features,
+                   filters, &block);
         if (rl_target(p, m->readout) != NULL) ((rl_block *)(p->block + m->readout))[i] = block;
     }
 }

@@ -4,8 +4,8 @@
 #include "model.h"
 #include "tensors.h"
 
-/* Packs a file into `block`, whose first part is the model; asks for sizes alone if `block` is NULL,
- * which fills `m`. */
+/* Packs a file into `block`, whose first part is the model; asks for sizes alone if `block` is
+ * NULL, which fills `m`. */
 rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *message);
 
 #endif

@@ -3,6 +3,9 @@
 
 #include "packer.h"
 
+/* e^x as every C library finds it: they differ in the last digits, which are cut off. */
+static float rounded_exp(float x) { return (float)exp((double)x); }
+
 /* The last product: logits, then what a memory's gate reads of the features. Unused logits are so
  * low that their probability is zero. */
 static void pack_head(rl_packer *p, const char *gate_weight, const char *gate_bias, int64_t gate) {
@@ -10,10 +13,10 @@ static void pack_head(rl_packer *p, const char *gate_weight, const char *gate_bi
     int dual = m->readout_blocks > 0;
     const char *weight_name = dual ? "readout_cnn.head.weight" : "wave_cnn.head.weight";
     const char *bias_name = dual ? "readout_cnn.head.bias" : "wave_cnn.head.bias";
-    rl_tensor weight = rl_need(p, weight_name, 2, m->vocabulary, m->features);
+    rl_tensor weight = rl_need_weight(p, weight_name, m->vocabulary, m->features);
     rl_tensor bias = rl_need(p, bias_name, 1, m->vocabulary, 0);
     m->gate_at = (int32_t)RL_PADDED((int64_t)m->vocabulary);
-    m->head_layer = rl_reserve_linear(p, m->features, m->gate_at + RL_PADDED(gate));
+    m->head_layer = rl_reserve_linear(p, m->features, m->gate_at + RL_PADDED(gate), &weight);
     rl_put_rows(p, &m->head_layer, 0, &weight, 0, m->vocabulary, &bias, 1);
     for (int64_t i = m->vocabulary; i < m->gate_at; i++) rl_put_bias(p, &m->head_layer, i, -1e30f);
     if (gate == 0) return;
@@ -45,10 +48,10 @@ static void pack_kernel(rl_packer *p) {
     m->capacity = capacity(p, 1 << 28);
     if (p->status != RILLET_OK) return;
     m->gate = (int32_t)gate;
-    float beta = expf(rl_float(&log_beta, 0));
+    float beta = rounded_exp(rl_float(&log_beta, 0));
     m->fall = -beta / 2;
-    m->least = expf(-0.499f * beta);
-    m->reach = expf(rl_float(&log_c, 0));
+    m->least = rounded_exp(-0.499f * beta);
+    m->reach = rounded_exp(rl_float(&log_c, 0));
     m->doubt_bias = -rl_float(&doubt, 0);
     m->found_weights = rl_reserve(p, 2 * RL_PADDED(gate), 4);
     m->doubt_weights = rl_reserve(p, RL_PADDED(gate), 4);
@@ -71,7 +74,7 @@ static void pack_reservoir_key(rl_packer *p) {
     rl_tensor projection = rl_need(p, "memory.key.projection", 2, m->units, 0);
     m->memory = RL_KERNEL;
     m->key = (int32_t)projection.shape[1];
-    m->key_projection = rl_reserve_linear(p, m->units, m->key);
+    m->key_projection = rl_reserve_linear(p, m->units, m->key, &projection);
     for (int64_t unit = 0; p->block != NULL && unit < m->units; unit++)
         for (int64_t i = 0; i < m->key; i++)
             rl_put(p, &m->key_projection, unit, i, rl_float(&projection, unit * m->key + i));
@@ -162,7 +165,7 @@ static void pack_contexts(rl_packer *p) {
     for (int64_t i = 0; scores != NULL && i < contexts * RL_PATTERNS; i++) {
         int64_t pattern = i % RL_PATTERNS;
         scores[i] = pattern < RL_OTHERS ? -1e4f : rl_float(&score, i);
-        shares[i] = pattern % RL_OTHERS == 0 ? 1 : 1 / (1 + expf(-rl_float(&share, i)));
+        shares[i] = pattern % RL_OTHERS == 0 ? 1 : 1 / (1 + rounded_exp(-rl_float(&share, i)));
     }
     pack_head(p, "memory.gate.weight", "memory.gate.bias", contexts);
     pack_adaptation(p);

@@ -21,9 +21,9 @@ static size_t drive(rl_packer *p, int64_t units) {
     return place;
 }
 
-/* One round of a group of eight rows: up to one weight of each row, from eight neighbouring columns.
- * Returns the first of those columns, or -1 once no weights are left. `next` is where each row's
- * remaining weights begin. */
+/* One round of a group of eight rows: up to one weight of each row, from eight neighbouring
+ * columns. Returns the first of those columns, or -1 once no weights are left. `next` is where each
+ * row's remaining weights begin. */
 static int64_t take_round(const rl_tensor *matrix, int64_t padded, int64_t row, int64_t *next,
                           uint8_t *place, float *weight) {
     int64_t units = matrix->shape[0], first = units;
@@ -104,6 +104,6 @@ void rl_pack_reservoir(rl_packer *p) {
         pack_sparse(p, &matrix);
         return;
     }
-    m->recurrent = rl_reserve_linear(p, units, units);
+    m->recurrent = rl_reserve_linear(p, units, units, &matrix);
     rl_put_rows(p, &m->recurrent, 0, &matrix, 0, units, NULL, 1);
 }

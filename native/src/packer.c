@@ -1,11 +1,13 @@
 #include "packer.h"
 
+#include <float.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
 /* A quarter of what can be addressed, or half a terabyte. */
-static const int64_t most_bytes =
-    SIZE_MAX >> 2 < (uint64_t)1 << 39 ? (int64_t)(SIZE_MAX >> 2) : (int64_t)1 << 39;
+static const int64_t most_bytes = SIZE_MAX >> 2 < (uint64_t)1 << 39 ? (int64_t)(SIZE_MAX >> 2)
+                                                                    : (int64_t)1 << 39;
 
 void rl_fail(rl_packer *p, rillet_status status, const char *name, const char *what) {
     if (p->status != RILLET_OK) return;
@@ -45,6 +47,21 @@ rl_tensor rl_need(rl_packer *p, const char *name, int dims, int64_t a, int64_t b
     return need(p, name, RL_F32, dims, a, b);
 }
 
+rl_tensor rl_need_weight(rl_packer *p, const char *name, int64_t rows, int64_t columns) {
+    char scale_name[128];
+    rl_tensor t;
+    if (p->status != RILLET_OK || rl_file_find(p->file, name, &t) != 0 || t.dtype != RL_I8)
+        return need(p, name, RL_F32, 2, rows, columns);
+    t = need(p, name, RL_I8, 2, rows, columns);
+    snprintf(scale_name, sizeof scale_name, "%s_scale", name);
+    rl_tensor scales = need(p, scale_name, RL_F32, 1, t.shape[0], 0);
+    for (int64_t i = 0; i < scales.count; i++)
+        if (!(rl_float(&scales, i) > 0))
+            rl_fail(p, RILLET_DAMAGED, scale_name, "a scale is not above zero");
+    t.scales = scales.data;
+    return t;
+}
+
 rl_tensor rl_need_whole(rl_packer *p, const char *name, int dims, int64_t a, int64_t b) {
     return need(p, name, RL_I64, dims, a, b);
 }
@@ -76,16 +93,21 @@ size_t rl_copy(rl_packer *p, const rl_tensor *t, int64_t rows, int64_t width) {
     return place;
 }
 
-rl_linear rl_reserve_linear(rl_packer *p, int64_t in, int64_t outputs) {
-    rl_linear linear = {0, 0, 0, 0};
+rl_linear rl_reserve_linear(rl_packer *p, int64_t in, int64_t outputs, const rl_tensor *like) {
+    rl_linear linear = {0, 0, 0, 0, 0, 0};
     int64_t padded = RL_PADDED(outputs);
     if (p->status != RILLET_OK) return linear;
-    if (in > INT32_MAX || padded > INT32_MAX)
-        rl_too_large(p);
+    int rounded = like->dtype == RL_I8;
+    if (in > (rounded ? RL_MOST_ROUNDED : INT32_MAX) || padded > INT32_MAX) rl_too_large(p);
     linear.in = (int32_t)in;
     linear.panels = (int32_t)(padded / RL_PANEL);
-    linear.weights = rl_reserve(p, in * padded, 4);
+    linear.weights =
+        rounded ? rl_reserve(p, RL_QUADS(in) * padded, 4) : rl_reserve(p, in * padded, 4);
     linear.bias = rl_reserve(p, padded, 4);
+    if (!rounded) return linear;
+    linear.scales = rl_reserve(p, padded, 4);
+    linear.offsets = rl_reserve(p, padded, 4);
+    if (p->m->widest_rounded < linear.in) p->m->widest_rounded = linear.in;
     return linear;
 }
 
@@ -99,18 +121,71 @@ void rl_put(const rl_packer *p, const rl_linear *linear, int64_t in, int64_t out
     to[first * linear->in + in * width + out - first] = value;
 }
 
+static void put_byte(const rl_packer *p, const rl_linear *linear, int64_t in, int64_t out,
+                     int8_t value) {
+    int64_t group = out / RL_PANEL / 4, first = group * 4 * RL_PANEL;
+    int64_t width = RL_PANEL * (int64_t)rl_small_group(linear->panels - 4 * (int)group);
+    int64_t place = first * RL_QUADS((int64_t)linear->in) + in / 4 * width + out - first;
+    ((int8_t *)(p->block + linear->weights))[place * 4 + in % 4] = value;
+    ((int32_t *)(p->block + linear->offsets))[out] -= 128 * value;
+}
+
 void rl_put_bias(const rl_packer *p, const rl_linear *linear, int64_t out, float value) {
     float *to = rl_target(p, linear->bias);
     if (to != NULL) to[out] = value;
 }
 
+/* The scale that rounds a row of float weights to int8. */
+static float row_scale(const rl_tensor *weight, int64_t from, int64_t count) {
+    float most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        float size = fabsf(rl_float(weight, from + i));
+        most = size > most ? size : most;
+    }
+    return most / RL_MOST < FLT_MIN ? FLT_MIN : most / RL_MOST;
+}
+
+static float scale_of(const rl_tensor *weight, int64_t row) {
+    float value;
+    memcpy(&value, weight->scales + row * 4, 4);
+    return value;
+}
+
+/* Puts one row. Its inputs are regrouped from [input][filter] to [filter][padded input]. */
+static void put_row(const rl_packer *p, const rl_linear *linear, int64_t to,
+                    const rl_tensor *weight, int64_t row, int64_t count, int64_t filters,
+                    float scale) {
+    int64_t from = row * weight->shape[1], each = RL_PADDED(count / filters);
+    int holds_bytes = weight->dtype == RL_I8;
+    float own = holds_bytes      ? scale_of(weight, row)
+                : linear->scales ? row_scale(weight, from, count)
+                                 : 1;
+    for (int64_t i = 0; i < count; i++) {
+        int64_t in = i % filters * each + i / filters;
+        float value = holds_bytes ? rl_byte(weight, from + i) : rl_float(weight, from + i);
+        if (!linear->scales)
+            rl_put(p, linear, in, to, value * (holds_bytes ? own * scale : scale));
+        else
+            put_byte(p, linear, in, to, (int8_t)(holds_bytes ? value : rintf(value / own)));
+    }
+    if (linear->scales) rl_target(p, linear->scales)[to] = own * scale;
+}
+
+void rl_put_regrouped(const rl_packer *p, const rl_linear *linear, int64_t to,
+                      const rl_tensor *weight, int64_t first, int64_t rows, const rl_tensor *bias,
+                      int64_t filters) {
+    if (rl_target(p, linear->weights) == NULL) return;
+    for (int64_t row = 0; row < rows; row++) {
+        put_row(p, linear, to + row, weight, first + row, weight->shape[1], filters, 1);
+        rl_put_bias(p, linear, to + row, rl_float(bias, first + row));
+    }
+}
+
 void rl_put_rows(const rl_packer *p, const rl_linear *linear, int64_t to, const rl_tensor *weight,
                  int64_t first, int64_t rows, const rl_tensor *bias, float scale) {
     if (rl_target(p, linear->weights) == NULL) return;
-    int64_t stride = weight->shape[1];
     for (int64_t row = 0; row < rows; row++) {
-        for (int64_t i = 0; i < linear->in; i++)
-            rl_put(p, linear, i, to + row, rl_float(weight, (first + row) * stride + i) * scale);
+        put_row(p, linear, to + row, weight, first + row, linear->in, 1, scale);
         if (bias != NULL) rl_put_bias(p, linear, to + row, rl_float(bias, first + row) * scale);
     }
 }

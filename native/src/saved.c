@@ -108,9 +108,7 @@ static void put(sink *s, const char *text, size_t length) {
     }
 }
 
-static void put_text(sink *s, const char *text) {
-    put(s, text, strlen(text));
-}
+static void put_text(sink *s, const char *text) { put(s, text, strlen(text)); }
 
 static void put_number(sink *s, int64_t number) {
     char digits[24];

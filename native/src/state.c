@@ -3,16 +3,16 @@
 
 #include "model.h"
 
-static int is_tensor(const rillet_tensor *t, const char *name) { return strcmp(t->name, name) == 0; }
+static int is_tensor(const rillet_tensor *t, const char *name) {
+    return strcmp(t->name, name) == 0;
+}
 
 /* Rows of a window's past, from the oldest; one earlier for what the last step read. */
 static size_t first_row(const rillet_state *s, const rl_window *w, int before) {
     return w->at + ((size_t)(s->cursor - before)) * (size_t)w->stride * 4;
 }
 
-static int ring(const rillet_state *s, int before) {
-    return rl_ring(s->clock - before + RL_RING);
-}
+static int ring(const rillet_state *s, int before) { return rl_ring(s->clock - before + RL_RING); }
 
 /* One value of a window that is stored in parts of `width` floats, each padded. */
 static float *value_in(rillet_state *s, const rl_window *w, int before, int64_t row, int64_t i,
@@ -130,8 +130,12 @@ static int in_range(const int64_t *values, int64_t count, int64_t step, int64_t 
 /* Places, packed slots, checks, tokens and patterns of lookups. */
 static int valid_lookups(const rillet_model *m, const int64_t *values) {
     int64_t packed = (int64_t)RL_CHECKS * m->vocabulary * m->vocabulary * RL_PATTERNS;
-    int64_t limits[RL_LOOKUP] = {(int64_t)m->contexts * m->slots, packed, RL_CHECKS,
-                                 m->vocabulary, m->vocabulary, RL_PATTERNS};
+    int64_t limits[RL_LOOKUP] = {(int64_t)m->contexts * m->slots,
+                                 packed,
+                                 RL_CHECKS,
+                                 m->vocabulary,
+                                 m->vocabulary,
+                                 RL_PATTERNS};
     for (int i = 0; i < RL_LOOKUP; i++)
         if (!in_range(values + i, m->contexts, RL_LOOKUP, limits[i])) return 0;
     return 1;

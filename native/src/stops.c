@@ -21,9 +21,7 @@ static rl_stop *stop_at(rillet_stops *s, int32_t index) {
     return (rl_stop *)(void *)((char *)s + round_up(sizeof *s)) + index;
 }
 
-static char *held(rillet_stops *s) {
-    return (char *)s + s->text;
-}
+static char *held(rillet_stops *s) { return (char *)s + s->text; }
 
 size_t rillet_stops_size(const char *const *strings, size_t count) {
     size_t bytes = round_up(sizeof(rillet_stops)) + round_up(count * sizeof(rl_stop)), longest = 0;
@@ -64,9 +62,7 @@ void rillet_stops_begin(rillet_stops *s, const char *const *strings, size_t coun
     s->text = at;
 }
 
-size_t rillet_stops_room(const rillet_stops *s, size_t length) {
-    return s->longest + length;
-}
+size_t rillet_stops_room(const rillet_stops *s, size_t length) { return s->longest + length; }
 
 /* Reads a byte; returns the longest string that it completes, or -1. */
 static int32_t advance(rillet_stops *s, char byte) {

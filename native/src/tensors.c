@@ -7,7 +7,8 @@ static const struct {
     const char *name;
     rl_dtype dtype;
     int64_t size;
-} types[] = {{"F32", RL_F32, 4}, {"I64", RL_I64, 8}, {"I32", RL_I32, 4}, {"U8", RL_U8, 1}};
+} types[] = {
+    {"F32", RL_F32, 4}, {"I64", RL_I64, 8}, {"I32", RL_I32, 4}, {"I8", RL_I8, 1}, {"U8", RL_U8, 1}};
 
 typedef struct {
     const unsigned char *at, *end;
@@ -95,6 +96,7 @@ static int dtype_of(string name, rl_tensor *tensor, int64_t *size) {
 /* Checks the place of a tensor, and sets its count and data. */
 static const char *place(const rl_file *file, rl_tensor *tensor, int64_t size,
                          const int64_t *offsets) {
+    tensor->scales = NULL;
     tensor->count = 1;
     for (int i = 0; i < tensor->dims; i++) {
         if (tensor->shape[i] > INT32_MAX) return "a tensor is too large";
@@ -151,6 +153,12 @@ float rl_float(const rl_tensor *tensor, int64_t index) {
     return value;
 }
 
+int8_t rl_byte(const rl_tensor *tensor, int64_t index) {
+    int8_t value;
+    memcpy(&value, tensor->data + index, 1);
+    return value;
+}
+
 int64_t rl_whole(const rl_tensor *tensor, int64_t index) {
     int64_t value;
     memcpy(&value, tensor->data + index * 8, 8);
@@ -158,8 +166,9 @@ int64_t rl_whole(const rl_tensor *tensor, int64_t index) {
 }
 
 static const char *check_values(const rl_tensor *tensor) {
-    if (tensor->dtype != RL_F32) return NULL;
-    for (int64_t i = 0; i < tensor->count; i++) {
+    for (int64_t i = 0; tensor->dtype == RL_I8 && i < tensor->count; i++)
+        if (rl_byte(tensor, i) < -RL_MOST) return "a weight in int8 is -128";
+    for (int64_t i = 0; tensor->dtype == RL_F32 && i < tensor->count; i++) {
         uint32_t bits;
         memcpy(&bits, tensor->data + i * 4, 4);
         if ((bits & 0x7f800000u) == 0x7f800000u) return "a number is not finite";

@@ -5,9 +5,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { RL_DIMS = 3 };
+enum {
+    RL_DIMS = 3,
+    RL_MOST = 127, /* of an int8 weight, on both sides of zero */
+};
 
-typedef enum { RL_F32, RL_I64, RL_I32, RL_U8 } rl_dtype;
+typedef enum { RL_F32, RL_I64, RL_I32, RL_I8, RL_U8 } rl_dtype;
 
 typedef struct {
     const unsigned char *header; /* the JSON text */
@@ -22,7 +25,8 @@ typedef struct {
     int dims;
     int64_t shape[RL_DIMS];
     int64_t count;
-    const unsigned char *data; /* perhaps not aligned: see rl_float and rl_whole */
+    const unsigned char *data;   /* perhaps not aligned: see rl_float and rl_whole */
+    const unsigned char *scales; /* of int8 weights, a float for each row; rl_need_weight sets it */
 } rl_tensor;
 
 /* Opens a file and checks all of it: the header's syntax, and sizes, ranges and values of every
@@ -36,6 +40,7 @@ int rl_file_find(const rl_file *file, const char *name, rl_tensor *tensor);
 const char *rl_type_name(rl_dtype dtype);
 
 float rl_float(const rl_tensor *tensor, int64_t index);
+int8_t rl_byte(const rl_tensor *tensor, int64_t index);
 int64_t rl_whole(const rl_tensor *tensor, int64_t index);
 
 #endif

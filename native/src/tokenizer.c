@@ -24,15 +24,11 @@ static void fail(loader *l, rillet_status status, const char *problem) {
     l->problem = problem;
 }
 
-static void *part(const loader *l, size_t place) {
-    return l->block + place;
-}
+static void *part(const loader *l, size_t place) { return l->block + place; }
 
 /* What the file must say. */
 
-static int is_absent(rl_json value) {
-    return value.at == NULL || rl_json_is(value, "null");
-}
+static int is_absent(rl_json value) { return value.at == NULL || rl_json_is(value, "null"); }
 
 /* Whether a part says nothing: it is absent, false, or empty. */
 static int is_empty(rl_json value) {
@@ -379,13 +375,9 @@ rillet_status rillet_tokenizer_load(rillet_tokenizer *tokenizer, size_t bytes, c
     return finish(&l, message);
 }
 
-int32_t rillet_tokenizer_vocabulary(const rillet_tokenizer *t) {
-    return t->vocabulary;
-}
+int32_t rillet_tokenizer_vocabulary(const rillet_tokenizer *t) { return t->vocabulary; }
 
-int rillet_tokenizer_reads_any_bytes(const rillet_tokenizer *t) {
-    return t->reads_any_bytes;
-}
+int rillet_tokenizer_reads_any_bytes(const rillet_tokenizer *t) { return t->reads_any_bytes; }
 
 const char *rillet_token(const rillet_tokenizer *t, int32_t token, size_t *length) {
     *length = 0;

@@ -23,6 +23,7 @@ from rillet.export.quantization.fp16 import fp16_matmuls, fp16_weights
 from rillet.export.quantization.matmuls import find_matmuls, walk
 from rillet.export.quantization.static_int8 import matmul_inputs, to_static_int8
 from rillet.runtime import Bundle, CorpusError, EngineError, ParityError, UsageError, load
+from rillet.runtime.engines.native.library import library_path
 from rillet.runtime.engines.tensorrt.api import installed_tensorrt
 from rillet.runtime.engines.tensorrt.build import PREFILL_LENGTHS, BuildOptions, build_graph
 from rillet.runtime.golden import SELF_TOLERANCE, verify_golden
@@ -89,6 +90,11 @@ def test_lowered_bundles_verify_and_generate(
     model = load(bundle.path)
     assert set(verify_golden(model)) == {"prefill", "decode"}
     assert model.generate("The ", max_new_tokens=40, seed=3)
+    if precision == "int8" and library_path() is not None:
+        assert abs(cost["native_loss"] - cost["loss_fp32"]) < 0.01
+        native = load(bundle.path, "native")
+        assert set(verify_golden(native)) == {"prefill", "decode"}
+        assert native.generate("The ", max_new_tokens=40, seed=3)
     card = (bundle.path / "README.md").read_text()
     assert precision in card
     assert f"{cost['loss']:.4f}" in card

@@ -17,106 +17,89 @@ enum { STEPS = 20 };
 static uint64_t seed = 88172645463325252u;
 
 static uint64_t draw(void) {
-  seed ^= seed << 13;
-  seed ^= seed >> 7;
-  seed ^= seed << 17;
-  return seed;
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed;
 }
 
 static void *block(size_t bytes) {
-  size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-  return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
+    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
+    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
 }
 
 static char *read_file(const char *path, size_t *length) {
-  FILE *input = fopen(path, "rb");
-  if (input == NULL)
-    exit(2);
-  fseek(input, 0, SEEK_END);
-  *length = (size_t)ftell(input);
-  rewind(input);
-  char *file = malloc(*length);
-  if (fread(file, 1, *length, input) != *length)
-    exit(2);
-  fclose(input);
-  return file;
+    FILE *input = fopen(path, "rb");
+    if (input == NULL) exit(2);
+    fseek(input, 0, SEEK_END);
+    *length = (size_t)ftell(input);
+    rewind(input);
+    char *file = malloc(*length);
+    if (fread(file, 1, *length, input) != *length) exit(2);
+    fclose(input);
+    return file;
 }
 
 /* Restores a copy and reads on; what is saved again is restored again. Returns
  * whether it was. */
-static int run(const rillet_model *model, char *const *identity,
-               const char *file, size_t length, int again) {
-  rillet_saved saved = {.weights_sha256 = identity[0],
-                        .tokenizer_sha256 = identity[1],
-                        .precision = identity[2]};
-  char message[RILLET_MESSAGE];
-  rillet_state *state = block(rillet_state_size(model));
-  char *copy =
-      malloc(length ? length : 1); /* exact, so that a read beyond it is seen */
-  memcpy(copy, file, length);
-  int restored =
-      rillet_restore(model, state, &saved, copy, length, message) == RILLET_OK;
-  if (restored && again) {
-    size_t bytes = rillet_save_size(model, &saved);
-    char *fresh = block(bytes);
-    rillet_save(model, state, &saved, fresh);
-    if (bytes != length || memcmp(fresh, file, length) != 0)
-      abort();
-    free(fresh);
-  }
-  void *scratch = block(rillet_scratch_size(model, 1));
-  float *logits = malloc((size_t)rillet_vocabulary(model) * sizeof *logits);
-  for (int i = 0; restored && i < STEPS; i++) {
-    int32_t token = (int32_t)(draw() % (uint64_t)rillet_vocabulary(model));
-    rillet_read(model, 1, &state, &token, NULL, &logits, scratch);
-  }
-  free(copy), free(state), free(scratch), free(logits);
-  return restored;
+static int run(const rillet_model *model, char *const *identity, const char *file, size_t length,
+               int again) {
+    rillet_saved saved = {
+        .weights_sha256 = identity[0], .tokenizer_sha256 = identity[1], .precision = identity[2]};
+    char message[RILLET_MESSAGE];
+    rillet_state *state = block(rillet_state_size(model));
+    char *copy = malloc(length ? length : 1); /* exact, so that a read beyond it is seen */
+    memcpy(copy, file, length);
+    int restored = rillet_restore(model, state, &saved, copy, length, message) == RILLET_OK;
+    if (restored && again) {
+        size_t bytes = rillet_save_size(model, &saved);
+        char *fresh = block(bytes);
+        rillet_save(model, state, &saved, fresh);
+        if (bytes != length || memcmp(fresh, file, length) != 0) abort();
+        free(fresh);
+    }
+    void *scratch = block(rillet_scratch_size(model, 1));
+    float *logits = malloc((size_t)rillet_vocabulary(model) * sizeof *logits);
+    for (int i = 0; restored && i < STEPS; i++) {
+        int32_t token = (int32_t)(draw() % (uint64_t)rillet_vocabulary(model));
+        rillet_read(model, 1, &state, &token, NULL, &logits, scratch);
+    }
+    free(copy), free(state), free(scratch), free(logits);
+    return restored;
 }
 
 /* Damages a copy in one of a few ways; returns its length. */
 static size_t damage(char *file, size_t length, size_t header) {
-  size_t reach = draw() % 4 ? header : length; /* mostly the header */
-  switch (draw() % 4) {
-  case 0:
-    return draw() % (length + 1);
-  case 1:
-    file[draw() % reach] ^= (char)(1u << draw() % 8);
-    break;
-  case 2:
-    file[draw() % reach] = "0123456789[]{},:\"\\"[draw() % 19];
-    break;
-  default:
-    for (int i = 0; i < 4; i++)
-      file[draw() % reach] = (char)draw();
-  }
-  return length;
+    size_t reach = draw() % 4 ? header : length; /* mostly the header */
+    switch (draw() % 4) {
+    case 0: return draw() % (length + 1);
+    case 1: file[draw() % reach] ^= (char)(1u << draw() % 8); break;
+    case 2: file[draw() % reach] = "0123456789[]{},:\"\\"[draw() % 19]; break;
+    default:
+        for (int i = 0; i < 4; i++) file[draw() % reach] = (char)draw();
+    }
+    return length;
 }
 
 int main(int argc, char **argv) {
-  if (argc != 7)
-    return 2;
-  size_t length, size, bytes, header = 0;
-  char message[RILLET_MESSAGE];
-  char *weights = read_file(argv[1], &length),
-       *file = read_file(argv[2], &size);
-  if (rillet_model_size(weights, length, &bytes, message) != RILLET_OK)
-    return 2;
-  rillet_model *model = block(bytes);
-  if (rillet_model_load(model, bytes, weights, length, message) != RILLET_OK)
-    return 2;
-  memcpy(&header, file, 8);
-  if (!run(model, argv + 4, file, size, 1))
-    return 1;
-  int restored = 0;
-  for (int i = 0; i < atoi(argv[3]); i++) {
-    char *copy = malloc(size);
-    memcpy(copy, file, size);
-    size_t kept = damage(copy, size, header);
-    restored += run(model, argv + 4, copy, kept, 0);
-    free(copy);
-  }
-  printf("%d\n", restored);
-  free(weights), free(file), free(model);
-  return 0;
+    if (argc != 7) return 2;
+    size_t length, size, bytes, header = 0;
+    char message[RILLET_MESSAGE];
+    char *weights = read_file(argv[1], &length), *file = read_file(argv[2], &size);
+    if (rillet_model_size(weights, length, &bytes, message) != RILLET_OK) return 2;
+    rillet_model *model = block(bytes);
+    if (rillet_model_load(model, bytes, weights, length, message) != RILLET_OK) return 2;
+    memcpy(&header, file, 8);
+    if (!run(model, argv + 4, file, size, 1)) return 1;
+    int restored = 0;
+    for (int i = 0; i < atoi(argv[3]); i++) {
+        char *copy = malloc(size);
+        memcpy(copy, file, size);
+        size_t kept = damage(copy, size, header);
+        restored += run(model, argv + 4, copy, kept, 0);
+        free(copy);
+    }
+    printf("%d\n", restored);
+    free(weights), free(file), free(model);
+    return 0;
 }

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from rillet.export.bundle.weights import weights_bytes
 from rillet.runtime import load
+from rillet.runtime.bundle import WEIGHTS_FILE
 from rillet.train import Checkpoint
 from rillet.train.data.tokenizers import make_tokenizer
 from support.models import VARIANTS
-from support.native import native_bundle, needs_native
+from support.native import native_bundle, needs_native, weights_bundle
 from support.rillet_run import needs_compiler
 from support.rillet_run import program as rillet_run_program
 
@@ -50,6 +50,7 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return program
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize(
     "name",
     [
@@ -59,14 +60,14 @@ def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 )
 def test_hostile_weights_do_no_harm(
     name: str,
+    precision: str,
     hostile: Path,
     small: Checkpoint,
     variant_checkpoint: Callable[[str], Checkpoint],
     tmp_path: Path,
 ) -> None:
     checkpoint = small if name == "small" else variant_checkpoint(name)
-    path = tmp_path / "weights.safetensors"
-    path.write_bytes(weights_bytes(checkpoint.model))
+    path = weights_bundle(checkpoint, tmp_path, precision).path / WEIGHTS_FILE
     result = subprocess.run(
         [hostile, path, str(CASES)], capture_output=True, text=True, check=False
     )

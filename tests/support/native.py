@@ -12,6 +12,7 @@ from rillet.export.bundle.json_file import write_json
 from rillet.export.bundle.start import write_start_state
 from rillet.export.bundle.weights import weights_bytes
 from rillet.export.graphs.metadata import state_table
+from rillet.export.quantization.int8_weights import int8_weights
 from rillet.runtime.bundle import WEIGHTS_FILE, Bundle
 from rillet.runtime.engines.native.library import library_path
 from rillet.runtime.files import sha256_bytes, sha256_file
@@ -20,20 +21,27 @@ from rillet.train import Checkpoint
 from rillet.train.checkpoint import weights_sha256
 from rillet.train.teach import teach
 
-__all__ = ["native_bundle", "needs_native", "weights_bundle"]
+__all__ = ["KERNELS", "native_bundle", "needs_native", "weights_bundle"]
 
 needs_native = pytest.mark.skipif(
     library_path() is None, reason="no C compiler built the native library"
 )
 
 
-def weights_bundle(checkpoint: Checkpoint, folder: Path) -> Bundle:
+KERNELS = ("plain", "sse4", "avx2", "avx512", "vnni", "dotprod")
+"""Instruction sets that the library knows; a processor has some."""
+
+
+def weights_bundle(checkpoint: Checkpoint, folder: Path, precision: str = "fp32") -> Bundle:
     """A bundle without graphs, which only the native engine can run; no graph is exported."""
     content, config = weights_bytes(checkpoint.model), checkpoint.model.config
     (folder / WEIGHTS_FILE).write_bytes(content)
+    if precision == "int8":
+        content = int8_weights(folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).write_bytes(content)
     files = {WEIGHTS_FILE: sha256_bytes(content), "tokenizer.json": ""}
     manifest = {
-        "precision": "fp32",
+        "precision": precision,
         "model": config.to_dict(),
         "graphs": {},
         "files": files,

@@ -76,7 +76,8 @@ class NativeTokenizer:
 
     def unknown(self, text: bytes) -> list[bytes]:
         """Each character without a token, as often as it occurs."""
-        found, at, size = [], 0, ctypes.c_size_t()
+        found: list[bytes] = []
+        at, size = 0, ctypes.c_size_t()
         while True:
             place = self.library.rillet_unknown(
                 self.address,

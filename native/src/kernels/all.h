@@ -9,6 +9,10 @@
 
 #include "product.h"
 
+#include "quads.h"
+
+#include "rounded.h"
+
 #include "network.h"
 
 #include "memory.h"

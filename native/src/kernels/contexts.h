@@ -25,8 +25,8 @@ RL_INLINE int64_t rl_followed(const rillet_model *m, const rl_lookup *found, int
            pattern;
 }
 
-/* Stores what followed the last contexts. Where nothing is learnt, the slots are stored as they were
- * found: a step that was undone may have left its own. */
+/* Stores what followed the last contexts. Where nothing is learnt, the slots are stored as they
+ * were found: a step that was undone may have left its own. */
 RL_INLINE void rl_store_contexts(const rillet_model *m, const rl_row *row) {
     const rl_lookup *found = rl_lookups_of(m, row->state, row->before);
     void *table = rl_in(row->state, m->state_table);
@@ -113,8 +113,8 @@ RL_INLINE float rl_surprise(const rillet_model *m, const float *logits, int toke
     return chance - rl_sum(powers, padded) * scale;
 }
 
-/* Moves the online weights by the gradient of the log-probability of the token that came. `tempered`
- * and `powers` are scratch. */
+/* Moves the online weights by the gradient of the log-probability of the token that came.
+ * `tempered` and `powers` are scratch. */
 static void rl_adapt(const rillet_model *m, const rl_row *row, float *tempered, float *powers) {
     const rl_lookup *found = rl_lookups_of(m, row->state, row->before);
     const float *shares = rl_shares_of(m, row->state, row->before);
@@ -131,8 +131,7 @@ static void rl_adapt(const rillet_model *m, const rl_row *row, float *tempered, 
         now[c] = rl_within(before[c] + uphill * m->bias_rate, m->most_bias);
     }
     float uphill = rl_surprise(m, logits, row->token, temperature, tempered, powers);
-    now[m->contexts] =
-        rl_within(temperature + uphill * m->temperature_rate, m->most_temperature);
+    now[m->contexts] = rl_within(temperature + uphill * m->temperature_rate, m->most_temperature);
 }
 
 /* Keeps the prediction for the online weights, and sharpens it. */
@@ -147,8 +146,8 @@ static void rl_temper(const rillet_model *m, const rl_row *row, float *joint, fl
     rl_log_softmax(m, joint, powers, out);
 }
 
-/* (s + sum e^z q) / (1 + sum e^z), with scores z of what was found. `joint` becomes scratch. Returns
- * whether the scores are finite. */
+/* (s + sum e^z q) / (1 + sum e^z), with scores z of what was found. `joint` becomes scratch.
+ * Returns whether the scores are finite. */
 static int rl_mix(const rillet_model *m, const rl_row *row, float *restrict joint,
                   float *restrict powers, float *out) {
     const rl_lookup *found = rl_lookups_of(m, row->state, row->now);
@@ -169,8 +168,7 @@ static int rl_mix(const rillet_model *m, const rl_row *row, float *restrict join
         float both[2] = {share * (weight[c] * each), (1.0f - share) * (weight[c] * each)};
         powers[found[c].first] += both[0];
         powers[found[c].second] += both[1];
-        if (m->adapts)
-            memcpy(rl_shares_of(m, row->state, row->now) + 2 * c, both, sizeof both);
+        if (m->adapts) memcpy(rl_shares_of(m, row->state, row->now) + 2 * c, both, sizeof both);
     }
     rl_logs(powers, 1.0f, m->gate_at);
     if (m->adapts)

@@ -89,8 +89,7 @@ RL_INLINE float rl_sum(const float *row, int padded) {
 
 RL_INLINE float rl_sum_squares(const float *row, int padded, float center) {
     rl_vector lane[RL_VECTORS] = {{0}};
-    for (int i = 0; i < padded; i += RL_PANEL)
-        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+    for (int i = 0; i < padded; i += RL_PANEL) RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
             rl_vector c = RL_LOAD(row + i + v * RL_LANES) - center;
             lane[v] += c * c;
         }
@@ -100,8 +99,7 @@ RL_INLINE float rl_sum_squares(const float *row, int padded, float center) {
 /* |a - b|^2 of padded rows. */
 RL_INLINE float rl_distance(const float *a, const float *b, int padded) {
     rl_vector lane[RL_VECTORS] = {{0}};
-    for (int i = 0; i < padded; i += RL_PANEL)
-        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
+    for (int i = 0; i < padded; i += RL_PANEL) RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) {
             rl_vector c = RL_LOAD(a + i + v * RL_LANES) - RL_LOAD(b + i + v * RL_LANES);
             lane[v] += c * c;
         }

@@ -177,7 +177,7 @@ RL_INLINE void rl_logs(float *p, float scale, int padded) {
 /* The network's distribution and what the kernel found, as ((d (z + c) + c) s + m) / (d (z + c) + c
  * + z) with doubt d. `joint` becomes scratch. Returns whether what was found is finite. */
 static int rl_combine(const rillet_model *m, float *restrict joint, const float *restrict found,
-                       float *restrict out) {
+                      float *restrict out) {
     int padded = m->gate_at, gate = RL_PADDED(m->gate);
     const float *weight = rl_floats(m, m->found_weights), *doubts = rl_floats(m, m->doubt_weights);
     float *hidden = joint + padded;

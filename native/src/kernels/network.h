@@ -17,18 +17,18 @@ RL_INLINE void rl_sparse(const rillet_model *m, const float *restrict r,
         for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS) {
             __m256i at = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)place));
             __m256 from = _mm256_permutevar8x32_ps(_mm256_loadu_ps(r + *column++), at);
-            __m256 next = _mm256_fmadd_ps(from, _mm256_loadu_ps(weight), other);
+            __m256 next = _mm256_add_ps(other, _mm256_mul_ps(from, _mm256_loadu_ps(weight)));
             other = sum; /* two chains in turn */
             sum = next;
         }
         _mm256_storeu_ps(z + row, _mm256_add_ps(sum, other));
 #else
-        float sum[RL_ROWS];
-        memcpy(sum, drive + row, sizeof sum);
+        float sum[2][RL_ROWS] = {{0}};
+        memcpy(sum[1], drive + row, sizeof *sum);
         for (int t = 0; t < count; t++, place += RL_ROWS, weight += RL_ROWS, column++)
             for (int lane = 0; lane < RL_ROWS; lane++)
-                sum[lane] += weight[lane] * r[*column + place[lane]];
-        memcpy(z + row, sum, sizeof sum);
+                sum[t % 2][lane] += weight[lane] * r[*column + place[lane]];
+        for (int lane = 0; lane < RL_ROWS; lane++) z[row + lane] = sum[0][lane] + sum[1][lane];
 #endif
     }
 }
@@ -68,8 +68,8 @@ RL_INLINE void rl_scores(const rillet_model *m, const float *q, const float *key
                 other[v] += RL_LOAD(at + m->span + v * RL_LANES) * q[i + 1];
             }
         if (i < m->head)
-            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] += RL_LOAD(at + v * RL_LANES) *
-                                                                     q[i];
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] +=
+                RL_LOAD(at + v * RL_LANES) * q[i];
         RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(w + j + v * RL_LANES) =
             sum[v] + other[v];
     }
@@ -86,8 +86,8 @@ RL_INLINE void rl_blend(const float *w, int window, const float *values, long st
             other[v] += RL_LOAD(values + stride + v * RL_LANES) * w[j + 1];
         }
     if (j < window)
-        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] += RL_LOAD(values + v * RL_LANES) *
-                                                                 w[j];
+        RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] +=
+            RL_LOAD(values + v * RL_LANES) * w[j];
     RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(to + v * RL_LANES) =
         (sum[v] + other[v]) * scale;
 }
@@ -133,8 +133,8 @@ RL_INLINE void rl_gate(float *restrict to, const float *restrict both, int padde
 }
 
 /* Norm and short convolution of one block of the first CNN. */
-static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index,
-                         const rl_row *row, const float *restrict x, float *restrict y) {
+static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index, const rl_row *row,
+                         const float *restrict x, float *restrict y) {
     long stride = m->wave_context.stride;
     int padded = m->width_padded;
     float *window = (float *)rl_in(row->state, m->wave_context.at) + row->cursor * stride +
@@ -161,8 +161,8 @@ static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index
 /* The filters over the wave window, [filters][features]. */
 static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict y) {
     int padded = m->features_padded, count = m->filters_per_feature;
-    const float *window = (const float *)rl_in(row->state, m->wave_buffer.at) +
-                          (long)(row->cursor + 1) * padded;
+    const float *window =
+        (const float *)rl_in(row->state, m->wave_buffer.at) + (long)(row->cursor + 1) * padded;
     for (int q = 0; q < count; q++)
         for (int f = 0; f < padded; f += RL_PANEL) {
             const float *tap = rl_floats(m, m->filters) + q * padded + f, *x = window + f;
@@ -170,7 +170,7 @@ static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict
             for (int w = 0; w < m->wave_window; w++, tap += count * padded, x += padded)
                 RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] +=
                     RL_LOAD(tap + v * RL_LANES) * RL_LOAD(x + v * RL_LANES);
-            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) RL_STORE(y + q * padded + f +
-                                                                    v * RL_LANES) = sum[v];
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++)
+                RL_STORE(y + q * padded + f + v * RL_LANES) = sum[v];
         }
 }

@@ -1,13 +1,13 @@
 /* Products of rows with packed weights. Each output is one chain of sums over the inputs, in order,
  * for one row and for many: chunks of any length agree to the bit. */
 
-enum { RL_AHEAD = 16 }; /* inputs whose weights are fetched before they are needed */
+enum { RL_AHEAD = 4 }; /* inputs whose weights are fetched before they are needed */
 
 /* `rows` rows and `panels` panels, both constants: a plain array of that size would be of variable
  * length to GCC, which keeps it in memory at half the speed. */
-RL_INLINE void rl_tile(const int rows, const int panels, const float *restrict w, long step,
-                       const float *restrict x, long ldx, float *restrict y, long ldy, int in,
-                       const float *restrict bias, int add) {
+RL_INLINE void rl_tile(const int rows, const int panels, const int fuse, const float *restrict w,
+                       long step, const float *restrict x, long ldx, float *restrict y, long ldy,
+                       int in, const float *restrict bias, int add) {
     const int width = panels * RL_VECTORS;
     rl_vector sum[32];
     RL_UNROLL for (int r = 0; r < rows; r++) {
@@ -24,12 +24,18 @@ RL_INLINE void rl_tile(const int rows, const int panels, const float *restrict w
         RL_UNROLL for (int v = 0; v < width; v++) weight[v] = RL_LOAD(w + i * step + v * RL_LANES);
         RL_UNROLL for (int r = 0; r < rows; r++) {
             float value = x[r * ldx + i];
-            RL_UNROLL for (int v = 0; v < width; v++) sum[r * width + v] += weight[v] * value;
+            RL_UNROLL for (int v = 0; v < width; v++) {
+                rl_vector *to = sum + r * width + v;
+                if (fuse)
+                    *to = RL_FUSE(weight[v], value, *to);
+                else
+                    *to += weight[v] * value;
+            }
         }
     }
     RL_UNROLL for (int r = 0; r < rows; r++) {
-        RL_UNROLL for (int v = 0; v < width; v++)
-            RL_STORE(y + r * ldy + v * RL_LANES) = sum[r * width + v];
+        RL_UNROLL for (int v = 0; v < width; v++) RL_STORE(y + r * ldy + v * RL_LANES) =
+            sum[r * width + v];
     }
 }
 
@@ -38,7 +44,7 @@ RL_INLINE void rl_single(int group, const float *w, const float *x, float *y, in
                          const float *bias, int add) {
     long step = (long)group * RL_PANEL;
 #define RL_ONE(panels, p)                                                                          \
-    rl_tile(1, panels, w + (p) * RL_PANEL, step, x, 0, y + (p) * RL_PANEL, 0, in,                  \
+    rl_tile(1, panels, 1, w + (p) * RL_PANEL, step, x, 0, y + (p) * RL_PANEL, 0, in,               \
             bias + (p) * RL_PANEL, add)
 #if RL_LANES == 4
     int p = 0;
@@ -61,18 +67,35 @@ RL_INLINE void rl_single(int group, const float *w, const float *x, float *y, in
 #undef RL_ONE
 }
 
+/* What a model in int8 keeps in float32 is small, and the same for every instruction set. */
+static void rl_unfused(const rl_linear *linear, const float *w, const float *bias, int rows,
+                       const float *x, long ldx, float *y, long ldy, int add) {
+    for (int left = linear->panels, group; left > 0; left -= group) {
+        group = rl_group(left);
+        for (int p = 0; p < group; p++, bias += RL_PANEL, y += RL_PANEL)
+            for (int r = 0; r < rows; r++)
+                rl_tile(1, 1, 0, w + p * RL_PANEL, (long)group * RL_PANEL, x + r * ldx, 0,
+                        y + r * ldy, 0, linear->in, bias, add);
+        w += (long)group * RL_PANEL * linear->in;
+    }
+}
+
 /* y = W x + b for each row, or added to y. Rows of y are padded. */
 static void rl_product(const rillet_model *m, const rl_linear *linear, int rows, const float *x,
                        long ldx, float *y, long ldy, int add) {
     const float *w = rl_floats(m, linear->weights), *bias = rl_floats(m, linear->bias);
     int in = linear->in;
+    if (m->widest_rounded) {
+        rl_unfused(linear, w, bias, rows, x, ldx, y, ldy, add);
+        return;
+    }
     for (int left = linear->panels, group; left > 0; left -= group) {
         group = rl_group(left);
         int done = rows / RL_TILE * RL_TILE;
         if (rows == 1) done = 0;
         for (int p = 0; p < group && done; p++) /* these weights stay in the first cache */
             for (int r = 0; r < done; r += RL_TILE)
-                rl_tile(RL_TILE, 1, w + p * RL_PANEL, (long)group * RL_PANEL, x + r * ldx, ldx,
+                rl_tile(RL_TILE, 1, 1, w + p * RL_PANEL, (long)group * RL_PANEL, x + r * ldx, ldx,
                         y + r * ldy + p * RL_PANEL, ldy, in, bias + p * RL_PANEL, add);
         for (int r = done; r < rows; r++)
             rl_single(group, w, x + r * ldx, y + r * ldy, in, bias, add);

@@ -3,9 +3,10 @@
 enum { RL_ALONE = RL_SLACK }; /* rows of one stream in a group: its windows have room for no more */
 
 typedef struct {
-    float *reservoir, *x, *y, *qkv, *both, *act, *taps, *wave, *features, *keys, *joint, *found,
-        *z, *weight;
+    float *reservoir, *x, *y, *qkv, *both, *act, *taps, *wave, *features, *keys, *joint, *found, *z,
+        *weight, *scale;
     int32_t *entry;
+    int8_t *rounded;
 } rl_scratch;
 
 typedef struct {
@@ -42,6 +43,8 @@ static uint64_t rl_divide(const rillet_model *m, uint64_t rows, void *block, rl_
     size_t either = entries > (size_t)m->gate_at ? entries : (size_t)m->gate_at;
     s->weight = rl_take(&arena, either);
     s->entry = (int32_t *)rl_take(&arena, entries);
+    s->scale = rl_take(&arena, m->widest_rounded ? rows : 0);
+    s->rounded = (int8_t *)rl_take(&arena, rows * (size_t)RL_PADDED(m->widest_rounded) / 4);
     return arena.used;
 }
 
@@ -76,6 +79,15 @@ static int rl_begin(const rillet_model *m, size_t rows, rillet_state *const *sta
     return count;
 }
 
+/* A product in the precision of its weights. */
+RL_INLINE void rl_apply(const rillet_model *m, const rl_linear *linear, int rows, const float *x,
+                        long ldx, float *y, long ldy, int add, rl_scratch *s) {
+    if (linear->scales)
+        rl_rounded_product(m, linear, rows, x, ldx, y, ldy, add, s->rounded, s->scale);
+    else
+        rl_product(m, linear, rows, x, ldx, y, ldy, add);
+}
+
 static void rl_run_reservoir(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
     int padded = m->units_padded;
     for (int r = 0; r < rows; r++) {
@@ -92,8 +104,7 @@ static void rl_run_read(const rillet_model *m, int rows, const rl_row *row, rl_s
     for (int r = 0; r < rows; r++)
         memcpy(s->x + (long)r * padded, table + (size_t)row[r].token * (size_t)padded,
                (size_t)padded * 4);
-    if (m->read.in)
-        rl_product(m, &m->read, rows, s->reservoir, m->units_padded, s->x, padded, 1);
+    if (m->read.in) rl_apply(m, &m->read, rows, s->reservoir, m->units_padded, s->x, padded, 1, s);
 }
 
 static void rl_run_attention(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
@@ -101,20 +112,20 @@ static void rl_run_attention(const rillet_model *m, int rows, const rl_row *row,
     for (int r = 0; r < rows; r++)
         rl_norm(s->y + (long)r * padded, s->x + (long)r * padded, rl_floats(m, m->attention_norm),
                 rl_floats(m, m->attention_norm_bias), m->width, padded);
-    rl_product(m, &m->qkv, rows, s->y, padded, s->qkv, 3 * padded, 0);
+    rl_apply(m, &m->qkv, rows, s->y, padded, s->qkv, 3 * padded, 0, s);
     for (int r = 0; r < rows; r++)
         rl_attend(m, row + r, s->qkv + (long)r * 3 * padded, s->y + (long)r * padded, s->z);
-    rl_product(m, &m->output, rows, s->y, padded, s->x, padded, 1);
+    rl_apply(m, &m->output, rows, s->y, padded, s->x, padded, 1, s);
 }
 
 /* x += down(silu(g) v) of the inputs. */
 static void rl_run_gated(const rillet_model *m, const rl_block *block, int rows, const float *in,
                          long ldin, float *x, long ldx, rl_scratch *s) {
     int hidden = m->hidden_padded;
-    rl_product(m, &block->up, rows, in, ldin, s->both, 2 * hidden, 0);
+    rl_apply(m, &block->up, rows, in, ldin, s->both, 2 * hidden, 0, s);
     for (int r = 0; r < rows; r++)
         rl_gate(s->act + (long)r * hidden, s->both + (long)r * 2 * hidden, hidden);
-    rl_product(m, &block->down, rows, s->act, hidden, x, ldx, 1);
+    rl_apply(m, &block->down, rows, s->act, hidden, x, ldx, 1, s);
 }
 
 static void rl_run_waves(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
@@ -125,7 +136,7 @@ static void rl_run_waves(const rillet_model *m, int rows, const rl_row *row, rl_
             rl_wave_taps(m, block, b, row + r, s->x + (long)r * padded, s->y + (long)r * padded);
         rl_run_gated(m, block, rows, s->y, padded, s->x, padded, s);
     }
-    rl_product(m, &m->emit, rows, s->x, padded, s->features, features, 0);
+    rl_apply(m, &m->emit, rows, s->x, padded, s->features, features, 0, s);
     for (int r = 0; r < rows; r++)
         rl_norm(s->wave + (long)r * features, s->features + (long)r * features,
                 rl_floats(m, m->wave_norm), rl_floats(m, m->wave_norm_bias), m->features, features);
@@ -214,8 +225,8 @@ static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *con
     /* A prefill often wants the last prediction alone; online weights want all. */
     while (!m->adapts && first < rows && logits[first] == NULL) first++;
     if (first < rows)
-        rl_product(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
-                   m->features_padded, s->joint + (long)first * wide, wide, 0);
+        rl_apply(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
+                 m->features_padded, s->joint + (long)first * wide, wide, 0, s);
     if (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL) rl_run_keys(m, rows, row, s);
     for (int r = 0; r < rows; r++) {
         float *joint = s->joint + (long)r * wide;

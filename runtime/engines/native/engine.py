@@ -38,11 +38,10 @@ class NativeEngine:
         self.bundle = bundle
         if WEIGHTS_FILE not in bundle.hashes():
             precision = bundle.manifest.get("precision")
-            advice = (
-                "export the model again to add them"
-                if precision == "fp32"
-                else f"it is in {precision}, which only its graphs hold"
-            )
+            advice = {
+                "fp32": "export the model again to add them",
+                "int8": "export the model again with precision int8 to add them",
+            }.get(str(precision), f"it is in {precision}, which only its graphs hold")
             raise EngineError(f"{bundle.path} lacks the weights for the native engine; {advice}")
         self.model = PackedModel(bundle.checked_file(WEIGHTS_FILE))
         self.state_table = bundle.state

@@ -67,6 +67,11 @@ class PackedModel:
         name: Any = self.library.rillet_model_kernels(self.address)
         return str(name.decode())
 
+    def choose_kernels(self, name: str) -> bool:
+        """Compute with another instruction set; returns whether this processor has it."""
+        status: int = self.library.rillet_model_choose(self.address, name.encode())
+        return status == 0
+
     def scratch_size(self, rows: int) -> int:
         """Bytes of scratch for a call of some rows."""
         return int(self.library.rillet_scratch_size(self.address, rows))
