@@ -19,19 +19,25 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from safetensors.numpy import load_file
 
 from lib.arrays import TokenArray
+from lib.baselines import matched_gru
 from lib.bursts import Burst, least_times
+from lib.machine_limits import read_rate
+from lib.plain_export import export_recurrent
 from lib.results import write_results
 from lib.samples import sample_tokens
 from lib.stepping import Steps
 from rillet.export import ExportOptions, quantize
 from rillet.export.bundle.writer import write_bundle
 from rillet.runtime import Bundle, Model
+from rillet.runtime.bundle import WEIGHTS_FILE
 from rillet.runtime.engines.base import Engine
 from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.library import block
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
+from rillet.runtime.state_table import is_shared
 from rillet.train import load_checkpoint
 
 STEPS, CHUNK, ROWS, BEFORE, WRITTEN = 64, 256, 64, 2_000, 512
@@ -73,7 +79,25 @@ def measure_bundle(bundle: Bundle, bursts: int) -> dict[str, float]:
     tokens = np.resize(sample_tokens(bundle.vocab_size), BEFORE + CHUNK)
     with tempfile.TemporaryDirectory() as folder:
         lowered = quantize(bundle, Path(folder) / "int8", "int8", tokens=300, max_loss_rise=1)
-        return least_times(contenders(bundle, lowered, tokens), bursts)
+        times = least_times(contenders(bundle, lowered, tokens), bursts)
+        limits = {"limit: reading": read_time(bundle), "limit: reading, int8": read_time(lowered)}
+        return times | limits
+
+
+def read_time(bundle: Bundle) -> float:
+    """Microseconds that it takes to read what a step reads: the weights of products, and windows.
+
+    A step reads one row of the tables of the embedding, and one slot of each of the memory.
+    """
+    weights = load_file(bundle.checked_file(WEIGHTS_FILE))
+    read = sum(
+        tensor.nbytes
+        for name, tensor in weights.items()
+        if not name.startswith(("embedder.", "memory."))
+    )
+    windows = [row.zeros(1) for row in bundle.state if not is_shared(row)]
+    size = read + sum(window.nbytes for window in windows)
+    return size / read_rate(size) * 1e6
 
 
 def contenders(bundle: Bundle, lowered: Bundle, tokens: TokenArray) -> dict[str, Burst]:
@@ -84,6 +108,7 @@ def contenders(bundle: Bundle, lowered: Bundle, tokens: TokenArray) -> dict[str,
     fewer = onnx.load(lowered.graph("decode"))
     return {
         UNIT: warmed(Steps(decode, rest[:STEPS]), start),
+        "ONNX Runtime: GRU of equal size": Steps(equal_gru(bundle), rest[:STEPS]),
         "ONNX Runtime: decode.onnx, int8": warmed(Steps(fewer, rest[:STEPS]), start),
         "ONNX Runtime: prefill.onnx": Steps(prefill, rest, CHUNK),
         "ONNX Runtime: batch of 64": batch(host, rest),
@@ -99,6 +124,12 @@ def contenders(bundle: Bundle, lowered: Bundle, tokens: TokenArray) -> dict[str,
         "native int8: prefill": Calls(int8, start, rest, CHUNK),
         "native int8: batch of 64": batch(int8, rest),
     }
+
+
+def equal_gru(bundle: Bundle) -> onnx.ModelProto:
+    """The step of a GRU with as many parameters."""
+    parameters = int(bundle.manifest["training"]["parameters"])
+    return export_recurrent(matched_gru(parameters, bundle.vocab_size).eval())
 
 
 def warmed(burst: Steps, tokens: TokenArray) -> Burst:

@@ -56,10 +56,11 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
     try:
         version = import_onnxruntime().__version__
     except EngineError as error:
-        problems.append(
-            f"no inference engine can be imported ({error.__cause__}); install one: pip install "
-            "'rillet[cpu]'"
-        )
+        if not providers["native"]["works"]:
+            problems.append(
+                f"no inference engine can be imported ({error.__cause__}); install one: pip "
+                "install 'rillet[cpu]'"
+            )
     else:
         engines["onnxruntime, as imported"] = str(version)
         others = (name for name in PROVIDERS if name not in providers)

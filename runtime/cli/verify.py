@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from ..bundle import Bundle
 from ..engines.base import PROVIDERS, Provider
-from ..errors import UsageError
+from ..engines.select import processor_engines
+from ..errors import BundleError, UsageError
 from ..golden import GoldenReport, verify_golden
 from ..model import Model, load
 from .entry import optional_part
@@ -31,11 +33,11 @@ __all__ = ["verify_command"]
 )
 @click.option(
     "--engine",
-    default="cpu",
+    default="auto",
     show_default=True,
     metavar="NAMES",
-    help=f"Providers to check, separated by commas: {', '.join(PROVIDERS)}; or all, for those "
-    "that run here.",
+    help=f"Providers to check, separated by commas: {', '.join(PROVIDERS)}; auto, for those that "
+    "run here on the processor; or all, for all that run here.",
 )
 @click.option(
     "--steps",
@@ -92,15 +94,18 @@ def _silent(_: str) -> None:
 
 def _load_models(bundle: Path, engine: str) -> dict[Provider, Model]:
     """Load the bundle on each provider that the option names."""
-    if engine != "all":
+    if engine not in ("auto", "all"):
         names = parse_choices("--engine", engine, PROVIDERS, "all")
         return {name: load(bundle, name, self_test=False) for name in names}
+    tried = PROVIDERS if engine == "all" else processor_engines(Bundle.open(bundle))
     models: dict[Provider, Model] = {}
-    for name in PROVIDERS:
+    for name in tried:
         try:
             models[name] = load(bundle, name, self_test=False)
-        except Exception as error:
-            if name == "cpu":
+        except BundleError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions share no public base
+            if name == tried[-1] and not models:
                 raise
             tell(f"{name}: cannot run here ({error})", err=True)
     return models

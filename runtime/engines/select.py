@@ -15,7 +15,7 @@ from .base import PROVIDERS, Engine, Provider, ProviderChoice
 from .cache import engine_folders
 from .cuda.driver import driver_obstacle
 
-__all__ = ["open_engine"]
+__all__ = ["open_engine", "processor_engines"]
 
 
 def open_engine(
@@ -76,7 +76,7 @@ def _candidates(bundle: Bundle, provider: ProviderChoice, allow_fallback: bool) 
         raise EngineError(
             f"provider {provider!r} is unknown; use {', '.join(map(repr, PROVIDERS))} or 'auto'"
         )
-    on_cpu = _on_cpu(bundle) if allow_fallback and provider != "cpu" else []
+    on_cpu = processor_engines(bundle) if allow_fallback and provider != "cpu" else []
     return [provider, *(name for name in on_cpu if name != provider)]
 
 
@@ -91,14 +91,14 @@ def _automatic(bundle: Bundle) -> list[Provider]:
         names += ["cuda"] if has_cuda() else []
     except EngineError:
         # Without ONNX Runtime: a Jetson may have TensorRT alone, and any device the library.
-        names += [name for name in _on_cpu(bundle) if name != "cpu"]
+        names += [name for name in processor_engines(bundle) if name != "cpu"]
         if not names:
             raise
         return names
-    return names + _on_cpu(bundle)
+    return names + processor_engines(bundle)
 
 
-def _on_cpu(bundle: Bundle) -> list[Provider]:
+def processor_engines(bundle: Bundle) -> list[Provider]:
     """What runs a bundle on the processor, best first."""
     return ["native", "cpu"] if _has_native(bundle) else ["cpu"]
 

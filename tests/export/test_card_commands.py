@@ -19,7 +19,7 @@ from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import PRESETS, load_checkpoint, make_tokenizer
 from support.command_line import here
 
-TINY = {"reservoir_size": 16, "width": 8, "hidden": 8, "wave_blocks": 1, "memory": 20}
+TINY = {"reservoir_size": 16, "width": 8, "hidden": 8, "wave_blocks": 1, "memory": 96}
 TINY |= {"key_width": 8, "attention_window": 4, "wave_window": 4, "wave_features": 8}
 TINY |= {"batch": 4, "chunk": 32, "code_width": 8}
 SETTINGS = [word for name, value in TINY.items() for word in ("--set", f"{name}={value}")]

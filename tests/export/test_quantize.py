@@ -162,7 +162,7 @@ def test_recurrence_and_memory_stay_float32(
     lowered: Callable[..., Bundle], source: Path, precision: str, method: str
 ) -> None:
     """The reservoir and the memory's keys are bit-identical."""
-    model, exact = load(lowered(precision, method).path), load(source)
+    model, exact = load(lowered(precision, method).path, "cpu"), load(source, "cpu")
     state, expected = model.engine.zero_state(), exact.engine.zero_state()
     tokens = np.random.default_rng(5).integers(0, model.vocab_size, (1, 90))
     model.engine.prefill(tokens, state)

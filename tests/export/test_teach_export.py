@@ -143,7 +143,7 @@ def test_other_memories_are_refused_by_name(
         result = here("export", folder, "--out", tmp_path / "out", *words)
         assert result.returncode == 2
         assert message in result.stderr
-        assert "--set memory_key=contexts" in result.stderr
+        assert "without --set memory" in result.stderr
         assert not list(tmp_path.iterdir())
 
 

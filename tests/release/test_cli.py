@@ -51,7 +51,7 @@ def test_text_in_streamed_text_out(tmp_path: Path) -> None:
 
     result = rillet("verify", bundle)
     assert result.returncode == 0, result.stderr
-    assert "sound on CPUExecutionProvider" in result.stdout
+    assert "CPUExecutionProvider." in result.stdout.splitlines()[-1]
     result = here("verify", bundle, "--checkpoint", run, "--steps", 300)
     assert result.returncode == 0, result.stderr
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from rillet.runtime import load
 from support.command_line import here
+from support.native import needs_native
 from support.wheels import build, copy_source
 
 pytestmark = pytest.mark.slow
@@ -59,13 +61,23 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def device(
     request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A virtual environment with the wheel, an engine, their dependencies and nothing else."""
-    python = interpreter(request.param)
-    folder = tmp_path_factory.mktemp("device")
+    """A virtual environment with the wheel, ONNX Runtime, their dependencies and nothing else."""
+    return installed(f"{wheel}[cpu]", interpreter(request.param), tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel and what it requires: no engine but its own."""
+    return installed(str(wheel), interpreter("newest"), tmp_path_factory)
+
+
+def installed(package: str, python: Path, folders: pytest.TempPathFactory) -> Path:
+    """The Python of a fresh environment with a package."""
+    folder = folders.mktemp("device")
     subprocess.run([str(python), "-m", "venv", str(folder)], check=True)
     made = folder / "bin" / "python"
     install = [str(made), *["-m", "pip", "--disable-pip-version-check", "install", "--quiet"]]
-    install += ["--constraint", str(ROOT / "constraints.txt"), f"{wheel}[cpu]"]
+    install += ["--constraint", str(ROOT / "constraints.txt"), package]
     result = subprocess.run(install, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return made
@@ -95,6 +107,47 @@ def test_the_cpu_extra_is_enough_to_generate(device: Path, small_bundle: Path) -
     assert result.returncode == 0, result.stderr
     assert result.stdout == here(*command).stdout
     assert run(device, "verify", small_bundle).returncode == 0
+
+
+@needs_native
+def test_the_wheel_alone_does_what_the_readme_shows(
+    bare: Path, small_bundle: Path, tmp_path: Path
+) -> None:
+    code = """
+import importlib.util, sys
+assert importlib.util.find_spec("onnxruntime") is None
+import rillet.runtime
+model = rillet.runtime.load(sys.argv[1])
+assert model.info.provider == "native"
+session = model.session()
+session.feed("The value of ")
+text = session.generate(max_new_tokens=50, top_p=0.9, seed=1, stop=["zzz"])
+session.learn("An expression is a list.")
+session.save("diary.state")
+rest = session.generate(max_new_tokens=30, seed=2)
+assert model.restore("diary.state").generate(max_new_tokens=30, seed=2) == rest
+print(text, end="")
+"""
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    result = subprocess.run(
+        [str(bare), str(program), str(small_bundle)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    session = load(small_bundle, "cpu").session()
+    session.feed("The value of ")
+    assert result.stdout == session.generate(max_new_tokens=50, top_p=0.9, seed=1, stop=["zzz"])
+    command = ["generate", small_bundle, "The ", "--max-new-tokens", 40, "--seed", 2]
+    assert run(bare, *command).stdout == here(*command).stdout
+    checked = run(bare, "verify", small_bundle)
+    assert checked.returncode == 0, checked.stderr
+    report = run(bare, "doctor", small_bundle)
+    assert "No problems found." in report.stdout, report.stdout
+    assert run(bare, "score", small_bundle, program).returncode == 0
 
 
 def test_the_shipped_models_generate(device: Path) -> None:

@@ -41,7 +41,11 @@ def build(program: Path, sources: list[str], define: str = "") -> None:
     assert built.returncode == 0, built.stderr
 
 
-@pytest.fixture(scope="module", params=["", "-DRL_PLAIN_ONLY"], ids=["chosen", "plain"])
+@pytest.fixture(
+    scope="module",
+    params=["", pytest.param("-DRL_PLAIN_ONLY", marks=pytest.mark.slow)],
+    ids=["chosen", "plain"],
+)
 def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program, with the library, for the processor's kernels and for the plain ones."""
     program = tmp_path_factory.mktemp("native") / "hostile"

@@ -77,6 +77,7 @@ class Program:
         learn = self.chance.choice(["read", "all", "none"])
         self.sessions = [model.session(learn) for model in models]
         self.streams: list[tuple[Any, Any]] = []
+        self.struck: list[Any] = []
 
     def run(self, steps: int) -> None:
         for _ in range(steps):
@@ -136,7 +137,9 @@ class Program:
             if hasattr(first, "stats"):
                 assert first.finish_reason == second.finish_reason
                 assert first.stop_string == second.stop_string
-                assert first.stats.tokens == second.stats.tokens
+                # An interrupt may come between a token and its count.
+                if first not in self.struck:
+                    assert first.stats.tokens == second.stats.tokens
 
     def look_at_all(self) -> None:
         self.both(lambda it: it.position)
@@ -236,6 +239,7 @@ class Program:
             for piece in itertools.islice(first, 60):
                 pieces.append(piece)
 
+        self.struck.append(first)
         with contextlib.suppress(KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, self.chance.uniform(1e-5, 2e-3))
             try:

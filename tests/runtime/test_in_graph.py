@@ -73,9 +73,9 @@ def test_a_stop_string_leaves_the_same_stream(small_model: Model, place: int) ->
     ids=str,
 )
 def test_options_that_the_graph_lacks_are_refused(
-    small_model: Model, option: dict[str, Any]
+    small_bundle: Path, option: dict[str, Any]
 ) -> None:
-    session = small_model.session()
+    session = load(small_bundle, "cpu").session()
     session.feed("The ")
     before = session.position
     with pytest.raises(UsageError, match="cannot be used inside the graph"):
@@ -101,7 +101,7 @@ def test_on_finish_receives_the_statistics(
 
 
 def test_a_bundle_without_a_generate_graph_is_refused(small_bundle: Path) -> None:
-    model = load(small_bundle)
+    model = load(small_bundle, "cpu")
     del model.bundle.manifest["graphs"]["generate"]
     with pytest.raises(BundleError, match="no generate graph"):
         model.session().generate(in_graph=True, max_new_tokens=3)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -64,13 +65,14 @@ def fed(model: Model) -> Session:
 def test_an_interrupted_text_resumes_as_if_nothing_had_happened(
     model: Model, chance: random.Random, options: dict[str, object]
 ) -> None:
-    count = 60
-    whole = fed(model).generate(max_new_tokens=count, seed=5, **options)
-    interrupted = 0
+    count, session = 60, fed(model)
+    began = time.perf_counter()
+    whole = session.generate(max_new_tokens=count, seed=5, **options)
+    longest, interrupted = time.perf_counter() - began, 0
     for _ in range(100):
         session, pieces = fed(model), []
         stream = session.stream(max_new_tokens=count, seed=5, **options)
-        interrupted += is_interrupted(lambda s=stream, p=pieces: take(s, p), moment(chance, 8e-3))
+        interrupted += is_interrupted(lambda s=stream, p=pieces: take(s, p), moment(chance, longest))
         pieces.extend(session.resume())
         assert "".join(pieces) == whole
         assert session.position == len(PROMPT) + count

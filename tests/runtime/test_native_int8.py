@@ -193,7 +193,7 @@ def test_weights_keep_names_shapes_and_values(small: Checkpoint, tmp_path: Path)
         ("wave_cnn.emit.weight", -128, "a weight in int8 is -128"),
         ("wave_cnn.emit.weight_scale", 0, "wave_cnn.emit.weight_scale: a scale is not above zero"),
         ("wave_cnn.emit.weight_scale", -1, "a scale is not above zero"),
-        ("wave_cnn.emit.weight_scale", np.nan, "a weight is not finite"),
+        ("wave_cnn.emit.weight_scale", np.nan, "a number is not finite"),
         ("wave_cnn.emit.weight_scale", None, "wave_cnn.emit.weight_scale: this tensor is missing"),
     ],
 )

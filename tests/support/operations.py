@@ -24,7 +24,7 @@ _SMALL = {
     "wave_window": 5,
     "readout_blocks": 2,
     "hidden": 16,
-    "memory": 20,
+    "memory": 96,
     "key_width": 9,
     "gate_hidden": 4,
     "reservoir_density": 0.4,
