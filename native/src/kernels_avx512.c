@@ -1,4 +1,4 @@
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(RL_PLAIN_ONLY)
 #include <string.h>
 #ifdef __clang__
 #pragma clang attribute push(                                                                      \

@@ -1,4 +1,4 @@
-#if defined(__aarch64__)
+#if defined(__aarch64__) && !defined(RL_PLAIN_ONLY)
 #include <string.h>
 #ifdef __clang__
 #pragma clang attribute push(__attribute__((target("dotprod"))), apply_to = function)

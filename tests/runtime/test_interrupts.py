@@ -72,7 +72,8 @@ def test_an_interrupted_text_resumes_as_if_nothing_had_happened(
     for _ in range(100):
         session, pieces = fed(model), []
         stream = session.stream(max_new_tokens=count, seed=5, **options)
-        interrupted += is_interrupted(lambda s=stream, p=pieces: take(s, p), moment(chance, longest))
+        when = moment(chance, longest)
+        interrupted += is_interrupted(lambda s=stream, p=pieces: take(s, p), when)
         pieces.extend(session.resume())
         assert "".join(pieces) == whole
         assert session.position == len(PROMPT) + count
