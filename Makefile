@@ -139,7 +139,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/positions.py --bursts 10 --json $(RESULTS)/positions.json
 	$(BIN)/python benchmarks/report.py
 
-C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.c'
+C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.[ch]'
 CLANG_FORMAT := $(BIN)/clang-format --style=file:native/.clang-format
 
 lint: .venv/ready

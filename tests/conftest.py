@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
 def real_exporter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch's exporter without its memory, for tests of whether exporting is repeatable."""
     monkeypatch.setattr(torch.onnx, "export", torch.onnx.export.__wrapped__)
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    """An alarm that raises KeyboardInterrupt, where there is one."""
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ import functools
 import shutil
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from .bursts import Burst, least_times
 
 __all__ = ["byte_products", "float_products", "kernels", "read_rate"]
 
@@ -53,33 +53,36 @@ def read_rate(size: int) -> float:
     room = np.ones(count + 16, np.float32)
     values = room[-room.ctypes.data % 64 // 4 :][:count]
     times = max(1, 20_000_000 // values.nbytes)
-    read = functools.partial(kernels().read_floats, values.ctypes.data, count, times)
-    return values.nbytes * times / _fastest(read)
+
+    def read() -> int:
+        kernels().read_floats(values.ctypes.data, count, times)
+        return values.nbytes * times
+
+    return _rate(read)
 
 
 def float_products() -> float:
     """Multiplications with additions of float32 per second."""
+
+    def fuse() -> int:
+        kernels().fuse(_WORK, 0.999, 1e-9, ctypes.addressof(done))
+        return done.value
+
     done = ctypes.c_int64()
-    call = functools.partial(kernels().fuse, _WORK, 0.999, 1e-9, ctypes.addressof(done))
-    seconds = _fastest(call)
-    return done.value / seconds
+    return _rate(fuse)
 
 
 def byte_products() -> float:
     """Multiplications with additions of int8 per second; 0 without instructions for them."""
+
+    def dot() -> int:
+        kernels().dot_bytes(_WORK, 0x01020304, 0x01000100, ctypes.addressof(done))
+        return done.value
+
     done = ctypes.c_int64()
-    call = functools.partial(
-        kernels().dot_bytes, _WORK, 0x01020304, 0x01000100, ctypes.addressof(done)
-    )
-    seconds = _fastest(call)
-    return done.value / seconds
+    return _rate(dot) if dot() else 0.0
 
 
-def _fastest(call: Callable[[], object]) -> float:
-    """Seconds of the thread's own time."""
-    best = float("inf")
-    for _ in range(_BURSTS):
-        start = time.thread_time()
-        call()
-        best = min(best, time.thread_time() - start)
-    return best
+def _rate(burst: Burst) -> float:
+    """What a burst does per second."""
+    return 1e6 / least_times({"": burst}, _BURSTS)[""]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ...runtime.engines.base import Values
+from ...runtime.engines.base import Drawing, Values
 from ...runtime.engines.ort.generate_graph import GraphGenerator
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.dual_cnn import DualCNN
@@ -77,9 +77,8 @@ def compare_generate(
     for temperature, top_k, top_p in _SAMPLING:
         for _ in range(_CALLS):
             numbers = random.random((1, _TOKENS))
-            tokens, last = generator.generate(
-                held, last, numbers, temperature=temperature, top_k=top_k, top_p=top_p
-            )
+            how = Drawing(temperature, top_k, top_p)
+            tokens, last = generator.generate(held, last, numbers, how)
             output, state = model(torch.from_numpy(tokens), state, learn)
             drawn_from = np.concatenate([expected, output[:, :-1].numpy()], axis=1)[0]
             expected = output[:, -1:].numpy()

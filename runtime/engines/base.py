@@ -20,7 +20,7 @@ An engine that computes in a device's memory can use :class:`.DeviceState` for i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy.typing as npt
 
@@ -31,6 +31,7 @@ __all__ = [
     "PROVIDERS",
     "PROVIDER_CHOICES",
     "Drafter",
+    "Drawing",
     "Engine",
     "EngineState",
     "Learn",
@@ -117,6 +118,22 @@ class EngineState(Protocol):
         ...
 
 
+class Drawing(NamedTuple):
+    """How tokens are drawn from logits, as in :class:`.SamplingParams`.
+
+    Attributes:
+        temperature: Divides the logits; 0 takes the likeliest token.
+        top_k: Keep the k likeliest tokens; 0 keeps all.
+        top_p: Keep the likeliest tokens that reach this probability; 1 keeps all.
+        min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
 class TokenGenerator(Protocol):
     """Draws and reads many tokens in one call of the engine."""
 
@@ -130,27 +147,21 @@ class TokenGenerator(Protocol):
         state: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
+        how: Drawing,
         *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Draw tokens and read them.
 
         Given the same uniform numbers, the tokens are those of :class:`rillet.runtime.Sampler`
-        with the same temperature, top-k, top-p and min-p.
+        with the same parameters.
 
         Args:
             state: A state of the generator's engine; advanced in place.
             logits: Logits after the last token read, ``[B, V]``.
             uniforms: A number in [0, 1) for each token, ``[B, K]``.
-            temperature: Divides the logits; 0 takes the likeliest token.
-            top_k: Keep the k likeliest tokens; 0 keeps all.
-            top_p: Keep the likeliest tokens that reach this probability; 1 keeps all.
-            min_p: Keep tokens at least this fraction as likely as the likeliest; 0 keeps all.
+            how: How tokens are drawn.
             end_token: The call ends after the first step in which a row draws it; -1 for none.
             learn: 1 to store the drawn tokens in the memory, 0 not to.
 
@@ -173,12 +184,8 @@ class Drafter(TokenGenerator, Protocol):
         source: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        learn: float = 0.0,
+        how: Drawing,
+        learn: float,
     ) -> tuple[list[int], list[float], npt.NDArray[Any]]:
         """Copy a stream, then draw tokens there and read them.
 
@@ -188,11 +195,8 @@ class Drafter(TokenGenerator, Protocol):
             source: The stream's state; it stays as it is.
             logits: Its log-probabilities, ``[V]``.
             uniforms: A number in [0, 1) for each token, ``[K]``.
-            temperature: As for :meth:`generate`.
-            top_k: As for :meth:`generate`.
-            top_p: As for :meth:`generate`.
-            min_p: As for :meth:`generate`.
-            learn: As for :meth:`generate`.
+            how: How tokens are drawn.
+            learn: 1 to store the drawn tokens in the memory, 0 not to.
 
         Returns:
             Tokens, the log-probability of each, and those of the next token, ``[V]``, which the

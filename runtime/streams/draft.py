@@ -108,12 +108,26 @@ class Writer:
             draft = self.draft = self._drafted(generation)
         if draft is None:
             self.stream.next_token(generation)
-        elif draft.taken < draft.last:
-            # Nothing is called between the two, so no interrupt separates them.
-            generation.outbox = draft.tokens[draft.taken]
-            draft.taken += 1
-        else:
+        elif self.take_ahead(generation) is None:
             self._catch_up(draft, draft.outcome, draft.tokens[-1])
+
+    def take_ahead(self, generation: Generation) -> GeneratedToken | None:
+        """Leave the next token of a draft in the outbox, if there is one before its last.
+
+        It takes no lock: nothing is called once the thread is known to be alone, so no interrupt
+        and no other thread comes between.
+        """
+        draft, guard = self.draft, self.guard
+        if (
+            draft is None
+            or draft.generation is not generation
+            or draft.taken >= draft.last
+            or (guard.inside and not guard.is_mine())
+        ):
+            return None
+        generation.outbox = token = draft.tokens[draft.taken]
+        draft.taken += 1
+        return token
 
     @exclusive
     def settle(self) -> Stream:
@@ -152,7 +166,7 @@ class Writer:
         return draft
 
     def _draw(self, drafter: Drafter, generation: Generation, count: int) -> _Outcome:
-        stream, params = self.stream, generation.params
+        stream = self.stream
         assert stream.logits is not None
         state = stream.model.spare_state()
         tokens, logprobs, logits = drafter.draft(
@@ -160,11 +174,8 @@ class Writer:
             stream.state,
             stream.logits,
             generation.sampler.upcoming(count),
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
-            learn=stream.learn_written,
+            generation.drawing,
+            stream.learn_written,
         )
         written, pending, after = self._accepted(generation, tokens, logprobs)
         if len(written) < count:  # a stop string has ended the text

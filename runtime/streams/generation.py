@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.base import Drawing
 from ..sampling.params import SamplingParams
 from ..sampling.sampler import RowError, Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
@@ -123,6 +124,12 @@ class Generation:
             self.finish_reason, self.stop_string = finish_reason, stop_string
 
         return undo
+
+    @property
+    def drawing(self) -> Drawing:
+        """How an engine draws its tokens, if the sampler is plain and typical-p is unused."""
+        params = self.params
+        return Drawing(params.temperature, params.top_k, params.top_p, params.min_p)
 
     def twin(self) -> Generation:
         """A copy that accepts tokens on its own, of a generation whose sampler is plain."""

@@ -112,15 +112,11 @@ class _GraphCalls:
         """Draw a token for each uniform number, and read it."""
         if not uniforms.size:
             return []
-        params = self._generation.params
         tokens, last = self._generator.generate(
             self._stream.state,
             logits,
             uniforms,
-            temperature=params.temperature,
-            top_k=params.top_k,
-            top_p=params.top_p,
-            min_p=params.min_p,
+            self._generation.drawing,
             learn=self._stream.learn_written,
         )
         self._stream.logits = last[0]

@@ -37,7 +37,8 @@ class TokenStream(Iterator[GeneratedToken]):
         self.generation = generation
         self._writer, self._report = writer, report
         self._cancelled = self._reported = False
-        self._tokens = 0
+        # A token that an earlier stream left behind is not of this one.
+        self._tokens, self._counted = 0, generation.outbox
         self._seconds = 0.0
         self._first: float | None = None
 
@@ -55,31 +56,30 @@ class TokenStream(Iterator[GeneratedToken]):
 
     def peek(self) -> GeneratedToken | None:
         """Generate the next token and leave it in the generation's outbox; ``None`` at the end."""
+        token = self.generation.outbox
+        if token is None:
+            token = self._generate()
+        if token is not None and token is not self._counted:
+            # Counted here, and not where it was generated: an interrupt may have come between.
+            self._counted = token
+            self._tokens += 1
+        return token
+
+    def _generate(self) -> GeneratedToken | None:
+        """Leave the next token in the outbox, and return it; ``None`` at the end."""
         generation = self.generation
-        if generation.outbox is not None:
-            return generation.outbox
         if self._cancelled or generation.finish_reason is not None:
             if not self._reported:
                 self._reported = True
                 self._report(self.stats)
             return None
-        guard, draft = self._writer.guard, self._writer.draft
-        if (
-            draft is not None
-            and draft.generation is generation
-            and draft.taken < draft.last
-            and self._first is not None
-            and (not guard.inside or guard.is_mine())
-        ):
-            # Nothing is called from here on: no interrupt and no other thread falls between.
-            generation.outbox = token = draft.tokens[draft.taken]
-            draft.taken += 1
-            self._tokens += 1
-            return token
+        # The first token is timed.
+        ahead = None if self._first is None else self._writer.take_ahead(generation)
+        if ahead is not None:
+            return ahead
         began = time.perf_counter()
         self._writer.next_token(generation)
         self._seconds += time.perf_counter() - began
-        self._tokens += 1
         if self._first is None:
             self._first = self._seconds
         return generation.outbox

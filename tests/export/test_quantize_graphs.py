@@ -19,6 +19,7 @@ from rillet.export.quantization.conversions import PRECISIONS
 from rillet.export.quantization.matmuls import find_matmuls
 from rillet.runtime import load
 from rillet.runtime.bundle import Bundle
+from rillet.runtime.engines.base import Drawing
 from rillet.runtime.engines.ort.generate_graph import GraphGenerator
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.errors import UsageError
@@ -40,7 +41,7 @@ def test_the_generating_graph_matches_the_step_graph(
     logits = engine.prefill(prompt, generated)[:, -1].copy()
     engine.prefill(prompt, stepped)
     tokens, _ = GraphGenerator(engine).generate(
-        generated, logits, np.zeros((1, 24)), temperature=0.0, top_k=0, top_p=1.0
+        generated, logits, np.zeros((1, 24)), Drawing(temperature=0.0)
     )
     last = logits
     for token in tokens[0]:

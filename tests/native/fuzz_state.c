@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { ROWS = 20, STREAMS = 2, MOST = 200 };
 
@@ -22,20 +22,12 @@ static void *scratch;
 static float *logits;
 static size_t tensors;
 
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-}
-
 int LLVMFuzzerInitialize(int *argc, char ***argv) {
     (void)argc, (void)argv;
-    size_t bytes, most = 1 << 24;
-    char message[RILLET_MESSAGE] = "it cannot be read";
+    size_t bytes, length = 0;
+    char message[RILLET_MESSAGE];
     const char *path = getenv("RILLET_WEIGHTS");
-    FILE *input = path == NULL ? NULL : fopen(path, "rb");
-    unsigned char *weights = malloc(most);
-    size_t length = input == NULL ? 0 : fread(weights, 1, most, input);
-    if (input != NULL) fclose(input);
+    unsigned char *weights = path == NULL ? NULL : read_file(path, &length);
     if (rillet_model_size(weights, length, &bytes, message) != RILLET_OK) {
         fprintf(stderr, "RILLET_WEIGHTS: %s\n", message);
         exit(2);

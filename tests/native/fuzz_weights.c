@@ -5,18 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { ROWS = 6, STEPS = 20, LARGEST = 1 << 22 };
 
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t most);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t most, unsigned seed);
-
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-}
 
 /* Copies every tensor to another stream; what a stream holds must go in. */
 static void copy_state(const rillet_model *model, const rillet_state *from, rillet_state *to) {

@@ -7,23 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { STEPS = 40, LARGEST = 1 << 26 };
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t draw(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
-
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-}
 
 /* Copies every tensor out of a state and into another, then steps both: they must agree. */
 static int travels(const rillet_model *model, rillet_state *state, void *scratch) {
@@ -119,14 +105,8 @@ static size_t damage(unsigned char *file, size_t length, size_t header) {
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
-    FILE *input = fopen(argv[1], "rb");
-    if (input == NULL) return 2;
-    fseek(input, 0, SEEK_END);
-    size_t length = (size_t)ftell(input), header = 0;
-    rewind(input);
-    unsigned char *file = malloc(length);
-    if (fread(file, 1, length, input) != length) return 2;
-    fclose(input);
+    size_t length, header = 0;
+    unsigned char *file = read_file(argv[1], &length);
     memcpy(&header, file, 8);
     int same = 0, loaded = 0, ignored;
     if (!run(file, length, &same) || !same) return 1;

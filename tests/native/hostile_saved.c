@@ -10,35 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { STEPS = 20 };
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t draw(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
-
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-}
-
-static char *read_file(const char *path, size_t *length) {
-    FILE *input = fopen(path, "rb");
-    if (input == NULL) exit(2);
-    fseek(input, 0, SEEK_END);
-    *length = (size_t)ftell(input);
-    rewind(input);
-    char *file = malloc(*length);
-    if (fread(file, 1, *length, input) != *length) exit(2);
-    fclose(input);
-    return file;
-}
 
 /* Restores a copy and reads on; what is saved again is restored again. Returns
  * whether it was. */

@@ -9,23 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { TEXT = 300 };
-
-static uint64_t seed = 88172645463325252u;
-
-static uint64_t draw(void) {
-    seed ^= seed << 13;
-    seed ^= seed >> 7;
-    seed ^= seed << 17;
-    return seed;
-}
-
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    return aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-}
 
 /* A text of letters, spaces and some bytes of any kind. */
 static size_t any_text(char *text) {
@@ -105,14 +91,8 @@ static size_t damage(char *file, size_t length) {
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;
-    FILE *input = fopen(argv[1], "rb");
-    if (input == NULL) return 2;
-    fseek(input, 0, SEEK_END);
-    size_t length = (size_t)ftell(input);
-    rewind(input);
-    char *file = malloc(length);
-    if (fread(file, 1, length, input) != length) return 2;
-    fclose(input);
+    size_t length;
+    char *file = read_file(argv[1], &length);
     if (!run(file, length)) return 1;
     int loaded = 0;
     for (int i = 0; i < atoi(argv[2]); i++) {

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../../native/include/rillet.h"
+#include "blocks.h"
 
 enum { CHUNK = 50, STREAMS = 5, BURST = 64 };
 
@@ -21,13 +21,6 @@ typedef struct {
     void *scratch;
 } program;
 
-static void *block(size_t bytes) {
-    size_t whole = (bytes + RILLET_ALIGN - 1) / RILLET_ALIGN * RILLET_ALIGN;
-    void *memory = aligned_alloc(RILLET_ALIGN, whole ? whole : RILLET_ALIGN);
-    if (memory == NULL) exit(3);
-    return memory;
-}
-
 static void fail(const char *what) {
     fprintf(stderr, "%s\n", what);
     exit(1);
@@ -35,18 +28,6 @@ static void fail(const char *what) {
 
 static void expect(int holds, const char *what) {
     if (!holds) fail(what);
-}
-
-static unsigned char *read_file(const char *path, size_t *length) {
-    FILE *input = fopen(path, "rb");
-    if (input == NULL) fail("the file cannot be opened");
-    fseek(input, 0, SEEK_END);
-    *length = (size_t)ftell(input);
-    rewind(input);
-    unsigned char *bytes = malloc(*length);
-    expect(bytes != NULL && fread(bytes, 1, *length, input) == *length, "the file cannot be read");
-    fclose(input);
-    return bytes;
 }
 
 static rillet_model *load(const char *path) {

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from rillet.runtime import Bundle, BundleError, EngineError, Sampler, SamplingParams
+from rillet.runtime.engines.base import Drawing
 from rillet.runtime.engines.ort.generate_graph import GraphGenerator
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 
@@ -51,7 +52,9 @@ def test_it_draws_what_the_host_draws(
     randoms = [np.random.Generator(np.random.PCG64(row)) for row in range(rows)]
     for _ in range(3):
         numbers = np.stack([random.random(count) for random in randoms])
-        tokens, logits = generator.generate(state, logits, numbers, learn=learn, **sampling)
+        tokens, logits = generator.generate(
+            state, logits, numbers, Drawing(**sampling), learn=learn
+        )
         for drawn in tokens.T:
             chosen = [sampler.draw(row) for sampler, row in zip(samplers, expected, strict=True)]
             assert drawn.tolist() == chosen
@@ -65,14 +68,14 @@ def test_it_stops_at_the_end_token_of_any_row(engine: OnnxEngine) -> None:
     generator = GraphGenerator(engine)
     numbers = np.random.default_rng(0).random((2, 64))
     state, logits = prompt(engine, 2)
-    whole, _ = generator.generate(state, logits, numbers)
+    whole, _ = generator.generate(state, logits, numbers, Drawing())
     end = int(whole[1, 20])
     stop = min(int(np.flatnonzero(row == end)[0]) for row in whole if (row == end).any())
     state, logits = prompt(engine, 2)
-    tokens, last = generator.generate(state, logits, numbers, end_token=end)
+    tokens, last = generator.generate(state, logits, numbers, Drawing(), end_token=end)
     assert tokens.tolist() == whole[:, : stop + 1].tolist()
     # The state has read just the returned tokens, so the stream continues from there.
-    rest, _ = generator.generate(state, last, numbers[:, stop + 1 :])
+    rest, _ = generator.generate(state, last, numbers[:, stop + 1 :], Drawing())
     assert rest.tolist() == whole[:, stop + 1 :].tolist()
 
 
@@ -80,7 +83,7 @@ def test_a_failed_call_leaves_the_stream_unchanged(engine: OnnxEngine) -> None:
     state, logits = prompt(engine, 1)
     before = state.read()
     with pytest.raises(EngineError, match="the stream is where it was"):
-        GraphGenerator(engine).generate(state, logits[:, :-1], np.zeros((1, 3)))
+        GraphGenerator(engine).generate(state, logits[:, :-1], np.zeros((1, 3)), Drawing())
     for name, value in state.read().items():
         np.testing.assert_array_equal(value, before[name])
 

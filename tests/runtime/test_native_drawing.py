@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.runtime import Sampler, SamplingParams
+from rillet.runtime.engines.base import Drawing
 from rillet.runtime.engines.native.drawing import Sampling
 from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.library import block, load_library
@@ -135,7 +136,7 @@ def test_generating_is_drawing_and_reading(
     uniforms = np.random.default_rng(1).random((rows, 50))
     params = SamplingParams(temperature=0.9, top_p=0.95, min_p=0.01)
     tokens, last = engine.generator().generate(
-        inside, logits[0], uniforms, temperature=0.9, top_p=0.95, min_p=0.01, learn=learn
+        inside, logits[0], uniforms, Drawing(0.9, top_p=0.95, min_p=0.01), learn=learn
     )
     for step in range(50):
         expected = [
@@ -158,10 +159,10 @@ def test_an_end_token_ends_the_call(engine: NativeEngine) -> None:
     twin = engine.zero_state(2)
     for row in range(2):
         twin.copy_row(row, state, row)
-    whole, _ = engine.generator().generate(state, logits, uniforms)
+    whole, _ = engine.generator().generate(state, logits, uniforms, Drawing())
     end = int(whole[1, 12])
     first = int(np.flatnonzero((whole == end).any(axis=0))[0])
-    tokens, last = engine.generator().generate(twin, logits, uniforms, end_token=end)
+    tokens, last = engine.generator().generate(twin, logits, uniforms, Drawing(), end_token=end)
     np.testing.assert_array_equal(tokens, whole[:, : first + 1])
-    rest, _ = engine.generator().generate(twin, last, uniforms[:, first + 1 :])
+    rest, _ = engine.generator().generate(twin, last, uniforms[:, first + 1 :], Drawing())
     np.testing.assert_array_equal(rest, whole[:, first + 1 :])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.state import NativeState
 from rillet.runtime.golden import verify_golden
 from rillet.train import Checkpoint
+from support.invariants import assert_every_cut_is_equal
 from support.models import VARIANTS
 from support.native import needs_native, weights_bundle
 
@@ -81,21 +81,7 @@ def test_computes_what_pytorch_computes_at_the_default_size(engines: Engines, te
 @every_model
 def test_any_cut_and_any_batch_give_the_same_bits(name: str, engines: Engines, text: str) -> None:
     checkpoint, engine = engines(name)
-    tokens = texts(checkpoint, text, 90)
-    whole, steps, chunks = (engine.zero_state(3) for _ in range(3))
-    expected = engine.prefill(tokens, whole)
-    stepped = np.stack([engine.step(column, steps).copy() for column in tokens.T], axis=1)
-    np.testing.assert_array_equal(stepped, expected)
-    cuts = [0, 1, 3, 20, 57, 58, 90]
-    parts = [engine.prefill(tokens[:, a:b], chunks) for a, b in itertools.pairwise(cuts)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), expected)
-    for row in range(3):
-        alone = engine.zero_state()
-        logits = engine.prefill(tokens[row : row + 1], alone)
-        np.testing.assert_array_equal(logits[0], expected[row])
-        for key, value in alone.read().items():
-            for other in (whole, steps, chunks):
-                np.testing.assert_array_equal(value[0], other.read()[key][row], err_msg=key)
+    assert_every_cut_is_equal(engine, texts(checkpoint, text, 90))
 
 
 @every_model

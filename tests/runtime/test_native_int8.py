@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from rillet.runtime.engines.base import Values
 from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.packed_model import PackedModel
 from rillet.train import Checkpoint, load_checkpoint
+from support.invariants import assert_every_cut_is_equal
 from support.models import VARIANTS
 from support.native import KERNELS, needs_native, weights_bundle
 
@@ -110,15 +110,7 @@ def test_any_cut_and_any_batch_give_the_same_bits(
     name: str, engines: Engines, checkpoints: Callable[[str], Checkpoint], text: str
 ) -> None:
     engine, tokens = engines(name), tokens_of(checkpoints(name), text, 90)
-    whole, steps, chunks = (engine.zero_state(3) for _ in range(3))
-    expected = engine.prefill(tokens, whole)
-    stepped = np.stack([engine.step(column, steps).copy() for column in tokens.T], axis=1)
-    np.testing.assert_array_equal(stepped, expected)
-    cuts = [0, 1, 3, 20, 57, 58, 90]
-    parts = [engine.prefill(tokens[:, a:b], chunks) for a, b in itertools.pairwise(cuts)]
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), expected)
-    for other in (steps, chunks):
-        assert_same(other.read(), whole.read(), name)
+    assert_every_cut_is_equal(engine, tokens)
 
 
 @every_model

@@ -12,7 +12,7 @@ import copy
 import os
 import random
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,8 @@ import pytest
 from rillet.runtime import EngineError, Model, Session, load
 
 PROGRAMS = int(os.environ.get("RILLET_PROGRAMS", "40"))
+pytestmark = pytest.mark.usefixtures("alarm")
+
 FIRST = int(os.environ.get("RILLET_PROGRAM", "0"))
 TEXTS = ["The ", "names are names", "x", "In a statement of the form: ", "def f(x):\n    return"]
 TOLERANCE = 1e-4
@@ -34,17 +36,6 @@ class Record:
     session: Session
     log: list[tuple[str, list[int]]] = field(default_factory=list)
     next_seed: int = 0
-
-
-@pytest.fixture(autouse=True)
-def alarm() -> Iterator[None]:
-    """An alarm that raises KeyboardInterrupt, where there is one."""
-    if not hasattr(signal, "setitimer"):
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGALRM, before)
 
 
 class Program:

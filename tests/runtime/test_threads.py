@@ -5,6 +5,7 @@ For a longer run, use ``make load``, or set RILLET_LOAD_SESSIONS and RILLET_LOAD
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import queue
@@ -14,12 +15,15 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rillet.runtime import Model, Session, UsageError, load
+from rillet.runtime.engines.base import ProviderChoice
 from rillet.runtime.streams.thread_guard import ThreadGuard, exclusive
+from support.native import needs_native
 
 SESSIONS = int(os.environ.get("RILLET_LOAD_SESSIONS", "48"))
 SECONDS = float(os.environ.get("RILLET_LOAD_SECONDS", "0"))
@@ -46,9 +50,29 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]
     return raised
 
 
-def test_threads_that_share_a_session_do_not_corrupt_it(small_model: Model) -> None:
+def waiting(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes at least a millisecond, in which other threads run."""
+
+    @functools.wraps(method)
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(1e-3)
+        return method(*arguments, **options)
+
+    return slow
+
+
+@pytest.mark.parametrize("provider", ["cpu", pytest.param("native", marks=needs_native)])
+def test_threads_that_share_a_session_do_not_corrupt_it(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch, provider: ProviderChoice
+) -> None:
     """Every step is either refused or complete: the text is that of one stream."""
-    session = small_model.session()
+    model = load(small_bundle, provider)
+    # Whoever computes lets the others come.
+    slow = model.engine if model.drafter is None else model.drafter
+    for name in ("step", "draft"):
+        if (method := getattr(slow, name, None)) is not None:
+            monkeypatch.setattr(slow, name, waiting(method))
+    session = model.session()
     session.feed("It is ")
     stream = session.tokens(max_new_tokens=1_000_000, seed=5)
     generated: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -68,7 +92,7 @@ def test_threads_that_share_a_session_do_not_corrupt_it(small_model: Model) -> N
     assert refused, "no two threads ever met"
     assert all("used by another thread" in message for message in refused)
     # The threads may record the tokens in another order than the session wrote them.
-    alone = small_model.session()
+    alone = model.session()
     alone.feed("It is ")
     expected = [token.token for token in alone.tokens(max_new_tokens=40 * THREADS, seed=5)]
     assert sorted(expected) == sorted(generated.get_nowait() for _ in range(40 * THREADS))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
+
+from rillet.runtime.engines.base import Engine
 
 from .streams import Result, Tokens, assert_same, real_tokens
 
@@ -13,6 +16,7 @@ __all__ = [
     "Run",
     "assert_causal",
     "assert_chunks_agree",
+    "assert_every_cut_is_equal",
     "assert_repeatable",
     "assert_rows",
 ]
@@ -33,6 +37,26 @@ def assert_chunks_agree(run: Run, tokens: list[int], case: Case) -> None:
     whole = run(stream, [sum(chunks)])
     assert_same(whole, run(stream, chunks), TOLERANCE)
     assert_same(whole, run(stream, [1] * sum(chunks)), TOLERANCE)
+
+
+def assert_every_cut_is_equal(engine: Engine, tokens: Tokens) -> None:
+    """Steps, chunks and single rows give the bits of one prefill of tokens ``[B, T]``."""
+    rows, length = tokens.shape
+    whole, steps, chunks = (engine.zero_state(rows) for _ in range(3))
+    expected = engine.prefill(tokens, whole)
+    stepped = np.stack([engine.step(column, steps).copy() for column in tokens.T], axis=1)
+    np.testing.assert_array_equal(stepped, expected)
+    cuts = [0, 1, 3, 20, 57, 58, length]
+    parts = [engine.prefill(tokens[:, a:b], chunks) for a, b in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), expected)
+    states = [state.read() for state in (whole, steps, chunks)]
+    for row in range(rows):
+        alone = engine.zero_state()
+        logits = engine.prefill(tokens[row : row + 1], alone)
+        np.testing.assert_array_equal(logits[0], expected[row])
+        for name, value in alone.read().items():
+            for state in states:
+                np.testing.assert_array_equal(value[0], state[name][row], err_msg=name)
 
 
 def assert_repeatable(run: Run, tokens: list[int], case: Case) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..base import EngineState
+from ..base import Drawing, EngineState
 from ..checks import check_finite, own_state
 from .state import NativeState
 
@@ -25,6 +25,11 @@ class Sampling(ctypes.Structure):
         ("top_k", ctypes.c_int32),
     )
 
+    @classmethod
+    def of(cls, how: Drawing, vocab_size: int) -> Sampling:
+        """What the library takes; a top-k beyond the vocabulary keeps all."""
+        return cls(how.temperature, how.top_p, how.min_p, min(how.top_k, vocab_size))
+
 
 class NativeGenerator:
     """Draws as the host's sampler does, and reads as single steps do, to the bit."""
@@ -39,17 +44,14 @@ class NativeGenerator:
         state: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
+        how: Drawing,
         *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Draw tokens and read them; see :meth:`.TokenGenerator.generate`."""
         own = own_state(state, NativeState)
-        sampling = Sampling(temperature, top_p, min_p, min(top_k, logits.shape[-1]))
+        sampling = Sampling.of(how, logits.shape[-1])
         undo = own.whole_undo_point()
         try:
             tokens, _, last = own.generate(logits, sampling, uniforms.T, learn, end_token)
@@ -65,17 +67,13 @@ class NativeGenerator:
         source: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
-        *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        learn: float = 0.0,
+        how: Drawing,
+        learn: float,
     ) -> tuple[list[int], list[float], npt.NDArray[Any]]:
         """Draw tokens on a copy of a stream; see :meth:`.Drafter.draft`."""
         own = own_state(state, NativeState)
         own.copy_row(0, source, 0)
-        sampling = Sampling(temperature, top_p, min_p, min(top_k, len(logits)))
+        sampling = Sampling.of(how, len(logits))
         tokens, logprobs, last = own.generate(logits, sampling, uniforms[:, None], learn)
         check_finite(last)
         return tokens[:, 0].tolist(), logprobs[:, 0].tolist(), last[0]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ...bundle import Bundle
 from ...errors import BundleError, EngineError
-from ..base import EngineState
+from ..base import Drawing, EngineState
 from ..checks import check_finite, own_state
 from .host_state import OnnxState
 from .providers import create_session
@@ -65,24 +65,21 @@ class GraphGenerator:
         state: EngineState,
         logits: npt.NDArray[Any],
         uniforms: npt.NDArray[Any],
+        how: Drawing,
         *,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
         end_token: int = -1,
         learn: float = 0.0,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Draw tokens and read them; see :meth:`.TokenGenerator.generate`."""
-        assert min_p == 0, "the graph does not know min_p"
+        assert how.min_p == 0, "the graph does not know min_p"
         state = own_state(state, OnnxState)
         state.learn[...] = learn
         feeds = {
             "last_logits": np.ascontiguousarray(logits, np.float32),
             "uniforms": np.ascontiguousarray(uniforms, np.float64),
-            "temperature": np.asarray([temperature], np.float64),
-            "top_k": np.asarray([min(top_k, logits.shape[-1])], np.int64),
-            "top_p": np.asarray([top_p], np.float64),
+            "temperature": np.asarray([how.temperature], np.float64),
+            "top_k": np.asarray([min(how.top_k, logits.shape[-1])], np.int64),
+            "top_p": np.asarray([how.top_p], np.float64),
             "end_token": np.asarray([end_token], np.int64),
             "learn": state.learn,
         }
