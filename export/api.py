@@ -169,7 +169,9 @@ def verify_work(
     """Tokens that :func:`verify` reads, for a progress bar."""
     opened = _open(bundle)
     generate, taught = GraphGenerator.exists(opened), opened.start_state() is not None
-    return sum(gate_work(steps, generate and engine == "cpu", long, taught) for engine in engines)
+    return sum(
+        gate_work(engine, steps, generate and engine == "cpu", long, taught) for engine in engines
+    )
 
 
 def _open(bundle: Bundle | str | Path) -> Bundle:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.comparison import Comparison
-from ..parity.gate import GRAPHS, gate_work, run_gate
+from ..parity.gate import gate_work, run_gate
 from ..parity.golden import golden_record
 from ..parity.report import ParityReport
 from .defaults import generation_config
@@ -98,8 +98,8 @@ def write_bundle(
 
 def export_work(steps: int, generate: bool, taught: bool = False) -> int:
     """Tokens that the gate of an export reads, for a progress bar."""
-    native = 0 if library_path() is None else gate_work(steps, False, taught=taught, graphs=1)
-    return gate_work(steps, generate, taught=taught) + native
+    native = 0 if library_path() is None else gate_work("native", steps, False, taught=taught)
+    return gate_work("cpu", steps, generate, taught=taught) + native
 
 
 def _gate(
@@ -109,12 +109,12 @@ def _gate(
     progress: Callable[[int], object] | None,
 ) -> list[Comparison]:
     """Compare the graphs with PyTorch, and the weights where the native engine can run them."""
-    engines: list[tuple[Engine, Sequence[str]]] = [(OnnxEngine(bundle, "cpu"), GRAPHS)]
+    engines: list[Engine] = [OnnxEngine(bundle, "cpu")]
     with contextlib.suppress(EngineError):
-        engines.append((NativeEngine(bundle), GRAPHS[1:]))
+        engines.append(NativeEngine(bundle))
     return [
         row
-        for engine, graphs in engines
+        for engine in engines
         for row in run_gate(
             checkpoint.model,
             checkpoint.tokenizer,
@@ -122,7 +122,6 @@ def _gate(
             steps=options.parity_steps,
             progress=progress,
             sample=checkpoint.text_sample,
-            graphs=graphs,
         )
     ]
 

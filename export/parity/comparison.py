@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Comparison", "Difference"]
+__all__ = ["Comparison", "Difference", "compared_graphs"]
 
 _LEAST_OVERLAP = 0.98
 _LEAST_COSINE = 0.9999
@@ -17,6 +17,14 @@ _PARTS = 10
 _LONG = 100_000
 _GROWTH = 2.0
 """On streams of at least ``_LONG`` tokens, the last error may be this many times the early one."""
+
+
+def compared_graphs(provider: str) -> tuple[str, ...]:
+    """The graphs that read the texts; of the native engine, which runs none, its prefill.
+
+    Its steps give the bits of its prefill.
+    """
+    return ("prefill",) if provider == "native" else ("decode", "prefill")
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,19 +12,16 @@ from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
 from ...train.model.dual_cnn import DualCNN
-from .comparison import Comparison
+from .comparison import Comparison, compared_graphs
 from .generate_parity import GENERATED, compare_generate
 from .graph_parity import compare_graph
 from .report import TOLERANCE
 from .texts import NOISE, TAUGHT, real_text
 
-__all__ = ["GRAPHS", "STEPS", "gate_work", "run_gate"]
+__all__ = ["STEPS", "gate_work", "run_gate"]
 
 STEPS = 10_000
 """Tokens of real text that each graph reads by default."""
-
-GRAPHS = ("decode", "prefill")
-"""The graphs that read the texts."""
 
 _NOISE_ROWS = 3
 _LONG = 100_000
@@ -40,7 +37,6 @@ def run_gate(
     progress: Callable[[int], object] | None = None,
     long: bool = False,
     sample: TextSample | None = None,
-    graphs: Sequence[str] = GRAPHS,
 ) -> list[Comparison]:
     """Compare every graph of an engine's bundle with the PyTorch model.
 
@@ -57,8 +53,6 @@ def run_gate(
         progress: Called with the number of tokens read.
         long: Also stream 100,000 tokens through the step graph.
         sample: A sample of the run's text, to read as real text.
-        graphs: ``decode`` and ``prefill``, or one of them: what an engine that computes both with
-            the same bits needs.
 
     Returns:
         The figures, whether they pass or not.
@@ -70,7 +64,7 @@ def run_gate(
     texts = ((real.name, real.repeated(steps)), (NOISE, noise))
     rows = [
         compare_graph(model, engine, graph, tokens, text, tie, progress=progress)
-        for graph in graphs
+        for graph in compared_graphs(engine.provider)
         for text, tokens in texts
     ]
     start = engine.bundle.start_state()
@@ -79,7 +73,7 @@ def run_gate(
             compare_graph(
                 model, engine, graph, real.repeated(steps), TAUGHT, tie, 0, progress, start
             )
-            for graph in graphs
+            for graph in compared_graphs(engine.provider)
         ]
     # On these two texts, ties of int8 and int4 are as narrow as float32's.
     tie = TOLERANCE.get(precision, TOLERANCE["fp32"])
@@ -94,14 +88,12 @@ def run_gate(
 
 
 def gate_work(
-    steps: int,
-    generate: bool,
-    long: bool = False,
-    taught: bool = False,
-    graphs: int = len(GRAPHS),
+    provider: str, steps: int, generate: bool, long: bool = False, taught: bool = False
 ) -> int:
     """Tokens that :func:`run_gate` reads, for a progress bar."""
-    work = graphs * ((1 + taught) * steps + _NOISE_ROWS * _noise_length(steps))
+    work = len(compared_graphs(provider)) * (
+        (1 + taught) * steps + _NOISE_ROWS * _noise_length(steps)
+    )
     return work + (GENERATED if generate else 0) + (_LONG if long else 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,11 @@ from torch import Tensor
 from ...runtime.engines.base import Engine, Values
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.state import State
-from ..parity.comparison import Comparison
+from ..parity.comparison import Comparison, compared_graphs
 from ..parity.graph_parity import compare_graph
 
 __all__ = ["EngineAsModel", "drift_work", "measure_drift"]
 
-_GRAPHS = ("decode", "prefill")
 _STEPS = 1_500
 _NOISE = (3, 150)
 _NAMES = ("text, beside float32's graphs", "random tokens, beside float32's graphs")
@@ -31,7 +30,6 @@ def measure_drift(
     tolerance: float,
     progress: Callable[[int], object] | None = None,
     start: Values | None = None,
-    graphs: Sequence[str] = _GRAPHS,
 ) -> list[Comparison]:
     """Compare logits and every state tensor of two engines, as the parity gate does.
 
@@ -42,7 +40,6 @@ def measure_drift(
         tolerance: Tokens whose logits lie closer than this are a tie.
         progress: Called with the number of tokens read.
         start: The state to begin with, for one row; zeros by default.
-        graphs: ``decode`` and ``prefill``, or one of them.
 
     Returns:
         The figures of each graph on the text and on random tokens.
@@ -51,14 +48,14 @@ def measure_drift(
     noise = np.random.default_rng(1).integers(0, engine.vocab_size, _NOISE)
     return [
         compare_graph(model, engine, graph, tokens, name, tolerance, 0, progress, start)
-        for graph in graphs
+        for graph in compared_graphs(engine.provider)
         for name, tokens in zip(_NAMES, (text[:, :_STEPS], noise), strict=True)
     ]
 
 
-def drift_work(tokens: int, graphs: Sequence[str] = _GRAPHS) -> int:
+def drift_work(provider: str, tokens: int) -> int:
     """Tokens that :func:`measure_drift` reads of a text of this length."""
-    return len(graphs) * (min(tokens, _STEPS) + _NOISE[0] * _NOISE[1])
+    return len(compared_graphs(provider)) * (min(tokens, _STEPS) + _NOISE[0] * _NOISE[1])
 
 
 class EngineAsModel:

@@ -22,9 +22,6 @@ __all__ = ["Lowering", "check_cost", "measure_cost", "quantize_work"]
 _STEPS = 4_000
 """Tokens that the step graph is measured on."""
 
-_NATIVE = ("prefill",)
-"""What is compared of the native engine: a step gives the same bits."""
-
 
 @dataclass(frozen=True)
 class Lowering:
@@ -86,7 +83,7 @@ def measure_cost(
     if WEIGHTS_FILE in lowered.hashes() and library_path() is not None:
         native = NativeEngine(lowered)
         figures["native_loss"] = prefill_loss(native, tokens, progress, start)
-        rows += measure_drift(before, native, tokens, tie, progress, start, _NATIVE)
+        rows += measure_drift(before, native, tokens, tie, progress, start)
     figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
     if lowering.precision == "fp16":
         figures["max_difference"] = lowering.max_difference
@@ -131,5 +128,5 @@ def quantize_work(tokens: int, native: bool = False) -> int:
         tokens: Tokens of the text.
         native: Whether the native engine reads them too.
     """
-    work = 2 * tokens + 2 * min(tokens, _STEPS) + drift_work(tokens)
-    return work + tokens + drift_work(tokens, _NATIVE) if native else work
+    work = 2 * tokens + 2 * min(tokens, _STEPS) + drift_work("cpu", tokens)
+    return work + tokens + drift_work("native", tokens) if native else work
