@@ -1,15 +1,15 @@
 """The worth of each part: held-out loss, size and speed of variants of the default preset.
 
     python benchmarks/ablation.py CORPUS --json FILE [--steps N] [--only NAME,...]
-        [--threads N] [--no-decode]
+        [--tokenizer KIND] [--vocab-size N] [--threads N] [--no-decode]
     python benchmarks/ablation.py --json FILE --markdown
 
 Trains one model per variant with the same steps, batches and seed, and evaluates it on the last
-tenth of CORPUS as one stream. A variant is named by its changes, such as ``memory=256`` or
-``reservoir=none+memory=0``. Each result is saved at once and variants in FILE are not trained
-again, so the run can be split. The time of a decode step does not depend on the weights: when all
-variants are trained, fresh graphs of all variants in FILE take turns in short bursts, and the
-fastest burst of each counts. ``--markdown`` prints the tables of FILE.
+tenth of CORPUS as one stream, in nats per character. A variant is named by its changes, such as
+``memory=256`` or ``reservoir=none+memory=0``. Each result is saved at once and variants in FILE are
+not trained again, so the run can be split. The time of a decode step does not depend on the
+weights: when all variants are trained, fresh graphs of all variants in FILE take turns in short
+bursts, and the fastest burst of each counts. ``--markdown`` prints the tables of FILE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import torch
 from lib.bursts import least_times
 from lib.results import describe_machine
 from rillet.runtime.files import sha256_bytes, write_atomic
+from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
     PRESETS,
     DualCNN,
@@ -56,6 +56,7 @@ GROUPS = {
         "contexts=word",
         "contexts=2 4 word",
         "contexts=4 6 word",
+        "contexts=1 2 3 word",
         "contexts=1 2 3 4 5 6 7 word",
     ],
     "Slots": ["memory=16384", "memory=262144"],
@@ -96,6 +97,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--only", help=f"comma-separated, from {' '.join(NAMES)}")
+    parser.add_argument("--tokenizer", default="auto", help="char, byte or bpe")
+    parser.add_argument("--vocab-size", type=int, help="of bpe")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--no-decode", action="store_true", help="do not time decoding")
     parser.add_argument("--markdown", action="store_true")
@@ -110,7 +113,7 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     text = read_corpus(arguments.corpus)
-    tokenizer = make_tokenizer(text)
+    tokenizer = make_tokenizer(text, arguments.tokenizer, arguments.vocab_size)
     base = PRESETS["nano"].replace(vocab_size=tokenizer.vocab_size, steps=arguments.steps)
     settings = {"config": base.to_dict(), "corpus_sha256": sha256_bytes(text.encode())}
     figures: Figures = {**settings, "variants": {}}
@@ -122,7 +125,7 @@ def main() -> None:
     variants = figures["variants"]
     for name in names:
         if name not in variants:
-            variants[name] = _train(configure(base, name), texts, tokenizer.token_bytes)
+            variants[name] = _train(configure(base, name), texts, tokenizer)
             _save(arguments.json, figures)
             print(f"{name}: {_row(variants[name])}", flush=True)
     if arguments.no_decode:
@@ -145,19 +148,19 @@ def configure(base: DualCNNConfig, name: str) -> DualCNNConfig:
     return base.replace_text({key: value for key, _, value in changes})
 
 
-def _train(config: DualCNNConfig, texts: Split, words: Sequence[bytes]) -> Figures:
+def _train(config: DualCNNConfig, texts: Split, tokenizer: Tokenizer) -> Figures:
     """Train and evaluate a variant; the seconds include evaluations on the validation text."""
     model = DualCNN(config).fit(texts.trained.tokens)
-    model.fit_words(words)
+    model.fit_words(tokenizer.token_bytes)
     start, start_cpu = time.perf_counter(), time.process_time()
     result = DualCNNTrainer(model).train(texts.trained, texts.validation)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
     evaluation = evaluate(model, texts.held_out)
+    share = evaluation.tokens / len(tokenizer.decode(texts.held_out[1:].tensor().tolist()))
     return {
-        "loss": evaluation.loss,
-        "without_memory": evaluation.without_memory,
-        "first": evaluation.first,
-        "validation": result.validation_loss,
+        "loss": evaluation.loss * share,
+        "without_memory": evaluation.without_memory * share,
+        "first": evaluation.first * share,
         "parameters": model.parameter_count(),
         "state_bytes": state_bytes(config),
         "steps": result.steps,
