@@ -14,7 +14,7 @@ import safetensors.numpy
 from rillet.export.bundle.weights import weights_bytes
 from rillet.export.parity.losses import prefill_loss
 from rillet.export.quantization.int8_weights import int8_weights
-from rillet.runtime import EngineError
+from rillet.runtime import EngineError, load
 from rillet.runtime.bundle import WEIGHTS_FILE
 from rillet.runtime.engines.base import Values
 from rillet.runtime.engines.native.engine import NativeEngine
@@ -26,7 +26,8 @@ from support.native import KERNELS, needs_native, weights_bundle
 
 pytestmark = needs_native
 
-CHECKPOINTS = Path(__file__).parents[2] / "models" / "checkpoints"
+MODELS = Path(__file__).parents[2] / "models"
+CHECKPOINTS = MODELS / "checkpoints"
 Engines = Callable[..., NativeEngine]
 
 
@@ -144,6 +145,27 @@ def test_costs_at_most_a_thousandth_of_a_nat(
             prefill_loss(NativeEngine(weights_bundle(checkpoint, folder, precision)), tokens)
         )
     assert losses[1] - losses[0] <= 0.001
+
+
+@pytest.mark.parametrize("providers", [("native", "cpu"), ("cpu", "native")])
+def test_a_saved_stream_goes_on_in_the_other_engine(
+    providers: tuple[str, str], text: str, tmp_path: Path
+) -> None:
+    """The memory moves to the bit; what follows is predicted nearly as if it had not moved."""
+    first, second = (load(MODELS / "shakespeare-nano-int8", name) for name in providers)
+    known = "".join(
+        character for character in text[:5000] if character.isalpha() or character == " "
+    )
+    session, stayed = first.session(), second.session()
+    session.feed(known[:3000])
+    stayed.feed(known[:3000])
+    session.save(tmp_path / "saved.state")
+    moved = second.restore(tmp_path / "saved.state")
+    for name in ("memory_slots", "context_tokens", "context_slots", "position"):
+        np.testing.assert_array_equal(moved.state[name], stayed.state[name])
+    found, expected = (each.score(known[3000:]) for each in (moved, stayed))
+    assert found.nats / found.tokens == pytest.approx(expected.nats / expected.tokens, abs=1e-3)
+    assert moved.generate(max_new_tokens=20, seed=1)
 
 
 def test_what_is_not_finite_does_not_vanish(engines: Engines) -> None:
