@@ -1,9 +1,11 @@
-"""A stream of ten million tokens that alternately reads and writes, compared with PyTorch.
+"""A stream of ten million tokens that alternately reads and writes, compared with another engine.
 
-    python benchmarks/soak.py CHECKPOINT BUNDLE TEXT [--tokens 10000000] [--json FILE]
+    python benchmarks/soak.py BUNDLE TEXT [--provider native] [--beside cpu | CHECKPOINT]
+        [--tokens 10000000] [--json FILE]
 
-The stream repeatedly reads 256 tokens of TEXT, which its memory learns, and writes 768. PyTorch
-reads the same tokens as a stream of its own, and the script compares logits and state. The table
+The stream repeatedly reads 256 tokens of TEXT, which its memory learns, and writes 768. The other
+engine, or PyTorch from a checkpoint, reads the same tokens as a stream of its own, and the script
+compares logits and state. The table
 has twenty lines: the time per written token beside that of a young stream (bursts in turn, in CPU
 time of the thread), the memory of the process, the largest error since the previous line, and
 statistics of the text.
@@ -14,8 +16,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +28,7 @@ from lib.bursts import Burst, least_times
 from lib.process import resident_mb
 from lib.results import write_results
 from rillet.runtime import Model, Session, load
+from rillet.runtime.engines.base import Engine
 from rillet.train import DualCNN, load_checkpoint
 
 READ, WRITTEN = 256, 768
@@ -38,16 +42,17 @@ SAMPLE = 100_000
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkpoint", type=Path)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("text", type=Path)
+    parser.add_argument("--provider", default="native", choices=["native", "cpu"])
+    parser.add_argument("--beside", default="cpu", help="native, cpu, or a checkpoint")
     parser.add_argument("--tokens", type=int, default=10_000_000)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    model = load(arguments.bundle, "cpu")
+    model = load(arguments.bundle, arguments.provider)
     text = np.asarray(model.tokenizer.encode(arguments.text.read_text(encoding="utf-8")))
-    soak = Soak(model, load_checkpoint(arguments.checkpoint).model.eval(), text)
+    soak = Soak(model, other_reader(arguments.bundle, arguments.beside), text)
     turns = max(1, math.ceil(arguments.tokens / TURN / LINES))
     lines: list[dict[str, Any]] = []
     for _ in range(LINES):
@@ -56,19 +61,74 @@ def main() -> None:
         write_results(arguments.json, {"lines": lines})
 
 
+class Reader(Protocol):
+    """The same stream elsewhere, which reads what the first one reads and writes."""
+
+    def read(self, tokens: list[int], learn: float) -> Array:
+        """Read tokens; returns the logits after the last, ``[V]``."""
+        ...
+
+    def state(self) -> Mapping[str, Array]:
+        """Every tensor of the state."""
+        ...
+
+
+class TorchReader:
+    """A stream in PyTorch."""
+
+    def __init__(self, model: DualCNN) -> None:
+        self._model, self._state = model, model.zero_state()
+
+    def read(self, tokens: list[int], learn: float) -> Array:
+        """See :class:`Reader`."""
+        with torch.inference_mode():
+            logits, self._state = self._model(
+                torch.tensor([tokens]), self._state, torch.tensor([learn])
+            )
+        last: Array = logits[0, -1].numpy()
+        return last
+
+    def state(self) -> Mapping[str, Array]:
+        """See :class:`Reader`."""
+        return {name: value.numpy() for name, value in self._state.items()}
+
+
+class EngineReader:
+    """A stream in an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._state = engine, engine.zero_state()
+
+    def read(self, tokens: list[int], learn: float) -> Array:
+        """See :class:`Reader`."""
+        logits = self._engine.prefill(np.asarray([tokens]), self._state, learn, last=True)
+        last: Array = logits[0, -1]
+        return last
+
+    def state(self) -> Mapping[str, Array]:
+        """See :class:`Reader`."""
+        return self._state.read()
+
+
+def other_reader(bundle: Path, beside: str) -> Reader:
+    """The reader that ``--beside`` names."""
+    if beside == "native" or beside == "cpu":
+        return EngineReader(load(bundle, beside).engine)
+    return TorchReader(load_checkpoint(Path(beside)).model.eval())
+
+
 class Soak:
-    """A stream, the same stream in PyTorch, and the comparison of both.
+    """A stream, the same stream elsewhere, and the comparison of both.
 
     Args:
         model: The bundle.
-        torch_model: The model that the bundle was exported from.
+        other: The same stream elsewhere.
         text: The tokens to read from.
     """
 
-    def __init__(self, model: Model, torch_model: DualCNN, text: Array) -> None:
-        self.model, self.torch_model, self.text = model, torch_model, text
+    def __init__(self, model: Model, other: Reader, text: Array) -> None:
+        self.model, self.other, self.text = model, other, text
         self.session = model.session()
-        self.state = torch_model.zero_state()
         self.random = np.random.default_rng(0)
         self.letters: Counter[str] | None = None
         self.seed = 0
@@ -83,7 +143,8 @@ class Soak:
         pieces: list[str] = []
         for _ in range(turns):
             read, written, nats, text = self._turn()
-            expected = self._torch_reads(read, written)
+            self.other.read(read, 1.0)
+            expected = self.other.read(written, 0.0)
             actual = self.session.logits
             assert actual is not None
             if not np.isfinite(actual).all():
@@ -105,8 +166,8 @@ class Soak:
             "resident_mb": resident_mb(),
             "logit_error": error,
             "state_error": max(
-                float(np.abs(state[name] - value.numpy()).max())
-                for name, value in self.state.items()
+                float(np.abs(state[name] - value).max())
+                for name, value in self.other.state().items()
             ),
             "greedy_equal": greedy / turns,
             "nats_of_written": surprise / turns,
@@ -125,15 +186,6 @@ class Soak:
         nats = -sum(token.logprob for token in generated) / len(generated)
         written = [token.token for token in generated]
         return read, written, nats, "".join(token.text for token in generated)
-
-    def _torch_reads(self, read: list[int], written: list[int]) -> Array:
-        with torch.inference_mode():
-            for tokens, learn in ((read, 1.0), (written, 0.0)):
-                logits, self.state = self.torch_model(
-                    torch.tensor([tokens]), self.state, torch.tensor([learn])
-                )
-        expected: Array = logits[0, -1].numpy()
-        return expected
 
     def _times(self) -> tuple[float, float]:
         """Microseconds per written token, of this stream and of a young one."""
