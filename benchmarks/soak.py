@@ -112,8 +112,10 @@ class EngineReader:
 
 def other_reader(bundle: Path, beside: str) -> Reader:
     """The reader that ``--beside`` names."""
-    if beside == "native" or beside == "cpu":
-        return EngineReader(load(bundle, beside).engine)
+    if beside == "native":
+        return EngineReader(load(bundle, "native").engine)
+    if beside == "cpu":
+        return EngineReader(load(bundle, "cpu").engine)
     return TorchReader(load_checkpoint(Path(beside)).model.eval())
 
 
