@@ -1,7 +1,8 @@
-"""How fast this machine trains and measures a model."""
+"""How fast this machine trains and measures a model, and what a whole run will take."""
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -13,10 +14,11 @@ from .data.token_file import Tokens
 from .loop.batch_step import BatchStep
 from .loop.distributed import Group
 from .loop.evaluation import evaluate
+from .loop.progress import peak_memory
 from .model.dual_cnn import DualCNN
 from .model.precision import autocast_dtype
 
-__all__ = ["Speed", "measure_speed"]
+__all__ = ["Forecast", "Speed", "forecast", "measure_speed"]
 
 _CHUNK = 512
 """Tokens of a stream that an evaluation reads at a time."""
@@ -40,13 +42,47 @@ class Speed:
     validation: float
 
 
-def measure_speed(config: DualCNNConfig) -> Speed:
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take on this machine.
+
+    Attributes:
+        seconds: From the first step to the measured model.
+        memory: Most bytes at a time: of this process, or on the GPU.
+    """
+
+    seconds: float
+    memory: int
+
+
+def forecast(
+    config: DualCNNConfig, steps: int, validated: int, held_out: int, device: torch.device
+) -> Forecast:
+    """Tell in advance what a run will take, by a few steps of the same size.
+
+    Args:
+        config: The configuration to train.
+        steps: Steps to do.
+        validated: Tokens of the validation text.
+        held_out: Tokens of the held-out text.
+        device: Where it is trained.
+    """
+    speed = measure_speed(config, device)
+    validations = math.ceil(steps / config.training.validate_every)
+    held_out = min(held_out, config.training.held_out_tokens)
+    seconds = steps * speed.step + validations * validated * speed.validation
+    return Forecast(seconds + held_out * speed.held_out, peak_memory(device))
+
+
+def measure_speed(config: DualCNNConfig, device: torch.device | None = None) -> Speed:
     """Measure how long training and measuring take, with random tokens.
 
     Args:
         config: The configuration to train.
+        device: Where; the processor by default.
     """
-    model = DualCNN(config)
+    group = Group() if device is None else Group(device=device)
+    model = DualCNN(config).to(group.device)
     tokens = _random_tokens(config, _PIECES * _CHUNK + 1)
     evaluate(model, tokens[:_CHUNK], chunk=_CHUNK)  # warm-up: the first pass is slower
     seconds = []
@@ -54,19 +90,23 @@ def measure_speed(config: DualCNNConfig) -> Speed:
         start = time.monotonic()
         evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
         seconds.append((time.monotonic() - start) / (rows * _CHUNK))
-    return Speed(_seconds_per_step(model, config, 2), *seconds)
+    return Speed(_seconds_per_step(model, config, group, 2), *seconds)
 
 
-def _seconds_per_step(model: DualCNN, config: DualCNNConfig, steps: int) -> float:
-    model.autocast = autocast_dtype(config.training.precision, torch.device("cpu"))
+def _seconds_per_step(model: DualCNN, config: DualCNNConfig, group: Group, steps: int) -> float:
+    model.autocast = autocast_dtype(config.training.precision, group.device)
     model.train()
     tokens = _random_tokens(config, config.training.batch * config.training.chunk * 2)
     streams = Streams(Text(Tokens.of(tokens)), config.training)
-    batch = BatchStep(model, config.training, Group(), streams, None, lambda note: None)
+    batch = BatchStep(model, config.training, group, streams, None, lambda note: None)
     batch.backward(0)  # warm-up
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
     start = time.monotonic()
     for step in range(steps):
         batch.backward(step)
+    if group.device.type == "cuda":
+        torch.cuda.synchronize(group.device)
     return (time.monotonic() - start) / steps
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from rillet.train import (
     load_checkpoint,
 )
 from rillet.train.bundle_size import bundle_size
+from rillet.train.cli import describe
 from rillet.train.loop import time_limit, trainer
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.time_limit import TimeLimit
@@ -200,3 +204,39 @@ def test_a_run_with_a_budget_is_repeated_by_its_steps(tmp_path: Path, notes: Pat
     words = [word for name in settings for word in ("--set", f"{name}={record['config'][name]}")]
     repeated = train_within(notes, tmp_path / "again", "--steps", steps, *words)
     assert repeated["config"] == {**record["config"], "tokenizer": "auto"}
+
+
+def test_a_run_tells_its_cost_and_stays_the_same(
+    tmp_path: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, untold = tmp_path / "told", tmp_path / "untold"
+    arguments = ("train", "--corpus", notes, "--no-plot", "--steps", 3, "--set", "batch=2")
+    monkeypatch.setattr(describe, "_WORTH_TELLING", 1)
+    output = here(*arguments, "--out", told).stdout
+    cost = re.search(r"This takes about (\d+) s here, and ([\d.]+) GB", output)
+    assert cost is not None
+    assert 0.1 < float(cost[2]) < 10
+    monkeypatch.undo()
+    assert "This takes" not in here(*arguments, "--out", untold).stdout
+    weights = [load_checkpoint(run).model.state_dict() for run in (told, untold)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_run_is_what_was_told(tmp_path: Path, notes: Path) -> None:
+    """Within 15 %, in a process of its own."""
+    code = (
+        "import atexit, resource, sys; from rillet.runtime.cli.entry import main; "
+        "usage = lambda: resource.getrusage(resource.RUSAGE_SELF); "
+        "atexit.register(lambda: print(usage().ru_maxrss * 1024)); main(sys.argv[1:])"
+    )
+    command = ("train", "--corpus", str(notes), "--no-plot", "--steps", "100", "--out")
+    run = subprocess.run(
+        [sys.executable, "-c", code, *command, str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = re.search(r"and ([\d.]+) GB of memory", run.stdout)
+    assert told is not None
+    assert float(told[1]) * 1e9 == pytest.approx(int(run.stdout.split()[-1]), rel=0.15)

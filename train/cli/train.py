@@ -29,6 +29,7 @@ from ..loop.time_limit import TimeLimit
 from ..loop.trainer import TrainingResult
 from ..pipeline import DualCNNPipeline
 from ..setup import SetupProgress
+from .describe import describe, tell_cost
 from .finish import finish_run
 from .plots import can_plot, load_plotting
 from .reporters import CsvLog, TensorBoardLog, TerminalLog
@@ -167,7 +168,9 @@ def train_command(
             pipeline.training["preset"] = choice.preset
         limit = None if limits.seconds is None else limit_for(choice, limits.seconds, started)
         if group.leads:
-            _describe(pipeline)
+            describe(pipeline)
+            if limit is None and not resume and group.size == 1:
+                tell_cost(pipeline, group.device)
         log = CsvLog(out, resume)
         result = _train(pipeline, out, log, resume, tensorboard, group, limit, sample_every or 0)
         if group.leads:
@@ -317,23 +320,6 @@ def _set_up(
             allow_fallback=allow_fallback,
             notify=note if group.leads else None,
         )
-
-
-def _describe(pipeline: DualCNNPipeline) -> None:
-    assert pipeline.corpus is not None
-    assert pipeline.split is not None
-    if earlier := pipeline.training.get("continued_from"):
-        tell(
-            f"Continuing a model that was trained {earlier.get('steps', 0):,} steps on "
-            f"{earlier.get('corpus', 'an unknown text')}"
-        )
-    validated = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
-    tell(
-        f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
-        f"{len(pipeline.split.trained):,} tokens to train on, {validated:,} to validate, "
-        f"{len(pipeline.split.held_out):,} held out; "
-        f"{pipeline.model.parameter_count():,} trained parameters"
-    )
 
 
 def _train(

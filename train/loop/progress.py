@@ -18,7 +18,14 @@ from ..model.dual_cnn import DualCNN
 from ..model.state import State
 from .evaluation import Evaluation
 
-__all__ = ["Clock", "TrainingProgress", "attention_entropy", "memory_in_use", "utilisation"]
+__all__ = [
+    "Clock",
+    "TrainingProgress",
+    "attention_entropy",
+    "memory_in_use",
+    "peak_memory",
+    "utilisation",
+]
 
 
 @dataclass(frozen=True)
@@ -140,6 +147,12 @@ def memory_in_use(device: torch.device) -> int:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     except (OSError, ValueError, IndexError):
-        # Fall back on the peak, which is in KiB except on macOS.
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return peak_memory(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes ever allocated on a GPU, or resident in this process for a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB except on macOS
+    return peak if sys.platform == "darwin" else peak * 1024
