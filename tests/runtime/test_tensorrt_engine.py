@@ -200,8 +200,8 @@ def test_with_and_without_cuda_graphs(native: TensorrtEngine, host: OnnxEngine) 
             actual = native.step(token, ours[row])
             np.testing.assert_allclose(actual, plain.step(token, theirs[row]), atol=1e-5)
     assert "CUDA graphs" in native.version
-    assert ours[0].lane.calls._captured
-    assert not theirs[0].lane.calls._captured
+    assert ours[0].lane.calls.are_captured
+    assert not theirs[0].lane.calls.are_captured
 
 
 @pytest.mark.gpu
