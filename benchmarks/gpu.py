@@ -142,7 +142,6 @@ def _makers(
         "CUDA provider, graphs": _engine(
             bundle, lambda: OnnxDeviceEngine(bundle, "cuda", graphs=True)
         ),
-        "TensorRT provider": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "tensorrt")),
     }
     for library in LIBRARIES:
         makers[f"{library}, graphs"] = _engine(bundle, partial(_native, bundle, library, batches))

@@ -152,10 +152,10 @@ checkpoints=models/checkpoints
 # What a GPU gets, and what the processor gets when the script is tried.
 if [ "$device" = cuda ]; then
     engines="cuda tensorrt" long=--long tokens=10000 batches=1,8,64,512 precision=bf16
-    presets=nano,micro,small training=32,128,512 seconds=4 steps=300 built=1,8
+    presets=nano,micro,small training=32,128,512 seconds=4 steps=300 built=1,8 learner=micro
 else
     engines=cpu long='' tokens=500 batches=1,8 precision=fp32
-    presets=nano,micro training=2 seconds=1 steps=20 built=1
+    presets=nano,micro training=2 seconds=1 steps=20 built=1 learner=nano
 fi
 [ -z "${PRESETS-}" ] || presets=$PRESETS
 
@@ -222,21 +222,22 @@ if wanted tests; then
     parallel=''
     "$python" -c 'import xdist' 2> /dev/null && parallel='-n 8 --dist worksteal'
     [ "$device" = cuda ] || parallel=''
-    # shellcheck disable=SC2086 # options, or none
+    files=$(grep -rlE 'mark\.(gpu|tensorrt)' tests --include='test_*.py' | sort -r) # runtime first
+    # shellcheck disable=SC2086 # options and files
     OMP_NUM_THREADS=1 step tests 150 "$python" -m pytest -v -p no:cacheprovider $parallel \
-        -m "gpu or tensorrt" --junitxml "$out/tests.xml" tests
+        -m "gpu or tensorrt" --junitxml "$out/tests.xml" $files
 fi
 
 if wanted loss; then
     budget=${LOSS_SECONDS:-300} left=$((total - SECONDS - 15))
     [ "$budget" -le "$left" ] || budget=$left
     if [ "$budget" -ge 10 ]; then
-        rillet "loss: micro after $budget s" $((budget + 15)) train --corpus "$corpus" \
-            --out "$scratch/loss" --preset micro --budget "${budget}s" --device "$device" \
+        rillet "loss: $learner after $budget s" $((budget + 15)) train --corpus "$corpus" \
+            --out "$scratch/loss" --preset $learner --budget "${budget}s" --device "$device" \
             --steps 100000 --set validate_every=200 --set "precision=$precision" --no-plot
         cp "$scratch/loss/"*.csv "$out/loss.csv" 2> /dev/null
     else
-        step "loss: micro" 0 true
+        step loss 0 true
     fi
 fi
 

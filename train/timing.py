@@ -21,6 +21,8 @@ __all__ = ["Speed", "measure_speed"]
 _CHUNK = 512
 """Tokens of a stream that an evaluation reads at a time."""
 
+_CPU = torch.device("cpu")
+
 _PIECES = 8
 """Streams of a validation."""
 
@@ -40,13 +42,14 @@ class Speed:
     validation: float
 
 
-def measure_speed(config: DualCNNConfig) -> Speed:
+def measure_speed(config: DualCNNConfig, device: torch.device = _CPU) -> Speed:
     """Measure how long training and measuring take, with random tokens.
 
     Args:
         config: The configuration to train.
+        device: What will train it.
     """
-    model = DualCNN(config)
+    model = DualCNN(config).to(device)
     tokens = _random_tokens(config, _PIECES * _CHUNK + 1)
     evaluate(model, tokens[:_CHUNK], chunk=_CHUNK)  # warm-up: the first pass is slower
     seconds = []
@@ -54,15 +57,18 @@ def measure_speed(config: DualCNNConfig) -> Speed:
         start = time.monotonic()
         evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
         seconds.append((time.monotonic() - start) / (rows * _CHUNK))
-    return Speed(_seconds_per_step(model, config, 2), *seconds)
+    return Speed(_seconds_per_step(model, config, device, 2), *seconds)
 
 
-def _seconds_per_step(model: DualCNN, config: DualCNNConfig, steps: int) -> float:
-    model.autocast = autocast_dtype(config.training.precision, torch.device("cpu"))
+def _seconds_per_step(
+    model: DualCNN, config: DualCNNConfig, device: torch.device, steps: int
+) -> float:
+    model.autocast = autocast_dtype(config.training.precision, device)
     model.train()
     tokens = _random_tokens(config, config.training.batch * config.training.chunk * 2)
     streams = Streams(Text(Tokens.of(tokens)), config.training)
-    batch = BatchStep(model, config.training, Group(), streams, None, lambda note: None)
+    group = Group(device=device)
+    batch = BatchStep(model, config.training, group, streams, None, lambda note: None)
     batch.backward(0)  # warm-up
     start = time.monotonic()
     for step in range(steps):

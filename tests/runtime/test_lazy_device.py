@@ -1,13 +1,18 @@
 """TensorRT's engine on a device that runs nothing until it must, with memory full of NaN.
 
-See :mod:`support.lazy_cuda`. What TensorRT computes is left to ONNX Runtime; everything around it is
-ours: buffers, streams, sides, lanes, captured graphs, and what becomes of them.
+See :mod:`support.lazy_cuda`. What TensorRT computes is left to ONNX Runtime; everything around it
+is ours: buffers, streams, sides, lanes, captured graphs, and what becomes of them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import multiprocessing
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +21,7 @@ import pytest
 
 from rillet.runtime import Bundle, EngineError, Model, load
 from rillet.runtime.engines.base import Engine
+from rillet.runtime.engines.cuda.driver import copy_on_device, driver_obstacle, zero_on_device
 from rillet.runtime.engines.ort.host_engine import OnnxEngine
 from rillet.runtime.engines.tensorrt.engine import TensorrtEngine
 from support.lazy_cuda import LazyCuda, build_stub_driver, install, save_engines
@@ -109,7 +115,7 @@ def test_forks_take_turns(bundle: Bundle, host: OnnxEngine) -> None:
 
 
 def test_two_models_on_one_device(
-    bundle: Bundle, variant_bundle: object, small_bundle: Path, tmp_path: Path, host: OnnxEngine
+    bundle: Bundle, small_bundle: Path, tmp_path: Path, host: OnnxEngine
 ) -> None:
     shutil.copytree(small_bundle, tmp_path / "other")
     other = Bundle.open(tmp_path / "other")
@@ -169,3 +175,92 @@ def test_a_lost_device(cuda: LazyCuda, bundle: Bundle) -> None:
         model.session()
     model.close()
     careful.close()
+
+
+def test_a_graph_that_cannot_be_captured(
+    cuda: LazyCuda, bundle: Bundle, host: OnnxEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Steps run without it, and what was recorded so far is freed."""
+    device = TensorrtEngine(bundle, "tensorrt")
+    cuda.refuse_capture = True
+    ours, theirs = device.zero_state(), host.zero_state()
+    for token in tokens_of(host, 1, 8).T:
+        expected = host.step(token, theirs)
+        np.testing.assert_allclose(device.step(token, ours), expected, atol=1e-5)
+    assert "steps are not captured as CUDA graphs" in caplog.text
+    assert not cuda.graphs
+    assert not cuda.launches
+
+
+def test_a_forked_process_is_told(bundle: Bundle) -> None:
+    """It can neither use the model nor load another, and leaves the parent's device alone."""
+    model = load(bundle.path, "tensorrt")
+    session = model.session()
+    session.feed("The ")
+
+    def child(pipe: object) -> None:
+        messages = []
+        for use in (
+            lambda: session.generate(max_new_tokens=3),
+            lambda: session.state,
+            model.session,
+            lambda: load(bundle.path, "tensorrt"),
+        ):
+            try:
+                use()
+                messages.append("it worked")
+            except EngineError as error:
+                messages.append(str(error))
+        pipe.send(messages)  # type: ignore[attr-defined]
+
+    ours, theirs = multiprocessing.Pipe()
+    if os.fork() == 0:
+        try:
+            child(theirs)
+        finally:
+            os._exit(0)
+    messages = ours.recv()
+    os.wait()
+    assert [("fork" in message) for message in messages] == [True] * 4, messages
+    assert session.generate(max_new_tokens=3, seed=1)
+
+
+def test_the_driver_is_left_as_it_was(driver: Path, cuda: LazyCuda) -> None:
+    """Copies wait for their own stream, in a context that is current only meanwhile."""
+    source, target = np.arange(8.0), np.full(8, np.nan)
+    copy_on_device(target.ctypes.data, source.ctypes.data, source.nbytes)
+    np.testing.assert_array_equal(target, source)
+    zero_on_device(target.ctypes.data, target.nbytes)
+    assert not target.any()
+    assert ctypes.CDLL(str(driver)).left_behind() == 0
+    assert driver_obstacle() is None
+
+
+LEAVE = """
+import sys
+from pathlib import Path
+import pytest
+from support.lazy_cuda import install
+cuda = install(Path(sys.argv[1]), pytest.MonkeyPatch())
+from rillet.runtime import load
+model = load(sys.argv[2], "tensorrt")
+session = model.session()
+session.feed("The ")
+if sys.argv[3] == "close":
+    model.close()
+cuda.lose()
+"""
+
+
+@pytest.mark.parametrize("how", ["close", "leave"])
+def test_the_interpreter_exits_in_silence(bundle: Bundle, driver: Path, how: str) -> None:
+    """With streams and graphs alive, on a device that answers no more."""
+    tests = Path(__file__).parents[1]
+    result = subprocess.run(
+        [sys.executable, "-c", LEAVE, str(driver), str(bundle.path), how],
+        env={**os.environ, "PYTHONPATH": str(tests)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")

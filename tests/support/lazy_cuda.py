@@ -10,6 +10,7 @@ It stands in for cuda-python's runtime bindings. :class:`LazyTensorrt` stands in
 its engines are ONNX graphs, and ONNX Runtime computes them in the device's memory.
 """
 
+# ruff: noqa: N802, N815  (the names are NVIDIA's)
 from __future__ import annotations
 
 import ctypes
@@ -74,6 +75,7 @@ class LazyCuda(ModuleType):
 
     Attributes:
         faults: What a checker of a real device would report.
+        refuse_capture: Whether graphs refuse to be captured.
         launches: Graphs launched.
         captures: Graphs captured.
     """
@@ -84,6 +86,7 @@ class LazyCuda(ModuleType):
     def __init__(self) -> None:
         super().__init__("cuda.bindings.runtime")
         self.faults: list[str] = []
+        self.refuse_capture = False
         self.launches = self.captures = 0
         self.memory: dict[int, npt.NDArray[np.uint8]] = {}
         self.streams: dict[int, list[Work]] = {}
@@ -114,9 +117,9 @@ class LazyCuda(ModuleType):
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
-        if name.startswith("cuda") and callable(value) and self._lost:
-            if name != "cudaGetErrorString" and not isinstance(value, type):
-                return lambda *arguments: (Error.cudaErrorLaunchFailure, None)
+        is_call = name.startswith("cuda") and callable(value) and not isinstance(value, type)
+        if is_call and self._lost and name != "cudaGetErrorString":
+            return lambda *arguments: (Error.cudaErrorLaunchFailure, None)
         return value
 
     def cudaGetErrorString(self, status: Error) -> Status:
@@ -264,7 +267,7 @@ class _Engine:
         self.contexts = 0
 
     def get_tensor_name(self, index: int) -> str:
-        return self._names[index]
+        return str(self._names[index])
 
     def create_execution_context(self) -> _Context:
         self.contexts += 1
@@ -291,7 +294,7 @@ class _Context:
 
     def execute_async_v3(self, stream: int) -> bool:
         cuda = self._engine.cuda
-        if cuda.is_capturing(stream) and not self._warm:
+        if cuda.is_capturing(stream) and (cuda.refuse_capture or not self._warm):
             return False  # the first call allocates
         self._warm = True
         shapes, addresses = dict(self._shapes), dict(self._addresses)
@@ -316,7 +319,7 @@ _DRIVER = r"""
 #include <string.h>
 #include <unistd.h>
 static pid_t owner;
-static int depth, changed;
+static int depth;
 int cuInit(unsigned flags) {
   if (!owner) owner = getpid();
   return owner == getpid() ? 0 : 3;
@@ -326,9 +329,8 @@ int cuDeviceGet(int *device, int index) { *device = index; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strncpy(name, "Lazy", size); return 0; }
 int cuDriverGetVersion(int *version) { *version = 13000; return 0; }
 int cuDeviceTotalMem_v2(size_t *size, int device) { *size = 1 << 30; return 0; }
-int cuDeviceGetAttribute(int *value, int what, int device) { *value = what == 75 ? 9 : 0; return 0; }
+int cuDeviceGetAttribute(int *value, int what, int device) { *value = (what == 75) * 9; return 0; }
 int cuDevicePrimaryCtxRetain(void **context, int device) { *context = &owner; return 0; }
-int cuCtxSetCurrent(void *context) { changed++; return 0; }
 int cuCtxPushCurrent_v2(void *context) { depth++; return 0; }
 int cuCtxPopCurrent_v2(void **context) { depth--; return 0; }
 int cuCtxSynchronize(void) { return 900; } /* as while another thread captures a graph */
@@ -344,7 +346,7 @@ int cuMemsetD8Async(uint64_t to, unsigned char value, size_t size, void *stream)
   return 0;
 }
 int cuGetErrorString(int status, const char **text) { *text = "an error of the stub"; return 0; }
-int left_behind(void) { return depth + changed; }
+int left_behind(void) { return depth; }
 """
 
 

@@ -151,8 +151,8 @@ def _primary_context() -> tuple[Any, ctypes.c_void_p]:
 def _context() -> Iterator[Any]:
     """Make the first GPU's context current; the caller may be using another GPU in this thread.
 
-    Within it, only the default stream is waited for. To wait for the whole context is an error while
-    another thread captures a graph.
+    Within it, only the default stream is waited for. Waiting for the whole context is an error
+    while another thread captures a graph.
     """
     driver, context = _primary_context()
     _check("cuCtxPushCurrent", driver.cuCtxPushCurrent_v2(context))

@@ -166,7 +166,7 @@ class TensorrtEngine:
         if record is None and graph == "decode":
             raise EngineError(
                 f"no TensorRT engine was built from {self.bundle.path}; build one: rillet "
-                f"engine build {self.bundle.path}"
+                f"engine build {shlex.quote(str(self.bundle.path))}"
             )
         if record is None:
             return None
