@@ -17,11 +17,13 @@
 #   loss      `rillet train --preset micro` for LOSS_SECONDS, or for what is left of the ten minutes
 #
 # What it needs beside a driver, and takes from the environment:
-#   PYTHON    an interpreter with numpy, click, safetensors, tokenizers, torch for CUDA and onnx;
-#             pytest and hypothesis for `tests`. Default: python3. What it lacks travels as WHEELS.
-#   WHEELS    a folder of wheels to unpack first, such as hypothesis and its sortedcontainers
-#   PARTS     a folder with ort.txz (onnxruntime-gpu) and rtx.txz (TensorRT-RTX), whole or split into
-#             rtx.txz.00, rtx.txz.01 ..., for the interpreter's Python; without it, what is installed
+#   PYTHON    an interpreter with numpy, click, safetensors, tokenizers, torch for CUDA, cuda-python
+#             and onnxruntime; for `tests` also pytest, hypothesis, onnx and onnxscript, and torch
+#             2.13 or newer, since they export. Default: python3. What it lacks travels as WHEELS.
+#   WHEELS    a folder of wheels to install first, made with `pip download --no-deps`
+#   PARTS     a folder with ort.txz (onnxruntime-gpu in site_ort) and rtx.txz (TensorRT-RTX in
+#             site_rtx), whole or split into rtx.txz.00, rtx.txz.01 ..., for the interpreter's
+#             Python; either may be missing. Without it, what is installed is used.
 #   CORPUS    the text to train on. Default: ../shared/data/tales-train.txt
 #   LOSS_SECONDS  default 300;  TOTAL  seconds of the whole, default 580;  LIMIT  most of any step
 # `--device cpu` tries the script itself on any machine; its figures say nothing about a GPU.
@@ -70,19 +72,24 @@ summary() {
 }
 
 finish() {
+    cp "$scratch"/loss/*.csv "$out/loss.csv" 2> /dev/null
     rm -rf "$scratch"
     exit "$1"
 }
 
 cut_off() {
     trap '' INT TERM HUP
-    if [ -n "$child" ]; then
-        kill -TERM -- "-$child" 2> /dev/null
-        kill -KILL -- "-$child" 2> /dev/null
-    fi
     [ -z "$current" ] || done_steps+=("cut off  ${current#running  }")
     current=''
     summary "cut off by a signal"
+    if [ -n "$child" ]; then # a moment to write its report
+        kill -INT -- "-$child" 2> /dev/null
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            kill -0 -- "-$child" 2> /dev/null || break
+            sleep 0.3
+        done
+        kill -KILL -- "-$child" 2> /dev/null
+    fi
     finish 1
 }
 trap cut_off INT TERM HUP
@@ -104,7 +111,7 @@ step() {
     lines=$(wc -l < "$log")
     printf '\n== %s: %s\n' "$name" "$*" >> "$log"
     # SIGINT first: pytest then writes its report, and training its checkpoint.
-    timeout --signal=INT --kill-after=10 "$limit" "$@" >> "$log" 2>&1 < /dev/null &
+    timeout --signal=INT --kill-after=20 "$limit" "$@" >> "$log" 2>&1 < /dev/null &
     child=$!
     { wait "$child"; status=$?; } 2> /dev/null # the shell itself reports a killed child there
     child='' current=''
@@ -142,6 +149,10 @@ if [ -n "${PARTS-}" ]; then
     done
 fi
 export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
+# CUDA's libraries that pip installed, which torch finds by itself and nothing else does.
+libraries=$("$python" -c 'import glob, sysconfig
+print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2> /dev/null)
+[ -z "$libraries" ] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 cd "$root" || exit 2
 
 # Engines are built beside a bundle, so the bundles are copied.
@@ -153,11 +164,12 @@ checkpoints=models/checkpoints
 if [ "$device" = cuda ]; then
     engines="cuda tensorrt" long=--long tokens=10000 batches=1,8,64,512 precision=bf16
     presets=nano,micro,small training=32,128,512 seconds=4 steps=300 built=1,8 learner=micro
+    shape=
 else
     engines=cpu long='' tokens=500 batches=1,8 precision=fp32
     presets=nano,micro training=2 seconds=1 steps=20 built=1 learner=nano
+    shape='--set batch=2'
 fi
-[ -z "${PRESETS-}" ] || presets=$PRESETS
 
 if wanted machine; then
     step driver 20 sh -c 'command -v nvidia-smi > /dev/null || { echo "there is no nvidia-smi"; exit '"$([ "$device" = cpu ] && echo 0 || echo 1)"'; }; nvidia-smi'
@@ -175,7 +187,8 @@ for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda.bindings"
     if name == "torch" and name in sys.modules:
         print("torch for CUDA", module.version.cuda, "available:", module.cuda.is_available())
 '
-    step doctor 90 sh -c '"$@" > "$0"; code=$?; cat "$0"; exit $code' "$out/machine.json" \
+    # Its exit status tells of problems such as two packages of onnxruntime; `smoke` tells what works.
+    step doctor 90 sh -c '"$@" > "$0"; cat "$0"; test -s "$0"' "$out/machine.json" \
         "$python" -m rillet.runtime doctor "$scratch/nano" --json
 fi
 
@@ -206,7 +219,7 @@ fi
 
 if wanted speed; then
     for model in nano micro; do
-        step "speed: $model" 75 "$python" benchmarks/gpu.py "$scratch/$model" \
+        step "speed: $model" 100 "$python" benchmarks/gpu.py "$scratch/$model" \
             "$checkpoints/shakespeare-$model" --device "$device" --batch "$batches" \
             --steps "$steps" --bursts 3 --json "$out/speed-$model.json"
     done
@@ -229,13 +242,13 @@ if wanted tests; then
 fi
 
 if wanted loss; then
-    budget=${LOSS_SECONDS:-300} left=$((total - SECONDS - 15))
+    budget=${LOSS_SECONDS:-300} left=$((total - SECONDS - 30))
     [ "$budget" -le "$left" ] || budget=$left
     if [ "$budget" -ge 10 ]; then
-        rillet "loss: $learner after $budget s" $((budget + 15)) train --corpus "$corpus" \
+        # shellcheck disable=SC2086 # $shape is options, or none
+        rillet "loss: $learner after $budget s" $((budget + 25)) train --corpus "$corpus" \
             --out "$scratch/loss" --preset $learner --budget "${budget}s" --device "$device" \
-            --steps 100000 --set validate_every=200 --set "precision=$precision" --no-plot
-        cp "$scratch/loss/"*.csv "$out/loss.csv" 2> /dev/null
+            --steps 100000 --set validate_every=200 --set "precision=$precision" --no-plot $shape
     else
         step loss 0 true
     fi
