@@ -64,9 +64,8 @@ class OnnxDeviceEngine(OnnxGraphs):
         self._running = threading.Lock()
         # ONNX Runtime runs nodes in order, so the past and present of a memory may be one buffer.
         self._shared = frozenset(row.name for row in self.state_table if is_shared(row))
-        self._lane = partial(_make_lane, bundle, self._device, self._shared)
         # Not a method: the engine would hold itself, and so the memory that it leaves behind.
-        self._pool = LanePool(self._lane)
+        self._pool = LanePool(partial(_make_lane, bundle, self._device, self._shared))
 
     @property
     def version(self) -> str:
@@ -148,7 +147,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         """Load the decoding graph to capture it, and try: some graphs fail only when they run."""
         session = self._create(path, "cuda", cuda_options(True))
         self._captures = True
-        lane = self._lane(1)
+        lane = self._pool.take(1)
         self._prepare(session, lane)
         self._pool.give_back(lane)
         return session
