@@ -65,18 +65,37 @@ def main() -> None:
         shutil.copytree(arguments.bundle, copy)
         bundle = Bundle.open(copy)
         figures = measure(
-            bundle, model, arguments.device, batches, arguments.steps, arguments.bursts
+            bundle,
+            model,
+            arguments.device,
+            batches,
+            arguments.steps,
+            arguments.bursts,
+            lambda part: write_results(arguments.json, part),
         )
     show(figures)
-    write_results(arguments.json, figures)
 
 
 def measure(
-    bundle: Bundle, model: DualCNN, device: str, batches: list[int], steps: int, bursts: int
+    bundle: Bundle,
+    model: DualCNN,
+    device: str,
+    batches: list[int],
+    steps: int,
+    bursts: int,
+    save: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
-    """Time every engine at every batch size."""
+    """Time every engine at every batch size, and save what is known after each size."""
     makers = _makers(bundle, model, device, tuple(batches))
-    rows: list[Row] = []
+    limits = measure_limits(bundle, device, batches)
+    figures: dict[str, Any] = {
+        "bundle": bundle.path.name,
+        "device": _describe_device(device),
+        "rows": [],
+        "limits": limits,
+        "ratios": {},
+    }
+    rows: list[Row] = figures["rows"]
     for batch in batches:
         ready: dict[str, Step] = {}
         for name, make in makers.items():
@@ -103,14 +122,9 @@ def measure(
                     "tokens_per_s": batch / p50,
                 }
             )
-    limits = measure_limits(bundle, device, batches)
-    return {
-        "bundle": bundle.path.name,
-        "device": _describe_device(device),
-        "rows": rows,
-        "limits": limits,
-        "ratios": _ratios(rows, limits["memory_us"]),
-    }
+        figures["ratios"] = _ratios(rows, limits["memory_us"])
+        save(figures)
+    return figures
 
 
 def _makers(
@@ -128,7 +142,6 @@ def _makers(
         "CUDA provider, graphs": _engine(
             bundle, lambda: OnnxDeviceEngine(bundle, "cuda", graphs=True)
         ),
-        "TensorRT provider": _engine(bundle, lambda: OnnxDeviceEngine(bundle, "tensorrt")),
     }
     for library in LIBRARIES:
         makers[f"{library}, graphs"] = _engine(bundle, partial(_native, bundle, library, batches))

@@ -3,12 +3,16 @@
     python benchmarks/training.py CORPUS [--steps N] [--look-every N] [--threads N]
         [--models ours,naive,gpt,gru] [--rate NAME=RATE] [--dropout NAME=SHARE] [--set KEY=VALUE]
         [--json FILE]
+    python benchmarks/training.py CORPUS --speed [--device cuda] [--presets nano,micro,small]
+        [--batch 32,128,512] [--precision bf16] [--seconds S] [--json FILE]
 
 ``ours`` is the preset ``nano`` as shipped; ``naive`` is the same model written the obvious way
 (:mod:`lib.naive`); ``gpt`` and ``gru`` have as many trained parameters. The models take turns, a
 step each, so that a busy machine slows all of them alike. Seconds are those of the steps alone:
 fitting the codes and evaluating are not counted. The loss is that of the averaged weights on the
 last tenth of CORPUS; all models train on the same remainder.
+
+With ``--speed`` there is no race: each preset trains for some seconds at each batch, on a GPU too.
 """
 
 from __future__ import annotations
@@ -24,9 +28,11 @@ import torch
 from lib.baselines import matched_gpt, matched_gru
 from lib.contenders import BaselineContender, Contender, OwnContender
 from lib.results import write_results
+from lib.training_speed import measure_speeds
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer, read_corpus
 from rillet.train.data.streams import Split, split
 from rillet.train.data.token_file import Tokens
+from rillet.train.loop.distributed import start_group
 
 TARGET = 1.60
 """The held-out loss that the race is to, in nats per token."""
@@ -61,9 +67,19 @@ def main() -> None:
     parser.add_argument("--dropout", action="append", default=[], metavar="NAME=SHARE")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--json", type=Path)
+    speed = parser.add_argument_group("with --speed")
+    speed.add_argument("--speed", action="store_true", help="only measure tokens per second")
+    speed.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    speed.add_argument("--presets", default=",".join(PRESETS))
+    speed.add_argument("--batch", default="32,128,512", help="comma-separated batch sizes")
+    speed.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")
+    speed.add_argument("--seconds", type=float, default=3.0, help="of each preset and batch")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.speed:
+        _speed(arguments)
+        return
     names = arguments.models.split(",")
     rates = LEARNING_RATES | _numbers(arguments.rate)
     dropout = DROPOUT | _numbers(arguments.dropout)
@@ -92,6 +108,21 @@ def main() -> None:
     }
     _race(contenders, config, texts, figures, lambda: write_results(arguments.json, figures))
     _print_table(figures)
+
+
+def _speed(arguments: argparse.Namespace) -> None:
+    text = read_corpus(arguments.corpus)
+    tokenizer = make_tokenizer(text)
+    measure_speeds(
+        Tokens.of(tokenizer.encode(text)),
+        tokenizer.vocab_size,
+        arguments.presets.split(","),
+        [int(size) for size in arguments.batch.split(",")],
+        arguments.precision,
+        start_group(arguments.device),
+        arguments.seconds,
+        lambda rows: write_results(arguments.json, rows),
+    )
 
 
 def _numbers(settings: list[str]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .bundle import Bundle
-from .engines.base import PROVIDERS, Provider
+from .engines.base import EXPERIMENTAL, Provider
 from .engines.cuda.driver import driver_obstacle, find_gpu
 from .engines.native.library import load_library
 from .engines.ort.providers import (
@@ -48,11 +48,12 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
 
     Returns:
         A JSON value: the machine; packages; problems, each with a remedy; for each provider
-        whether it works, or why not; and the same for TensorRT without ONNX Runtime.
+        whether it works, or why not, and whether it is experimental; and what TensorRT needs.
     """
     problems = [sentence for sentence in (mixed_up_engines(),) if sentence]
     engines = installed_engines()
-    providers = {"native": _try_provider("native", bundle)}
+    tensorrt = _try_tensorrt(bundle)
+    providers: dict[Provider, dict[str, Any]] = {"native": _try_provider("native", bundle)}
     try:
         version = import_onnxruntime().__version__
     except EngineError as error:
@@ -63,8 +64,8 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
             )
     else:
         engines["onnxruntime, as imported"] = str(version)
-        others = (name for name in PROVIDERS if name not in providers)
-        providers |= {name: _try_provider(name, bundle) for name in others}
+        providers |= {name: _try_provider(name, bundle) for name in ("cpu", "cuda")}
+    providers["tensorrt"] = tensorrt if bundle is None else _try_provider("tensorrt", bundle)
     if bundle is not None and not any(report["works"] for report in providers.values()):
         command = f"rillet verify {shlex.quote(str(bundle))}"
         problems.append(f"no provider runs {bundle}; see `{command}`")
@@ -77,8 +78,11 @@ def diagnose(bundle: Path | None = None) -> dict[str, Any]:
         "cores": _cores(),
         "packages": _versions(_PACKAGES),
         "engines": engines,
-        "providers": providers,
-        "tensorrt": _try_tensorrt(bundle),
+        "providers": {
+            name: {**report, "experimental": name in EXPERIMENTAL}
+            for name, report in providers.items()
+        },
+        "tensorrt": tensorrt,
         "problems": problems,
     }
 
@@ -125,7 +129,7 @@ def _step(provider: Provider, bundle: Path) -> dict[str, Any]:
 
 
 def _try_tensorrt(bundle: Path | None) -> dict[str, Any]:
-    """Look for what TensorRT itself needs: a GPU, the library, cuda-python and built engines."""
+    """Look for what TensorRT needs: a GPU, the library, cuda-python and built engines."""
     obstacles = []
     parts: dict[str, Any] = {"gpu": None, "library": None, "cuda_python": None}
     obstacle = driver_obstacle()

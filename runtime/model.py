@@ -37,9 +37,9 @@ def load(
     Args:
         path: The folder that ``rillet export`` wrote.
         provider: What runs the model: ``native``, our own library; ``cpu``, ``cuda`` (ONNX
-            Runtime); ``tensorrt`` (an engine that ``rillet engine build`` built, or ONNX Runtime's
-            provider if there is none); or ``auto`` for the best one that is present and works. A
-            named provider that cannot run is an error.
+            Runtime); ``tensorrt`` (an engine that ``rillet engine build`` built); or ``auto`` for
+            the best one that is present and works. A named provider that cannot run is an error.
+            ``cuda`` and ``tensorrt`` are experimental.
         threads: Threads that one step may use. One is best for small models.
         allow_fallback: Run on the CPU, with a warning, if the provider cannot run; and switch to
             it, from the same state, if a later step fails.

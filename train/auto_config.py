@@ -6,10 +6,13 @@ import dataclasses
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..runtime.errors import UsageError
 from .budget import Budget
@@ -107,6 +110,7 @@ def choose(
     changes: Mapping[str, Any],
     preset: str | None = None,
     started: float | None = None,
+    device: torch.device | None = None,
 ) -> Choice:
     """Choose a configuration; see :func:`infer`.
 
@@ -116,6 +120,7 @@ def choose(
         changes: Settings to keep to.
         preset: Name of a preset to keep to; ``None`` chooses one.
         started: When the time began, in the seconds of :func:`time.monotonic`; now by default.
+        device: What will train, and is measured; the processor by default.
     """
     started = time.monotonic() if started is None else started
     if changes.get("tokenizer") == "byte":
@@ -125,7 +130,8 @@ def choose(
     reading = time.monotonic() - reading
     text = _Text.of(corpus, changes)
     shape, reasons = _shape(text, changes)
-    chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading)
+    speed = partial(measure_speed, device=device or torch.device("cpu"))
+    chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading, speed)
     choice, why = chooser.choose([preset] if preset is not None else list(PRESETS))
     given = f"preset={preset}: as you set; " if preset is not None else ""
     reasons += [given + why[0], *why[1:]]
@@ -151,15 +157,17 @@ def choose(
     return dataclasses.replace(choice, config=dataclasses.replace(config, reasons=tuple(reasons)))
 
 
-def limit_for(choice: Choice, seconds: float, started: float) -> TimeLimit:
+def limit_for(choice: Choice, seconds: float, started: float, device: torch.device) -> TimeLimit:
     """The limit that keeps the training of a choice within a time.
 
     Args:
         choice: What is trained.
         seconds: The time allowed in all.
         started: When it began, in the seconds of :func:`time.monotonic`.
+        device: What trains.
     """
-    training, speed = choice.config.training, choice.speed or measure_speed(choice.config)
+    training = choice.config.training
+    speed = choice.speed or measure_speed(choice.config, device)
     return TimeLimit(
         started + seconds,
         choice.most,
@@ -231,9 +239,11 @@ class _Chooser:
         changes: Mapping[str, Any],
         started: float,
         reading: float,
+        speed: Callable[[DualCNNConfig], Speed],
     ) -> None:
         self._text, self._limits, self._settings = text, limits, settings
         self._changes, self._started, self._reading = changes, started, reading
+        self._speed = speed
 
     def choose(self, names: Sequence[str]) -> tuple[Choice, list[str]]:
         """Choose among presets, smallest first, and explain it."""
@@ -294,7 +304,7 @@ class _Chooser:
         if self._limits.seconds is None:
             config = config.replace(steps=most, validate_every=self._validate_every(most))
             return Choice(config, name, most, None), [f"steps={most} {why}".rstrip()]
-        speed = measure_speed(config)
+        speed = self._speed(config)
         config, reasons = self._fit_measuring(config, speed, self._limits.seconds)
         steps = min(most, self._steps(config, speed, self._limits.seconds))
         if steps < 1:

@@ -23,6 +23,8 @@ __all__ = ["Forecast", "Speed", "forecast", "measure_speed"]
 _CHUNK = 512
 """Tokens of a stream that an evaluation reads at a time."""
 
+_CPU = torch.device("cpu")
+
 _PIECES = 8
 """Streams of a validation."""
 
@@ -74,15 +76,14 @@ def forecast(
     return Forecast(seconds + held_out * speed.held_out, peak_memory(device))
 
 
-def measure_speed(config: DualCNNConfig, device: torch.device | None = None) -> Speed:
+def measure_speed(config: DualCNNConfig, device: torch.device = _CPU) -> Speed:
     """Measure how long training and measuring take, with random tokens.
 
     Args:
         config: The configuration to train.
-        device: Where; the processor by default.
+        device: What will train it.
     """
-    group = Group() if device is None else Group(device=device)
-    model = DualCNN(config).to(group.device)
+    model = DualCNN(config).to(device)
     tokens = _random_tokens(config, _PIECES * _CHUNK + 1)
     evaluate(model, tokens[:_CHUNK], chunk=_CHUNK)  # warm-up: the first pass is slower
     seconds = []
@@ -90,23 +91,22 @@ def measure_speed(config: DualCNNConfig, device: torch.device | None = None) -> 
         start = time.monotonic()
         evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
         seconds.append((time.monotonic() - start) / (rows * _CHUNK))
-    return Speed(_seconds_per_step(model, config, group, 2), *seconds)
+    return Speed(_seconds_per_step(model, config, device, 2), *seconds)
 
 
-def _seconds_per_step(model: DualCNN, config: DualCNNConfig, group: Group, steps: int) -> float:
-    model.autocast = autocast_dtype(config.training.precision, group.device)
+def _seconds_per_step(
+    model: DualCNN, config: DualCNNConfig, device: torch.device, steps: int
+) -> float:
+    model.autocast = autocast_dtype(config.training.precision, device)
     model.train()
     tokens = _random_tokens(config, config.training.batch * config.training.chunk * 2)
     streams = Streams(Text(Tokens.of(tokens)), config.training)
+    group = Group(device=device)
     batch = BatchStep(model, config.training, group, streams, None, lambda note: None)
     batch.backward(0)  # warm-up
-    if group.device.type == "cuda":
-        torch.cuda.synchronize(group.device)
     start = time.monotonic()
     for step in range(steps):
         batch.backward(step)
-    if group.device.type == "cuda":
-        torch.cuda.synchronize(group.device)
     return (time.monotonic() - start) / steps
 
 

@@ -17,6 +17,9 @@ from .terminal import tell
 __all__ = ["doctor_command"]
 
 
+_EXPERIMENTAL = "; experimental: no test has run on a GPU yet"
+
+
 @click.command("doctor")
 @click.argument("bundle", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -40,14 +43,17 @@ def _lines(report: dict[str, Any], bundle: Path | None) -> Iterator[str]:
         versions = ", ".join(f"{key} {version}" for key, version in report[name].items())
         yield f"{name:<12}{versions or 'none'}"
     for name, entry in report["providers"].items():
+        if name == "tensorrt" and bundle is None:
+            continue  # the line below says the same
         if entry["works"]:
             step = f", {entry['step_us']} us a step" if "step_us" in entry else ""
-            yield f"{name:<12}works ({entry['owner']}{step})"
+            note = _EXPERIMENTAL if entry["experimental"] else ""
+            yield f"{name:<12}works ({entry['owner']}{step}){note}"
         else:
             yield f"{name:<12}no: {entry['reason']}"
     tensorrt = report["tensorrt"]
     if tensorrt["works"]:
-        yield f"TensorRT    works ({tensorrt['library']} on {tensorrt['gpu']})"
+        yield f"TensorRT    works ({tensorrt['library']} on {tensorrt['gpu']}){_EXPERIMENTAL}"
     else:
         installed = f" ({tensorrt['library']} is installed)" if tensorrt["library"] else ""
         yield f"TensorRT    no{installed}: {tensorrt['reason']}"

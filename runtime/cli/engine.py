@@ -38,7 +38,7 @@ def engine_group() -> None:
     """Build TensorRT engines from a bundle's graphs, list and inspect them.
 
     An engine fits one GPU, one TensorRT and one graph, and is refused elsewhere. Both
-    `--provider tensorrt` and `auto` use it.
+    `--provider tensorrt` and `auto` use it. Experimental: no test has run on a GPU yet.
     """
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ..engines.base import PROVIDER_CHOICES
+from ..engines.base import EXPERIMENTAL, PROVIDER_CHOICES
 from ..errors import UsageError
 
 __all__ = ["engine_options", "parse_choices", "parse_numbers"]
@@ -24,7 +24,7 @@ def engine_options(command: F) -> F:
             type=click.Choice(PROVIDER_CHOICES),
             default="auto",
             show_default=True,
-            help="Execution provider that runs the model.",
+            help=f"What runs the model; {' and '.join(EXPERIMENTAL)} are experimental.",
         ),
         click.option(
             "--allow-fallback",

@@ -28,6 +28,7 @@ from ..bundle import Bundle
 from ..state_table import StateTensor
 
 __all__ = [
+    "EXPERIMENTAL",
     "PROVIDERS",
     "PROVIDER_CHOICES",
     "Drafter",
@@ -46,6 +47,9 @@ Provider = Literal["native", "cpu", "cuda", "tensorrt"]
 
 ProviderChoice = Literal["auto", "native", "cpu", "cuda", "tensorrt"]
 """A provider, or ``auto`` for the best one that works."""
+
+EXPERIMENTAL: tuple[Provider, ...] = ("cuda", "tensorrt")
+"""Providers that no test has run on a GPU yet."""
 
 PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 PROVIDER_CHOICES: tuple[ProviderChoice, ...] = get_args(ProviderChoice)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import EngineError
 from ..state_table import StateTensor, check_state, is_shared
 from .base import EngineState, Learn, Values
 from .checks import foreign_state, own_state
@@ -137,34 +139,61 @@ class LanePool:
     def __init__(self, make: Callable[[int], Lane]) -> None:
         self._make = make
         self._free: dict[int, list[Lane]] = {}
-        self._lock = threading.Lock()
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        # Reentrant: the garbage collector gives a lane back at any moment, in this very thread too.
+        self._lock = threading.RLock()
+        self._process = os.getpid()
 
     def take(self, capacity: int) -> Lane:
         """Take a lane for exclusive use, with side 0 at zeros."""
+        self.check_process()
         with self._lock:
             free = self._free.get(capacity)
             lane = free.pop() if free else None
         if lane is None:
-            return self._make(capacity)
+            lane = self._make(capacity)
+            with self._lock:
+                self._lanes.add(lane)
+            return lane
         lane.zero(0, 0, capacity)
         return lane
 
     def give_back(self, lane: Lane) -> None:
         """Return a lane for others to take."""
+        if os.getpid() != self._process:
+            return  # a fork may have copied the lock while another thread held it
         with self._lock:
             self._free.setdefault(lane.capacity, []).append(lane)
 
     def clear(self) -> None:
-        """Drop the free lanes."""
+        """Drop the free lanes, and what was prepared for the others."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._free.clear()
+            for lane in list(self._lanes):
+                lane.calls = lane.reading = None
+
+    def check_process(self) -> None:
+        """Refuse a process that was forked from the one that the lanes belong to.
+
+        Raises:
+            EngineError: This is another process.
+        """
+        if os.getpid() != self._process:
+            raise EngineError(
+                "the model was loaded before this process was forked, and a device's memory does "
+                "not survive that; load it here, in a process started by multiprocessing's "
+                "method 'spawn'"
+            )
 
     def own_state(self, state: EngineState) -> DeviceState:
         """Narrow a state to one whose lane is of this pool.
 
         Raises:
-            EngineError: It belongs to another engine.
+            EngineError: It belongs to another engine, or to the process this one was forked from.
         """
+        self.check_process()
         own = own_state(state, DeviceState)
         if own.pool is not self:
             raise foreign_state()
@@ -202,6 +231,7 @@ class DeviceState:
 
     def read(self) -> Values:
         """Copy every state tensor to the host."""
+        self.pool.check_process()
         side = self.lane.sides[self.side]
         return {name: buffer.read()[: self.batch] for name, buffer in side.items()}
 
@@ -211,6 +241,7 @@ class DeviceState:
 
     def read_before(self) -> Values:
         """Copy what the last step read; see :meth:`.EngineState.read_before`."""
+        self.pool.check_process()
         side = self.lane.sides[preceding(self.side)]
         return {row.name: side[row.name].read()[: self.batch] for row in self._small}
 
@@ -223,6 +254,7 @@ class DeviceState:
         return [row for row in self._table if not is_shared(row)]
 
     def _write(self, side: int, table: list[StateTensor], values: Values) -> None:
+        self.pool.check_process()
         check_state(table, self.batch, values)
         for row in table:
             whole = row.zeros(self.lane.capacity)
@@ -231,15 +263,18 @@ class DeviceState:
 
     def resize(self, batch: int) -> None:
         """Change the number of rows; see :meth:`.EngineState.resize`."""
-        rows = min(self.batch, batch)
+        self.pool.check_process()
+        rows, end = min(self.batch, batch), max(self.batch, batch)
         if batch > self.lane.capacity:
             lane, release = self.pool.take(self._capacity_for(batch)), self._release
             self._copy_rows(lane, 0, self, 0, rows)
             # The old lane is given back last: an interrupt must not lend it to another state too.
-            self.lane = lane
+            self.lane, end = lane, lane.capacity
             self._hold()
             release()
-        self.lane.zero(self.side, rows, batch - rows)
+        # Unused rows are computed too. What an earlier stream left in them is not finite, perhaps,
+        # and reaches the others where a row depends on its batch.
+        self.lane.zero(self.side, rows, end - rows)
         self.batch = batch
 
     def copy_row(self, row: int, source: EngineState, source_row: int) -> None:

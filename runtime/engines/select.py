@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import warnings
 from collections.abc import Callable
 
@@ -27,10 +26,9 @@ def open_engine(
 ) -> Engine:
     """Open the engine that runs a bundle's graphs.
 
-    ``tensorrt`` is TensorRT itself if ``rillet engine build`` has built an engine of the bundle,
-    and ONNX Runtime's TensorRT provider if not. ``auto`` tries, in this order, TensorRT if an
-    engine was built, CUDA if the installed ONNX Runtime has it, the native engine, and ONNX Runtime
-    on the CPU.
+    ``tensorrt`` runs what ``rillet engine build`` has built from the bundle. ``auto`` tries, in
+    this order, TensorRT if an engine was built, CUDA if the installed ONNX Runtime has it, the
+    native engine, and ONNX Runtime on the CPU.
 
     Args:
         bundle: The bundle.
@@ -81,7 +79,7 @@ def _candidates(bundle: Bundle, provider: ProviderChoice, allow_fallback: bool) 
 
 
 def _automatic(bundle: Bundle) -> list[Provider]:
-    """What ``auto`` tries. It builds nothing, so ONNX Runtime's TensorRT provider is not in it."""
+    """What ``auto`` tries; it builds nothing."""
     from .ort.providers import has_cuda
 
     names: list[Provider] = []
@@ -125,21 +123,9 @@ def _open_cuda(bundle: Bundle, threads: int) -> Engine:
 
 
 def _open_tensorrt(bundle: Bundle, threads: int) -> Engine:
-    if _is_built(bundle):
-        from .tensorrt.engine import TensorrtEngine
+    from .tensorrt.engine import TensorrtEngine
 
-        return TensorrtEngine(bundle)
-    try:
-        from .ort.device_engine import OnnxDeviceEngine
-
-        engine = OnnxDeviceEngine(bundle, "tensorrt", threads)
-        engine.zero_state()
-    except EngineError as error:
-        raise EngineError(
-            f"{error}. TensorRT without onnxruntime needs an engine that was built on this "
-            f"machine: rillet engine build {shlex.quote(str(bundle.path))}"
-        ) from error
-    return engine
+    return TensorrtEngine(bundle)
 
 
 _OPENERS: dict[Provider, Callable[[Bundle, int], Engine]] = {

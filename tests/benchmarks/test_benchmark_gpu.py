@@ -1,4 +1,4 @@
-"""The benchmark of GPU engines: its table on a CPU, and its message without a GPU."""
+"""The benchmarks for a GPU: their figures on a CPU, and their message without a GPU."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 
 from rillet.runtime.engines.cuda import driver as cuda_driver
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+def run(*arguments: object, script: str = "gpu.py") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -33,6 +33,22 @@ def test_results_on_a_cpu(small_bundle: Path, small_run: Path, tmp_path: Path) -
         assert row["tokens_per_s"] == pytest.approx(batch * 1e6 / row["p50_us"])
     assert figures["limits"]["bytes"]["3"] > figures["limits"]["bytes"]["1"]
     assert not list(small_bundle.parent.glob("*.engines"))
+
+
+def test_speed_of_training_on_a_cpu(text: str, tmp_path: Path) -> None:
+    """A batch that cannot train is reported, and does not stop the others."""
+    corpus, out = tmp_path / "text.txt", tmp_path / "speed.json"
+    corpus.write_text(text[:20_000], encoding="utf-8")
+    quick = ("--presets", "nano", "--batch", "500,1", "--precision", "fp32", "--seconds", 0)
+    options = ("--speed", "--device", "cpu", *quick, "--json", out)
+    result = run(corpus, *options, script="training.py")
+    assert result.returncode == 0, result.stderr
+    assert "nano, batch 500: not measured: " in result.stdout
+    refused, row = json.loads(out.read_text())["figures"]
+    assert "tokens_per_second" not in refused
+    assert row["steps"] == 1
+    assert row["tokens_per_second"] == pytest.approx(row["chunk"] / row["seconds"])
+    assert row["precision"] == "float32"
 
 
 @pytest.mark.skipif(cuda_driver.driver_obstacle() is None, reason="this machine has a GPU")

@@ -6,6 +6,7 @@ A GPU gets the same calls of the real ONNX Runtime; tests that need one are mark
 from __future__ import annotations
 
 import gc
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,75 @@ def test_sessions_batches_and_saved_state(
     assert model.generate("The ", **sampling) == small_model.generate("The ", **sampling)
     with pytest.raises(ValueError, match="needs ONNX Runtime on the processor"):
         model.session().generate(in_graph=True, max_new_tokens=4)
+
+
+def test_rows_that_join_a_used_lane_start_at_zeros(device: OnnxDeviceEngine) -> None:
+    """Unused rows too: where a row depends on its batch, one that is not finite spoils all."""
+    used = device.zero_state(4)
+    for side in used.lane.sides:
+        for buffer in side.values():
+            values = buffer.read()
+            buffer.write(np.full_like(values, np.nan if values.dtype == np.float32 else 1))
+    lane = used.lane
+    del used
+    gc.collect()
+    state = device.zero_state(1)
+    device.step(np.asarray([3]), state)  # on a side that a fresh lane does not begin with
+    state.resize(3)
+    assert state.lane is lane
+    for buffer in lane.sides[state.side].values():
+        assert not buffer.read()[1:].any()
+
+
+def test_a_lost_device_is_an_error_of_ours(
+    small_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime raises its own exceptions from copies, and those come first in a step."""
+    device = OnnxDeviceEngine(Bundle.open(small_bundle), "cpu")
+    state = device.zero_state()
+    device.step(np.asarray([1]), state)
+
+    class Lost:
+        def update_inplace(self, values: np.ndarray) -> None:
+            raise RuntimeError("CUDA failure 719: unspecified launch failure")
+
+        def numpy(self) -> np.ndarray:
+            raise RuntimeError("CUDA failure 719: unspecified launch failure")
+
+    monkeypatch.setattr(state.lane.ids, "value", Lost())
+    with pytest.raises(EngineError, match=r"CUDA failure 719.* the stream is where it was"):
+        device.step(np.asarray([2]), state)
+    for buffer in state.lane.sides[state.side].values():
+        monkeypatch.setattr(buffer, "value", Lost())
+    with pytest.raises(EngineError, match="CUDA failure 719"):
+        state.read()
+
+
+def test_closing_drops_what_was_prepared(device: OnnxDeviceEngine, host: OnnxEngine) -> None:
+    """A stream that is kept does not keep the graphs; the next step prepares them again."""
+    ours, theirs = device.zero_state(), host.zero_state()
+    for token in (1, 2):
+        device.step(np.asarray([token]), ours)
+        host.step(np.asarray([token]), theirs)
+    device.close()
+    assert ours.lane.calls is None
+    agree(device, device.step(np.asarray([3]), ours), host.step(np.asarray([3]), theirs))
+
+
+def test_a_lane_comes_back_while_one_is_taken(device: OnnxDeviceEngine) -> None:
+    """The garbage collector may strike inside the pool, in the thread that holds its lock."""
+    pool, spare = device.zero_state().pool, device.zero_state(4)
+
+    class Struck(dict):  # type: ignore[type-arg]
+        def get(self, *arguments: object) -> object:
+            pool.give_back(spare.lane)
+            return super().get(*arguments)
+
+    pool._free = Struck(pool._free)
+    thread = threading.Thread(target=pool.take, args=[2], daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 @pytest.mark.gpu

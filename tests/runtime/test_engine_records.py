@@ -12,17 +12,10 @@ import pytest
 
 from rillet.runtime import Bundle, EngineError
 from rillet.runtime.engines.cache import cache_folder, engine_folders
-from rillet.runtime.engines.cuda.driver import Gpu
 from rillet.runtime.engines.engine_key import EngineKey
-from rillet.runtime.engines.ort.options import (
-    cuda_options,
-    profile_shapes,
-    provider_key,
-    tensorrt_options,
-)
+from rillet.runtime.engines.ort.options import cuda_options
 from rillet.runtime.engines.tensorrt.api import how_to_install, is_jetson, parse_layers
 from rillet.runtime.engines.tensorrt.records import find_records, save_engine
-from rillet.runtime.state_table import StateTensor
 
 KEY = EngineKey(
     graph="decode",
@@ -96,24 +89,6 @@ def test_a_key_survives_json() -> None:
             EngineKey.from_dict({**KEY.to_dict(), **change})
 
 
-def test_the_key_of_the_providers_builds(tmp_path: Path) -> None:
-    """GPU, driver, library, graph and precision: each of them selects another folder."""
-    gpu = Gpu("NVIDIA L4", "8.9", "12.6", 24 << 30)
-    decode, other = tmp_path / "decode.onnx", tmp_path / "other" / "decode.onnx"
-    other.parent.mkdir()
-    decode.write_bytes(b"a graph")
-    other.write_bytes(b"another")
-    keys = [
-        provider_key(decode, "fp32", gpu),
-        provider_key(decode, "fp16", gpu),
-        provider_key(other, "fp32", gpu),
-        provider_key(decode, "fp32", dataclasses.replace(gpu, name="NVIDIA T4")),
-        provider_key(decode, "fp32", dataclasses.replace(gpu, driver="13.0")),
-    ]
-    assert len({key.digest for key in keys}) == len(keys)
-    assert provider_key(decode, "fp32", gpu).digest == keys[0].digest
-
-
 def test_a_record_without_its_engine_is_ignored(bundle: Bundle) -> None:
     folder = cache_folder(bundle)
     gone = save_engine(folder, b"an engine", KEY, 1.5)
@@ -175,20 +150,6 @@ def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:
     file.write_text("{")
     with pytest.raises(EngineError, match="or remove it"):
         find_records(bundle)
-
-
-STATE = [StateTensor("reservoir", (24,), "float32"), StateTensor("position", (), "int64")]
-
-
-def test_profiles_name_every_input() -> None:
-    assert profile_shapes(STATE, 8) == "input_ids:8x1,learn:8,past.reservoir:8x24,past.position:8"
-    options = tensorrt_options(STATE, "int8", Path("cache"), 512)
-    assert options["trt_profile_min_shapes"] == profile_shapes(STATE, 1)
-    assert options["trt_profile_max_shapes"] == profile_shapes(STATE, 512)
-    assert options["trt_int8_enable"] == "1"
-    assert options["trt_fp16_enable"] == "0"
-    assert {options["trt_engine_cache_path"], options["trt_timing_cache_path"]} == {"cache"}
-    assert all(isinstance(value, str) for value in options.values())
 
 
 def test_float32_is_float32_on_cuda() -> None:

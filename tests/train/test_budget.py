@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -22,12 +23,14 @@ from rillet.train import (
     infer,
     load_checkpoint,
 )
+from rillet.train.auto_config import Budget
 from rillet.train.bundle_size import bundle_size
 from rillet.train.cli import describe
+from rillet.train.data.corpus import Corpus
 from rillet.train.loop import time_limit, trainer
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.time_limit import TimeLimit
-from rillet.train.timing import Speed
+from rillet.train.timing import Speed, measure_speed
 from support.command_line import here
 from support.models import SMALL
 
@@ -171,7 +174,7 @@ def test_a_budget_says_and_records_what_it_chose(tmp_path: Path, notes: Path) ->
 def test_a_larger_preset_without_time_leaves_the_smaller(
     tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def speed(config: DualCNNConfig) -> Speed:
+    def speed(config: DualCNNConfig, device: torch.device) -> Speed:
         nano = config.hidden == PRESETS["nano"].hidden
         return Speed(1e-3, 1e-6, 1e-6) if nano else Speed(1e6, 1e-6, 1e-6)
 
@@ -182,6 +185,28 @@ def test_a_larger_preset_without_time_leaves_the_smaller(
     assert any(
         each.startswith("nano with") and "; micro would get none" in each for each in reasons
     )
+
+
+def test_the_device_that_trains_is_measured(notes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget on a GPU counts the GPU's steps."""
+    measured: list[str] = []
+
+    def speed(config: DualCNNConfig, device: torch.device) -> Speed:
+        measured.append(device.type)
+        return Speed(1e-3, 1e-6, 1e-6)
+
+    monkeypatch.setattr(auto_config, "measure_speed", speed)
+    gpu, limits = torch.device("cuda"), Budget.parse("10min")
+    choice = auto_config.choose(Corpus(notes), limits, {}, "nano", device=gpu)
+    auto_config.limit_for(dataclasses.replace(choice, speed=None), 600, 0.0, gpu)
+    assert measured == ["cuda", "cuda"]
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_measured() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("this machine has no CUDA device")
+    assert measure_speed(SMALL, torch.device("cuda")).step > 0
 
 
 def test_a_memory_of_contexts_gets_its_slots(notes: Path) -> None:

@@ -161,12 +161,18 @@ def train_command(
             config = continued_config(earlier).replace_text(changes)
             choice = Choice(config, None, config.training.steps, None)
         else:
-            choice = _configure(preset, limits, corpus, changes, started, out if resume else None)
+            choice = _configure(
+                preset, limits, corpus, changes, started, out if resume else None, group
+            )
         pipeline = _set_up(choice.config, corpus, out, validation, allow_fallback, group, earlier)
         pipeline.training["given"] = _given(corpora, validation, threads)
         if choice.preset is not None:
             pipeline.training["preset"] = choice.preset
-        limit = None if limits.seconds is None else limit_for(choice, limits.seconds, started)
+        limit = (
+            None
+            if limits.seconds is None
+            else limit_for(choice, limits.seconds, started, group.device)
+        )
         if group.leads:
             describe(pipeline)
             if limit is None and not resume and group.size == 1:
@@ -253,6 +259,7 @@ def _configure(
     changes: dict[str, str],
     started: float,
     run: Path | None,
+    group: Group,
 ) -> Choice:
     """Take the configuration of the preset, or choose one, with the user's changes.
 
@@ -266,7 +273,8 @@ def _configure(
         kept = {name: value for name, value in settings.items() if name != "steps"}
         config = run_config(run).replace(**kept)
         return Choice(config, _preset_of(run, preset), config.training.steps, None)
-    choice = choose(corpus, limits, settings, None if preset == "auto" else preset, started)
+    named = None if preset == "auto" else preset
+    choice = choose(corpus, limits, settings, named, started, group.device)
     for reason in choice.config.reasons:
         tell(f"Chosen: {reason}")
     return choice

@@ -9,6 +9,8 @@ import contextlib
 import ctypes
 import functools
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from ...errors import EngineError
 __all__ = ["Gpu", "copy_on_device", "driver_obstacle", "find_gpu", "zero_on_device"]
 
 _LIBRARY = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NOT_INITIALIZED = 3  # CUDA_ERROR_NOT_INITIALIZED: cuInit returns it after a fork
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 
@@ -48,6 +51,11 @@ def driver_obstacle() -> str | None:
     except OSError:
         return f"there is no NVIDIA driver: {_LIBRARY} cannot be loaded; install the driver"
     status = driver.cuInit(0)
+    if status == _NOT_INITIALIZED:
+        return (
+            "the NVIDIA driver does not work in a process that was forked from one that had used "
+            "the GPU; start it with multiprocessing's method 'spawn', or fork before loading"
+        )
     if status:
         return (
             f"the NVIDIA driver cannot start (cuInit returns {status}); run nvidia-smi for details"
@@ -96,12 +104,12 @@ def copy_on_device(target: int, source: int, size: int) -> None:
     Raises:
         EngineError: The driver call fails.
     """
-    driver = _in_context()
-    status = driver.cuMemcpyDtoD_v2(
-        ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(size)
-    )
-    _check("cuMemcpyDtoD", status)
-    _check("cuCtxSynchronize", driver.cuCtxSynchronize())
+    with _context() as driver:
+        status = driver.cuMemcpyDtoDAsync_v2(
+            ctypes.c_uint64(target), ctypes.c_uint64(source), ctypes.c_size_t(size), None
+        )
+        _check("cuMemcpyDtoDAsync", status)
+        _check("cuStreamSynchronize", driver.cuStreamSynchronize(None))
 
 
 def zero_on_device(target: int, size: int) -> None:
@@ -114,10 +122,12 @@ def zero_on_device(target: int, size: int) -> None:
     Raises:
         EngineError: The driver call fails.
     """
-    driver = _in_context()
-    status = driver.cuMemsetD8_v2(ctypes.c_uint64(target), ctypes.c_ubyte(0), ctypes.c_size_t(size))
-    _check("cuMemsetD8", status)
-    _check("cuCtxSynchronize", driver.cuCtxSynchronize())
+    with _context() as driver:
+        status = driver.cuMemsetD8Async(
+            ctypes.c_uint64(target), ctypes.c_ubyte(0), ctypes.c_size_t(size), None
+        )
+        _check("cuMemsetD8Async", status)
+        _check("cuStreamSynchronize", driver.cuStreamSynchronize(None))
 
 
 def _driver() -> Any:
@@ -137,10 +147,19 @@ def _primary_context() -> tuple[Any, ctypes.c_void_p]:
     return driver, context
 
 
-def _in_context() -> Any:
+@contextmanager
+def _context() -> Iterator[Any]:
+    """Make the first GPU's context current; the caller may be using another GPU in this thread.
+
+    Within it, only the default stream is waited for. Waiting for the whole context is an error
+    while another thread captures a graph.
+    """
     driver, context = _primary_context()
-    _check("cuCtxSetCurrent", driver.cuCtxSetCurrent(context))
-    return driver
+    _check("cuCtxPushCurrent", driver.cuCtxPushCurrent_v2(context))
+    try:
+        yield driver
+    finally:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
 
 def _check(function: str, status: int) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -113,13 +114,17 @@ class CudaStream:
         mode = self.cuda.constant("cudaStreamCaptureMode", "cudaStreamCaptureModeThreadLocal")
         self.cuda.call("cudaStreamBeginCapture", self.handle, mode)
         graphs: list[CudaGraph] = []
-        graph = None
         try:
             yield graphs
-        finally:
+        except BaseException:
             # End the capture even if the block failed, or the stream stays unusable.
-            graph = self.cuda.call("cudaStreamEndCapture", self.handle)
-        graphs.append(CudaGraph(self, graph))
+            with suppress(EngineError):
+                self.cuda.call("cudaGraphDestroy", self._end_capture())
+            raise
+        graphs.append(CudaGraph(self, self._end_capture()))
+
+    def _end_capture(self) -> Any:
+        return self.cuda.call("cudaStreamEndCapture", self.handle)
 
 
 class CudaGraph:
@@ -133,8 +138,10 @@ class CudaGraph:
     def __init__(self, stream: CudaStream, graph: Any) -> None:
         self._stream = stream
         cuda = stream.cuda
-        self._executable = cuda.call("cudaGraphInstantiate", graph, 0)
-        cuda.call("cudaGraphDestroy", graph)
+        try:
+            self._executable = cuda.call("cudaGraphInstantiate", graph, 0)
+        finally:
+            cuda.call("cudaGraphDestroy", graph)
         _free_with(self, cuda, "cudaGraphExecDestroy", self._executable)
 
     def launch(self) -> None:
@@ -231,12 +238,16 @@ class ExchangeBuffer:
 
 
 def _free_with(owner: object, cuda: Cuda, name: str, handle: Any) -> None:
-    """Free a handle with its owner, but not at exit, when the driver may be gone already."""
+    """Free a handle with its owner.
+
+    Not at exit, when the driver may be gone already, and not in a forked process, which has copies
+    of the handles but not the device.
+    """
+    process = os.getpid()
 
     def free(call: Callable[..., Any] = cuda.call) -> None:
-        try:
-            call(name, handle)
-        except EngineError:
-            return  # after a device error nothing can be freed
+        if os.getpid() == process:
+            with suppress(EngineError):  # after a device error nothing can be freed
+                call(name, handle)
 
     weakref.finalize(owner, free).atexit = False

@@ -6,6 +6,9 @@ import ctypes
 import itertools
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +19,32 @@ from ...bundle import Bundle
 from ...errors import EngineError
 from ...state_table import is_shared
 from ..base import EngineState, Learn, Provider, TokenGenerator
-from ..cache import cache_folder
 from ..checks import check_finite, check_tokens
 from ..cuda.driver import copy_on_device, zero_on_device
 from ..device_state import DeviceState, Lane, LanePool, power_of_two
 from ..sides import SIDES, following
-from .options import cuda_options, provider_key, tensorrt_options
+from .options import cuda_options
 from .providers import import_onnxruntime, obstacle
 from .sessions import OnnxGraphs, run_bound
 
-__all__ = ["LARGEST_BATCH", "OnnxDeviceEngine"]
+__all__ = ["OnnxDeviceEngine"]
 
 log = logging.getLogger("rillet")
 ort = import_onnxruntime()
-
-LARGEST_BATCH = 512
-"""Most rows of a step on the TensorRT provider."""
 
 _CHUNK = 256
 """Tokens per call of the prefill graph: its attention grows with their square."""
 
 
 class OnnxDeviceEngine(OnnxGraphs):
-    """Runs a bundle's graphs on the CUDA or TensorRT provider; the state never leaves the GPU.
+    """Runs a bundle's graphs on the CUDA provider; the state never leaves the GPU.
 
-    A step sends the tokens and fetches the logits. On the CUDA provider it is captured as a CUDA
-    graph if ONNX Runtime allows it. On the TensorRT provider it is not: only the CUDA provider
-    has numbered graphs, one for each pair of buffers. The TensorRT provider leaves prompts to
-    the CUDA provider, since a ``Scan`` in TensorRT is not trusted unchecked.
+    A step sends the tokens and fetches the logits. It is captured as a CUDA graph if ONNX Runtime
+    allows it.
 
     Args:
         bundle: The bundle.
-        provider: ``cuda`` or ``tensorrt``; ``cpu`` runs the same calls with the processor's
-            memory as the device.
+        provider: ``cuda``; ``cpu`` runs the same calls with the processor's memory as the device.
         graphs: Whether to capture steps as CUDA graphs; ``None`` to do so if it works.
         threads: Threads that one call may use.
     """
@@ -66,10 +62,10 @@ class OnnxDeviceEngine(OnnxGraphs):
         self._captures = False
         self._numbers = itertools.count(1)
         self._running = threading.Lock()
-        # TensorRT may read an input again after it has written an output.
-        shared = () if provider == "tensorrt" else filter(is_shared, self.state_table)
-        self._shared = frozenset(row.name for row in shared)
-        self._pool = LanePool(self._lane)
+        # ONNX Runtime runs nodes in order, so the past and present of a memory may be one buffer.
+        self._shared = frozenset(row.name for row in self.state_table if is_shared(row))
+        # Not a method: the engine would hold itself, and so the memory that it leaves behind.
+        self._pool = LanePool(partial(_make_lane, bundle, self._device, self._shared))
 
     @property
     def version(self) -> str:
@@ -79,7 +75,7 @@ class OnnxDeviceEngine(OnnxGraphs):
     def zero_state(self, batch: int = 1) -> DeviceState:
         """Return the state at the start of a stream: zeros."""
         self._session("decode")  # fails before a device without a working provider is touched
-        return DeviceState(self.state_table, batch, self._pool, self._capacity_for)
+        return DeviceState(self.state_table, batch, self._pool, power_of_two)
 
     def step(
         self, tokens: npt.NDArray[Any], state: EngineState, learn: Learn = 1.0
@@ -89,10 +85,11 @@ class OnnxDeviceEngine(OnnxGraphs):
         state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         lane = state.lane
-        if lane.calls is None or lane.calls[0] is not session:
-            self._prepare(session, lane)
+        calls = lane.calls  # another thread may close the engine
+        if calls is None or calls[0] is not session:
+            calls = self._prepare(session, lane)
         lane.send(tokens, learn, state.batch)
-        self._run(session, lane.calls[1][state.side])
+        self._run(session, calls[1][state.side])
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         try:
             check_finite(logits)
@@ -132,30 +129,11 @@ class OnnxDeviceEngine(OnnxGraphs):
         super().close()
         self._pool.clear()
 
-    def _capacity_for(self, batch: int) -> int:
-        capacity = power_of_two(batch)
-        if self._requested == "tensorrt" and capacity > LARGEST_BATCH:
-            raise EngineError(
-                f"the TensorRT provider's engine steps at most {LARGEST_BATCH} streams, and this "
-                f"batch has {batch}; split it, or use provider='cuda'"
-            )
-        return capacity
-
     def _load(self, graph: str) -> Any:
         path = self.bundle.checked_graph(graph)
-        if self._requested == "tensorrt" and graph == "decode":
-            reason = obstacle("tensorrt")
-            if reason is not None:
-                raise EngineError(reason)
-            precision = str(self.bundle.manifest.get("precision"))
-            key = provider_key(path, precision)
-            folder = cache_folder(self.bundle) / f"onnxruntime-{key.digest}"
-            folder.mkdir(exist_ok=True)
-            trt = tensorrt_options(self.state_table, precision, folder, LARGEST_BATCH)
-            return self._create(path, "tensorrt", {"tensorrt": trt, "cuda": cuda_options(False)})
         if self._requested == "cpu":
             return self._create(path, "cpu")
-        if graph == "decode" and self._requested == "cuda" and self._graphs is not False:
+        if graph == "decode" and self._graphs is not False:
             try:
                 return self._captured(path)
             except EngineError as error:
@@ -163,24 +141,18 @@ class OnnxDeviceEngine(OnnxGraphs):
                 if self._graphs or obstacle("cuda") is not None:
                     raise
                 log.info("steps are not captured as CUDA graphs: %s", error)
-        return self._create(path, "cuda", {"cuda": cuda_options(False)})
+        return self._create(path, "cuda", cuda_options(False))
 
     def _captured(self, path: Path) -> Any:
         """Load the decoding graph to capture it, and try: some graphs fail only when they run."""
-        session = self._create(path, "cuda", {"cuda": cuda_options(True)})
+        session = self._create(path, "cuda", cuda_options(True))
         self._captures = True
-        lane = self._lane(1)
+        lane = self._pool.take(1)
         self._prepare(session, lane)
         self._pool.give_back(lane)
         return session
 
-    def _lane(self, capacity: int) -> Lane:
-        def allocate(shape: tuple[int, ...], dtype: str) -> OrtBuffer:
-            return OrtBuffer(shape, dtype, self._device)
-
-        return Lane(self.state_table, self.vocab_size, capacity, allocate, self._shared)
-
-    def _prepare(self, session: Any, lane: Lane) -> None:
+    def _prepare(self, session: Any, lane: Lane) -> tuple[Any, list[tuple[Any, Any]]]:
         """Bind every side and run each once, which allocates memory and captures the graphs.
 
         Capturing runs the graph more than once. A step does not change the side that it reads,
@@ -196,6 +168,7 @@ class OnnxDeviceEngine(OnnxGraphs):
         finally:
             lane.restore(saved)
         lane.calls = (session, calls)
+        return session, calls
 
     def _bind(self, session: Any, lane: Lane, side: int) -> tuple[Any, Any]:
         """Bind a call that reads one side of a lane and writes the next; with its run options."""
@@ -231,7 +204,8 @@ class OnnxDeviceEngine(OnnxGraphs):
         ids[: state.batch] = tokens
         binding = session.io_binding()
         binding.bind_output("logits", self._device)  # outputs come in the order of binding
-        sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
+        with _device_errors():
+            sent = ort.OrtValue.ortvalue_from_numpy(ids, self._device, 0)
         binding.bind_ortvalue_input("input_ids", sent)
         binding.bind_ortvalue_input("learn", lane.learn.value)
         for row in self.state_table:
@@ -240,10 +214,27 @@ class OnnxDeviceEngine(OnnxGraphs):
             binding.bind_ortvalue_input(row.past, past.value)
             binding.bind_ortvalue_output(row.present, present.value)
         run_bound(session, binding)
-        logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]
+        with _device_errors():
+            logits: npt.NDArray[Any] = binding.get_outputs()[0].numpy()[: state.batch]
         check_finite(logits)
         state.side = following(state.side)
         return logits
+
+
+def _make_lane(bundle: Bundle, device: str, shared: frozenset[str], capacity: int) -> Lane:
+    allocate = partial(OrtBuffer, device=device)
+    return Lane(bundle.state, bundle.vocab_size, capacity, allocate, shared)
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Report what ONNX Runtime raises when it copies or allocates, as on a device that is lost."""
+    try:
+        yield
+    except Exception as error:  # onnxruntime's exceptions share no public base
+        raise EngineError(
+            f"onnxruntime cannot use the device's memory ({error}); the stream is where it was"
+        ) from error
 
 
 class OrtBuffer:
@@ -258,15 +249,21 @@ class OrtBuffer:
     def __init__(self, shape: tuple[int, ...], dtype: str, device: str) -> None:
         self._on_host = device == "cpu"
         self._row = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
-        self.value = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device, 0)
+        with _device_errors():
+            self.value = ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, dtype), device, 0)
 
     def read(self) -> npt.NDArray[Any]:
         """Copy all rows to the host."""
-        return np.array(self.value.numpy())
+        with _device_errors():
+            return np.array(self.value.numpy())
 
     def write(self, values: npt.NDArray[Any]) -> None:
-        """Replace all rows in place: a captured graph reads this address."""
-        self.value.update_inplace(np.ascontiguousarray(values))
+        """Replace all rows in place: a captured graph reads this address.
+
+        ONNX Runtime waits for the copy, and for its own stream at the end of every run.
+        """
+        with _device_errors():
+            self.value.update_inplace(np.ascontiguousarray(values))
 
     def copy_rows(self, row: int, source: OrtBuffer, source_row: int, rows: int) -> None:
         """Replace rows by rows of another buffer; nothing leaves the device."""

@@ -26,7 +26,6 @@ __all__ = [
 ORT_NAMES: dict[Provider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
 }
 """What ONNX Runtime calls each provider."""
 
@@ -116,7 +115,7 @@ def create_session(
     model: str | bytes,
     provider: Provider,
     threads: int,
-    provider_options: dict[Provider, dict[str, str]] | None = None,
+    provider_options: dict[str, str] | None = None,
 ) -> Any:
     """Load a graph on one provider, and on no other.
 
@@ -124,7 +123,7 @@ def create_session(
         model: The graph's path, or its content.
         provider: The provider.
         threads: Threads that one call may use.
-        provider_options: Options for this provider and those that it works with.
+        provider_options: Options of this provider.
 
     Raises:
         EngineError: The provider cannot run here.
@@ -149,9 +148,7 @@ def create_session(
         # Finds CUDA libraries that pip installed. It prints what it does not find.
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-    names: list[Provider] = ["tensorrt", "cuda"] if provider == "tensorrt" else [provider]
-    names.append("cpu")
-    chain = [(ORT_NAMES[name], (provider_options or {}).get(name, {})) for name in names]
+    chain = [(requested, provider_options or {}), (ORT_NAMES["cpu"], {})]
     session = ort.InferenceSession(model, options, providers=chain, enable_fallback=0)
     if session.get_providers()[0] != requested:
         raise EngineError(

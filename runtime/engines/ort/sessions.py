@@ -20,7 +20,7 @@ class OnnxGraphs:
 
     Args:
         bundle: The bundle.
-        provider: ``cpu``, ``cuda`` or ``tensorrt``.
+        provider: ``cpu`` or ``cuda``.
         threads: Threads that one call may use.
     """
 
@@ -67,9 +67,7 @@ class OnnxGraphs:
     def _load(self, graph: str) -> Any:
         return self._create(self.bundle.checked_graph(graph), self._requested)
 
-    def _create(
-        self, path: Path, provider: Provider, options: dict[Provider, dict[str, str]] | None = None
-    ) -> Any:
+    def _create(self, path: Path, provider: Provider, options: dict[str, str] | None = None) -> Any:
         try:
             session = create_session(str(path), provider, self.threads, options)
         except EngineError:

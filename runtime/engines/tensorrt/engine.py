@@ -6,6 +6,7 @@ import logging
 import shlex
 import threading
 import warnings
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,7 +68,8 @@ class TensorrtEngine:
         self._graphs, self._unverified = graphs, unverified
         self._lock = threading.Lock()
         self._plans: dict[str, Plan | None] = {}
-        self._pool = LanePool(self._lane)
+        # Not a method: the engine would hold itself, and so the memory that it leaves behind.
+        self._pool = LanePool(partial(_make_lane, self.cuda, bundle))
         self._plan("decode")
 
     @property
@@ -91,10 +93,11 @@ class TensorrtEngine:
         state = self._pool.own_state(state)
         check_tokens(tokens, self.vocab_size)
         plan, lane = self._decode(), state.lane
-        if lane.calls is None or lane.calls.plan is not plan:
-            lane.calls = StepCalls(plan, self.state_table, lane, self._graphs)
+        calls = lane.calls  # another thread may close the engine
+        if calls is None or calls.plan is not plan:
+            calls = lane.calls = StepCalls(plan, self.state_table, lane, self._graphs)
         lane.send(tokens, learn, state.batch)
-        lane.calls.run(state.side)
+        calls.run(lane, state.side)
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
         check_finite(logits)
         state.side = following(state.side)
@@ -163,7 +166,7 @@ class TensorrtEngine:
         if record is None and graph == "decode":
             raise EngineError(
                 f"no TensorRT engine was built from {self.bundle.path}; build one: rillet "
-                f"engine build {self.bundle.path}"
+                f"engine build {shlex.quote(str(self.bundle.path))}"
             )
         if record is None:
             return None
@@ -195,19 +198,6 @@ class TensorrtEngine:
             f"{','.join(map(str, (*batches, batch)))}"
         )
 
-    def _lane(self, capacity: int) -> Lane:
-        stream = CudaStream(self.cuda)
-
-        def allocate(shape: tuple[int, ...], dtype: str) -> CudaBuffer:
-            return CudaBuffer(stream, shape, dtype)
-
-        def exchange(shape: tuple[int, ...], dtype: str) -> ExchangeBuffer:
-            return ExchangeBuffer(stream, shape, dtype)
-
-        lane = Lane(self.state_table, self.vocab_size, capacity, allocate, exchange=exchange)
-        lane.stream = stream
-        return lane
-
     def _chunks(
         self, plan: Plan, tokens: npt.NDArray[Any], state: DeviceState, learn: Learn
     ) -> list[npt.NDArray[Any]]:
@@ -216,9 +206,10 @@ class TensorrtEngine:
         row = lane.capacity * self.vocab_size * 4
         longest = max(1, min(plan.record.key.lengths[-1], _PREFILL_BYTES // row))
         lane.send(None, learn, state.batch)
-        if lane.reading is None or lane.reading[0] is not plan:
-            lane.reading = plan, plan.context(lane.capacity, lane.stream)
-        context = lane.reading[1]
+        reading = lane.reading
+        if reading is None or reading[0] is not plan:
+            reading = lane.reading = plan, plan.context(lane.capacity, lane.stream)
+        context = reading[1]
         parts = []
         for start in range(0, tokens.shape[1], longest):
             chunk = tokens[:, start : start + longest]
@@ -239,6 +230,14 @@ class TensorrtEngine:
             check_finite(parts[-1])
             state.side = following(state.side)
         return parts
+
+
+def _make_lane(cuda: Cuda, bundle: Bundle, capacity: int) -> Lane:
+    stream = CudaStream(cuda)
+    allocate, exchange = partial(CudaBuffer, stream), partial(ExchangeBuffer, stream)
+    lane = Lane(bundle.state, bundle.vocab_size, capacity, allocate, exchange=exchange)
+    lane.stream = stream
+    return lane
 
 
 def _builder(bundle: Bundle) -> str | None:

@@ -62,7 +62,9 @@ class Plan:
 
 
 class StepCalls:
-    """The two steps of a lane, one for each side, captured as CUDA graphs if possible.
+    """The steps of a lane, one from each side, captured as CUDA graphs if possible.
+
+    They do not hold the lane, which holds them: without a cycle, its memory is free at once.
 
     Args:
         plan: The engine.
@@ -72,9 +74,9 @@ class StepCalls:
     """
 
     def __init__(self, plan: Plan, table: list[StateTensor], lane: Lane, graphs: bool) -> None:
-        self.plan, self._lane = plan, lane
+        self.plan = plan
         # One context per side: a context holds one set of addresses, and a graph keeps them.
-        self._contexts = [plan.context(lane.capacity, lane.stream) for _ in range(2)]
+        self._contexts = [plan.context(lane.capacity, lane.stream) for _ in range(SIDES)]
         for side, context in enumerate(self._contexts):
             place(table, context, lane, side, lane.ids, lane.logits, 1)
         self._captured: list[CudaGraph] = []
@@ -83,34 +85,38 @@ class StepCalls:
         saved = lane.save()
         try:
             for side in range(SIDES):
-                self._queue(side)
+                self._queue(lane, side)
                 lane.stream.wait()
             if graphs:
-                self._captured = self._capture()
+                self._captured = self._capture(lane)
         finally:
             lane.restore(saved)
 
-    def run(self, side: int) -> None:
+    @property
+    def are_captured(self) -> bool:
+        """Whether they are replayed."""
+        return bool(self._captured)
+
+    def run(self, lane: Lane, side: int) -> None:
         """Take a step that reads one side, and wait for it."""
         if self._captured:
             self._captured[side].launch()
         else:
-            self._queue(side)
-        self._lane.stream.wait()
+            self._queue(lane, side)
+        lane.stream.wait()
 
-    def _queue(self, side: int) -> None:
-        lane = self._lane
+    def _queue(self, lane: Lane, side: int) -> None:
         for buffer in (lane.ids, lane.learn):
             buffer.send()
         enqueue(self._contexts[side], lane.stream, "the decode graph")
         lane.logits.fetch()
 
-    def _capture(self) -> list[CudaGraph]:
+    def _capture(self, lane: Lane) -> list[CudaGraph]:
         graphs = []
         for side in range(SIDES):
             try:
-                with self._lane.stream.capture() as captured:
-                    self._queue(side)
+                with lane.stream.capture() as captured:
+                    self._queue(lane, side)
             except EngineError as error:
                 log.warning("steps are not captured as CUDA graphs: %s", error)
                 return []
