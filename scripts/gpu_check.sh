@@ -153,7 +153,7 @@ if [ -n "${PARTS-}" ]; then
 fi
 export PYTHONPATH=$path${PYTHONPATH:+:$PYTHONPATH}
 # CUDA's libraries that pip installed, which torch finds by itself and nothing else does.
-libraries=$("$python" -c 'import glob, sysconfig
+libraries=$(timeout -k 5 60 "$python" -c 'import glob, sysconfig
 print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2> /dev/null)
 [ -z "$libraries" ] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 cd "$root" || exit 2
@@ -177,8 +177,8 @@ fi
 if wanted machine; then
     step driver 20 sh -c 'command -v nvidia-smi > /dev/null || { echo "there is no nvidia-smi"; exit '"$([ "$device" = cpu ] && echo 0 || echo 1)"'; }; nvidia-smi'
     step libraries 20 sh -c '/sbin/ldconfig -p 2> /dev/null | grep -E "nvinfer|cudnn|cudart|cublas|libcuda\.so" || echo "ldconfig knows no library of CUDA, cuDNN or TensorRT"'
-    step packages 60 "$python" -m pip list --disable-pip-version-check
-    step versions 60 "$python" -c '
+    step packages 120 "$python" -m pip list --disable-pip-version-check
+    step versions 120 "$python" -c '
 import importlib, sys
 print(sys.version)
 for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda.bindings"):
@@ -191,7 +191,7 @@ for name in ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx", "cuda.bindings"
         print("torch for CUDA", module.version.cuda, "available:", module.cuda.is_available())
 '
     # Its exit status tells of problems such as two packages of onnxruntime; `smoke` tells what works.
-    step doctor 90 sh -c '"$@" > "$0"; cat "$0"; test -s "$0"' "$out/machine.json" \
+    step doctor 120 sh -c '"$@" > "$0"; cat "$0"; test -s "$0"' "$out/machine.json" \
         "$python" -m rillet.runtime doctor "$scratch/nano" --json
 fi
 
@@ -236,7 +236,7 @@ fi
 
 if wanted tests; then
     parallel=''
-    "$python" -c 'import xdist' 2> /dev/null && parallel='-n 8 --dist worksteal'
+    timeout -k 5 60 "$python" -c 'import xdist' 2> /dev/null && parallel='-n 8 --dist worksteal'
     [ "$device" = cuda ] || parallel=''
     files=$(grep -rlE 'mark\.(gpu|tensorrt)' tests --include='test_*.py' | sort -r) # runtime first
     # shellcheck disable=SC2086 # options and files

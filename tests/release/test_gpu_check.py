@@ -96,7 +96,7 @@ def test_the_cheap_parts_on_the_processor(out: Path) -> None:
 
 
 def test_a_step_that_fails_or_hangs_stops_no_other(out: Path) -> None:
-    process = start(out, "--only", "machine", fails="pip list", hangs="-c ", LIMIT="2")
+    process = start(out, "--only", "machine", fails="pip list", hangs="import importlib", LIMIT="2")
     process.communicate()
     assert process.returncode == 1
     assert status(out, "packages") == "FAILED with 3"
