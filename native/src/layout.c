@@ -16,18 +16,18 @@ static size_t room(layout *l, int64_t count, size_t size) {
 
 /* Rows of a window's buffer: its past, and a row for each step until it is moved to the front. */
 static rl_window window(layout *l, int32_t length, int32_t stride) {
-    rl_window w = {length, stride, room(l, ((int64_t)length + RL_SLACK) * stride, 4)};
+    rl_window w = {length, stride, room(l, ((int64_t)length + l->m->slack) * stride, 4)};
     return w;
 }
 
 static void tensor(layout *l, const char *name, rillet_type type, int dims, int64_t a, int64_t b) {
     rillet_tensor *t = &l->m->tensor[l->m->tensors++];
-    t->name = name;
+    memcpy(t->name, name, strlen(name) + 1);
     t->type = type;
     t->dims = dims;
     t->shape[0] = dims > 0 ? a : 1;
     t->shape[1] = dims > 1 ? b : 1;
-    t->bytes = (size_t)(t->shape[0] * t->shape[1]) * (type == RILLET_INT64 ? 8 : 4);
+    t->bytes = (uint64_t)(t->shape[0] * t->shape[1]) * (type == RILLET_INT64 ? 8 : 4);
 }
 
 static void layout_memory(layout *l) {
@@ -64,6 +64,7 @@ static void layout_memory(layout *l) {
 }
 
 uint64_t rl_layout_state(rillet_model *m) {
+    if (m->heads) m->span = (int32_t)RL_PADDED((int64_t)m->attention) + m->slack + RL_PANEL;
     layout l = {m, RL_UP(sizeof(rillet_state), (size_t)RILLET_ALIGN)};
     m->tensors = 0;
     if (m->reservoir != RL_NO_RESERVOIR) {
@@ -83,7 +84,7 @@ uint64_t rl_layout_state(rillet_model *m) {
     }
     layout_memory(&l);
     tensor(&l, "position", RILLET_INT64, 0, 0, 0);
-    m->state_bytes = (size_t)l.at;
+    m->state_bytes = l.at;
     return l.at;
 }
 

@@ -1,7 +1,5 @@
 /* The core: rows of (stream, token), layer by layer, so that a product sees many rows at once. */
 
-enum { RL_ALONE = RL_SLACK }; /* rows of one stream in a group: its windows have room for no more */
-
 typedef struct {
     float *reservoir, *x, *y, *qkv, *both, *act, *taps, *wave, *features, *keys, *joint, *found, *z,
         *weight, *scale;
@@ -60,12 +58,12 @@ static int rl_begin(const rillet_model *m, size_t rows, rillet_state *const *sta
                     const int32_t *tokens, const float *learn, rl_row *row) {
     int count = 0;
     for (size_t r = 0; r < rows && count < RILLET_GROUP; r++, count++) {
-        if (states[r]->ahead == RL_ALONE) break;
+        if (states[r]->ahead == m->slack) break; /* its windows have room for no more */
         states[r]->ahead++;
     }
     for (int r = 0; r < count; r++) {
         rillet_state *s = states[r];
-        if (s->ahead && s->cursor + s->ahead > RL_SLACK + 1) rl_compact(m, s);
+        if (s->ahead && s->cursor + s->ahead > m->slack + 1) rl_compact(m, s);
         s->ahead = 0; /* the first row of a stream makes room for all */
         row[r].state = s;
         row[r].cursor = s->cursor++;
