@@ -88,9 +88,16 @@ RILLET_API rillet_status rillet_model_choose(rillet_model *model, const char *ke
  * cannot have them. */
 RILLET_API rillet_status rillet_model_shrink(rillet_model *model, int64_t memory, int32_t slack);
 
-/* The model in a block that was packed elsewhere, perhaps by a processor of another word size: one
- * that rillet_model_load filled, with "plain" chosen. The block may be constant: flash memory. NULL
- * if this library packs otherwise, or the block is not aligned. */
+/* How many bytes of a model are its portable part, if "plain" is chosen: all that another processor
+ * needs, of any word size. */
+RILLET_API size_t rillet_model_portable(const rillet_model *model);
+
+/* Writes what the library can be compiled with so that it runs models of this kind alone, and is
+ * smaller, of at most RILLET_MESSAGE bytes. */
+RILLET_API void rillet_model_flags(const rillet_model *model, char *text);
+
+/* The model in the portable part of another. The block may be constant: flash memory. NULL if the
+ * library that packed it packs otherwise, or the block is not aligned. */
 RILLET_API const rillet_model *rillet_model_packed(const void *block, size_t bytes);
 
 RILLET_API int32_t rillet_vocabulary(const rillet_model *model);

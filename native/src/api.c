@@ -84,7 +84,7 @@ const rillet_model *rillet_model_packed(const void *block, size_t bytes) {
     const rillet_model *m = block;
     if (bytes < sizeof *m || (uintptr_t)block % RILLET_ALIGN) return NULL;
     if (m->magic != RL_MAGIC || m->struct_bytes != sizeof *m) return NULL;
-    return m->bytes <= bytes && m->kernels == 0 && m->state_bytes <= SIZE_MAX / 4 ? m : NULL;
+    return m->tail <= bytes && m->kernels == 0 && m->state_bytes <= SIZE_MAX / 4 ? m : NULL;
 }
 
 int32_t rillet_vocabulary(const rillet_model *model) { return model->vocabulary; }

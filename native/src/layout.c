@@ -88,12 +88,29 @@ uint64_t rl_layout_state(rillet_model *m) {
     return l.at;
 }
 
+typedef uint32_t word __attribute__((may_alias));
+
+/* To the front; four words at a time where a C library may move byte by byte. */
+static void move_words(void *target, const void *source, size_t count) {
+#if UINTPTR_MAX > UINT32_MAX
+    memmove(target, source, count * 4);
+#else
+    word *to = target;
+    const word *from = source;
+    for (; count >= 4; count -= 4, to += 4, from += 4) {
+        word a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+    }
+    while (count-- > 0) *to++ = *from++;
+#endif
+}
+
 /* Keeps the entry before the past ones too: it is what the last step read. */
 static void move(rillet_state *s, const rl_window *w, int32_t cursor) {
     if (w->length == 0) return;
-    size_t entry = (size_t)w->stride * 4;
-    char *rows = rl_in(s, w->at);
-    memmove(rows, rows + (size_t)(cursor - 1) * entry, (size_t)w->length * entry);
+    size_t entry = (size_t)w->stride;
+    float *rows = rl_in(s, w->at);
+    move_words(rows, rows + (size_t)(cursor - 1) * entry, (size_t)w->length * entry);
 }
 
 void rl_compact(const rillet_model *m, rillet_state *s) {
@@ -106,6 +123,6 @@ void rl_compact(const rillet_model *m, rillet_state *s) {
     move(s, &m->recent, cursor);
     float *keys = rl_in(s, m->attention_keys);
     for (int32_t i = 0; m->heads && i < m->width; i++, keys += m->span)
-        memmove(keys, keys + cursor - 1, (size_t)m->attention * 4);
+        move_words(keys, keys + cursor - 1, (size_t)m->attention);
     s->cursor = 1;
 }

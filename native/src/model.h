@@ -66,6 +66,7 @@ struct rillet_model {
     int32_t kernels;       /* their number; see rl_kernels_of */
     int32_t slack;         /* steps between two moves of a window to the front of its buffer */
     uint64_t bytes, state_bytes;
+    rl_place tail; /* what only some kernels read; a packed model ends before it */
 
     int32_t vocabulary;
     int32_t reservoir; /* an rl_reservoir_kind */
@@ -151,6 +152,36 @@ extern const rl_kernels rl_kernels_sse4, rl_kernels_avx2, rl_kernels_avx512, rl_
 #elif defined(__aarch64__)
 extern const rl_kernels rl_kernels_dotprod;
 #endif
+
+/* What a build for one model may know of it, so that the compiler leaves out the rest: see
+ * rillet_model_flags. */
+static inline int rl_memory(const rillet_model *m) {
+#ifdef RL_THE_MEMORY
+    (void)m;
+    return RL_THE_MEMORY;
+#else
+    return m->memory;
+#endif
+}
+static inline int rl_has_keys(const rillet_model *m) {
+    return rl_memory(m) == RL_KERNEL || rl_memory(m) == RL_SUFFIX_KERNEL;
+}
+static inline int rl_is_dense(const rillet_model *m) {
+#ifdef RL_THE_RESERVOIR
+    (void)m;
+    return RL_THE_RESERVOIR == RL_DENSE;
+#else
+    return m->reservoir == RL_DENSE;
+#endif
+}
+static inline int rl_is_rounded(const rl_linear *linear) {
+#ifdef RL_ALL_ROUNDED
+    (void)linear;
+    return 1;
+#else
+    return linear->scales != 0;
+#endif
+}
 
 /* The kernels that a model computes with. */
 const rl_kernels *rl_kernels_of(const rillet_model *m);

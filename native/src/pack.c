@@ -205,8 +205,9 @@ static void pack_readout(rl_packer *p) {
     }
 }
 
-rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *message) {
-    rl_packer packer = {file, m, block, 0, RILLET_OK, message}, *p = &packer;
+rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, size_t tail,
+                      char *message) {
+    rl_packer packer = {file, m, block, 0, 0, tail, RILLET_OK, message}, *p = &packer;
     memset(m, 0, sizeof *m);
     p->at = RL_UP(sizeof *m, (size_t)RILLET_ALIGN);
     check_format(p);
@@ -221,7 +222,8 @@ rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *m
         m->magic = RL_MAGIC;
         m->struct_bytes = sizeof *m;
         m->slack = RL_SLACK;
-        m->bytes = p->at;
+        m->tail = p->at;
+        m->bytes = p->at + p->tail;
         if (rl_layout_state(m) > SIZE_MAX / 4) rl_too_large(p);
     }
     return p->status;

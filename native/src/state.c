@@ -194,7 +194,8 @@ void rillet_state_reset(const rillet_model *m, rillet_state *s) {
     float *logits = rl_in(s, m->state_logits);
     for (int32_t i = 0; m->adapts && i < RL_RING * m->gate_at; i++)
         logits[i] = i % m->gate_at < m->vocabulary ? 0 : RL_NEVER;
-    if (m->key) memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
+    if (rl_has_keys(m))
+        memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
 }
 
 int64_t rillet_state_clock(const rillet_state *s) { return s->clock; }
@@ -237,7 +238,7 @@ rillet_status rillet_state_set(const rillet_model *m, rillet_state *s, int befor
     span part = {0, rows * t->shape[1], NULL, values};
     copy_float(m, s, before, t, &part);
     int is_key_source = is_tensor(t, "reservoir") || is_tensor(t, "suffix");
-    if (is_key_source && !before && (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL))
+    if (is_key_source && !before) /* those without keys ignore it */
         rl_kernels_of(m)->key(m, s, ring(s, 0));
     if (is_tensor(t, "memory_keys")) rl_kernels_of(m)->index(m, s);
     return RILLET_OK;

@@ -39,6 +39,7 @@ def write_folder(packed: Packed, target: str, out: Path) -> None:
     files = {
         "weights.c": weights_source(packed),
         "weights.h": weights_header(packed),
+        "lib/model.txt": f"{packed.flags}\n",
         "README.md": readme(packed, target),
         **_templates(target),
         **_library(),

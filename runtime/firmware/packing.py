@@ -13,6 +13,7 @@ from ..engines.native.engine import NativeEngine
 from ..engines.native.packed_tokenizer import PackedTokenizer
 from ..errors import UsageError
 from ..start_state import START_STATE_FILE
+from ..tokenizer import Tokenizer
 
 __all__ = ["Packed", "pack"]
 
@@ -32,6 +33,8 @@ class Packed:
 
     bundle: Bundle
     weights: bytes
+    flags: str
+    """What the library is compiled with for this model."""
     tokenizer: bytes
     state_size: int
     scratch_size: int
@@ -70,12 +73,15 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
             f"--memory is {memory}, and {bundle.path} has {_memory(engine.state_table):,}; give "
             "that many or fewer, or leave the option out"
         )
+    text = Tokenizer.load(bundle.file("tokenizer.json"))
+    pairs = text.is_byte_level and not text.reads_any_bytes
     tokenizer = PackedTokenizer(bundle.file("tokenizer.json").read_bytes())
     numbers = sum(_bytes(row.shape, row.dtype) for row in model.state_table)
     slot = _HEADER + numbers + 5 * bundle.vocab_size
     return Packed(
         bundle=bundle,
         weights=model.packed(),
+        flags=model.build_flags + ("" if pairs else " -DRL_PLAIN_TOKENS"),
         tokenizer=tokenizer.packed(),
         state_size=model.state_size,
         scratch_size=model.scratch_size(1),

@@ -80,7 +80,7 @@ static int rl_begin(const rillet_model *m, size_t rows, rillet_state *const *sta
 /* A product in the precision of its weights. */
 RL_INLINE void rl_apply(const rillet_model *m, const rl_linear *linear, int rows, const float *x,
                         long ldx, float *y, long ldy, int add, rl_scratch *s) {
-    if (linear->scales)
+    if (rl_is_rounded(linear))
         rl_rounded_product(m, linear, rows, x, ldx, y, ldy, add, s->rounded, s->scale);
     else
         rl_product(m, linear, rows, x, ldx, y, ldy, add);
@@ -167,7 +167,7 @@ static void rl_run_readout(const rillet_model *m, int rows, const rl_row *row, r
 /* Keys of all rows; a reservoir's in one product. */
 static void rl_run_keys(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
     int padded = m->key_padded;
-    if (m->memory == RL_SUFFIX_KERNEL) {
+    if (rl_memory(m) == RL_SUFFIX_KERNEL) {
         for (int r = 0; r < rows; r++) {
             float *window = (float *)rl_in(row[r].state, m->suffix_window.at) +
                             (long)(row[r].cursor + m->suffix) * m->code;
@@ -186,18 +186,18 @@ static void rl_run_keys(const rillet_model *m, int rows, const rl_row *row, rl_s
  * finite. */
 static int rl_finish(const rillet_model *m, const rl_row *row, const float *key, float *joint,
                      float *out, rl_scratch *s) {
-    if (m->memory == RL_CONTEXTS) {
+    if (rl_memory(m) == RL_CONTEXTS) {
         rl_visit(m, row);
         if (m->adapts) rl_adapt(m, row, s->found, s->weight);
         return out == NULL && !m->adapts ? 1 : rl_mix(m, row, joint, s->found, out);
     }
-    if (m->memory == RL_NO_MEMORY) {
+    if (rl_memory(m) == RL_NO_MEMORY) {
         if (out != NULL) rl_log_softmax(m, joint, s->found, out);
         return 1;
     }
     rl_store(m, row);
     float *now = rl_key_of(m, row->state, row->now);
-    if (m->memory == RL_SUFFIX_KERNEL)
+    if (rl_memory(m) == RL_SUFFIX_KERNEL)
         rl_suffix_key(m, row->state, row->cursor + 1, now);
     else
         memcpy(now, key, (size_t)m->key_padded * 4);
@@ -225,7 +225,7 @@ static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *con
     if (first < rows)
         rl_apply(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
                  m->features_padded, s->joint + (long)first * wide, wide, 0, s);
-    if (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL) rl_run_keys(m, rows, row, s);
+    if (rl_has_keys(m)) rl_run_keys(m, rows, row, s);
     for (int r = 0; r < rows; r++) {
         float *joint = s->joint + (long)r * wide;
         int finite = r < first || rl_is_finite(m, joint);

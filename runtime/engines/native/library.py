@@ -37,6 +37,8 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "rillet_model_kernels": (ctypes.c_char_p, [Address]),
     "rillet_model_choose": (ctypes.c_int, [Address, ctypes.c_char_p]),
     "rillet_model_shrink": (ctypes.c_int, [Address, ctypes.c_int64, ctypes.c_int32]),
+    "rillet_model_portable": (ctypes.c_size_t, [Address]),
+    "rillet_model_flags": (None, [Address, ctypes.c_char_p]),
     "rillet_vocabulary": (ctypes.c_int32, [Address]),
     "rillet_state_size": (ctypes.c_size_t, [Address]),
     "rillet_scratch_size": (ctypes.c_size_t, [Address, ctypes.c_size_t]),

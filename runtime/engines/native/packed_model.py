@@ -85,12 +85,19 @@ class PackedModel:
         return status == 0
 
     def packed(self) -> bytes:
-        """The whole block, for any little-endian processor."""
+        """What any little-endian processor can run."""
         chosen = self.kernels
         self.choose_kernels("plain")
-        content = self._memory.tobytes()
+        content = self._memory[: self.library.rillet_model_portable(self.address)].tobytes()
         self.choose_kernels(chosen)
         return content
+
+    @property
+    def build_flags(self) -> str:
+        """What the library can be compiled with to run models of this kind alone."""
+        text = ctypes.create_string_buffer(MESSAGE)
+        self.library.rillet_model_flags(self.address, text)
+        return text.value.decode()
 
     def _lay_out(self) -> None:
         self.state_size = int(self.library.rillet_state_size(self.address))
