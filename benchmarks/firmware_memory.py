@@ -2,8 +2,8 @@
 
     python benchmarks/firmware_memory.py models/shakespeare-nano-int8 tinyshakespeare.txt
 
-The held-out text is the last tenth, as in training. Each line has slots (or past steps), bytes of the
-stream's state as firmware holds it, and nats per token.
+The held-out text is the last tenth, as in training. Each line has slots (or past steps), bytes of
+the stream's state as firmware holds it, and nats per token.
 """
 
 from __future__ import annotations

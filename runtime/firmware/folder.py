@@ -58,7 +58,10 @@ def _templates(target: str) -> dict[str, str]:
     files = {name: (root / name).read_text("utf-8") for name in _SHARED}
     for name in ("Makefile", "CMakeLists.txt", "toolchain.cmake"):
         files[name] = (root / name).read_text("utf-8").replace("@TARGET@", built)
-    for folder in ("targets", "boards"):
+    folders = ["targets", "boards"]
+    if target == "esp32s3":
+        folders += ["esp32s3", "esp32s3/main", "esp32s3/arduino"]
+    for folder in folders:
         for file in (root / folder).iterdir():
             if file.is_file():
                 files[f"{folder}/{file.name}"] = file.read_text("utf-8")

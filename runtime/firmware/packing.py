@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
-from ..bundle import Bundle
+from ..bundle import WEIGHTS_FILE, Bundle
 from ..engines.native.engine import NativeEngine
 from ..engines.native.packed_tokenizer import PackedTokenizer
 from ..errors import UsageError
@@ -42,6 +43,8 @@ class Packed:
     decode_size: int
     memory: int
     """Slots of all contexts, or past steps; 0 without a memory."""
+    products: int
+    """Products of a weight and an input that a token takes."""
     defaults: dict[str, Any]
 
     @property
@@ -88,12 +91,26 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
         slot_size=-(-slot // _PAGE) * _PAGE,
         decode_size=tokenizer.decode_size,
         memory=_memory(model.state_table),
+        products=_products(bundle.file(WEIGHTS_FILE).read_bytes()),
         defaults=bundle.generation_defaults(),
     )
 
 
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:
     return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _products(weights: bytes) -> int:
+    """Weights of the layers that a step multiplies: all but tables, and a head that none reads."""
+    tensors = safetensors.numpy.load(weights)
+    unread = "wave_cnn.head." if "readout_cnn.head.weight" in tensors else "embedder."
+    return sum(
+        value.size
+        for name, value in tensors.items()
+        if value.ndim == 2
+        and name.endswith(".weight")
+        and not name.startswith(("embedder.", unread))
+    )
 
 
 def _memory(table: list[Any]) -> int:

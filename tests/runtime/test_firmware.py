@@ -105,7 +105,10 @@ def test_the_smallest_kind_needs_what_the_documentation_says(target: str, tmp_pa
     folder = firmware_folder(NANO, tmp_path / "nano", target, "--memory", 10_800)
     program = build(folder, target, "firmware")
     lines = subprocess.run(
-        ["arm-none-eabi-nm", str(program)], capture_output=True, text=True, check=True
+        [str(shutil.which("arm-none-eabi-nm")), str(program)],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.splitlines()
     places = {name: int(place, 16) for place, _, name in (line.split() for line in lines)}
     assert places["stack_end"] - places["data_begin"] <= 96 << 10
@@ -172,12 +175,13 @@ def test_other_models_say_what_python_says(
 
 
 def test_cmake_builds_the_folder(folder: Path, tmp_path: Path) -> None:
-    if shutil.which("cmake") is None:
+    cmake = shutil.which("cmake")
+    if cmake is None:
         pytest.skip("cmake is not installed: apt-get install cmake")
     out = tmp_path / "cmake"
     toolchain = folder / "toolchain.cmake"
     for step in (["-S", folder, "-B", out, "--toolchain", toolchain], ["--build", out]):
-        done = subprocess.run(["cmake", *step], capture_output=True, text=True, check=False)
+        done = subprocess.run([cmake, *step], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     mine = run_program(out / "firmware.elf", "generic")
     assert mine == run_program(build(folder, "generic", "firmware"), "generic")
