@@ -136,8 +136,11 @@ def replace_folder(target: Path) -> Iterator[Path]:
         with _storage_errors(target):
             if (old := _status(target)) is not None:
                 fresh.chmod(stat.S_IMODE(old.st_mode))
-            for file in fresh.iterdir():
-                with file.open("rb") as opened:
+            for path in fresh.rglob("*"):
+                if path.is_dir():
+                    _sync_folder(path)
+                    continue
+                with path.open("rb") as opened:
                     os.fsync(opened.fileno())
             _sync_folder(fresh)
             _move_into_place(fresh, target)

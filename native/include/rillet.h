@@ -34,8 +34,12 @@ extern "C" {
 
 #define RILLET_ALIGN 64    /* bytes that every block is aligned to; sizes are multiples of it */
 #define RILLET_MESSAGE 160 /* bytes of a message, its final zero included */
-#define RILLET_RECENT 256  /* tokens that a saved stream remembers */
-#define RILLET_GROUP 32    /* rows that one pass over the weights serves at most */
+#ifndef RILLET_RECENT
+#define RILLET_RECENT 256 /* tokens that a saved stream remembers */
+#endif
+#ifndef RILLET_GROUP
+#define RILLET_GROUP 32 /* rows that one pass over the weights serves at most */
+#endif
 
 typedef enum {
     RILLET_OK = 0,
@@ -54,11 +58,11 @@ typedef enum { RILLET_FLOAT32 = 0, RILLET_INT32 = 1, RILLET_INT64 = 2 } rillet_t
 
 /* One tensor of a stream's state, as saved streams and the other engines know it. */
 typedef struct {
-    const char *name;
-    rillet_type type;
+    char name[24];
+    int32_t type; /* a rillet_type */
     int32_t dims; /* number of axes, without the batch */
     int64_t shape[2];
-    size_t bytes;
+    uint64_t bytes;
 } rillet_tensor;
 
 /* Bytes that the packed model needs. On failure, `message` says what is wrong, if it is not NULL.
@@ -77,6 +81,24 @@ RILLET_API const char *rillet_model_kernels(const rillet_model *model);
  * or "dotprod". RILLET_UNSUPPORTED if this processor lacks it. Call it before the model is shared.
  */
 RILLET_API rillet_status rillet_model_choose(rillet_model *model, const char *kernels);
+
+/* Makes streams smaller, before the first one begins. `memory` is what the memory holds: slots of
+ * all contexts together, or past steps; 0 keeps it. Windows are moved to the front of their buffers
+ * every `slack` steps, 1 to 16: fewer take less memory, and more time. RILLET_VALUE if this model
+ * cannot have them. */
+RILLET_API rillet_status rillet_model_shrink(rillet_model *model, int64_t memory, int32_t slack);
+
+/* How many bytes of a model are its portable part, if "plain" is chosen: all that another processor
+ * needs, of any word size. */
+RILLET_API size_t rillet_model_portable(const rillet_model *model);
+
+/* Writes what the library can be compiled with so that it runs models of this kind alone, and is
+ * smaller, of at most RILLET_MESSAGE bytes. */
+RILLET_API void rillet_model_flags(const rillet_model *model, char *text);
+
+/* The model in the portable part of another. The block may be constant: flash memory. NULL if the
+ * library that packed it packs otherwise, or the block is not aligned. */
+RILLET_API const rillet_model *rillet_model_packed(const void *block, size_t bytes);
 
 RILLET_API int32_t rillet_vocabulary(const rillet_model *model);
 RILLET_API size_t rillet_state_size(const rillet_model *model);
@@ -271,11 +293,25 @@ RILLET_API size_t rillet_save_size(const rillet_model *model, const rillet_saved
 RILLET_API void rillet_save(const rillet_model *model, const rillet_state *state,
                             const rillet_saved *saved, void *file);
 
+/* The same in parts, for a device that has no room for the whole file. `put` gets them in order,
+ * and returns 0 to go on; RILLET_TOO_SMALL if it did not. */
+typedef int rillet_put(void *context, const void *bytes, size_t length);
+RILLET_API rillet_status rillet_save_parts(const rillet_model *model, const rillet_state *state,
+                                           const rillet_saved *saved, rillet_put *put,
+                                           void *context);
+
 /* Reads a file that rillet_save or Python's Session.save wrote. `file` is aligned; it is changed,
  * and `saved` points into it. On failure the state is that of a new stream. */
 RILLET_API rillet_status rillet_restore(const rillet_model *model, rillet_state *state,
                                         rillet_saved *saved, void *file, size_t length,
                                         char *message);
+
+/* The same of a file that cannot be changed, such as one in flash memory: its header's text goes to
+ * `scratch`, of `room` bytes, and `saved` points into both. */
+RILLET_API rillet_status rillet_restore_constant(const rillet_model *model, rillet_state *state,
+                                                 rillet_saved *saved, const void *file,
+                                                 size_t length, void *scratch, size_t room,
+                                                 char *message);
 
 #ifdef __cplusplus
 }

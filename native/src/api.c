@@ -1,5 +1,4 @@
-/* The public functions that are no part of a stream: loading, and the choice of kernels. */
-#include <stdio.h>
+/* The public functions that are no part of a stream, and the choice of kernels. */
 #include <string.h>
 #if defined(__aarch64__) && defined(__linux__) && !defined(RL_PLAIN_ONLY)
 #include <asm/hwcap.h>
@@ -8,17 +7,6 @@
 
 #include "draw.h"
 #include "model.h"
-#include "pack.h"
-
-static rillet_status refuse(rillet_status status, const char *what, char *message) {
-    if (message != NULL) snprintf(message, RILLET_MESSAGE, "%s", what);
-    return status;
-}
-
-static rillet_status open_file(rl_file *file, const void *weights, size_t length, char *message) {
-    if (rl_file_open(file, weights, length) == 0) return RILLET_OK;
-    return refuse(RILLET_DAMAGED, file->problem, message);
-}
 
 static int always(void) { return 1; }
 
@@ -66,54 +54,45 @@ static const struct {
     {&rl_kernels_plain, always},
 };
 
-/* The kernels of that name, or the fastest; NULL if this processor has none. */
-static const rl_kernels *find_kernels(const char *name) {
-    for (size_t i = 0; i < sizeof choices / sizeof *choices; i++)
+/* Numbers count from the end: the plain kernels are 0 on every processor. */
+enum { COUNT = sizeof choices / sizeof *choices };
+
+/* The number of the kernels of that name, or of the fastest; -1 if this processor has none. */
+static int32_t find_kernels(const char *name) {
+    for (int32_t i = 0; i < COUNT; i++)
         if ((name == NULL || strcmp(name, choices[i].kernels->name) == 0) && choices[i].works())
-            return choices[i].kernels;
-    return NULL;
+            return COUNT - 1 - i;
+    return -1;
 }
 
-rillet_status rillet_model_size(const void *weights, size_t length, size_t *bytes, char *message) {
-    rl_file file;
-    rillet_model sizes;
-    rillet_status status = open_file(&file, weights, length, message);
-    if (status == RILLET_OK) status = rl_pack(&file, &sizes, NULL, message);
-    *bytes = status == RILLET_OK ? sizes.bytes : 0;
-    return status;
+int32_t rl_best_kernels(void) { return find_kernels(NULL); }
+
+const rl_kernels *rl_kernels_of(const rillet_model *model) {
+    return choices[COUNT - 1 - model->kernels].kernels;
 }
 
-rillet_status rillet_model_load(rillet_model *model, size_t bytes, const void *weights,
-                                size_t length, char *message) {
-    rl_file file;
-    size_t needed;
-    rillet_status status = rillet_model_size(weights, length, &needed, message);
-    if (status != RILLET_OK) return status;
-    if (bytes < needed || (uintptr_t)model % RILLET_ALIGN)
-        return refuse(RILLET_TOO_SMALL, "the block is too small, or not aligned", message);
-    status = open_file(&file, weights, length, message);
-    if (status == RILLET_OK) status = rl_pack(&file, model, (char *)model, message);
-    model->kernels = find_kernels(NULL);
-    if (status == RILLET_OK && rillet_scratch_size(model, RILLET_GROUP) == SIZE_MAX)
-        return refuse(RILLET_UNSUPPORTED, "the model is too large for this machine", message);
-    return status;
-}
-
-const char *rillet_model_kernels(const rillet_model *model) { return model->kernels->name; }
+const char *rillet_model_kernels(const rillet_model *model) { return rl_kernels_of(model)->name; }
 
 rillet_status rillet_model_choose(rillet_model *model, const char *kernels) {
-    const rl_kernels *found = find_kernels(kernels);
-    if (found == NULL) return RILLET_UNSUPPORTED;
+    int32_t found = find_kernels(kernels);
+    if (found < 0) return RILLET_UNSUPPORTED;
     model->kernels = found;
     return RILLET_OK;
 }
 
+const rillet_model *rillet_model_packed(const void *block, size_t bytes) {
+    const rillet_model *m = block;
+    if (bytes < sizeof *m || (uintptr_t)block % RILLET_ALIGN) return NULL;
+    if (m->magic != RL_MAGIC || m->struct_bytes != sizeof *m) return NULL;
+    return m->tail <= bytes && m->kernels == 0 && m->state_bytes <= SIZE_MAX / 4 ? m : NULL;
+}
+
 int32_t rillet_vocabulary(const rillet_model *model) { return model->vocabulary; }
 
-size_t rillet_state_size(const rillet_model *model) { return model->state_bytes; }
+size_t rillet_state_size(const rillet_model *model) { return (size_t)model->state_bytes; }
 
 size_t rillet_scratch_size(const rillet_model *model, size_t rows) {
-    size_t reading = model->kernels->scratch(model, rows);
+    size_t reading = rl_kernels_of(model)->scratch(model, rows);
     size_t drawing = rl_draw_scratch(model->vocabulary);
     return reading > drawing ? reading : drawing;
 }
@@ -121,5 +100,5 @@ size_t rillet_scratch_size(const rillet_model *model, size_t rows) {
 rillet_status rillet_read(const rillet_model *model, size_t rows, rillet_state *const *states,
                           const int32_t *tokens, const float *learn, float *const *logits,
                           void *scratch) {
-    return model->kernels->read(model, rows, states, tokens, learn, logits, scratch);
+    return rl_kernels_of(model)->read(model, rows, states, tokens, learn, logits, scratch);
 }

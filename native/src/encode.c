@@ -155,7 +155,15 @@ static size_t encode_pairs(const rillet_tokenizer *t, rl_text text, int32_t *tok
     return count;
 }
 
-static int is_plain(const rillet_tokenizer *t) { return !t->is_byte_level || t->reads_any_bytes; }
+/* Whether tokens are characters or bytes; a build for one model may know that they are. */
+static int is_plain(const rillet_tokenizer *t) {
+#ifdef RL_PLAIN_TOKENS
+    (void)t;
+    return 1;
+#else
+    return !t->is_byte_level || t->reads_any_bytes;
+#endif
+}
 
 size_t rillet_encode_scratch(const rillet_tokenizer *t, const char *text, size_t length) {
     rl_text rest = {(const unsigned char *)text, (const unsigned char *)text + length};

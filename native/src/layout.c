@@ -16,18 +16,18 @@ static size_t room(layout *l, int64_t count, size_t size) {
 
 /* Rows of a window's buffer: its past, and a row for each step until it is moved to the front. */
 static rl_window window(layout *l, int32_t length, int32_t stride) {
-    rl_window w = {length, stride, room(l, ((int64_t)length + RL_SLACK) * stride, 4)};
+    rl_window w = {length, stride, room(l, ((int64_t)length + l->m->slack) * stride, 4)};
     return w;
 }
 
 static void tensor(layout *l, const char *name, rillet_type type, int dims, int64_t a, int64_t b) {
     rillet_tensor *t = &l->m->tensor[l->m->tensors++];
-    t->name = name;
+    memcpy(t->name, name, strlen(name) + 1);
     t->type = type;
     t->dims = dims;
     t->shape[0] = dims > 0 ? a : 1;
     t->shape[1] = dims > 1 ? b : 1;
-    t->bytes = (size_t)(t->shape[0] * t->shape[1]) * (type == RILLET_INT64 ? 8 : 4);
+    t->bytes = (uint64_t)(t->shape[0] * t->shape[1]) * (type == RILLET_INT64 ? 8 : 4);
 }
 
 static void layout_memory(layout *l) {
@@ -64,6 +64,7 @@ static void layout_memory(layout *l) {
 }
 
 uint64_t rl_layout_state(rillet_model *m) {
+    if (m->heads) m->span = (int32_t)RL_PADDED((int64_t)m->attention) + m->slack + RL_PANEL;
     layout l = {m, RL_UP(sizeof(rillet_state), (size_t)RILLET_ALIGN)};
     m->tensors = 0;
     if (m->reservoir != RL_NO_RESERVOIR) {
@@ -83,16 +84,33 @@ uint64_t rl_layout_state(rillet_model *m) {
     }
     layout_memory(&l);
     tensor(&l, "position", RILLET_INT64, 0, 0, 0);
-    m->state_bytes = (size_t)l.at;
+    m->state_bytes = l.at;
     return l.at;
+}
+
+typedef uint32_t word __attribute__((may_alias));
+
+/* To the front; four words at a time where a C library may move byte by byte. */
+static void move_words(void *target, const void *source, size_t count) {
+#if UINTPTR_MAX > UINT32_MAX
+    memmove(target, source, count * 4);
+#else
+    word *to = target;
+    const word *from = source;
+    for (; count >= 4; count -= 4, to += 4, from += 4) {
+        word a = from[0], b = from[1], c = from[2], d = from[3];
+        to[0] = a, to[1] = b, to[2] = c, to[3] = d;
+    }
+    while (count-- > 0) *to++ = *from++;
+#endif
 }
 
 /* Keeps the entry before the past ones too: it is what the last step read. */
 static void move(rillet_state *s, const rl_window *w, int32_t cursor) {
     if (w->length == 0) return;
-    size_t entry = (size_t)w->stride * 4;
-    char *rows = rl_in(s, w->at);
-    memmove(rows, rows + (size_t)(cursor - 1) * entry, (size_t)w->length * entry);
+    size_t entry = (size_t)w->stride;
+    float *rows = rl_in(s, w->at);
+    move_words(rows, rows + (size_t)(cursor - 1) * entry, (size_t)w->length * entry);
 }
 
 void rl_compact(const rillet_model *m, rillet_state *s) {
@@ -105,6 +123,6 @@ void rl_compact(const rillet_model *m, rillet_state *s) {
     move(s, &m->recent, cursor);
     float *keys = rl_in(s, m->attention_keys);
     for (int32_t i = 0; m->heads && i < m->width; i++, keys += m->span)
-        memmove(keys, keys + cursor - 1, (size_t)m->attention * 4);
+        move_words(keys, keys + cursor - 1, (size_t)m->attention);
     s->cursor = 1;
 }

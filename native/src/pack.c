@@ -41,8 +41,8 @@ static rl_tensor need_weight(rl_packer *p, const char *prefix, const char *part,
     return rl_need_weight(p, name, rows, columns);
 }
 
-static void pack_norm(rl_packer *p, const char *prefix, int64_t width, size_t *weight,
-                      size_t *bias) {
+static void pack_norm(rl_packer *p, const char *prefix, int64_t width, rl_place *weight,
+                      rl_place *bias) {
     rl_tensor w = need_vector(p, prefix, "weight", width);
     rl_tensor b = need_vector(p, prefix, "bias", width);
     *weight = rl_copy(p, &w, 1, width);
@@ -94,7 +94,6 @@ static void pack_attention(rl_packer *p) {
     m->head = (int32_t)(width / heads);
     m->head_padded = (int32_t)RL_PADDED(width / heads);
     m->attention = (int32_t)window;
-    m->span = (int32_t)RL_PADDED(window) + RL_SLACK + RL_PANEL;
     pack_norm(p, "reservoir.norm", width, &m->attention_norm, &m->attention_norm_bias);
     /* Oldest first, as the window lies; what lies behind it has no weight. */
     int64_t padded = RL_PADDED(window);
@@ -206,8 +205,9 @@ static void pack_readout(rl_packer *p) {
     }
 }
 
-rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *message) {
-    rl_packer packer = {file, m, block, 0, RILLET_OK, message}, *p = &packer;
+rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, size_t tail,
+                      char *message) {
+    rl_packer packer = {file, m, block, 0, 0, tail, RILLET_OK, message}, *p = &packer;
     memset(m, 0, sizeof *m);
     p->at = RL_UP(sizeof *m, (size_t)RILLET_ALIGN);
     check_format(p);
@@ -220,7 +220,10 @@ rillet_status rl_pack(const rl_file *file, rillet_model *m, char *block, char *m
     if (p->status == RILLET_OK) rl_pack_memory(p);
     if (p->status == RILLET_OK) {
         m->magic = RL_MAGIC;
-        m->bytes = p->at;
+        m->struct_bytes = sizeof *m;
+        m->slack = RL_SLACK;
+        m->tail = p->at;
+        m->bytes = p->at + p->tail;
         if (rl_layout_state(m) > SIZE_MAX / 4) rl_too_large(p);
     }
     return p->status;

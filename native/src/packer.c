@@ -66,8 +66,8 @@ rl_tensor rl_need_whole(rl_packer *p, const char *name, int dims, int64_t a, int
     return need(p, name, RL_I64, dims, a, b);
 }
 
-size_t rl_reserve(rl_packer *p, int64_t count, int64_t size) {
-    size_t place = p->at;
+static size_t reserve(rl_packer *p, size_t *at, size_t begin, int64_t count, int64_t size) {
+    size_t place = begin + *at;
     if (p->status != RILLET_OK) return 0;
     if (count < 0 || count > most_bytes / size ||
         count * size > most_bytes - (int64_t)place - RILLET_ALIGN) {
@@ -76,8 +76,16 @@ size_t rl_reserve(rl_packer *p, int64_t count, int64_t size) {
     }
     size_t bytes = RL_UP((size_t)(count * size), (size_t)RILLET_ALIGN);
     if (p->block != NULL) memset(p->block + place, 0, bytes);
-    p->at += bytes;
+    *at += bytes;
     return place;
+}
+
+size_t rl_reserve(rl_packer *p, int64_t count, int64_t size) {
+    return reserve(p, &p->at, 0, count, size);
+}
+
+size_t rl_reserve_late(rl_packer *p, int64_t count, int64_t size) {
+    return reserve(p, &p->tail, p->tail_begin, count, size);
 }
 
 float *rl_target(const rl_packer *p, size_t place) {
@@ -106,7 +114,7 @@ rl_linear rl_reserve_linear(rl_packer *p, int64_t in, int64_t outputs, const rl_
     linear.bias = rl_reserve(p, padded, 4);
     if (!rounded) return linear;
     linear.scales = rl_reserve(p, padded, 4);
-    linear.offsets = rl_reserve(p, padded, 4);
+    linear.offsets = rl_reserve_late(p, padded, 4);
     if (p->m->widest_rounded < linear.in) p->m->widest_rounded = linear.in;
     return linear;
 }

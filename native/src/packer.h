@@ -10,7 +10,8 @@ typedef struct {
     const rl_file *file;
     rillet_model *m; /* sizes and places */
     char *block;     /* where values go; NULL while the size is asked */
-    size_t at;
+    size_t at, tail; /* bytes so far, and those of the tail */
+    size_t tail_begin; /* set where there is a block */
     rillet_status status;
     char *message;
 } rl_packer;
@@ -36,6 +37,9 @@ rl_tensor rl_need_whole(rl_packer *p, const char *name, int dims, int64_t a, int
 
 /* Reserves zeros in the model and returns their place. */
 size_t rl_reserve(rl_packer *p, int64_t count, int64_t size);
+
+/* The same in the tail. */
+size_t rl_reserve_late(rl_packer *p, int64_t count, int64_t size);
 
 /* Where floats at a place go; NULL while the size is asked. */
 float *rl_target(const rl_packer *p, size_t place);

@@ -1,5 +1,4 @@
 /* A stream in a file: what Session.save in Python writes and Model.restore reads. */
-#include <stdio.h>
 #include <string.h>
 
 #include "json.h"
@@ -7,20 +6,17 @@
 #include "sha256.h"
 #include "tensors.h"
 
-enum { ITEMS = 2 * RL_TENSORS + 2, NAME = 64, DIGITS = 64 };
+enum { ITEMS = 2 * RL_TENSORS + 2, NAME = 40, DIGITS = 64, PART = 512 };
 
 static const int64_t latest = (int64_t)1 << 62;
 
 /* One tensor of the file. Its axes are those of the state's tensor and, first, the batch. */
 typedef struct {
-    char name[NAME];
-    enum { NOW, BEFORE, SEEN, LOGITS } what;
-    size_t index, size, bytes; /* of the state's tensor; of a number; of all */
-    const char *type, *file_type;
-    int dims;
-    int64_t shape[3];
-    rl_tensor found;
+    uint8_t what, index; /* of the state's tensor */
+    const unsigned char *found; /* its numbers in a file that is read */
 } item;
+
+enum { BEFORE, LOGITS, SEEN, NOW }; /* what it is; names sort in this order */
 
 typedef struct {
     const rillet_model *model;
@@ -28,92 +24,111 @@ typedef struct {
     int count;
 } list;
 
-static void set_type(item *i, rillet_type type) {
+/* A tensor as files and checksums describe it. */
+typedef struct {
+    char name[NAME];
+    const char *type, *file_type;
+    int dims;
+    int64_t shape[3], count;
+    size_t size, bytes; /* of a number, of all */
+} description;
+
+static void describe(const list *l, const item *i, description *d) {
+    static const char *const prefixes[] = {"before.", "logits", "seen", "state."};
     static const char *const types[] = {"float32", "int32", "int64"};
     static const char *const file_types[] = {"F32", "I32", "I64"};
-    i->type = types[type];
-    i->file_type = file_types[type];
-    i->size = type == RILLET_INT64 ? 8 : 4;
+    const rillet_tensor *t = rillet_state_tensor(l->model, i->index);
+    int is_state = i->what == NOW || i->what == BEFORE, type = is_state ? t->type : RILLET_FLOAT32;
+    size_t length = strlen(prefixes[i->what]);
+    memcpy(d->name, prefixes[i->what], length + 1);
+    if (is_state) memcpy(d->name + length, t->name, strlen(t->name) + 1);
+    d->type = i->what == SEEN ? "uint8" : types[type];
+    d->file_type = i->what == SEEN ? "U8" : file_types[type];
+    d->size = i->what == SEEN ? 1 : type == RILLET_INT64 ? 8 : 4;
+    d->dims = is_state ? t->dims + 1 : 1;
+    d->shape[0] = is_state ? 1 : rillet_vocabulary(l->model);
+    for (int axis = 1; axis < d->dims; axis++) d->shape[axis] = t->shape[axis - 1];
+    d->count = is_state ? t->shape[0] * t->shape[1] : d->shape[0];
+    d->bytes = (size_t)d->count * d->size;
 }
 
-static void add(list *l, const char *name, const item *i) {
+static void add(list *l, int what, size_t index) {
+    item added = {(uint8_t)what, (uint8_t)index, NULL};
+    const char *name = rillet_state_tensor(l->model, index)->name;
     int at = l->count++;
-    for (; at > 0 && strcmp(l->items[at - 1].name, name) > 0; at--) l->items[at] = l->items[at - 1];
-    l->items[at] = *i;
-    snprintf(l->items[at].name, NAME, "%s", name);
+    for (; at > 0 && l->items[at - 1].what == what; at--) {
+        const rillet_tensor *other = rillet_state_tensor(l->model, l->items[at - 1].index);
+        if (strcmp(other->name, name) < 0) break;
+        l->items[at] = l->items[at - 1];
+    }
+    l->items[at] = added;
 }
 
-static void add_state(list *l, const char *prefix, int what) {
+static void add_state(list *l, int what) {
     const rillet_tensor *t;
-    for (size_t index = 0; (t = rillet_state_tensor(l->model, index)) != NULL; index++) {
-        char name[NAME];
-        item i;
-        if (what == BEFORE && strncmp(t->name, "memory_", 7) == 0) continue;
-        memset(&i, 0, sizeof i);
-        set_type(&i, t->type);
-        i.what = what;
-        i.index = index;
-        i.bytes = t->bytes;
-        i.dims = t->dims + 1;
-        i.shape[0] = 1;
-        for (int axis = 0; axis < t->dims; axis++) i.shape[axis + 1] = t->shape[axis];
-        snprintf(name, sizeof name, "%s.%s", prefix, t->name);
-        add(l, name, &i);
-    }
-}
-
-static void add_row(list *l, const char *name, int what) {
-    item i;
-    memset(&i, 0, sizeof i);
-    set_type(&i, RILLET_FLOAT32);
-    if (what == SEEN) {
-        i.type = "uint8";
-        i.file_type = "U8";
-        i.size = 1;
-    }
-    i.what = what;
-    i.dims = 1;
-    i.shape[0] = rillet_vocabulary(l->model);
-    i.bytes = (size_t)i.shape[0] * i.size;
-    add(l, name, &i);
+    for (size_t index = 0; (t = rillet_state_tensor(l->model, index)) != NULL; index++)
+        if (what == NOW || strncmp(t->name, "memory_", 7) != 0) add(l, what, index);
 }
 
 static void list_items(list *l, const rillet_model *model, int has_before, int has_logits) {
     l->model = model;
     l->count = 0;
-    add_state(l, "state", NOW);
-    if (has_before) add_state(l, "before", BEFORE);
-    if (has_logits) add_row(l, "logits", LOGITS);
-    add_row(l, "seen", SEEN);
+    if (has_before) add_state(l, BEFORE);
+    if (has_logits) add(l, LOGITS, 0);
+    add(l, SEEN, 0);
+    add_state(l, NOW);
 }
 
-/* Writing text: to a file, escaped once more, or to a checksum. */
+/* Writing: to a file in parts, escaped once more, or to a checksum. */
 
 typedef struct {
-    char *out; /* NULL counts */
-    size_t at;
+    rillet_put *put; /* NULL counts */
+    void *context;
     rl_sha256 *sum;
-    int escapes;
+    size_t at;
+    int escapes, refused;
+    size_t waiting;
+    char part[PART];
 } sink;
 
+static void sink_begin(sink *s, rillet_put *put, void *context, rl_sha256 *sum) {
+    s->put = put;
+    s->context = context;
+    s->sum = sum;
+    s->at = s->waiting = 0;
+    s->escapes = s->refused = 0;
+}
+
+/* Hands on what waits. */
+static void flush(sink *s) {
+    if (s->sum != NULL) rl_sha256_add(s->sum, s->part, s->waiting);
+    if (s->put != NULL && !s->refused && s->waiting > 0)
+        s->refused = s->put(s->context, s->part, s->waiting) != 0;
+    s->waiting = 0;
+}
+
+static void put_byte(sink *s, char byte) {
+    if (s->waiting == PART) flush(s);
+    s->part[s->waiting++] = byte;
+    s->at++;
+}
+
 static void put(sink *s, const char *text, size_t length) {
-    if (s->sum != NULL) rl_sha256_add(s->sum, text, length);
     for (size_t i = 0; i < length; i++) {
-        if (s->escapes && (text[i] == '"' || text[i] == '\\')) {
-            if (s->out != NULL) s->out[s->at] = '\\';
-            s->at++;
-        }
-        if (s->out != NULL) s->out[s->at] = text[i];
-        s->at++;
+        if (s->escapes && (text[i] == '"' || text[i] == '\\')) put_byte(s, '\\');
+        put_byte(s, text[i]);
     }
 }
 
 static void put_text(sink *s, const char *text) { put(s, text, strlen(text)); }
 
+/* Numbers of the file are not below zero. */
 static void put_number(sink *s, int64_t number) {
     char digits[24];
-    snprintf(digits, sizeof digits, "%lld", (long long)number);
-    put_text(s, digits);
+    int at = sizeof digits;
+    do digits[--at] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    put(s, digits + at, sizeof digits - (size_t)at);
 }
 
 static void put_pair(sink *s, const char *name, const char *value) {
@@ -129,9 +144,14 @@ static void put_flag(sink *s, const char *name, int value) {
     put_text(s, value ? "true" : "false");
 }
 
+static const char hex[] = "0123456789abcdef";
+
 static void put_pending(sink *s, const rillet_decoder *d) {
-    char digits[12] = "";
-    for (int i = 0; i < d->waiting; i++) snprintf(digits + 2 * i, 3, "%02x", d->pending[i]);
+    char digits[2 * sizeof d->pending + 1] = "";
+    for (int i = 0; i < d->waiting; i++) {
+        digits[2 * i] = hex[d->pending[i] >> 4];
+        digits[2 * i + 1] = hex[d->pending[i] & 15];
+    }
     put_pair(s, "pending", digits);
 }
 
@@ -159,122 +179,164 @@ static void put_header(sink *s, const rillet_saved *saved) {
     put_text(s, "}");
 }
 
-/* Adds a tensor to a checksum: its name, type, shape as Python writes a tuple, and numbers. */
-static void sum_tensor(rl_sha256 *sum, const item *i, const void *values) {
-    sink s = {NULL, 0, sum, 0};
-    put_text(&s, i->name);
-    put_text(&s, " ");
-    put_text(&s, i->type);
-    put_text(&s, " (");
-    for (int axis = 0; axis < i->dims; axis++) {
-        if (axis > 0) put_text(&s, " ");
-        put_number(&s, i->shape[axis]);
-        if (axis + 1 < i->dims || i->dims == 1) put_text(&s, ",");
+/* Puts the numbers of a tensor. */
+static void put_values(sink *s, const list *l, const item *i, const rillet_state *state,
+                       const rillet_saved *saved) {
+    description d;
+    describe(l, i, &d);
+    if (i->what == SEEN || i->what == LOGITS) {
+        const void *from = i->what == SEEN ? (const void *)saved->seen : saved->logits;
+        put(s, from, d.bytes);
+        return;
     }
-    put_text(&s, ")");
-    rl_sha256_add(sum, values, i->bytes);
+    flush(s); /* its buffer takes them */
+    for (int64_t at = 0, count; at < d.count; at += count) {
+        count = PART / (int64_t)d.size;
+        if (count > d.count - at) count = d.count - at;
+        rl_state_values(l->model, state, i->what == BEFORE, i->index, at, count, s->part);
+        s->at += s->waiting = (size_t)count * d.size;
+        flush(s);
+    }
 }
 
-static void put_entry(sink *s, const item *i, size_t offset) {
+/* What a checksum says of a tensor before its numbers: name, type, shape as Python writes a tuple.
+ */
+static void put_description(sink *s, const list *l, const item *i) {
+    description d;
+    describe(l, i, &d);
+    put_text(s, d.name);
+    put_text(s, " ");
+    put_text(s, d.type);
+    put_text(s, " (");
+    for (int axis = 0; axis < d.dims; axis++) {
+        if (axis > 0) put_text(s, " ");
+        put_number(s, d.shape[axis]);
+        if (axis + 1 < d.dims || d.dims == 1) put_text(s, ",");
+    }
+    put_text(s, ")");
+}
+
+static void put_entry(sink *s, const list *l, const item *i, size_t offset) {
+    description d;
+    describe(l, i, &d);
     put_text(s, ",\"");
-    put_text(s, i->name);
+    put_text(s, d.name);
     put_text(s, "\":{\"dtype\":\"");
-    put_text(s, i->file_type);
+    put_text(s, d.file_type);
     put_text(s, "\",\"shape\":[");
-    for (int axis = 0; axis < i->dims; axis++) {
+    for (int axis = 0; axis < d.dims; axis++) {
         if (axis > 0) put_text(s, ",");
-        put_number(s, i->shape[axis]);
+        put_number(s, d.shape[axis]);
     }
     put_text(s, "],\"data_offsets\":[");
     put_number(s, (int64_t)offset);
     put_text(s, ",");
-    put_number(s, (int64_t)(offset + i->bytes));
+    put_number(s, (int64_t)(offset + d.bytes));
     put_text(s, "]}");
 }
 
 /* The order of the tensors in the file, which is that of Python's safetensors: the widest numbers
- * first, so that each is aligned. */
-static void order_of(const list *l, int *order) {
+ * first, so that each is aligned. Returns the bytes of all. */
+static size_t order_of(const list *l, int *order) {
     static const char *const types[] = {"I64", "F32", "I32", "U8"};
+    size_t bytes = 0;
+    description d;
     for (size_t type = 0; type < sizeof types / sizeof *types; type++)
-        for (int i = 0; i < l->count; i++)
-            if (strcmp(l->items[i].file_type, types[type]) == 0) *order++ = i;
+        for (int i = 0; i < l->count; i++) {
+            describe(l, l->items + i, &d);
+            if (strcmp(d.file_type, types[type]) != 0) continue;
+            bytes += d.bytes;
+            *order++ = i;
+        }
+    return bytes;
 }
 
-/* The offsets of all tensors; returns the end. */
-static size_t offsets_of(const list *l, size_t *offsets) {
-    size_t at = 0;
-    int order[ITEMS];
-    order_of(l, order);
-    for (int i = 0; i < l->count; i++) {
-        offsets[order[i]] = at;
-        at += l->items[order[i]].bytes;
+/* Puts the header's text. */
+static void put_head(sink *s, const list *l, const rillet_saved *saved, const char *checksum,
+                     const int *order) {
+    description d;
+    put_text(s, "{\"__metadata__\":{\"rillet\":\"");
+    s->escapes = 1;
+    put_text(s, "{\"checksum\": \"");
+    put_text(s, checksum);
+    put_text(s, "\", ");
+    put_header(s, saved);
+    s->escapes = 0;
+    put_text(s, "\"}");
+    for (size_t i = 0, offset = 0; i < (size_t)l->count; i++) {
+        const item *tensor = l->items + order[i];
+        put_entry(s, l, tensor, offset);
+        describe(l, tensor, &d);
+        offset += d.bytes;
     }
-    return at;
-}
-
-/* Writes all before the tensors; returns its bytes. */
-static size_t write_head(const list *l, const rillet_saved *saved, const char *checksum,
-                         const size_t *offsets, char *out) {
-    int order[ITEMS];
-    sink s = {out, 8, NULL, 0};
-    order_of(l, order);
-    put_text(&s, "{\"__metadata__\":{\"rillet\":\"");
-    s.escapes = 1;
-    put_text(&s, "{\"checksum\": \"");
-    put_text(&s, checksum);
-    put_text(&s, "\", ");
-    put_header(&s, saved);
-    s.escapes = 0;
-    put_text(&s, "\"}");
-    for (int i = 0; i < l->count; i++) put_entry(&s, l->items + order[i], offsets[order[i]]);
-    put_text(&s, "}");
-    while (s.at % 8) put_text(&s, " ");
-    uint64_t length = s.at - 8;
-    for (int i = 0; out != NULL && i < 8; i++) out[i] = (char)(unsigned char)(length >> 8 * i);
-    return s.at;
-}
-
-static void write_tensor(const item *i, const rillet_model *model, const rillet_state *state,
-                         const rillet_saved *saved, void *to) {
-    if (i->what == SEEN)
-        memcpy(to, saved->seen, i->bytes);
-    else if (i->what == LOGITS)
-        memcpy(to, saved->logits, i->bytes);
-    else
-        rillet_state_get(model, state, i->what == BEFORE, i->index, to);
+    put_text(s, "}");
+    while (s->at % 8) put_text(s, " ");
 }
 
 static const char no_checksum[DIGITS + 1] =
     "0000000000000000000000000000000000000000000000000000000000000000";
 
+/* Bytes of the header's text. */
+static size_t head_length(sink *s, const list *l, const rillet_saved *saved, const int *order) {
+    sink_begin(s, NULL, NULL, NULL);
+    put_head(s, l, saved, no_checksum, order);
+    return s->at;
+}
+
 size_t rillet_save_size(const rillet_model *model, const rillet_saved *saved) {
     list l;
-    size_t offsets[ITEMS];
+    sink s;
+    int order[ITEMS];
     list_items(&l, model, saved->repeatable, saved->logits != NULL);
-    size_t bytes = offsets_of(&l, offsets);
-    return bytes + write_head(&l, saved, no_checksum, offsets, NULL);
+    size_t bytes = order_of(&l, order);
+    return 8 + head_length(&s, &l, saved, order) + bytes;
+}
+
+static void find_checksum(sink *s, const list *l, const rillet_state *state,
+                          const rillet_saved *saved, char *checksum) {
+    rl_sha256 sum;
+    rl_sha256_begin(&sum);
+    sink_begin(s, NULL, NULL, &sum);
+    put_text(s, "{");
+    put_header(s, saved);
+    for (int i = 0; i < l->count; i++) {
+        put_description(s, l, l->items + i);
+        put_values(s, l, l->items + i, state, saved);
+    }
+    flush(s);
+    rl_sha256_end(&sum, checksum);
+}
+
+rillet_status rillet_save_parts(const rillet_model *model, const rillet_state *state,
+                                const rillet_saved *saved, rillet_put *take, void *context) {
+    list l;
+    sink s;
+    int order[ITEMS];
+    char checksum[DIGITS + 1];
+    list_items(&l, model, saved->repeatable, saved->logits != NULL);
+    order_of(&l, order);
+    find_checksum(&s, &l, state, saved, checksum);
+    uint64_t length = head_length(&s, &l, saved, order);
+    sink_begin(&s, take, context, NULL);
+    for (int i = 0; i < 8; i++) put_byte(&s, (char)(unsigned char)(length >> 8 * i));
+    put_head(&s, &l, saved, checksum, order);
+    for (int i = 0; i < l.count && !s.refused; i++)
+        put_values(&s, &l, l.items + order[i], state, saved);
+    flush(&s);
+    return s.refused ? RILLET_TOO_SMALL : RILLET_OK;
+}
+
+static int append(void *context, const void *bytes, size_t length) {
+    char **at = context;
+    memcpy(*at, bytes, length);
+    *at += length;
+    return 0;
 }
 
 void rillet_save(const rillet_model *model, const rillet_state *state, const rillet_saved *saved,
                  void *file) {
-    list l;
-    rl_sha256 sum;
-    size_t offsets[ITEMS];
-    char checksum[DIGITS + 1];
-    sink text = {NULL, 0, &sum, 0};
-    list_items(&l, model, saved->repeatable, saved->logits != NULL);
-    offsets_of(&l, offsets);
-    char *data = (char *)file + write_head(&l, saved, no_checksum, offsets, NULL);
-    rl_sha256_begin(&sum);
-    put_text(&text, "{");
-    put_header(&text, saved);
-    for (int i = 0; i < l.count; i++) {
-        write_tensor(l.items + i, model, state, saved, data + offsets[i]);
-        sum_tensor(&sum, l.items + i, data + offsets[i]);
-    }
-    rl_sha256_end(&sum, checksum);
-    write_head(&l, saved, checksum, offsets, file);
+    char *at = file;
+    rillet_save_parts(model, state, saved, append, &at);
 }
 
 /* Reading. */
@@ -298,15 +360,17 @@ static int find_items(reader *r, const rl_file *file, const rillet_model *model)
     list_items(&r->items, model, r->saved->repeatable, has_logits);
     for (int n = 0; n < r->items.count; n++) {
         item *i = r->items.items + n;
-        rl_tensor *t = &i->found;
-        if (rl_file_find(file, i->name, t) != 0)
-            return fail(r, "a tensor of the stream is missing");
-        int fits = t->dims == i->dims && strcmp(rl_type_name(t->dtype), i->file_type) == 0;
-        for (int axis = 0; fits && axis < i->dims; axis++) fits = t->shape[axis] == i->shape[axis];
-        if (!fits && strcmp(i->name, "state.memory_slots") == 0)
+        description d;
+        rl_tensor found, *t = &found;
+        describe(&r->items, i, &d);
+        if (rl_file_find(file, d.name, t) != 0) return fail(r, "a tensor of the stream is missing");
+        int fits = t->dims == d.dims && strcmp(rl_type_name(t->dtype), d.file_type) == 0;
+        for (int axis = 0; fits && axis < d.dims; axis++) fits = t->shape[axis] == d.shape[axis];
+        if (!fits && strcmp(d.name, "state.memory_slots") == 0)
             return fail(r, "it was saved from a bundle with a memory of another size");
         if (!fits) return fail(r, "a tensor of the stream is of another model");
-        if ((uintptr_t)t->data % i->size) return fail(r, "a tensor is not aligned");
+        if ((uintptr_t)t->data % d.size) return fail(r, "a tensor is not aligned");
+        i->found = t->data;
         if (i->what == SEEN) r->saved->seen = t->data;
         if (i->what == LOGITS) r->saved->logits = (const float *)(const void *)t->data;
     }
@@ -323,8 +387,16 @@ static int check_sum(reader *r, const char *text, size_t length) {
     rl_sha256_begin(&sum);
     rl_sha256_add(&sum, "{", 1);
     rl_sha256_add(&sum, text + BEGIN, length - BEGIN);
-    for (int n = 0; n < r->items.count; n++)
-        sum_tensor(&sum, r->items.items + n, r->items.items[n].found.data);
+    for (int n = 0; n < r->items.count; n++) {
+        const item *i = r->items.items + n;
+        description d;
+        sink s;
+        describe(&r->items, i, &d);
+        sink_begin(&s, NULL, NULL, &sum);
+        put_description(&s, &r->items, i);
+        flush(&s);
+        rl_sha256_add(&sum, i->found, d.bytes);
+    }
     rl_sha256_end(&sum, checksum);
 #ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* so that tests reach what is behind it */
     if (memcmp(text + START, checksum, DIGITS) != 0)
@@ -356,7 +428,6 @@ static int read_flag(reader *r, rl_json value, int absent, int32_t *flag) {
 }
 
 static int read_pending(reader *r, rl_json value) {
-    static const char hex[] = "0123456789abcdef";
     rillet_decoder *d = &r->saved->decoder;
     rl_json rest = rl_json_inside(value);
     size_t digits = (size_t)(rest.end - rest.at);
@@ -425,7 +496,8 @@ static int read_header(reader *r, rl_json header, int32_t vocabulary) {
 }
 
 /* Opens the file and checks all of it. */
-static int read_file(reader *r, const rillet_model *model, void *bytes, size_t length) {
+static int read_file(reader *r, const rillet_model *model, const void *bytes, size_t length,
+                     void *scratch, size_t room) {
     rl_file file;
     rl_json header;
     if (rl_file_open(&file, bytes, length) != 0) return fail(r, file.problem);
@@ -434,35 +506,50 @@ static int read_file(reader *r, const rillet_model *model, void *bytes, size_t l
     rl_json text = rl_json_member(rl_json_member(header, "__metadata__"), "rillet");
     if (!rl_json_begins(text, '"')) return fail(r, "it is not a saved stream");
     if (!find_items(r, &file, model)) return 0;
-    /* The text is a JSON string: it becomes itself where it lies, and is no longer there. */
-    char *start = (char *)bytes + (text.at - (const unsigned char *)bytes);
-    size_t size = rl_json_text(text, start);
+    size_t size = rl_json_text(text, NULL);
+    char *start = scratch;
+    if (start == NULL) /* it becomes itself where it lies, and is no longer there */
+        start = (char *)(uintptr_t)text.at;
+    else if (size > room)
+        return fail(r, "its header is too long for this device");
+    size = rl_json_text(text, start);
     if (rl_json_open(&header, start, size) != 0) return fail(r, "the header is malformed");
     if (!check_sum(r, start, size)) return 0;
     return read_header(r, header, rillet_vocabulary(model));
 }
 
-rillet_status rillet_restore(const rillet_model *model, rillet_state *state, rillet_saved *saved,
-                             void *file, size_t length, char *message) {
+static rillet_status restore(const rillet_model *model, rillet_state *state, rillet_saved *saved,
+                             const void *file, size_t length, void *scratch, size_t room,
+                             char *message) {
     reader r;
     r.saved = saved;
     r.problem = NULL;
     saved->seen = NULL;
     saved->logits = NULL;
     rillet_state_reset(model, state);
-    if (!read_file(&r, model, file, length)) goto failed;
+    if (!read_file(&r, model, file, length, scratch, room)) goto failed;
     for (int before = 0; before <= 1; before++)
         for (int n = 0; n < r.items.count; n++) {
             const item *i = r.items.items + n;
             if (i->what != (before ? BEFORE : NOW)) continue;
-            if (rillet_state_set(model, state, before, i->index, i->found.data) == RILLET_OK)
-                continue;
+            if (rillet_state_set(model, state, before, i->index, i->found) == RILLET_OK) continue;
             fail(&r, "its state holds a token or slot that does not exist");
             goto failed;
         }
     return RILLET_OK;
 failed:
     rillet_state_reset(model, state);
-    if (message != NULL) snprintf(message, RILLET_MESSAGE, "%s", r.problem);
+    if (message != NULL) memcpy(message, r.problem, strlen(r.problem) + 1);
     return RILLET_DAMAGED;
+}
+
+rillet_status rillet_restore(const rillet_model *model, rillet_state *state, rillet_saved *saved,
+                             void *file, size_t length, char *message) {
+    return restore(model, state, saved, file, length, NULL, 0, message);
+}
+
+rillet_status rillet_restore_constant(const rillet_model *model, rillet_state *state,
+                                      rillet_saved *saved, const void *file, size_t length,
+                                      void *scratch, size_t room, char *message) {
+    return restore(model, state, saved, file, length, scratch, room, message);
 }

@@ -8,8 +8,8 @@ static int is_tensor(const rillet_tensor *t, const char *name) {
 }
 
 /* Rows of a window's past, from the oldest; one earlier for what the last step read. */
-static size_t first_row(const rillet_state *s, const rl_window *w, int before) {
-    return w->at + ((size_t)(s->cursor - before)) * (size_t)w->stride * 4;
+static rl_place first_row(const rillet_state *s, const rl_window *w, int before) {
+    return w->at + (rl_place)(s->cursor - before) * (rl_place)w->stride * 4;
 }
 
 static int ring(const rillet_state *s, int before) { return rl_ring(s->clock - before + RL_RING); }
@@ -21,45 +21,58 @@ static float *value_in(rillet_state *s, const rl_window *w, int before, int64_t 
     return rows + row * w->stride + i / width * padded + i % width;
 }
 
-static void copy_window(rillet_state *s, const rl_window *w, int before, int64_t rows,
-                        int64_t count, int64_t width, int64_t padded, float *out, const float *in) {
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < count; i++) {
-            float *value = value_in(s, w, before, row, i, width, padded);
-            if (in != NULL)
-                *value = in[row * count + i];
-            else
-                out[row * count + i] = *value;
-        }
+/* Numbers of a tensor that are copied out or in; either `out` or `in` is NULL. */
+typedef struct {
+    int64_t first, count;
+    void *out;
+    const void *in;
+} span;
+
+static void copy_window(rillet_state *s, const rl_window *w, int before, int64_t columns,
+                        int64_t width, int64_t padded, const span *part) {
+    int64_t row = part->first / columns, column = part->first % columns;
+    float *out = part->out;
+    const float *in = part->in;
+    for (int64_t i = 0; i < part->count; i++) {
+        float *value = value_in(s, w, before, row, column, width, padded);
+        if (in != NULL)
+            *value = in[i];
+        else
+            out[i] = *value;
+        if (++column == columns) column = 0, row++;
+    }
 }
 
 /* Keys are stored transposed, values by head. */
-static void copy_attention(const rillet_model *m, rillet_state *s, int before, int64_t rows,
-                           float *out, const float *in) {
-    int64_t d = m->width;
+static void copy_attention(const rillet_model *m, rillet_state *s, int before, const span *part) {
+    int64_t d = m->width, row = part->first / (2 * d), column = part->first % (2 * d);
     float *keys = (float *)rl_in(s, m->attention_keys) + s->cursor - before;
-    for (int64_t row = 0; row < rows; row++)
-        for (int64_t i = 0; i < d; i++) {
-            float *key = keys + i * m->span + row;
-            float *value =
-                value_in(s, &m->attention_values, before, row, i, m->head, m->head_padded);
-            if (in != NULL) {
-                *key = in[row * 2 * d + i];
-                *value = in[row * 2 * d + d + i];
-            } else {
-                out[row * 2 * d + i] = *key;
-                out[row * 2 * d + d + i] = *value;
-            }
-        }
+    float *out = part->out;
+    const float *in = part->in;
+    for (int64_t i = 0; i < part->count; i++) {
+        float *value = column < d ? keys + column * m->span + row
+                                  : value_in(s, &m->attention_values, before, row, column - d,
+                                             m->head, m->head_padded);
+        if (in != NULL)
+            *value = in[i];
+        else
+            out[i] = *value;
+        if (++column == 2 * d) column = 0, row++;
+    }
 }
 
-static void copy_keys(const rillet_model *m, rillet_state *s, float *out, const float *in) {
-    float *keys = rl_in(s, m->state_keys);
-    for (int64_t entry = 0; entry < m->capacity; entry++, keys += m->key_padded)
+static void copy_keys(const rillet_model *m, rillet_state *s, const span *part) {
+    int64_t entry = part->first / m->key, column = part->first % m->key;
+    float *out = part->out;
+    const float *in = part->in;
+    for (int64_t i = 0; i < part->count; i++) {
+        float *value = (float *)rl_in(s, m->state_keys) + entry * m->key_padded + column;
         if (in != NULL)
-            memcpy(keys, in + entry * m->key, (size_t)m->key * 4);
+            *value = in[i];
         else
-            memcpy(out + entry * m->key, keys, (size_t)m->key * 4);
+            out[i] = *value;
+        if (++column == m->key) column = 0, entry++;
+    }
 }
 
 /* The values of a tensor that is kept in a ring; NULL for another. */
@@ -76,48 +89,46 @@ static float *ring_values(const rillet_model *m, rillet_state *s, int before,
     return NULL;
 }
 
-/* Either `out` or `in` is NULL. A window has `rows` past entries; with `before`, only the oldest is
- * replaced, since the others are those of now. */
 static void copy_float(const rillet_model *m, rillet_state *s, int before, const rillet_tensor *t,
-                       float *out, const float *in) {
-    int64_t rows = before && in != NULL ? (t->shape[0] > 0) : t->shape[0];
+                       const span *part) {
     float *values = ring_values(m, s, before, t);
+    size_t bytes = (size_t)part->count * 4;
     if (values != NULL) {
-        if (in != NULL)
-            memcpy(values, in, t->bytes);
+        if (part->in != NULL)
+            memcpy(values + part->first, part->in, bytes);
         else
-            memcpy(out, values, t->bytes);
+            memcpy(part->out, values + part->first, bytes);
     } else if (is_tensor(t, "attention_window")) {
-        copy_attention(m, s, before, rows, out, in);
+        copy_attention(m, s, before, part);
     } else if (is_tensor(t, "wave_context")) {
-        copy_window(s, &m->wave_context, before, rows, t->shape[1], m->width, m->width_padded, out,
-                    in);
+        copy_window(s, &m->wave_context, before, t->shape[1], m->width, m->width_padded, part);
     } else if (is_tensor(t, "wave_buffer")) {
-        copy_window(s, &m->wave_buffer, before, rows, t->shape[1], m->features, m->features_padded,
-                    out, in);
+        copy_window(s, &m->wave_buffer, before, t->shape[1], m->features, m->features_padded, part);
     } else if (is_tensor(t, "suffix")) {
-        copy_window(s, &m->suffix_window, before, rows, t->shape[1], m->code, m->code, out, in);
+        copy_window(s, &m->suffix_window, before, t->shape[1], m->code, m->code, part);
     } else if (is_tensor(t, "memory_keys")) {
-        copy_keys(m, s, out, in);
+        copy_keys(m, s, part);
     }
 }
 
 static void get_whole(const rillet_model *m, const rillet_state *s, int before,
-                      const rillet_tensor *t, void *values) {
-    int64_t *out = values;
+                      const rillet_tensor *t, const span *part) {
+    int64_t *out = part->out;
+    size_t size = t->type == RILLET_INT64 ? 8 : 4;
+    size_t skipped = (size_t)part->first * size, bytes = (size_t)part->count * size;
     if (is_tensor(t, "position")) {
         *out = s->position[ring(s, before)];
     } else if (is_tensor(t, "memory_slots")) {
-        memcpy(values, rl_of(s, m->state_table), t->bytes);
+        memcpy(out, rl_of(s, m->state_table + skipped), bytes);
     } else if (is_tensor(t, "memory_tokens")) {
         const int32_t *tokens = rl_of(s, m->state_tokens);
-        for (int64_t i = 0; i < t->shape[0]; i++) out[i] = tokens[i];
+        for (int64_t i = 0; i < part->count; i++) out[i] = tokens[part->first + i];
     } else if (is_tensor(t, "context_tokens")) {
         const int32_t *recent = rl_of(s, first_row(s, &m->recent, before));
-        for (int64_t i = 0; i < t->shape[0]; i++) out[i] = recent[i];
+        for (int64_t i = 0; i < part->count; i++) out[i] = recent[part->first + i];
     } else if (is_tensor(t, "context_slots")) {
-        size_t place = m->state_lookups + (size_t)ring(s, before) * t->bytes;
-        memcpy(values, rl_of(s, place), t->bytes);
+        rl_place place = m->state_lookups + (rl_place)ring(s, before) * t->bytes;
+        memcpy(out, rl_of(s, place + skipped), bytes);
     }
 }
 
@@ -159,7 +170,7 @@ static rillet_status set_whole(const rillet_model *m, rillet_state *s, int befor
         s->position[ring(s, before)] = *in;
     } else if (is_tensor(t, "memory_slots")) {
         if (!valid_table(m, values, count)) return RILLET_VALUE;
-        memcpy(rl_in(s, m->state_table), values, t->bytes);
+        memcpy(rl_in(s, m->state_table), values, (size_t)t->bytes);
     } else if (is_tensor(t, "memory_tokens")) {
         if (!in_range(in, count, 1, m->vocabulary)) return RILLET_VALUE;
         int32_t *tokens = rl_in(s, m->state_tokens);
@@ -170,8 +181,8 @@ static rillet_status set_whole(const rillet_model *m, rillet_state *s, int befor
         for (int64_t i = 0; i < (before ? 1 : count); i++) recent[i] = (int32_t)in[i];
     } else if (is_tensor(t, "context_slots")) {
         if (!valid_lookups(m, in)) return RILLET_VALUE;
-        size_t place = m->state_lookups + (size_t)ring(s, before) * t->bytes;
-        memcpy(rl_in(s, place), values, t->bytes);
+        rl_place place = m->state_lookups + (rl_place)ring(s, before) * t->bytes;
+        memcpy(rl_in(s, place), values, (size_t)t->bytes);
     }
     return RILLET_OK;
 }
@@ -183,7 +194,8 @@ void rillet_state_reset(const rillet_model *m, rillet_state *s) {
     float *logits = rl_in(s, m->state_logits);
     for (int32_t i = 0; m->adapts && i < RL_RING * m->gate_at; i++)
         logits[i] = i % m->gate_at < m->vocabulary ? 0 : RL_NEVER;
-    if (m->key) memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
+    if (rl_has_keys(m))
+        memset(rl_in(s, m->state_scan), RL_ZERO, (size_t)(entries * 2 * rl_pairs(m)));
 }
 
 int64_t rillet_state_clock(const rillet_state *s) { return s->clock; }
@@ -198,15 +210,21 @@ const rillet_tensor *rillet_state_tensor(const rillet_model *m, size_t index) {
     return index < (size_t)m->tensors ? &m->tensor[index] : NULL;
 }
 
+void rl_state_values(const rillet_model *m, const rillet_state *s, int before, size_t index,
+                     int64_t first, int64_t count, void *values) {
+    const rillet_tensor *t = rillet_state_tensor(m, index);
+    span part = {first, count, values, NULL};
+    /* Reads alone: nothing is written where `in` is NULL. */
+    if (t->type == RILLET_FLOAT32)
+        copy_float(m, (rillet_state *)(uintptr_t)s, before, t, &part);
+    else
+        get_whole(m, s, before, t, &part);
+}
+
 void rillet_state_get(const rillet_model *m, const rillet_state *s, int before, size_t index,
                       void *values) {
     const rillet_tensor *t = rillet_state_tensor(m, index);
-    if (t == NULL) return;
-    /* Reads alone: nothing is written where `in` is NULL. */
-    if (t->type == RILLET_FLOAT32)
-        copy_float(m, (rillet_state *)(uintptr_t)s, before, t, values, NULL);
-    else
-        get_whole(m, s, before, t, values);
+    if (t != NULL) rl_state_values(m, s, before, index, 0, t->shape[0] * t->shape[1], values);
 }
 
 rillet_status rillet_state_set(const rillet_model *m, rillet_state *s, int before, size_t index,
@@ -214,10 +232,14 @@ rillet_status rillet_state_set(const rillet_model *m, rillet_state *s, int befor
     const rillet_tensor *t = rillet_state_tensor(m, index);
     if (t == NULL) return RILLET_VALUE;
     if (t->type != RILLET_FLOAT32) return set_whole(m, s, before, t, values);
-    copy_float(m, s, before, t, NULL, values);
+    /* Of a window before, only the oldest entry: the others are those of now. */
+    int is_window = ring_values(m, s, before, t) == NULL && !is_tensor(t, "memory_keys");
+    int64_t rows = before && is_window && t->shape[0] > 0 ? 1 : t->shape[0];
+    span part = {0, rows * t->shape[1], NULL, values};
+    copy_float(m, s, before, t, &part);
     int is_key_source = is_tensor(t, "reservoir") || is_tensor(t, "suffix");
-    if (is_key_source && !before && (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL))
-        m->kernels->key(m, s, ring(s, 0));
-    if (is_tensor(t, "memory_keys")) m->kernels->index(m, s);
+    if (is_key_source && !before) /* those without keys ignore it */
+        rl_kernels_of(m)->key(m, s, ring(s, 0));
+    if (is_tensor(t, "memory_keys")) rl_kernels_of(m)->index(m, s);
     return RILLET_OK;
 }

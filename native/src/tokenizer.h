@@ -14,20 +14,20 @@ typedef struct {
 } rl_symbol;
 
 struct rillet_tokenizer {
-    size_t bytes;
+    uint64_t bytes;
     int32_t vocabulary, merges, symbols;
     int32_t is_byte_level, has_words, reads_any_bytes;
     uint32_t longest;    /* bytes of the longest token */
-    size_t ends;         /* uint32_t [vocabulary + 1]: where each token's bytes begin */
-    size_t order;        /* int32_t [vocabulary]: tokens, sorted by their bytes */
-    size_t byte_tokens;  /* int32_t [256]: the token of each byte, or -1 */
-    size_t symbol_table; /* rl_symbol [symbols]: tokens that are one character, sorted */
-    size_t merge_table;  /* rl_merge [merges], sorted by left and right */
-    size_t text;         /* the tokens' bytes */
+    uint64_t ends;         /* uint32_t [vocabulary + 1]: where each token's bytes begin */
+    uint64_t order;        /* int32_t [vocabulary]: tokens, sorted by their bytes */
+    uint64_t byte_tokens;  /* int32_t [256]: the token of each byte, or -1 */
+    uint64_t symbol_table; /* rl_symbol [symbols]: tokens that are one character, sorted */
+    uint64_t merge_table;  /* rl_merge [merges], sorted by left and right */
+    uint64_t text;         /* the tokens' bytes */
 };
 
-static inline const void *rl_part(const rillet_tokenizer *t, size_t place) {
-    return (const char *)t + place;
+static inline const void *rl_part(const rillet_tokenizer *t, uint64_t place) {
+    return (const char *)t + (size_t)place;
 }
 
 /* A token's bytes. */

@@ -40,6 +40,11 @@ COMMANDS = {
         "Measure how well a bundle predicts a text.",
     ),
     "bench": ("rillet.runtime.cli.bench:bench_command", "cpu", "Measure how fast a bundle runs."),
+    "firmware": (
+        "rillet.runtime.cli.firmware:firmware_command",
+        "cpu",
+        "Write a bundle as C for a microcontroller.",
+    ),
     "engine": (
         "rillet.runtime.cli.engine:engine_group",
         "tensorrt",

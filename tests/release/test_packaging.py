@@ -59,6 +59,15 @@ def modules() -> set[str]:
     }
 
 
+def firmware_sources() -> set[str]:
+    """What `rillet firmware` copies, and the package that holds it."""
+    root = ROOT / "native"
+    files = {root / "__init__.py", root / "flags.txt", *root.glob("include/*.h")}
+    files |= {*root.glob("src/*.[ch]"), *root.glob("src/kernels/*.h")}
+    files |= {file for file in (root / "firmware").rglob("*") if file.is_file()}
+    return {str(file.relative_to(ROOT)) for file in files}
+
+
 @pytest.mark.slow
 def test_builds_are_reproducible(made: tuple[Path, Path], tmp_path: Path) -> None:
     """Another folder, time and environment give the same bytes."""
@@ -81,7 +90,7 @@ def test_the_wheel_has_the_packages_and_nothing_else(made: tuple[Path, Path]) ->
         names = set(wheel.namelist())
     files = {name for name in names if ".dist-info/" not in name}
     library = {name for name in files if "/librillet.native." in name}
-    assert files - library == {f"rillet/{name}" for name in modules()}
+    assert files - library == {f"rillet/{name}" for name in modules() | firmware_sources()}
     # One wheel for every Python of the platform; for all, where no compiler built the library.
     assert len(library) == (library_path() is not None)
     assert ("-py3-none-any" in made[1].name) == (not library)

@@ -25,8 +25,9 @@ RL_INLINE void rl_suffix_key(const rillet_model *m, rillet_state *s, int first, 
 
 /* Computes the key of the state that is in a place of the rings now. */
 static void rl_key(const rillet_model *m, rillet_state *s, int ring) {
+    if (!rl_has_keys(m)) return;
     float *key = rl_key_of(m, s, ring);
-    if (m->memory == RL_SUFFIX_KERNEL) {
+    if (rl_memory(m) == RL_SUFFIX_KERNEL) {
         rl_suffix_key(m, s, s->cursor, key);
         return;
     }
@@ -50,6 +51,7 @@ static void rl_index(const rillet_model *m, rillet_state *s, int64_t slot) {
 }
 
 static void rl_index_all(const rillet_model *m, rillet_state *s) {
+    if (!rl_has_keys(m)) return;
     s->uneven = 0;
     for (int64_t slot = 0; slot < m->capacity; slot++) rl_index(m, s, slot);
 }

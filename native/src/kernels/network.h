@@ -40,7 +40,7 @@ static void rl_reservoir(const rillet_model *m, const rl_row *row, float *z) {
     const float *kept = RL_BLOCK(rl_floats(m, m->kept)), *gain = RL_BLOCK(rl_floats(m, m->gain));
     int padded = m->units_padded;
     float decay = -m->decay, frequency = m->frequency;
-    if (m->reservoir == RL_DENSE) {
+    if (rl_is_dense(m)) {
         memcpy(z, drive, (size_t)padded * 4);
         rl_product(m, &m->recurrent, 1, before, padded, z, padded, 1);
     } else {

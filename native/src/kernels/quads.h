@@ -139,23 +139,67 @@ RL_INLINE void rl_ints_store(int32_t *to, rl_ints sum) { wasm_v128_store(to, sum
 
 #else
 
-typedef struct {
-    int32_t of[4];
-} rl_ints;
-typedef const int8_t *rl_quad;
-#define RL_INTS 4
+/* Processors with few registers: four outputs at a time, and one row. `step` is the bytes between
+ * two fours of inputs; the row has whole sixteens of them. */
+#define RL_NARROW 4
 
-RL_INLINE rl_quad rl_spread(const int8_t *row) { return row; }
-RL_INLINE rl_ints rl_gather(rl_ints sum, const int8_t *weights, rl_quad x) {
-    for (int o = 0; o < RL_INTS; o++, weights += 4)
-        sum.of[o] += weights[0] * x[0] + weights[1] * x[1] + weights[2] * x[2] + weights[3] * x[3];
-    return sum;
-}
-RL_INLINE rl_ints rl_ints_load(const int32_t *from) {
-    rl_ints sum;
-    memcpy(sum.of, from, sizeof sum.of);
-    return sum;
-}
-RL_INLINE void rl_ints_store(int32_t *to, rl_ints sum) { memcpy(to, sum.of, sizeof sum.of); }
+#if defined(__ARM_FEATURE_MVE)
 
+RL_INLINE void rl_narrow(const int8_t *w, long step, int quads, const int8_t *x, int32_t *to) {
+    const uint32x4_t at = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)step);
+    int32_t sum[RL_NARROW] = {0};
+    for (; quads > 0; quads -= 4, w += 4 * step, x += 16) {
+        const uint32_t *four = (const uint32_t *)(const void *)w;
+        mve_pred16_t left = vctp32q((uint32_t)quads);
+        int8x16_t row = vld1q_s8(x);
+        RL_UNROLL for (int o = 0; o < RL_NARROW; o++) {
+            uint32x4_t weights = vldrwq_gather_offset_z_u32(four + o, at, left);
+            sum[o] = vmladavaq_s8(sum[o], vreinterpretq_s8_u32(weights), row);
+        }
+    }
+    memcpy(to, sum, sizeof sum);
+}
+
+#elif defined(__ARM_FEATURE_DSP)
+
+/* Numbers of even and of odd places, in 16 bits. */
+RL_INLINE int32_t rl_even(int32_t four) {
+    int32_t two;
+    __asm__("sxtb16 %0, %1" : "=r"(two) : "r"(four));
+    return two;
+}
+RL_INLINE int32_t rl_odd(int32_t four) {
+    int32_t two;
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(two) : "r"(four));
+    return two;
+}
+
+RL_INLINE void rl_narrow(const int8_t *w, long step, int quads, const int8_t *x, int32_t *to) {
+    int32_t sum[RL_NARROW] = {0};
+    for (; quads > 0; quads--, w += step, x += 4) {
+        int32_t row, four[RL_NARROW];
+        memcpy(&row, x, sizeof row);
+        memcpy(four, w, sizeof four);
+        int32_t even = rl_even(row), odd = rl_odd(row);
+        RL_UNROLL for (int o = 0; o < RL_NARROW; o++) {
+            sum[o] = __smlad(rl_even(four[o]), even, sum[o]);
+            sum[o] = __smlad(rl_odd(four[o]), odd, sum[o]);
+        }
+    }
+    memcpy(to, sum, sizeof sum);
+}
+
+#else
+
+RL_INLINE void rl_narrow(const int8_t *w, long step, int quads, const int8_t *x, int32_t *to) {
+    int32_t sum[RL_NARROW] = {0};
+    for (; quads > 0; quads--, w += step, x += 4) {
+        int32_t a = x[0], b = x[1], c = x[2], d = x[3];
+        RL_UNROLL for (int o = 0; o < RL_NARROW; o++) sum[o] +=
+            w[4 * o] * a + w[4 * o + 1] * b + w[4 * o + 2] * c + w[4 * o + 3] * d;
+    }
+    memcpy(to, sum, sizeof sum);
+}
+
+#endif
 #endif

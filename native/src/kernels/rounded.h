@@ -1,7 +1,9 @@
 /* Products of rows with int8 weights. A row is rounded to int8 with a scale of its own, and sums
  * are exact: one row and many, and all instruction sets, give the same bits. */
 
+#ifndef RL_NARROW
 #define RL_INT_VECTORS (RL_PANEL / RL_INTS) /* vectors of a panel */
+#endif
 #ifndef RL_CHAINS
 #define RL_CHAINS 1
 #endif
@@ -43,6 +45,21 @@ RL_INLINE void rl_widen(const int32_t *restrict sum, const rl_part *part, int pa
     else
         RL_SIMD for (int i = 0; i < RL_PANEL; i++) y[i] = (float)sum[i] * (of[i] * scale) + bias[i];
 }
+
+#ifdef RL_NARROW
+
+/* One row with all panels of a group. */
+static void rl_small_single(int group, const rl_part *part, const int8_t *x, const float *scale,
+                            float *y) {
+    int32_t sum[RL_PANEL];
+    for (int p = 0; p < group; p++) {
+        for (int o = 0; o < RL_PANEL; o += RL_NARROW)
+            rl_narrow(part->weights + (p * RL_PANEL + o) * 4, part->step, part->quads, x, sum + o);
+        rl_widen(sum, part, p, *scale, y + p * RL_PANEL);
+    }
+}
+
+#else
 
 /* `rows` rows and `panels` panels, both constants. */
 RL_INLINE void rl_small_tile(const int rows, const int panels, const rl_part *part, int panel,
@@ -101,6 +118,8 @@ RL_INLINE void rl_small_single(int group, const rl_part *part, const int8_t *x, 
 #endif
 }
 
+#endif
+
 /* y = W x + b for each row, or added to y, with rows and weights in int8. `rounded` and `scale` are
  * scratch: a row of the widest product, and a number, for each row. */
 static void rl_rounded_product(const rillet_model *m, const rl_linear *linear, int rows,
@@ -119,11 +138,14 @@ static void rl_rounded_product(const rillet_model *m, const rl_linear *linear, i
     for (int left = linear->panels, group; left > 0; left -= group) {
         group = rl_small_group(left);
         part.step = (long)group * RL_PANEL * 4;
-        int done = rows == 1 ? 0 : rows / RL_TILE * RL_TILE;
+        int done = 0;
+#ifndef RL_NARROW
+        if (rows > 1) done = rows / RL_TILE * RL_TILE;
         for (int p = 0; p < group && done; p++) /* these weights stay in the first cache */
             for (int r = 0; r < done; r += RL_TILE)
                 rl_small_tile(RL_TILE, 1, &part, p, rounded + r * ldr, ldr, scale + r,
                               y + r * ldy + p * RL_PANEL, ldy);
+#endif
         for (int r = done; r < rows; r++)
             rl_small_single(group, &part, rounded + r * ldr, scale + r, y + r * ldy);
         part.weights += part.step * part.quads;

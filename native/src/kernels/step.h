@@ -1,7 +1,5 @@
 /* The core: rows of (stream, token), layer by layer, so that a product sees many rows at once. */
 
-enum { RL_ALONE = RL_SLACK }; /* rows of one stream in a group: its windows have room for no more */
-
 typedef struct {
     float *reservoir, *x, *y, *qkv, *both, *act, *taps, *wave, *features, *keys, *joint, *found, *z,
         *weight, *scale;
@@ -60,12 +58,12 @@ static int rl_begin(const rillet_model *m, size_t rows, rillet_state *const *sta
                     const int32_t *tokens, const float *learn, rl_row *row) {
     int count = 0;
     for (size_t r = 0; r < rows && count < RILLET_GROUP; r++, count++) {
-        if (states[r]->ahead == RL_ALONE) break;
+        if (states[r]->ahead == m->slack) break; /* its windows have room for no more */
         states[r]->ahead++;
     }
     for (int r = 0; r < count; r++) {
         rillet_state *s = states[r];
-        if (s->ahead && s->cursor + s->ahead > RL_SLACK + 1) rl_compact(m, s);
+        if (s->ahead && s->cursor + s->ahead > m->slack + 1) rl_compact(m, s);
         s->ahead = 0; /* the first row of a stream makes room for all */
         row[r].state = s;
         row[r].cursor = s->cursor++;
@@ -82,7 +80,7 @@ static int rl_begin(const rillet_model *m, size_t rows, rillet_state *const *sta
 /* A product in the precision of its weights. */
 RL_INLINE void rl_apply(const rillet_model *m, const rl_linear *linear, int rows, const float *x,
                         long ldx, float *y, long ldy, int add, rl_scratch *s) {
-    if (linear->scales)
+    if (rl_is_rounded(linear))
         rl_rounded_product(m, linear, rows, x, ldx, y, ldy, add, s->rounded, s->scale);
     else
         rl_product(m, linear, rows, x, ldx, y, ldy, add);
@@ -189,7 +187,7 @@ static void rl_run_readout(const rillet_model *m, int rows, const rl_row *row, r
 /* Keys of all rows; a reservoir's in one product. */
 static void rl_run_keys(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
     int padded = m->key_padded;
-    if (m->memory == RL_SUFFIX_KERNEL) {
+    if (rl_memory(m) == RL_SUFFIX_KERNEL) {
         for (int r = 0; r < rows; r++) {
             float *window = (float *)rl_in(row[r].state, m->suffix_window.at) +
                             (long)(row[r].cursor + m->suffix) * m->code;
@@ -208,18 +206,18 @@ static void rl_run_keys(const rillet_model *m, int rows, const rl_row *row, rl_s
  * finite. */
 static int rl_finish(const rillet_model *m, const rl_row *row, const float *key, float *joint,
                      float *out, rl_scratch *s) {
-    if (m->memory == RL_CONTEXTS) {
+    if (rl_memory(m) == RL_CONTEXTS) {
         rl_visit(m, row);
         if (m->adapts) rl_adapt(m, row, s->found, s->weight);
         return out == NULL && !m->adapts ? 1 : rl_mix(m, row, joint, s->found, out);
     }
-    if (m->memory == RL_NO_MEMORY) {
+    if (rl_memory(m) == RL_NO_MEMORY) {
         if (out != NULL) rl_log_softmax(m, joint, s->found, out);
         return 1;
     }
     rl_store(m, row);
     float *now = rl_key_of(m, row->state, row->now);
-    if (m->memory == RL_SUFFIX_KERNEL)
+    if (rl_memory(m) == RL_SUFFIX_KERNEL)
         rl_suffix_key(m, row->state, row->cursor + 1, now);
     else
         memcpy(now, key, (size_t)m->key_padded * 4);
@@ -247,7 +245,7 @@ static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *con
     if (first < rows)
         rl_apply(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
                  m->features_padded, s->joint + (long)first * wide, wide, 0, s);
-    if (m->memory == RL_KERNEL || m->memory == RL_SUFFIX_KERNEL) rl_run_keys(m, rows, row, s);
+    if (rl_has_keys(m)) rl_run_keys(m, rows, row, s);
     for (int r = 0; r < rows; r++) {
         float *joint = s->joint + (long)r * wide;
         int finite = r < first || rl_is_finite(m, joint);

@@ -4,6 +4,10 @@
 #include <arm_neon.h>
 #elif defined(__wasm_simd128__)
 #include <wasm_simd128.h>
+#elif defined(__ARM_FEATURE_MVE)
+#include <arm_mve.h>
+#elif defined(__ARM_FEATURE_DSP)
+#include <arm_acle.h>
 #endif
 
 /* Vectors of the width that the instruction set has, as GCC and clang spell them. */

@@ -12,13 +12,16 @@ import numpy.typing as npt
 
 from ...errors import EngineError
 
-__all__ = ["LIBRARY", "NOT_FINITE", "Address", "block", "library_path", "load_library"]
+__all__ = ["LIBRARY", "MESSAGE", "NOT_FINITE", "Address", "block", "library_path", "load_library"]
 
 LIBRARY = "librillet.native"
 """The library's file name, without the suffix. Python takes no name with a point for a module."""
 
 NOT_FINITE = 5
 """Status of a call whose log-probabilities are not all finite."""
+
+MESSAGE = 160
+"""Bytes of a message, its final zero included."""
 
 Address = ctypes.c_void_p
 
@@ -33,6 +36,9 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     ),
     "rillet_model_kernels": (ctypes.c_char_p, [Address]),
     "rillet_model_choose": (ctypes.c_int, [Address, ctypes.c_char_p]),
+    "rillet_model_shrink": (ctypes.c_int, [Address, ctypes.c_int64, ctypes.c_int32]),
+    "rillet_model_portable": (ctypes.c_size_t, [Address]),
+    "rillet_model_flags": (None, [Address, ctypes.c_char_p]),
     "rillet_vocabulary": (ctypes.c_int32, [Address]),
     "rillet_state_size": (ctypes.c_size_t, [Address]),
     "rillet_scratch_size": (ctypes.c_size_t, [Address, ctypes.c_size_t]),
@@ -51,6 +57,15 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
             *(Address, Address, ctypes.c_int32, Address, Address, Address, Address),
         ],
     ),
+    "rillet_tokenizer_size": (
+        ctypes.c_int,
+        [Address, ctypes.c_size_t, Address, ctypes.c_char_p],
+    ),
+    "rillet_tokenizer_load": (
+        ctypes.c_int,
+        [Address, ctypes.c_size_t, Address, ctypes.c_size_t, ctypes.c_char_p],
+    ),
+    "rillet_decode_size": (ctypes.c_size_t, [Address]),
     "rillet_state_back": (None, [Address, Address]),
     "rillet_state_tensor": (Address, [Address, ctypes.c_size_t]),
     "rillet_state_get": (None, [Address, Address, ctypes.c_int, ctypes.c_size_t, Address]),

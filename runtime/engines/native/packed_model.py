@@ -10,11 +10,10 @@ import numpy as np
 
 from ...errors import EngineError
 from ...state_table import StateTensor
-from .library import block, load_library
+from .library import MESSAGE, block, load_library
 
 __all__ = ["PackedModel"]
 
-_MESSAGE = 160
 _TYPES = ("float32", "int32", "int64")
 
 
@@ -22,11 +21,11 @@ class _Tensor(ctypes.Structure):
     """``rillet_tensor``."""
 
     _fields_ = (
-        ("name", ctypes.c_char_p),
+        ("name", ctypes.c_char * 24),
         ("type", ctypes.c_int),
         ("dims", ctypes.c_int32),
         ("shape", ctypes.c_int64 * 2),
-        ("bytes", ctypes.c_size_t),
+        ("bytes", ctypes.c_uint64),
     )
 
 
@@ -45,7 +44,7 @@ class PackedModel:
         self.library = load_library()
         weights = np.fromfile(path, np.uint8)
         source = (weights.ctypes.data, weights.size)
-        message, size = ctypes.create_string_buffer(_MESSAGE), ctypes.c_size_t()
+        message, size = ctypes.create_string_buffer(MESSAGE), ctypes.c_size_t()
         status = self.library.rillet_model_size(*source, ctypes.addressof(size), message)
         if status == 0:
             self._memory = block(size.value)
@@ -58,8 +57,7 @@ class PackedModel:
                 "the model again"
             )
         self.vocab_size = int(self.library.rillet_vocabulary(self.address))
-        self.state_size = int(self.library.rillet_state_size(self.address))
-        self.state_table = self._state_table()
+        self._lay_out()
 
     @property
     def kernels(self) -> str:
@@ -71,6 +69,39 @@ class PackedModel:
         """Compute with another instruction set; returns whether this processor has it."""
         status: int = self.library.rillet_model_choose(self.address, name.encode())
         return status == 0
+
+    def shrink(self, memory: int, slack: int) -> bool:
+        """Make streams smaller, before the first begins.
+
+        Args:
+            memory: Slots of all contexts, or past steps; 0 keeps them.
+            slack: Steps between two moves of the windows, 1 to 16.
+
+        Returns:
+            Whether this model can have them.
+        """
+        status: int = self.library.rillet_model_shrink(self.address, memory, slack)
+        self._lay_out()
+        return status == 0
+
+    def packed(self) -> bytes:
+        """What any little-endian processor can run."""
+        chosen = self.kernels
+        self.choose_kernels("plain")
+        content = self._memory[: self.library.rillet_model_portable(self.address)].tobytes()
+        self.choose_kernels(chosen)
+        return content
+
+    @property
+    def build_flags(self) -> str:
+        """What the library can be compiled with to run models of this kind alone."""
+        text = ctypes.create_string_buffer(MESSAGE)
+        self.library.rillet_model_flags(self.address, text)
+        return text.value.decode()
+
+    def _lay_out(self) -> None:
+        self.state_size = int(self.library.rillet_state_size(self.address))
+        self.state_table = self._state_table()
 
     def scratch_size(self, rows: int) -> int:
         """Bytes of scratch for a call of some rows."""

@@ -1,0 +1,13 @@
+# Chooses the compiler that targets/TARGET.txt names.
+if(NOT DEFINED TARGET)
+  set(TARGET "@TARGET@")
+endif()
+set(CMAKE_TRY_COMPILE_PLATFORM_VARIABLES TARGET)
+file(STRINGS ${CMAKE_CURRENT_LIST_DIR}/targets/${TARGET}.txt lines)
+list(GET lines 0 compiler)
+set(CMAKE_C_COMPILER ${compiler})
+set(CMAKE_C_FLAGS_INIT "")
+if(NOT compiler STREQUAL "cc")
+  set(CMAKE_SYSTEM_NAME Generic)
+  set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+endif()

@@ -1,0 +1,118 @@
+"""What a bundle becomes on a device: packed weights, a tokenizer's table, and sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from ..bundle import WEIGHTS_FILE, Bundle
+from ..engines.native.engine import NativeEngine
+from ..engines.native.packed_tokenizer import PackedTokenizer
+from ..errors import UsageError
+from ..start_state import START_STATE_FILE
+from ..tokenizer import Tokenizer
+
+__all__ = ["Packed", "pack"]
+
+SLACK = 4
+"""Steps between two moves of the windows: each takes the memory of one more entry."""
+
+_PAGE = 4096
+"""Flash is erased in sectors of this size, or of a part of it."""
+
+_HEADER = 256 + _PAGE
+"""What a saved stream takes besides its numbers, at most: a page of the slot, and its header."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A model as a device holds it."""
+
+    bundle: Bundle
+    weights: bytes
+    flags: str
+    """What the library is compiled with for this model."""
+    tokenizer: bytes
+    state_size: int
+    scratch_size: int
+    slot_size: int
+    decode_size: int
+    memory: int
+    """Slots of all contexts, or past steps; 0 without a memory."""
+    products: int
+    """Products of a weight and an input that a token takes."""
+    defaults: dict[str, Any]
+
+    @property
+    def static_ram(self) -> int:
+        """Bytes of RAM for one stream, without the stack."""
+        return self.state_size + self.scratch_size + 5 * self.bundle.vocab_size
+
+
+def pack(bundle: Bundle, memory: int | None = None) -> Packed:
+    """Pack a bundle.
+
+    Args:
+        bundle: An open bundle.
+        memory: Slots of all contexts, or past steps; ``None`` keeps the bundle's.
+
+    Raises:
+        UsageError: This model cannot have so much memory, or begins with a taught one.
+        EngineError: The bundle has no weights that the native library can run.
+    """
+    if START_STATE_FILE in bundle.hashes():
+        raise UsageError(
+            f"streams of {bundle.path} begin with what it was taught, which firmware cannot hold; "
+            "export the model again without --teach"
+        )
+    engine = NativeEngine(bundle)  # checks that the weights are the graphs'
+    model = engine.model
+    if not model.shrink(memory or 0, SLACK):
+        raise UsageError(
+            f"--memory is {memory}, and {bundle.path} has {_memory(engine.state_table):,}; give "
+            "that many or fewer, or leave the option out"
+        )
+    text = Tokenizer.load(bundle.file("tokenizer.json"))
+    pairs = text.is_byte_level and not text.reads_any_bytes
+    tokenizer = PackedTokenizer(bundle.file("tokenizer.json").read_bytes())
+    numbers = sum(_bytes(row.shape, row.dtype) for row in model.state_table)
+    slot = _HEADER + numbers + 5 * bundle.vocab_size
+    return Packed(
+        bundle=bundle,
+        weights=model.packed(),
+        flags=model.build_flags + ("" if pairs else " -DRL_PLAIN_TOKENS"),
+        tokenizer=tokenizer.packed(),
+        state_size=model.state_size,
+        scratch_size=model.scratch_size(1),
+        slot_size=-(-slot // _PAGE) * _PAGE,
+        decode_size=tokenizer.decode_size,
+        memory=_memory(model.state_table),
+        products=_products(bundle.file(WEIGHTS_FILE).read_bytes()),
+        defaults=bundle.generation_defaults(),
+    )
+
+
+def _bytes(shape: tuple[int, ...], dtype: str) -> int:
+    return math.prod(shape) * np.dtype(dtype).itemsize
+
+
+def _products(weights: bytes) -> int:
+    """Weights of the layers that a step multiplies: all but tables, and a head that none reads."""
+    tensors = safetensors.numpy.load(weights)
+    unread = "wave_cnn.head." if "readout_cnn.head.weight" in tensors else "embedder."
+    return sum(
+        value.size
+        for name, value in tensors.items()
+        if value.ndim == 2
+        and name.endswith(".weight")
+        and not name.startswith(("embedder.", unread))
+    )
+
+
+def _memory(table: list[Any]) -> int:
+    sizes = [row.shape[0] for row in table if row.name in ("memory_slots", "memory_tokens")]
+    return int(sizes[0]) if sizes else 0
