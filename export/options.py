@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..runtime.errors import UsageError
 from ..runtime.sampling.params import SamplingParams
@@ -90,7 +91,7 @@ class ExportOptions:
         return self.memory_size
 
     @property
-    def sampling(self) -> dict[str, float]:
+    def sampling(self) -> dict[str, Any]:
         """The default sampling that was chosen, by the names of ``generation_config.json``."""
         chosen = {"temperature": self.temperature, "top_p": self.top_p, "min_p": self.min_p}
         return {name: value for name, value in chosen.items() if value is not None}
