@@ -1,10 +1,15 @@
 """How well a stream finds odd lines in a log: the average precision of examples/anomaly_score.py.
 
-    python benchmarks/anomaly.py LOG BUNDLE... [--lines N] [--places N] [--json FILE]
+    python benchmarks/anomaly.py LOG BUNDLE... [--labels FILE] [--lines N] [--json FILE]
 
-Damages every 25th line of the log, in one of four ways in turn: two words change places, a
-letter becomes another, a word is one of a distant line, or the end is missing. Then ranks all
-lines by their scores, as the example does, with each bundle.
+Ranks all lines by their scores, as the example does, with each bundle, and with what is commonly
+used instead (lib/log_baselines.py; pip install '.[bench]'). A bundle is scored by whole lines and
+by the two least expected characters of each.
+
+The odd lines are those whose numbers FILE holds, one a line, as benchmarks/postgres_faults.py
+writes them. Without FILE, they are made: every 25th line of the log is damaged, in one of four ways
+in turn: two words change places, a letter becomes another, a word is one of a distant line, or the
+end is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import rillet.runtime
+from lib.log_baselines import BASELINES
 from lib.results import write_results
 from rillet.runtime import UnknownCharacterWarning
 
@@ -28,22 +34,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("log", type=Path)
     parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--labels", type=Path, help="numbers of the lines that are odd")
     parser.add_argument("--lines", type=int, default=4_000)
-    parser.add_argument("--places", type=int, default=2)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     lines = arguments.log.read_text(encoding="utf-8").splitlines()[: arguments.lines]
-    odd = damage(lines)
+    if arguments.labels is None:
+        odd = damage(lines)
+    else:
+        odd = {int(number) for number in arguments.labels.read_text().split()}
+    odd &= set(range(WINDOW + 1, len(lines) + 1))
+    print(f"{len(lines)} lines, {len(odd)} odd; average precision")
+    figures: dict[str, float] = {}
+
+    def rank(name: str, by_line: dict[int, float]) -> None:
+        ranked = sorted(by_line, key=lambda number: -by_line[number])
+        figures[name] = average_precision([number in odd for number in ranked])
+        print(f"{figures[name]:.3f}  {name}", flush=True)
+
+    for name, score in BASELINES.items():
+        # The first lines are not ranked, as with the bundles.
+        rank(name, dict(list(enumerate(score(lines), 1))[WINDOW:]))
     scores = runpy.run_path(str(EXAMPLE))["scores"]
-    figures = {}
     for bundle in arguments.bundles:
         model = rillet.runtime.load(bundle)
-        ranked = sorted(
-            scores(model, lines, WINDOW, arguments.places), key=lambda line: -line.score
-        )
-        figures[bundle] = average_precision([line.number in odd for line in ranked])
-        print(f"{figures[bundle]:.3f}  {bundle}", flush=True)
+        for places, how in ((None, "whole lines"), (2, "two places")):
+            scored = scores(model, lines, WINDOW, places)
+            rank(f"{bundle}, {how}", {line.number: line.score for line in scored})
     write_results(arguments.json, figures)
 
 

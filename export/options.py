@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..runtime.errors import UsageError
+from ..runtime.sampling.params import SamplingParams
 from ..train.budget import parse_size
 from ..train.data.corpus import recorded_names
 from .graphs.opset import OPSET, check_opset
@@ -37,6 +39,9 @@ class ExportOptions:
             the bundle begin with what it has learnt. For a memory of contexts.
         memory_size: Size of a memory of contexts, such as ``1MiB``, or in bytes; as the model was
             trained by default.
+        temperature: Default temperature of the bundle; 0.8 by default.
+        top_p: Default top-p of the bundle; 1 by default, which keeps all tokens.
+        min_p: Default min-p of the bundle; 0 by default, which keeps all tokens.
 
     Raises:
         UsageError: A value is out of range.
@@ -52,6 +57,9 @@ class ExportOptions:
     text_sample: bool = True
     teach: str | Path | Sequence[str | Path] = ()
     memory_size: str | int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    min_p: float | None = None
 
     def __post_init__(self) -> None:
         check_opset(self.opset)
@@ -59,6 +67,7 @@ class ExportOptions:
             check_count("static_batch", self.static_batch, 1)
         check_count("parity_steps", self.parity_steps, 1)
         _ = self.memory_bytes  # raises if it is no size
+        SamplingParams(**self.sampling)  # raises if a value can never work
         if self.genai and self.texts:
             raise UsageError(
                 "onnxruntime-genai begins every stream at zeros, and a taught bundle's begin with "
@@ -80,6 +89,12 @@ class ExportOptions:
         if self.memory_size is not None:
             check_count("memory_size", self.memory_size, 1)
         return self.memory_size
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The default sampling that was chosen, by the names of ``generation_config.json``."""
+        chosen = {"temperature": self.temperature, "top_p": self.top_p, "min_p": self.min_p}
+        return {name: value for name, value in chosen.items() if value is not None}
 
     def arguments(self) -> list[str]:
         """The options of ``rillet export`` that differ from the defaults."""

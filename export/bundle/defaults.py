@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...runtime.tokenizer import Tokenizer
@@ -12,9 +13,18 @@ SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 0.8, "top_k": 0, "
 """Default sampling by Hugging Face's names."""
 
 
-def generation_config(tokenizer: Tokenizer) -> dict[str, Any]:
-    """The content of ``generation_config.json``."""
-    return {**SAMPLING, "max_new_tokens": 200, "bos_token_id": start_token(tokenizer)}
+def generation_config(
+    tokenizer: Tokenizer, sampling: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The content of ``generation_config.json``.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        sampling: Default sampling that differs from :data:`SAMPLING`, by the same names.
+    """
+    chosen = {**SAMPLING, **(sampling or {})}
+    chosen["do_sample"] = chosen["temperature"] > 0
+    return {**chosen, "max_new_tokens": 200, "bos_token_id": start_token(tokenizer)}
 
 
 def start_token(tokenizer: Tokenizer) -> int:

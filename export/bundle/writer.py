@@ -135,7 +135,7 @@ def _write_files(
 ) -> dict[str, Any]:
     """Write every file except ``bundle.json`` and the card; return the manifest."""
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    config, sampling = model.config, generation_config(tokenizer)
+    config, sampling = model.config, generation_config(tokenizer, options.sampling)
     write_atomic(folder / "tokenizer.json", tokenizer.source.encode())
     write_json(folder / "generation_config.json", sampling)
     weights = weights_sha256(model)

@@ -108,6 +108,24 @@ __all__ = ["export_command"]
     metavar="SIZE",
     help="Size of the memory, such as 1MiB. Default: as trained.",
 )
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0),
+    metavar="T",
+    help="Default sampling of the bundle: the temperature. Default: 0.8.",
+)
+@click.option(
+    "--top-p",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
+    help="Default sampling of the bundle: top-p. Default: all tokens.",
+)
+@click.option(
+    "--min-p",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Default sampling of the bundle: min-p. Default: all tokens.",
+)
 @click.option("--genai", is_flag=True, help="Also write the files that onnxruntime-genai needs.")
 def export_command(
     run: Path,
@@ -124,6 +142,9 @@ def export_command(
     text_sample: bool,
     teach: tuple[str, ...],
     memory_size: str | None,
+    temperature: float | None,
+    top_p: float | None,
+    min_p: float | None,
     genai: bool,
 ) -> None:
     """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
@@ -138,6 +159,9 @@ def export_command(
         text_sample=text_sample,
         teach=teach,
         memory_size=memory_size,
+        temperature=temperature,
+        top_p=top_p,
+        min_p=min_p,
     )
     work = export_work(parity_steps, generate, taught=bool(teach))
     with ProgressBar("parity", work) as bar:

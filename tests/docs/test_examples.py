@@ -235,6 +235,63 @@ def test_learns_its_user(tmp_path: Path) -> None:
     assert f"after reading                    {figures['after']:.3f}" in shown
 
 
+def test_keyboard(tmp_path: Path) -> None:
+    """Having read the names, it saves more keys."""
+    older, newer = tmp_path / "older.txt", tmp_path / "newer.txt"
+    older.write_text(DIARY)
+    newer.write_text(LATER)
+
+    def saved(*options: object) -> float:
+        shown = run("keyboard.py", NANO, newer, *options).stdout
+        match = re.fullmatch(r"([\d.]+)% of (\d+) keystrokes saved, [\d.]+ ms a key\n", shown)
+        assert match is not None, shown
+        assert int(match[2]) == len(LATER)
+        return float(match[1])
+
+    assert 10 < saved() < saved("--read", older) < 80
+
+
+def test_compress(tmp_path: Path) -> None:
+    text = "The quality of mercy is not strained.\n" * 8
+    play, small, again = (tmp_path / name for name in ("play.txt", "play.small", "again.txt"))
+    play.write_text(text)
+    shown = run("compress.py", NANO, play, small).stdout
+    assert f"{len(text)} bytes in {small.stat().st_size}: " in shown
+    run("compress.py", NANO, small, again, "--decompress")
+    assert again.read_bytes() == play.read_bytes()
+    # What repeats is learned.
+    plain = tmp_path / "plain.small"
+    run("compress.py", NANO, play, plain, "--no-memory")
+    assert small.stat().st_size < 0.6 * plain.stat().st_size < len(text)
+    run("compress.py", NANO, plain, again, "--decompress")
+    assert again.read_bytes() == play.read_bytes()
+
+
+def test_compress_says_what_it_cannot(tmp_path: Path) -> None:
+    digits, small = tmp_path / "digits.csv", tmp_path / "small"
+    digits.write_text("1,2,3\n")
+    refused = subprocess.run(
+        command("compress.py", NANO, digits, small), capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: the file has characters that the model does not know")
+    assert not small.exists()
+    digits.write_text("one, two\n")
+    run("compress.py", NANO, digits, small)
+    packed = bytearray(small.read_bytes())
+    packed[9] ^= 1  # the checksum
+    small.write_bytes(packed)
+    refused = subprocess.run(
+        command("compress.py", NANO, small, digits, "--decompress"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 1
+    assert "damaged" in refused.stderr
+    assert digits.read_text() == "one, two\n"
+
+
 CHECK = """
 figures = [plt.figure(number) for number in plt.get_fignums()]
 images = [axes.images[0].get_array() for f in figures for axes in f.axes if axes.images]

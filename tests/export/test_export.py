@@ -34,7 +34,15 @@ def full(small: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with every option, in another opset."""
     out = tmp_path_factory.mktemp("export") / "full"
     return export(
-        small, out, opset=21, static_batch=2, last_logits=True, genai=True, parity_steps=300
+        small,
+        out,
+        opset=21,
+        static_batch=2,
+        last_logits=True,
+        genai=True,
+        parity_steps=300,
+        temperature=0.7,
+        min_p=0.05,
     )
 
 
@@ -172,6 +180,17 @@ def test_every_option_takes_effect(full: Bundle, small: Checkpoint) -> None:
     assert report.passed, report.failure
 
 
+def test_the_bundle_samples_as_it_was_exported_to(full: Bundle, small_bundle: Path) -> None:
+    model, default = load(full.path), load(small_bundle)
+    assert model.sampling().temperature == 0.7
+    assert (model.sampling().top_p, model.sampling().min_p) == (1.0, 0.05)
+    assert (default.sampling().temperature, default.sampling().min_p) == (0.8, 0.0)
+    assert "--temperature 0.7 --min-p 0.05" in " ".join(full.manifest["arguments"]["export"])
+    chosen = default.generate("The ", seed=4, temperature=0.7, min_p=0.05)
+    assert model.generate("The ", seed=4) == chosen
+    assert chosen != default.generate("The ", seed=4)
+
+
 def test_last_logits_match_full_logits(full: Bundle, small_bundle: Path) -> None:
     """Prompts and scores agree with those of a prefill graph that returns all logits."""
     whole, last = load(small_bundle, "cpu"), load(full.path, "cpu")
@@ -195,10 +214,12 @@ def test_last_logits_match_full_logits(full: Bundle, small_bundle: Path) -> None
         ({"opset": 99}, r"opset 99 is newer than opset 23"),
         ({"static_batch": 0}, r"static_batch is 0"),
         ({"parity_steps": -1}, r"parity_steps is -1"),
+        ({"min_p": 1.5}, r"min_p is 1.5; it must lie between 0 and 1"),
+        ({"temperature": -1}, r"temperature is -1; it must be 0 \(greedy\) or above"),
     ],
 )
 def test_bad_options_are_refused(
-    options: dict[str, int], message: str, small: Checkpoint, tmp_path: Path
+    options: dict[str, float], message: str, small: Checkpoint, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match=message):
         export(small, tmp_path / "never", **options)

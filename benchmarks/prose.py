@@ -1,0 +1,105 @@
+"""How well does a bundle write, and with which sampling? Measured against text that people wrote.
+
+    python benchmarks/prose.py BUNDLE... --corpus TRAINING --text HELDOUT [--json FILE]
+
+Writes texts with each bundle at several settings and measures, as lib/prose_measures.py defines
+them: the share of words that the training text has, of sentences that link-parser parses (Debian's
+package link-grammar), of paragraphs that close their quotation marks, of distinct word trigrams,
+and of repeated pieces of 20 characters. The same measures of the held-out text are what to aim at:
+the setting that comes closest in all of them is recommended, as options of `rillet export`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rillet.runtime
+from lib.prose_measures import measure, words_of
+from lib.results import write_results
+from rillet.runtime import Model, UnknownCharacterWarning
+
+SETTINGS: tuple[dict[str, float], ...] = tuple(
+    {"temperature": temperature, **filters}
+    for temperature in (0.5, 0.8)
+    for filters in ({}, {"top_p": 0.95}, {"top_p": 0.9}, {"min_p": 0.05}, {"min_p": 0.1})
+)
+
+COLUMNS = ("words", "sentences", "quotes", "trigrams", "repeated", "distance")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--corpus", type=Path, required=True, help="the text of the training")
+    parser.add_argument("--text", type=Path, required=True, help="text that no model has seen")
+    parser.add_argument("--texts", type=int, default=10, help="texts for each setting (10)")
+    parser.add_argument("--length", type=int, default=2_000, help="characters of a text (2,000)")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UnknownCharacterWarning)
+    vocabulary = set(words_of(arguments.corpus.read_text(encoding="utf-8")))
+    held_out = arguments.text.read_text(encoding="utf-8")
+    real = measure(pieces(held_out, arguments.texts, arguments.length), vocabulary)
+    print(" " * 46 + "  ".join(COLUMNS))
+    show("held-out text", real)
+    figures: dict[str, Any] = {"held-out text": real}
+    for bundle in arguments.bundles:
+        model = rillet.runtime.load(bundle)
+        measured: list[dict[str, Any]] = []
+        for setting in SETTINGS:
+            texts = write(model, setting, arguments.texts, arguments.length)
+            values = measure(texts, vocabulary)
+            measured.append({"setting": setting, **values, "distance": distance(values, real)})
+            show(f"{Path(bundle).name} {options(setting)}", measured[-1])
+        best = min(measured, key=lambda values: values["distance"])
+        figures[bundle] = {"measured": measured, "recommended": best["setting"]}
+        print(f"Closest to the held-out text: {options(best['setting'])}\n", flush=True)
+    write_results(arguments.json, figures)
+
+
+def pieces(text: str, count: int, length: int) -> list[str]:
+    """Pieces from all over a text, each from the start of a paragraph."""
+    starts = np.linspace(0, len(text) - 2 * length, count).astype(int).tolist()
+    starts = [text.find("\n\n", start) + 2 for start in starts]
+    return [text[start : start + length] for start in starts]
+
+
+def write(model: Model, setting: dict[str, Any], count: int, length: int) -> list[str]:
+    """Texts of one length that a model writes after a line break, with seeds 0, 1, 2 and so on."""
+    texts = []
+    for seed in range(count):
+        text = ""
+        for piece in model.stream("\n", seed=seed, max_new_tokens=length, **setting):
+            text += piece
+            if len(text) >= length:
+                break
+        texts.append(text[:length])
+    return texts
+
+
+def distance(values: dict[str, Any], real: dict[str, float | None]) -> float:
+    """Mean difference from the real text, over the measures that both have."""
+    pairs = [(values[name], real[name]) for name in real]
+    return float(np.mean([abs(a - b) for a, b in pairs if a is not None and b is not None]))
+
+
+def options(setting: dict[str, float]) -> str:
+    """A setting as options of the command line."""
+    return " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in setting.items())
+
+
+def show(name: str, values: dict[str, Any]) -> None:
+    line = f"{name:44}"
+    for column in COLUMNS:
+        value = values.get(column)
+        line += f"{'-' if value is None else format(value, '.3f'):>{len(column) + 2}}"
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
