@@ -52,7 +52,8 @@ def compress(model: Model, data: bytes, memory: bool = True, before: bytes = b""
     for token in tokens:
         coder.encode(token, predicted)
         predicted = distribution(session.step(token))
-    return HEADER.pack(memory, len(tokens), zlib.crc32(data)) + coder.get_compressed().tobytes()
+    packed: bytes = coder.get_compressed().tobytes()
+    return HEADER.pack(memory, len(tokens), zlib.crc32(data)) + packed
 
 
 def decompress(model: Model, packed: bytes, before: bytes = b"") -> bytes:

@@ -36,7 +36,7 @@ class KneserNey:
 
     def chances(self, first: int, second: int) -> Array:
         """The probability of each token after two others, ``[V]``; unknown ones are skipped."""
-        chances = self._words
+        chances: Array = self._words
         if second >= self._vocab:
             return chances
         chances = self._levels[0].over(chances, second)
@@ -63,6 +63,6 @@ class _Level:
             return below
         counts = self._counts[start:end]
         total = counts.sum()
-        chances = below * (self._discount * counts.size / total)
+        chances: Array = below * (self._discount * counts.size / total)
         chances[self.ngrams[start:end] % self._vocab] += (counts - self._discount) / total
         return chances

@@ -18,6 +18,8 @@ _END = re.compile(r'[.!?"\n]')
 _WORD = re.compile(r"(?:[^\W\d_]|')+")
 _FADE, _RATE = 0.99, 0.02
 """What a word of the cache keeps with each word after it; how fast the weights follow the user."""
+_LARGE = 1e100
+"""A word of the cache grows instead of the others shrinking, until it is this large."""
 
 
 class WordKeyboard:
@@ -139,6 +141,9 @@ class WordKeyboard:
             self._user[self._history[2 - length :]][number] += 1
         self._gain /= _FADE
         self._cache[number] += self._gain
+        if self._gain > _LARGE:
+            self._cache = defaultdict(float, {n: v / _LARGE for n, v in self._cache.items()})
+            self._gain /= _LARGE
         self._count_form(self._previous, token)
         self._history, self._previous, self._known = (self._history[1], number), token, None
 

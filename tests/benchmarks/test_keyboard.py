@@ -57,6 +57,13 @@ def test_learns_a_word_of_its_user() -> None:
     assert words.suggest() == ["elle"]
 
 
+def test_goes_on_for_years() -> None:
+    """What the cache counts never becomes too large for a number."""
+    words = WordKeyboard(TRAINING)
+    words.read("cat dog " * 40_000)
+    assert set(words.suggest()) >= {"cat", "dog"}
+
+
 def test_keys_are_counted_as_in_the_literature() -> None:
     """A tap is one key for the rest of a word and the space after it."""
     type_text, typed = EXAMPLE["type_text"], []
