@@ -1,6 +1,5 @@
 """Compress a file by what a stream predicts of it; the same engine decompresses it, bit for bit.
 
-python examples/compress.py models/bible-nano sensors.csv sensors.small
 python examples/compress.py models/shakespeare-nano play.txt play.small
 python examples/compress.py models/shakespeare-nano play.small play.txt --decompress
 

@@ -81,7 +81,7 @@ _BOARD = """## Put it on your board
 1. Copy a file of `boards/` and write the functions of `board.h` for your chip: one byte to the
    serial port, and erasing and writing two parts of its flash.
 2. Write its linker script: flash, RAM, and the slots. That of your vendor does.
-3. Change the third and fourth line of `targets/TARGET.txt`: linker flags and board.
+3. Change the third and fourth line of your target's file in `targets`: linker flags and board.
 4. Change `main.c`: the prompt, the seed, how much is written, when the stream is saved."""
 
 

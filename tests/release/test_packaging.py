@@ -163,7 +163,7 @@ def test_the_package_list_has_every_folder() -> None:
     """A folder that the list lacks works from a checkout and is missing from the wheel."""
     folders = {
         ".".join(("rillet", *file.relative_to(ROOT).parts[:-1]))
-        for package in PACKAGES
+        for package in (*PACKAGES, "native")
         for file in (ROOT / package).rglob("*.py")
     }
     packages = pyproject()["tool"]["setuptools"]["packages"]

@@ -83,7 +83,7 @@ def test_hostile_weights_do_no_harm(
 def hostile_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program for tokenizers, with the parts of the library that it uses."""
     program = tmp_path_factory.mktemp("native") / "hostile_text"
-    parts = ("decode", "encode", "json", "sort", "stops", "tokenizer", "words")
+    parts = ("decode", "encode", "json", "sort", "stops", "tokenizer", "tokens", "words")
     sources = [str(ROOT / "native" / "src" / f"{part}.c") for part in parts]
     build(program, [str(ROOT / "tests" / "native" / "hostile_text.c"), *sources])
     return program

@@ -54,7 +54,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
         program().parent / "librillet.a",
         tmp_path_factory.mktemp("run") / "rillet-run",
     )
-    parts = ("decode", "encode", "json", "saved", "sha256", "stops", "tokenizer", "words")
+    parts = ("decode", "encode", "json", "saved", "sha256", "stops", "tokenizer", "tokens", "words")
     sources = [*(ROOT / "native" / "run").glob("*.c")]
     sources += [ROOT / "native" / "src" / f"{part}.c" for part in parts]
     command = [
