@@ -133,7 +133,7 @@ def test_without_a_compiler_the_wheel_serves_every_platform(tmp_path: Path) -> N
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as opened:
         files = {name for name in opened.namelist() if ".dist-info/" not in name}
-    assert files == {f"rillet/{name}" for name in modules()}
+    assert files == {f"rillet/{name}" for name in modules() | firmware_sources()}
 
 
 def test_the_source_distribution_is_complete(made: tuple[Path, Path]) -> None:
