@@ -13,7 +13,6 @@ takes the word as soon as it is shown. The limit is what a keyboard saves that a
 
 from __future__ import annotations
 
-import argparse
 import runpy
 import time
 import warnings
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import rillet.runtime
+from lib.arguments import text_parser
 from lib.results import write_results
 from lib.word_keyboard import WordKeyboard
 from rillet.runtime import UnknownCharacterWarning
@@ -35,13 +35,9 @@ Keyboard = tuple[Callable[[str], object], Callable[[], list[str]]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundles", nargs="+")
-    parser.add_argument("--corpus", type=Path, required=True, help="the text of the training")
-    parser.add_argument("--text", type=Path, required=True, help="text that no model has seen")
+    parser = text_parser(__doc__)
     parser.add_argument("--read", type=int, default=20_000, help="characters of the user (20,000)")
     parser.add_argument("--type", type=int, default=10_000, help="characters to type (10,000)")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     corpus = arguments.corpus.read_text(encoding="utf-8")

@@ -11,7 +11,6 @@ the setting that comes closest in all of them is recommended, as options of `ril
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import rillet.runtime
+from lib.arguments import text_parser
 from lib.prose_measures import measure, words_of
 from lib.results import write_results
 from rillet.runtime import Model, UnknownCharacterWarning
@@ -33,13 +33,9 @@ COLUMNS = ("words", "sentences", "quotes", "trigrams", "repeated", "distance")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundles", nargs="+")
-    parser.add_argument("--corpus", type=Path, required=True, help="the text of the training")
-    parser.add_argument("--text", type=Path, required=True, help="text that no model has seen")
+    parser = text_parser(__doc__)
     parser.add_argument("--texts", type=int, default=10, help="texts for each setting (10)")
     parser.add_argument("--length", type=int, default=2_000, help="characters of a text (2,000)")
-    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     vocabulary = set(words_of(arguments.corpus.read_text(encoding="utf-8")))

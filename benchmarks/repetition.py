@@ -12,26 +12,13 @@ import argparse
 from pathlib import Path
 
 import rillet.runtime
+from lib.prose_measures import repeated_share
 from lib.results import write_results
 from rillet.runtime import Model
 from rillet.runtime.streams.stream import LearnMode
 
-PIECE = 20
-"""Characters of a piece."""
-
 MODES: tuple[LearnMode, ...] = ("read", "all", "none")
 PROMPT = "ROMEO:\nWhat light is this?\n\nJULIET:\n"
-
-
-def repeated_share(text: str) -> float:
-    """The share of pieces that occur earlier in the text."""
-    seen: set[str] = set()
-    count = 0
-    for start in range(len(text) - PIECE):
-        piece = text[start : start + PIECE]
-        count += piece in seen
-        seen.add(piece)
-    return count / max(1, len(text) - PIECE)
 
 
 def main() -> None:

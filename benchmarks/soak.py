@@ -5,10 +5,9 @@
 
 The stream repeatedly reads 256 tokens of TEXT, which its memory learns, and writes 768. The other
 engine, or PyTorch from a checkpoint, reads the same tokens as a stream of its own, and the script
-compares logits and state. The table
-has twenty lines: the time per written token beside that of a young stream (bursts in turn, in CPU
-time of the thread), the memory of the process, the largest error since the previous line, and
-statistics of the text.
+compares logits and state. The table has twenty lines: the time per written token beside that of a
+young stream (bursts in turn, in CPU time of the thread), the memory of the process, the largest
+error since the previous line, and statistics of the text.
 """
 
 from __future__ import annotations

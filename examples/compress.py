@@ -24,7 +24,7 @@ import numpy as np
 import rillet.runtime
 from rillet.runtime import Model, RilletError, Session
 
-HEADER = struct.Struct("<?QI")  # whether there is a memory, the number of tokens, a checksum
+MARK, HEADER = b"rlcs", struct.Struct("<4s?QI")  # mark, whether with a memory, tokens, checksum
 
 
 def begin(model: Model, memory: bool, before: bytes) -> tuple[Session, Any]:
@@ -52,12 +52,14 @@ def compress(model: Model, data: bytes, memory: bool = True, before: bytes = b""
         coder.encode(token, predicted)
         predicted = distribution(session.step(token))
     packed: bytes = coder.get_compressed().tobytes()
-    return HEADER.pack(memory, len(tokens), zlib.crc32(data)) + packed
+    return HEADER.pack(MARK, memory, len(tokens), zlib.crc32(data)) + packed
 
 
 def decompress(model: Model, packed: bytes, before: bytes = b"") -> bytes:
     """The bytes that were compressed."""
-    memory, length, checksum = HEADER.unpack_from(packed)
+    if not packed.startswith(MARK) or len(packed) < HEADER.size or len(packed) % 4 != 1:
+        sys.exit("Error: that is no file that this program compressed")
+    _, memory, length, checksum = HEADER.unpack_from(packed)
     words = np.frombuffer(packed, np.uint32, offset=HEADER.size)
     coder = constriction.stream.queue.RangeDecoder(words)
     session, predicted = begin(model, memory, before)
@@ -83,17 +85,15 @@ def main() -> None:
     model = rillet.runtime.load(options.bundle)
     data = options.source.read_bytes()
     if options.decompress:
-        options.target.write_bytes(decompress(model, data))
-        return
-    packed = compress(model, data, memory=not options.no_memory)
-    options.target.write_bytes(packed)
-    print(
-        f"{len(data)} bytes in {len(packed)}: {8 * len(packed) / max(1, len(data)):.2f} bits each"
-    )
+        result = decompress(model, data)
+    else:
+        result = compress(model, data, memory=not options.no_memory)
+    options.target.write_bytes(result)
+    print(f"{len(data)} bytes became {len(result)}")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except RilletError as error:
+    except (OSError, RilletError) as error:
         sys.exit(f"Error: {error}")

@@ -36,7 +36,7 @@ def suggest(session: Session, words: int = 3, effort: int = 40) -> list[str]:
     The likeliest beginning is extended first, so the words that end first are the likeliest. The
     search gives up after ``effort`` steps of the model.
     """
-    pieces = [data.decode(errors="replace") for data in session.model.tokenizer.token_bytes]
+    pieces = session.model.tokenizer.token_bytes
     found: list[str] = []
     queue: list[tuple[float, str, tuple[int, ...], bool]] = [(0.0, "", (), False)]
     with session.fork() as twin:
@@ -52,7 +52,7 @@ def suggest(session: Session, words: int = 3, effort: int = 40) -> list[str]:
             logits = np.asarray(twin.logits)
             ends: dict[str, float] = {}
             for token in np.flatnonzero(logits > -7).tolist():  # the rest is too unlikely
-                piece, logprob = pieces[token], float(logits[token])
+                piece, logprob = pieces[token].decode(errors="replace"), float(logits[token])
                 longer = text + letters(piece)
                 if piece and piece == letters(piece):
                     heapq.heappush(queue, (cost - logprob, longer, (*tokens, token), False))
@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--read", type=Path, help="a text that the stream reads before")
     options = parser.parse_args()
     warnings.simplefilter("ignore", UnknownCharacterWarning)
-    text = options.text.read_text(encoding="utf-8")
+    text = options.text.read_text(encoding="utf-8") or sys.exit("Error: there is nothing to type")
     session = rillet.runtime.load(options.bundle).session()
     session.feed("\n" if options.read is None else options.read.read_text(encoding="utf-8"))
     begun = time.process_time()
@@ -95,5 +95,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except RilletError as error:
+    except (OSError, RilletError) as error:
         sys.exit(f"Error: {error}")

@@ -63,5 +63,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except RilletError as error:
+    except (OSError, RilletError) as error:
         sys.exit(f"Error: {error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from .engines.base import ProviderChoice
 from .model import Model, load
+from .process import peak_memory
 
 __all__ = ["COLUMNS", "measure_bundle"]
 
@@ -109,7 +109,7 @@ def measure_bundle(
         "text": text[0],
         "batch": batch[0],
         "state_kb": info.state_bytes / 1e3,
-        "peak_mb": _peak_memory() / 1e6,
+        "peak_mb": peak_memory() / 1e6,
     }
 
 
@@ -149,13 +149,3 @@ def _batch(model: Model, streams: int, tokens: int) -> float:
         while len(batch):
             batch.write()
         return streams * tokens / (time.perf_counter() - began)
-
-
-def _peak_memory() -> int:
-    """Most bytes that the process ever had resident; 0 if the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

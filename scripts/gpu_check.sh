@@ -167,15 +167,16 @@ checkpoints=models/checkpoints
 if [ "$device" = cuda ]; then
     engines="cuda tensorrt" long=--long tokens=10000 batches=1,8,64,512 precision=bf16
     presets=nano,micro,small training=32,128,512 seconds=4 steps=300 built=1,8 learner=micro
-    shape=
+    shape='' driverless=1
 else
     engines=cpu long='' tokens=500 batches=1,8 precision=fp32
     presets=nano,micro training=2 seconds=1 steps=20 built=1 learner=nano
-    shape='--set batch=2'
+    shape='--set batch=2' driverless=0
 fi
 
 if wanted machine; then
-    step driver 20 sh -c 'command -v nvidia-smi > /dev/null || { echo "there is no nvidia-smi"; exit '"$([ "$device" = cpu ] && echo 0 || echo 1)"'; }; nvidia-smi'
+    step driver 20 sh -c 'command -v nvidia-smi > /dev/null || { echo "there is no nvidia-smi"; exit "$1"; }; nvidia-smi' \
+        sh "$driverless" # its exit status where there is no driver
     step libraries 20 sh -c '/sbin/ldconfig -p 2> /dev/null | grep -E "nvinfer|cudnn|cudart|cublas|libcuda\.so" || echo "ldconfig knows no library of CUDA, cuDNN or TensorRT"'
     step packages 120 "$python" -m pip list --disable-pip-version-check
     step versions 120 "$python" -c '

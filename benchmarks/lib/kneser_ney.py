@@ -29,11 +29,6 @@ class KneserNey:
         words = np.bincount(bigrams % vocab, minlength=vocab).astype(float)
         self._words = (words + 0.5) / (words.sum() + 0.5 * vocab)
 
-    @property
-    def entries(self) -> int:
-        """Number of distinct trigrams, bigrams and words."""
-        return sum(level.ngrams.size for level in self._levels) + self._vocab
-
     def chances(self, first: int, second: int) -> Array:
         """The probability of each token after two others, ``[V]``; unknown ones are skipped."""
         chances: Array = self._words
@@ -49,7 +44,7 @@ class _Level:
     """The n-grams of one length with their counts, sorted."""
 
     def __init__(self, ngrams: Array, counts: Array, vocab: int) -> None:
-        self.ngrams, self._vocab = ngrams, vocab
+        self._ngrams, self._vocab = ngrams, vocab
         once, twice = (counts == 1).sum(), (counts == 2).sum()
         self._discount = once / max(1, once + 2 * twice)
         self._counts = counts
@@ -57,12 +52,12 @@ class _Level:
     def over(self, below: Array, context: int) -> Array:
         """The probabilities after a context, given those of the order below."""
         start, end = np.searchsorted(
-            self.ngrams, [context * self._vocab, (context + 1) * self._vocab]
+            self._ngrams, [context * self._vocab, (context + 1) * self._vocab]
         )
         if start == end:
             return below
         counts = self._counts[start:end]
         total = counts.sum()
         chances: Array = below * (self._discount * counts.size / total)
-        chances[self.ngrams[start:end] % self._vocab] += (counts - self._discount) / total
+        chances[self._ngrams[start:end] % self._vocab] += (counts - self._discount) / total
         return chances

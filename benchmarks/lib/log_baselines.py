@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-__all__ = ["BASELINES", "masked"]
+__all__ = ["BASELINES"]
 
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 _TOKEN = re.compile(r"\w+|[^\w\s]")

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
-__all__ = ["PIECE", "measure", "sentences_of", "words_of"]
+__all__ = ["measure", "repeated_share", "sentences_of", "words_of"]
 
 PIECE = 20
 """Characters of a piece that should not occur twice in one text."""
@@ -51,7 +51,7 @@ def measure(texts: Sequence[str], vocabulary: set[str]) -> dict[str, float | Non
         "sentences": _parsed([one for each in paragraphs for one in sentences_of(each)]),
         "quotes": mean(quoted) if quoted else None,
         "trigrams": mean(_distinct(zip(some, some[1:], some[2:], strict=False)) for some in words),
-        "repeated": mean(1 - _distinct(_pieces(text)) for text in texts),
+        "repeated": mean(map(repeated_share, texts)),
     }
 
 
@@ -81,10 +81,11 @@ def _parsed(sentences: Sequence[str]) -> float | None:
     return 1 - int(failed[1]) / len(lines) if failed else 1.0
 
 
-def _pieces(text: str) -> Iterable[str]:
-    return (text[start : start + PIECE] for start in range(len(text) - PIECE + 1))
+def repeated_share(text: str) -> float:
+    """The share of pieces of 20 characters that occur earlier in the text."""
+    return 1 - _distinct(text[start : start + PIECE] for start in range(len(text) - PIECE + 1))
 
 
 def _distinct(items: Iterable[object]) -> float:
     listed = list(items)
-    return len(set(listed)) / max(1, len(listed))
+    return len(set(listed)) / len(listed) if listed else 1.0

@@ -130,8 +130,7 @@ static int load(int slot) {
         return -1;
     numbers = header->random;
     memcpy(seen, stream.seen, sizeof seen);
-    if (stream.logits != NULL) memcpy(logits, stream.logits, sizeof logits);
-    stream.logits = stream.logits != NULL ? logits : NULL;
+    if (stream.logits != NULL) stream.logits = memcpy(logits, stream.logits, sizeof logits);
     stream.seen = seen;
     stream.repeatable = 0; /* what the last step read is not kept */
     stream.decoder.exact = exact;

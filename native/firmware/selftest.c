@@ -58,17 +58,20 @@ static void sort(uint32_t *values, int count) {
     }
 }
 
-/* The least, typical and most instructions of a token. */
-static void measure(const char *name, int32_t (*next)(void)) {
-    static const char *const which[] = {" least ", " typical ", " most "};
+static void measure(int32_t (*next)(void)) {
     for (int i = 0; i < MEASURED; i++) {
         uint32_t before = board_ticks();
         next();
         ticks[i] = board_ticks() - before;
     }
     sort(ticks, MEASURED);
+}
+
+/* The least, typical and most instructions of a token. */
+static void put_measured(const char *name) {
+    static const char *const which[] = {" least ", " typical ", " most "};
     for (int i = 0; i < 3; i++) {
-        put_text(name + (name[0] == '\n' && i > 0));
+        put_text(name);
         put_line(which[i],
                  (uint32_t)((float)ticks[i * (MEASURED - 1) / 2] * board_instructions_a_tick()));
     }
@@ -87,9 +90,12 @@ int main(void) {
     begin(7);
     put_drawn();
     begin(0);
-    measure("greedy", device_next_greedy);
+    measure(device_next_greedy);
+    put_measured("greedy");
     put_text("measured text ");
-    measure("\ndrawn", device_next);
+    measure(device_next);
+    board_put('\n');
+    put_measured("drawn");
     begin(3);
     put_text("saved text ");
     for (int i = 0; i < DRAWN; i++) device_next();

@@ -39,36 +39,34 @@ static int has_dotprod(void) {
 }
 #endif
 
-/* From the fastest to the one that works everywhere. */
+/* From the one that works everywhere, which is number 0 on every processor, to the fastest. */
 static const struct {
     const rl_kernels *kernels;
     int (*works)(void);
 } choices[] = {
+    {&rl_kernels_plain, always},
 #if defined(RL_PLAIN_ONLY)
 #elif defined(__x86_64__)
-    {&rl_kernels_vnni, has_vnni}, {&rl_kernels_avx512, has_avx512},
-    {&rl_kernels_avx2, has_avx2}, {&rl_kernels_sse4, has_sse4},
+    {&rl_kernels_sse4, has_sse4},     {&rl_kernels_avx2, has_avx2},
+    {&rl_kernels_avx512, has_avx512}, {&rl_kernels_vnni, has_vnni},
 #elif defined(__aarch64__)
     {&rl_kernels_dotprod, has_dotprod},
 #endif
-    {&rl_kernels_plain, always},
 };
-
-/* Numbers count from the end: the plain kernels are 0 on every processor. */
-enum { COUNT = sizeof choices / sizeof *choices };
 
 /* The number of the kernels of that name, or of the fastest; -1 if this processor has none. */
 static int32_t find_kernels(const char *name) {
-    for (int32_t i = 0; i < COUNT; i++)
+    int32_t i = sizeof choices / sizeof *choices;
+    while (--i >= 0)
         if ((name == NULL || strcmp(name, choices[i].kernels->name) == 0) && choices[i].works())
-            return COUNT - 1 - i;
-    return -1;
+            break;
+    return i;
 }
 
 int32_t rl_best_kernels(void) { return find_kernels(NULL); }
 
 const rl_kernels *rl_kernels_of(const rillet_model *model) {
-    return choices[COUNT - 1 - model->kernels].kernels;
+    return choices[model->kernels].kernels;
 }
 
 const char *rillet_model_kernels(const rillet_model *model) { return rl_kernels_of(model)->name; }

@@ -14,6 +14,7 @@ from ..engines.native.engine import NativeEngine
 from ..engines.native.packed_tokenizer import PackedTokenizer
 from ..errors import UsageError
 from ..start_state import START_STATE_FILE
+from ..state_table import StateTensor
 from ..tokenizer import Tokenizer
 
 __all__ = ["Packed", "pack"]
@@ -50,7 +51,12 @@ class Packed:
     @property
     def static_ram(self) -> int:
         """Bytes of RAM for one stream, without the stack."""
-        return self.state_size + self.scratch_size + 5 * self.bundle.vocab_size
+        return self.state_size + self.scratch_size + self.prediction_size
+
+    @property
+    def prediction_size(self) -> int:
+        """Bytes of a prediction, and of which tokens were seen."""
+        return _prediction_size(self.bundle)
 
 
 def pack(bundle: Bundle, memory: int | None = None) -> Packed:
@@ -80,7 +86,7 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
     pairs = text.is_byte_level and not text.reads_any_bytes
     tokenizer = PackedTokenizer(bundle.file("tokenizer.json").read_bytes())
     numbers = sum(_bytes(row.shape, row.dtype) for row in model.state_table)
-    slot = _HEADER + numbers + 5 * bundle.vocab_size
+    slot = _HEADER + numbers + _prediction_size(bundle)
     return Packed(
         bundle=bundle,
         weights=model.packed(),
@@ -94,6 +100,10 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
         products=_products(bundle.file(WEIGHTS_FILE).read_bytes()),
         defaults=bundle.generation_defaults(),
     )
+
+
+def _prediction_size(bundle: Bundle) -> int:
+    return 5 * bundle.vocab_size
 
 
 def _bytes(shape: tuple[int, ...], dtype: str) -> int:
@@ -113,6 +123,6 @@ def _products(weights: bytes) -> int:
     )
 
 
-def _memory(table: list[Any]) -> int:
+def _memory(table: list[StateTensor]) -> int:
     sizes = [row.shape[0] for row in table if row.name in ("memory_slots", "memory_tokens")]
     return int(sizes[0]) if sizes else 0

@@ -31,13 +31,12 @@ def readme(packed: Packed, target: str) -> str:
 
 
 def _needs(packed: Packed, target: Target) -> str:
-    vocabulary = packed.bundle.vocab_size
     rows = {
         "flash: weights and tokenizer": len(packed.weights) + len(packed.tokenizer),
         "flash, for saved streams: two slots": 2 * packed.slot_size,
         "RAM: the stream's state": packed.state_size,
         "RAM: scratch of a step": packed.scratch_size,
-        "RAM: prediction and what was seen": 5 * vocabulary,
+        "RAM: prediction and what was seen": packed.prediction_size,
     }
     lines = [f"| {name} | {size:,} |" for name, size in rows.items()]
     return (

@@ -30,7 +30,6 @@ def test_probabilities_add_up() -> None:
     model = KneserNey(tokens.astype(np.int64), 50)
     for first, second in ((1, 2), (40, 3), (7, 49), (99, 1), (1, 99)):
         assert model.chances(first, second).sum() == pytest.approx(1.0)
-    assert model.entries > 50
 
 
 def test_suggests_by_the_words_before() -> None:
@@ -105,9 +104,9 @@ def test_keystrokes_are_compared(
     options = ["--corpus", str(corpus), "--text", str(books), "--read", "120", "--type", "60"]
     monkeypatch.setattr(sys, "argv", ["keyboard", str(NANO), *options, "--json", str(result)])
     keyboard.main()
-    figures = json.loads(result.read_text())["figures"]
+    figures, shown = json.loads(result.read_text())["figures"], capsys.readouterr().out
     for name in (keyboard.NGRAMS, str(NANO)):
         mean = figures[name]["mean"]
         assert 0 <= mean["before"] < mean["after"] <= mean["limit"] < 1
         assert len(figures[name]["books"]) == 2
-        assert name in capsys.readouterr().out or name == str(NANO)
+        assert f"  {name}\n" in shown

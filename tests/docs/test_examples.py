@@ -256,7 +256,7 @@ def test_compress(tmp_path: Path) -> None:
     play, small, again = (tmp_path / name for name in ("play.txt", "play.small", "again.txt"))
     play.write_text(text)
     shown = run("compress.py", NANO, play, small).stdout
-    assert f"{len(text)} bytes in {small.stat().st_size}: " in shown
+    assert shown == f"{len(text)} bytes became {small.stat().st_size}\n"
     run("compress.py", NANO, small, again, "--decompress")
     assert again.read_bytes() == play.read_bytes()
     # What repeats is learned.
@@ -265,6 +265,22 @@ def test_compress(tmp_path: Path) -> None:
     assert small.stat().st_size < 0.6 * plain.stat().st_size < len(text)
     run("compress.py", NANO, plain, again, "--decompress")
     assert again.read_bytes() == play.read_bytes()
+
+
+@pytest.mark.parametrize("content", [b"", b"short", b"a text that nobody compressed, as it is."])
+def test_compress_refuses_what_is_not_compressed(tmp_path: Path, content: bytes) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "out.txt"
+    text.write_bytes(content)
+    for source in (text, tmp_path / "missing"):
+        refused = subprocess.run(
+            command("compress.py", NANO, source, out, "--decompress"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert refused.returncode == 1
+        assert refused.stderr.startswith("Error: ")
+        assert not out.exists()
 
 
 def test_compress_says_what_it_cannot(tmp_path: Path) -> None:
@@ -279,7 +295,7 @@ def test_compress_says_what_it_cannot(tmp_path: Path) -> None:
     digits.write_text("one, two\n")
     run("compress.py", NANO, digits, small)
     packed = bytearray(small.read_bytes())
-    packed[9] ^= 1  # the checksum
+    packed[13] ^= 1  # the checksum
     small.write_bytes(packed)
     refused = subprocess.run(
         command("compress.py", NANO, small, digits, "--decompress"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...runtime.cli.terminal import tell
+from ..data.streams import Split
 from ..pipeline import DualCNNPipeline
 from ..timing import forecast
 
@@ -23,11 +24,10 @@ def describe(pipeline: DualCNNPipeline) -> None:
             f"Continuing a model that was trained {earlier.get('steps', 0):,} steps on "
             f"{earlier.get('corpus', 'an unknown text')}"
         )
-    validated = 0 if pipeline.split.validation is None else pipeline.split.validation.numel()
     tell(
         f"{pipeline.corpus.characters:,} characters, {pipeline.tokenizer.vocab_size} symbols; "
-        f"{len(pipeline.split.trained):,} tokens to train on, {validated:,} to validate, "
-        f"{len(pipeline.split.held_out):,} held out; "
+        f"{len(pipeline.split.trained):,} tokens to train on, "
+        f"{_validated(pipeline.split):,} to validate, {len(pipeline.split.held_out):,} held out; "
         f"{pipeline.model.parameter_count():,} trained parameters"
     )
 
@@ -38,9 +38,12 @@ def tell_cost(pipeline: DualCNNPipeline, device: torch.device) -> None:
     assert texts is not None
     if config.training.steps < _WORTH_TELLING:
         return
-    validated = 0 if texts.validation is None else texts.validation.numel()
-    cost = forecast(config, config.training.steps, validated, len(texts.held_out), device)
+    cost = forecast(config, config.training.steps, _validated(texts), len(texts.held_out), device)
     tell(f"This takes about {_about(cost.seconds)} here, and {cost.memory / 1e9:.2g} GB of memory.")
+
+
+def _validated(texts: Split) -> int:
+    return 0 if texts.validation is None else texts.validation.numel()
 
 
 def _about(seconds: float) -> str:

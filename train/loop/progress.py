@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-import resource
-import sys
 import time
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ...runtime import process
 from ..config.model_config import DualCNNConfig
 from ..config.training_config import TrainingConfig
 from ..model.dual_cnn import DualCNN
@@ -147,12 +146,11 @@ def memory_in_use(device: torch.device) -> int:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
     except (OSError, ValueError, IndexError):
-        return peak_memory(device)
+        return process.peak_memory()
 
 
 def peak_memory(device: torch.device) -> int:
     """Most bytes ever allocated on a GPU, or resident in this process for a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in KiB except on macOS
-    return peak if sys.platform == "darwin" else peak * 1024
+    return process.peak_memory()

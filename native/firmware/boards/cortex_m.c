@@ -1,17 +1,7 @@
-/* Cortex-M on Arm's MPS boards, which qemu emulates: start, serial port, tick counter. The slots
- * lie in memory that survives a reset; on a chip they are two sectors of its flash. */
-#include <string.h>
-
+/* Cortex-M on Arm's MPS boards, which qemu emulates: start, serial port, tick counter. */
 #include "../board.h"
-#include "../weights.h"
-#include "../slots.h"
+#include "emulated.h"
 
-/* The linker script's. */
-extern uint32_t data_begin[], data_end[], data_image[], bss_begin[], bss_end[], stack_end[];
-extern uint32_t stack_begin[];
-extern unsigned char slots_begin[];
-
-int main(void);
 void start(void);
 
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
@@ -26,10 +16,6 @@ void start(void);
 #define RESET_CONTROL REGISTER(0xe000ed0c)
 #define VECTORS REGISTER(0xe000ed08)
 
-enum { PAINT = 0x5a5a5a5a };
-
-static void fault(void) { board_end(3); }
-
 __attribute__((section(".vectors"), used)) static void *const vectors[] = {
     stack_end, (void *)start, (void *)fault, (void *)fault, (void *)fault, (void *)fault,
 };
@@ -38,10 +24,7 @@ __attribute__((used)) static void prepare(void) {
     COPROCESSORS |= 0xfu << 20; /* floating point */
     __asm__ volatile("dsb\n\tisb");
     VECTORS = (uint32_t)(uintptr_t)vectors;
-    for (uint32_t *to = data_begin, *from = data_image; to < data_end;) *to++ = *from++;
-    for (uint32_t *to = bss_begin; to < bss_end;) *to++ = 0;
-    main();
-    for (;;) continue;
+    run_main();
 }
 
 /* Paints the stack before it is used. */
@@ -69,29 +52,11 @@ void board_put(char byte) {
     UART_DATA = (unsigned char)byte;
 }
 
-const void *board_slot(int slot) { return slots_begin + (size_t)slot * SLOT_BYTES; }
-
-int board_slot_erase(int slot) {
-    memset(slots_begin + (size_t)slot * SLOT_BYTES, 0xff, SLOT_BYTES);
-    return 0;
-}
-
-int board_slot_write(int slot, size_t offset, const void *page) {
-    memcpy(slots_begin + (size_t)slot * SLOT_BYTES + offset, page, SLOT_PAGE);
-    return 0;
-}
-
 /* Counts down in 24 bits; shifted, so that differences wrap in 32. */
 uint32_t board_ticks(void) { return (0xffffff - SYSTICK_VALUE) << 8; }
 
 /* With qemu's -icount shift=0, an instruction takes a nanosecond. */
 float board_instructions_a_tick(void) { return 1e9f / BOARD_HZ / 256; }
-
-size_t board_stack_used(void) {
-    const uint32_t *at = stack_begin;
-    while (at < stack_end && *at == PAINT) at++;
-    return (size_t)(stack_end - at) * 4;
-}
 
 void board_reset(void) {
     RESET_CONTROL = 0x05fa0004;

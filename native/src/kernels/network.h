@@ -167,6 +167,12 @@ static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index
     }
 }
 
+/* The wave window, oldest first, once the row's own wave is in it. */
+RL_INLINE const float *rl_waves_of(const rillet_model *m, const rl_row *row) {
+    const float *buffer = (const float *)rl_in(row->state, m->wave_buffer.at);
+    return buffer + (long)(row->cursor + 1) * m->features_padded;
+}
+
 /* `filters` of `count` filters over `panels` panels of the wave window; but for `count`, both are
  * constants. Many sums at a time, so that none waits for the one before. */
 RL_INLINE void rl_filter_tile(const int filters, const int panels, int count, const float *tap,
@@ -187,9 +193,7 @@ RL_INLINE void rl_filter_tile(const int filters, const int panels, int count, co
 static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict y) {
     int padded = m->features_padded, window = m->wave_window, count = m->filters_per_feature;
     int q = 0;
-    const float *tap = rl_floats(m, m->filters);
-    const float *x =
-        (const float *)rl_in(row->state, m->wave_buffer.at) + (long)(row->cursor + 1) * padded;
+    const float *tap = rl_floats(m, m->filters), *x = rl_waves_of(m, row);
     for (; q + 2 <= count; q += 2, tap += 2 * padded, y += 2 * padded) {
         int f = 0;
 #if RL_LANES > 4

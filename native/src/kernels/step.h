@@ -105,7 +105,13 @@ static void rl_run_read(const rillet_model *m, int rows, const rl_row *row, rl_s
     if (m->read.in) rl_apply(m, &m->read, rows, s->reservoir, m->units_padded, s->x, padded, 1, s);
 }
 
-/* Fetches what the next row reads of its stream, while the processor works on this one. */
+/* The row after this one, if it is of another stream, whose windows are worth fetching while the
+ * processor works on this one; NULL otherwise. */
+RL_INLINE const rl_row *rl_next_stream(const rl_row *row, int r, int rows) {
+    if (RILLET_GROUP == 1 || r + 1 == rows || row[r + 1].state == row[r].state) return NULL;
+    return row + r + 1;
+}
+
 RL_INLINE void rl_fetch(const void *at, long bytes) {
     const char *line = at;
     for (long i = 0; i < bytes; i += 64) __builtin_prefetch(line + i);
@@ -126,7 +132,8 @@ static void rl_run_attention(const rillet_model *m, int rows, const rl_row *row,
                 rl_floats(m, m->attention_norm_bias), m->width, padded);
     rl_apply(m, &m->qkv, rows, s->y, padded, s->qkv, 3 * padded, 0, s);
     for (int r = 0; r < rows; r++) {
-        if (r + 1 < rows && row[r + 1].state != row[r].state) rl_fetch_attention(m, row + r + 1);
+        const rl_row *next = rl_next_stream(row, r, rows);
+        if (next != NULL) rl_fetch_attention(m, next);
         rl_attend(m, row + r, s->qkv + (long)r * 3 * padded, s->y + (long)r * padded, s->z);
     }
     rl_apply(m, &m->output, rows, s->y, padded, s->x, padded, 1, s);
@@ -164,10 +171,8 @@ static void rl_run_readout(const rillet_model *m, int rows, const rl_row *row, r
         return;
     }
     for (int r = 0; r < rows; r++) {
-        if (r + 1 < rows && row[r + 1].state != row[r].state)
-            rl_fetch((const float *)rl_in(row[r + 1].state, m->wave_buffer.at) +
-                         (long)(row[r + 1].cursor + 1) * features,
-                     (long)m->wave_window * features * 4);
+        const rl_row *next = rl_next_stream(row, r, rows);
+        if (next != NULL) rl_fetch(rl_waves_of(m, next), (long)m->wave_window * features * 4);
         float *window = (float *)rl_in(row[r].state, m->wave_buffer.at) +
                         (long)(row[r].cursor + m->wave_window) * features;
         memcpy(window, s->wave + (long)r * features, (size_t)features * 4);

@@ -12,7 +12,17 @@ import numpy.typing as npt
 
 from ...errors import EngineError
 
-__all__ = ["LIBRARY", "MESSAGE", "NOT_FINITE", "Address", "block", "library_path", "load_library"]
+__all__ = [
+    "LIBRARY",
+    "MESSAGE",
+    "NOT_FINITE",
+    "Address",
+    "PackingError",
+    "block",
+    "library_path",
+    "load_library",
+    "packed",
+]
 
 LIBRARY = "librillet.native"
 """The library's file name, without the suffix. Python takes no name with a point for a module."""
@@ -115,3 +125,30 @@ def block(size: int) -> npt.NDArray[np.uint8]:
     raw = np.zeros(size + _ALIGN, np.uint8)
     start = -raw.ctypes.data % _ALIGN
     return raw[start : start + size]
+
+
+class PackingError(Exception):
+    """The library refuses a file; the message is its reason."""
+
+
+def packed(kind: str, source: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A file in the library's own layout: its size is asked for first.
+
+    Args:
+        kind: ``model`` or ``tokenizer``.
+        source: The file's bytes.
+
+    Raises:
+        EngineError: There is no library.
+        PackingError: The file is damaged, or of a kind that the library does not know.
+    """
+    library, given = load_library(), (source.ctypes.data, source.size)
+    message, size = ctypes.create_string_buffer(MESSAGE), ctypes.c_size_t()
+    status = getattr(library, f"rillet_{kind}_size")(*given, ctypes.addressof(size), message)
+    memory = block(size.value)
+    if status == 0:
+        load = getattr(library, f"rillet_{kind}_load")
+        status = load(memory.ctypes.data, size.value, *given, message)
+    if status != 0:
+        raise PackingError(message.value.decode("utf-8", "replace"))
+    return memory

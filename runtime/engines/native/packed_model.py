@@ -10,7 +10,7 @@ import numpy as np
 
 from ...errors import EngineError
 from ...state_table import StateTensor
-from .library import MESSAGE, block, load_library
+from .library import MESSAGE, PackingError, load_library, packed
 
 __all__ = ["PackedModel"]
 
@@ -42,20 +42,14 @@ class PackedModel:
 
     def __init__(self, path: Path) -> None:
         self.library = load_library()
-        weights = np.fromfile(path, np.uint8)
-        source = (weights.ctypes.data, weights.size)
-        message, size = ctypes.create_string_buffer(MESSAGE), ctypes.c_size_t()
-        status = self.library.rillet_model_size(*source, ctypes.addressof(size), message)
-        if status == 0:
-            self._memory = block(size.value)
-            self.address = self._memory.ctypes.data
-            status = self.library.rillet_model_load(self.address, size.value, *source, message)
-        if status != 0:
-            reason = message.value.decode("utf-8", "replace")
+        try:
+            self._memory = packed("model", np.fromfile(path, np.uint8))
+        except PackingError as error:
             raise EngineError(
-                f"the native engine cannot run {path} ({reason}); use provider 'cpu', or export "
+                f"the native engine cannot run {path} ({error}); use provider 'cpu', or export "
                 "the model again"
-            )
+            ) from error
+        self.address = self._memory.ctypes.data
         self.vocab_size = int(self.library.rillet_vocabulary(self.address))
         self._lay_out()
 

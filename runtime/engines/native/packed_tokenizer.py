@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 
 from ...errors import EngineError
-from .library import MESSAGE, block, load_library
+from .library import PackingError, load_library, packed
 
 __all__ = ["PackedTokenizer"]
 
@@ -23,19 +21,11 @@ class PackedTokenizer:
     """
 
     def __init__(self, source: bytes) -> None:
-        library = load_library()
-        text = np.frombuffer(source, np.uint8)
-        given = (text.ctypes.data, text.size)
-        message, size = ctypes.create_string_buffer(MESSAGE), ctypes.c_size_t()
-        status = library.rillet_tokenizer_size(*given, ctypes.addressof(size), message)
-        if status == 0:
-            self._memory = block(size.value)
-            address = self._memory.ctypes.data
-            status = library.rillet_tokenizer_load(address, size.value, *given, message)
-        if status != 0:
-            reason = message.value.decode("utf-8", "replace")
-            raise EngineError(f"the native library cannot read tokenizer.json: {reason}")
-        self.decode_size = int(library.rillet_decode_size(address))
+        try:
+            self._memory = packed("tokenizer", np.frombuffer(source, np.uint8))
+        except PackingError as error:
+            raise EngineError(f"the native library cannot read tokenizer.json: {error}") from error
+        self.decode_size = int(load_library().rillet_decode_size(self._memory.ctypes.data))
 
     def packed(self) -> bytes:
         """The whole block, for any little-endian processor."""
