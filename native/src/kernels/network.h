@@ -92,7 +92,7 @@ RL_INLINE void rl_blend(const float *w, int window, const float *values, long st
         (sum[v] + other[v]) * scale;
 }
 
-/* Softmax of a padded row in place, but for the division: returns one over the sum. */
+/* Softmax in place; returns one over the sum. */
 RL_INLINE float rl_softmax(float *restrict w, int padded) {
     float top = rl_most(w, padded);
     w = RL_BLOCK(w);
@@ -100,12 +100,10 @@ RL_INLINE float rl_softmax(float *restrict w, int padded) {
     return 1.0f / rl_sum(w, padded);
 }
 
-/* Stores the row's keys and values, and mixes the window's values by head, [width]. `w` is scratch,
- * [heads][padded window]: the heads' exponentials do not wait for one another. */
+/* Stores the row's keys and values, and mixes the window's values by head, [width]. */
 static void rl_attend(const rillet_model *m, const rl_row *row, const float *restrict qkv,
                       float *restrict out, float *restrict w) {
     int d = m->width, e = m->head, last = row->cursor + m->attention - 1;
-    int padded = RL_PADDED(m->attention), all = m->heads * padded;
     long stride = m->attention_values.stride;
     float *keys = (float *)rl_in(row->state, m->attention_keys);
     float *values = (float *)rl_in(row->state, m->attention_values.at) + row->cursor * stride;
@@ -113,21 +111,14 @@ static void rl_attend(const rillet_model *m, const rl_row *row, const float *res
     for (int i = 0; i < d; i++) keys[(long)i * m->span + last] = k[i];
     for (int h = 0; h < m->heads; h++)
         memcpy(values + (m->attention - 1) * stride + h * m->head_padded, v + h * e, (size_t)e * 4);
+    int padded = RL_PADDED(m->attention);
     for (int h = 0; h < m->heads; h++) {
-        float *of = RL_BLOCK(w + (long)h * padded);
         rl_scores(m, qkv + h * e, keys + (long)h * e * m->span + row->cursor,
-                  rl_floats(m, m->distance_bias) + (long)h * padded, of);
-        float top = rl_most(of, padded);
-        RL_SIMD for (int i = 0; i < padded; i++) of[i] -= top;
-    }
-    w = RL_BLOCK(w);
-    RL_SIMD for (int i = 0; i < all; i++) w[i] = rl_exp(w[i]);
-    for (int h = 0; h < m->heads; h++) {
-        const float *of = w + (long)h * padded;
-        float scale = 1.0f / rl_sum(of, padded);
+                  rl_floats(m, m->distance_bias) + (long)h * padded, w);
+        float scale = rl_softmax(w, padded);
         for (int i = 0; i < e; i += RL_PANEL) {
             float blend[RL_PANEL];
-            rl_blend(of, m->attention, values + h * m->head_padded + i, stride, scale, blend);
+            rl_blend(w, m->attention, values + h * m->head_padded + i, stride, scale, blend);
             int count = e - i < RL_PANEL ? e - i : RL_PANEL;
             memcpy(out + h * e + i, blend, (size_t)count * 4);
         }
@@ -167,42 +158,19 @@ static void rl_wave_taps(const rillet_model *m, const rl_block *block, int index
     }
 }
 
-/* The wave window, oldest first, once the row's own wave is in it. */
-RL_INLINE const float *rl_waves_of(const rillet_model *m, const rl_row *row) {
-    const float *buffer = (const float *)rl_in(row->state, m->wave_buffer.at);
-    return buffer + (long)(row->cursor + 1) * m->features_padded;
-}
-
-/* `filters` of `count` filters over `panels` panels of the wave window; but for `count`, both are
- * constants. Many sums at a time, so that none waits for the one before. */
-RL_INLINE void rl_filter_tile(const int filters, const int panels, int count, const float *tap,
-                              const float *x, int window, long padded, float *y) {
-    const int width = panels * RL_VECTORS;
-    rl_vector sum[16] = {{0}};
-    for (int w = 0; w < window; w++, tap += count * padded, x += padded)
-        RL_UNROLL for (int v = 0; v < width; v++) {
-            rl_vector past = RL_LOAD(x + v * RL_LANES);
-            RL_UNROLL for (int q = 0; q < filters; q++) sum[q * width + v] +=
-                RL_LOAD(tap + q * padded + v * RL_LANES) * past;
-        }
-    RL_UNROLL for (int q = 0; q < filters; q++) RL_UNROLL for (int v = 0; v < width; v++)
-        RL_STORE(y + q * padded + v * RL_LANES) = sum[q * width + v];
-}
-
 /* The filters over the wave window, [filters][features]. */
 static void rl_filters(const rillet_model *m, const rl_row *row, float *restrict y) {
-    int padded = m->features_padded, window = m->wave_window, count = m->filters_per_feature;
-    int q = 0;
-    const float *tap = rl_floats(m, m->filters), *x = rl_waves_of(m, row);
-    for (; q + 2 <= count; q += 2, tap += 2 * padded, y += 2 * padded) {
-        int f = 0;
-#if RL_LANES > 4
-        for (; f + 2 * RL_PANEL <= padded; f += 2 * RL_PANEL)
-            rl_filter_tile(2, 2, count, tap + f, x + f, window, padded, y + f);
-#endif
-        for (; f < padded; f += RL_PANEL)
-            rl_filter_tile(2, 1, count, tap + f, x + f, window, padded, y + f);
-    }
-    for (int f = 0; q < count && f < padded; f += RL_PANEL)
-        rl_filter_tile(1, 1, count, tap + f, x + f, window, padded, y + f);
+    int padded = m->features_padded, count = m->filters_per_feature;
+    const float *window =
+        (const float *)rl_in(row->state, m->wave_buffer.at) + (long)(row->cursor + 1) * padded;
+    for (int q = 0; q < count; q++)
+        for (int f = 0; f < padded; f += RL_PANEL) {
+            const float *tap = rl_floats(m, m->filters) + q * padded + f, *x = window + f;
+            rl_vector sum[RL_VECTORS] = {{0}};
+            for (int w = 0; w < m->wave_window; w++, tap += count * padded, x += padded)
+                RL_UNROLL for (int v = 0; v < RL_VECTORS; v++) sum[v] +=
+                    RL_LOAD(tap + v * RL_LANES) * RL_LOAD(x + v * RL_LANES);
+            RL_UNROLL for (int v = 0; v < RL_VECTORS; v++)
+                RL_STORE(y + q * padded + f + v * RL_LANES) = sum[v];
+        }
 }

@@ -35,8 +35,8 @@ static uint64_t rl_divide(const rillet_model *m, uint64_t rows, void *block, rl_
     s->keys = rl_take(&arena, rows * (uint64_t)m->key_padded);
     s->joint = rl_take(&arena, rows * (uint64_t)m->head_layer.panels * RL_PANEL);
     s->found = rl_take(&arena, (size_t)m->gate_at);
-    size_t scores = (size_t)m->heads * (size_t)RL_PADDED(m->attention);
-    s->z = rl_take(&arena, scores > (size_t)m->units_padded ? scores : (size_t)m->units_padded);
+    size_t most = (size_t)(m->units_padded > m->attention ? m->units_padded : m->attention);
+    s->z = rl_take(&arena, most + RL_PANEL);
     size_t entries = (size_t)RL_UP(m->capacity, RL_SCAN);
     size_t either = entries > (size_t)m->gate_at ? entries : (size_t)m->gate_at;
     s->weight = rl_take(&arena, either);
@@ -105,37 +105,14 @@ static void rl_run_read(const rillet_model *m, int rows, const rl_row *row, rl_s
     if (m->read.in) rl_apply(m, &m->read, rows, s->reservoir, m->units_padded, s->x, padded, 1, s);
 }
 
-/* The row after this one, if it is of another stream, whose windows are worth fetching while the
- * processor works on this one; NULL otherwise. */
-RL_INLINE const rl_row *rl_next_stream(const rl_row *row, int r, int rows) {
-    if (RILLET_GROUP == 1 || r + 1 == rows || row[r + 1].state == row[r].state) return NULL;
-    return row + r + 1;
-}
-
-RL_INLINE void rl_fetch(const void *at, long bytes) {
-    const char *line = at;
-    for (long i = 0; i < bytes; i += 64) __builtin_prefetch(line + i);
-}
-
-static void rl_fetch_attention(const rillet_model *m, const rl_row *row) {
-    const float *keys = (const float *)rl_in(row->state, m->attention_keys) + row->cursor;
-    long stride = m->attention_values.stride;
-    for (int i = 0; i < m->width; i++) rl_fetch(keys + (long)i * m->span, m->attention * 4L);
-    rl_fetch((const float *)rl_in(row->state, m->attention_values.at) + row->cursor * stride,
-             m->attention * stride * 4);
-}
-
 static void rl_run_attention(const rillet_model *m, int rows, const rl_row *row, rl_scratch *s) {
     int padded = m->width_padded;
     for (int r = 0; r < rows; r++)
         rl_norm(s->y + (long)r * padded, s->x + (long)r * padded, rl_floats(m, m->attention_norm),
                 rl_floats(m, m->attention_norm_bias), m->width, padded);
     rl_apply(m, &m->qkv, rows, s->y, padded, s->qkv, 3 * padded, 0, s);
-    for (int r = 0; r < rows; r++) {
-        const rl_row *next = rl_next_stream(row, r, rows);
-        if (next != NULL) rl_fetch_attention(m, next);
+    for (int r = 0; r < rows; r++)
         rl_attend(m, row + r, s->qkv + (long)r * 3 * padded, s->y + (long)r * padded, s->z);
-    }
     rl_apply(m, &m->output, rows, s->y, padded, s->x, padded, 1, s);
 }
 
@@ -171,8 +148,6 @@ static void rl_run_readout(const rillet_model *m, int rows, const rl_row *row, r
         return;
     }
     for (int r = 0; r < rows; r++) {
-        const rl_row *next = rl_next_stream(row, r, rows);
-        if (next != NULL) rl_fetch(rl_waves_of(m, next), (long)m->wave_window * features * 4);
         float *window = (float *)rl_in(row[r].state, m->wave_buffer.at) +
                         (long)(row[r].cursor + m->wave_window) * features;
         memcpy(window, s->wave + (long)r * features, (size_t)features * 4);
