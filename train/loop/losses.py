@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config.training_config import TrainingConfig
@@ -38,7 +37,7 @@ class Losses:
         return all(map(math.isfinite, (self.first, self.second, self.without_memory, self.total)))
 
 
-def training_losses(output: DualCNNOutput, targets: Tensor, config: TrainingConfig) -> Tensor:
+def training_losses(output: DualCNNOutput, config: TrainingConfig) -> Tensor:
     """Compute ``0.3 CE(first CNN) + 0.7 CE(second CNN)`` and its terms; weights are settings.
 
     A share of the second CNN's weight goes to its prediction without the memory. Otherwise,
@@ -46,17 +45,14 @@ def training_losses(output: DualCNNOutput, targets: Tensor, config: TrainingConf
     stream has no memory to rely on.
 
     Args:
-        output: Result of the model.
-        targets: The tokens that followed, ``[B, T]``.
+        output: Result of the model for given targets.
         config: Supplies the weights.
 
     Returns:
         The four fields of :class:`Losses` over the chunk, in order, ``[4]``.
     """
-    target = targets.reshape(-1)
-    first = F.cross_entropy(output.first_logits.flatten(0, 1), target)
-    second = F.nll_loss(output.logits.flatten(0, 1), target)
-    without = F.cross_entropy(output.without_memory.flatten(0, 1), target)
+    predictions = (output.first_logits, output.logits, output.without_memory)
+    first, second, without = (-prediction.mean() for prediction in predictions)
     share = config.network_share
     mixed = (1 - share) * second + share * without
     total = config.first_weight * first + config.second_weight * mixed
@@ -90,7 +86,7 @@ class TrainingStep(nn.Module):
             The loss to minimize, all four losses ``[4]`` without gradients, and the state
             after the chunk.
         """
-        output = self.model.compute(inputs, state, trust=trust)
-        losses = training_losses(output, targets, self.config)
+        output = self.model.compute(inputs, state, trust=trust, targets=targets)
+        losses = training_losses(output, self.config)
         state = {name: tensor.detach() for name, tensor in output.state.items()}
         return losses[-1], losses.detach(), state

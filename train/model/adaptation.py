@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .limits import FLOOR, SUREST
 
-__all__ = ["BOUNDS", "ONLINE", "RATES", "Evidence", "Predicted", "adapt", "mix"]
+__all__ = ["BOUNDS", "ONLINE", "RATES", "Evidence", "Predicted", "adapt", "divide", "mix"]
 
 ONLINE = ("adapted", "context_shares", "context_logits")
 """State tensors: the online weights, and the last prediction as :func:`adapt` takes it."""
@@ -53,6 +53,29 @@ class Predicted(NamedTuple):
     logits: Tensor
 
 
+def divide(
+    evidence: Evidence, adapted: Tensor | None, trust: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Divide the prediction between the network and what followed the contexts.
+
+    Args:
+        evidence: What is mixed.
+        adapted: As for :func:`mix`.
+        trust: As for :func:`mix`.
+
+    Returns:
+        What the network's distribution is divided by, ``[..., 1]``, and what each context gives
+        to its newer and to its other token, ``[..., n, 2]``.
+    """
+    score = evidence.score if adapted is None else evidence.score + adapted[..., :-1]
+    weight = torch.exp(score.clamp_max(SUREST))
+    if trust is not None:
+        weight = weight * trust.view(-1, *[1] * (weight.ndim - 1))
+    total = 1 + weight.sum(-1, keepdim=True)
+    shares = torch.stack([evidence.share, 1 - evidence.share], dim=-1)
+    return total, shares * (weight / total).unsqueeze(-1)
+
+
 def mix(evidence: Evidence, adapted: Tensor | None, trust: Tensor | None = None) -> Predicted:
     """Mix the network and what followed the contexts.
 
@@ -66,13 +89,7 @@ def mix(evidence: Evidence, adapted: Tensor | None, trust: Tensor | None = None)
         adapted: The biases, then tau, ``[..., n + 1]``; zeros if there are none.
         trust: Factor for the share of each row's memory, ``[B]``; 1 by default.
     """
-    score = evidence.score if adapted is None else evidence.score + adapted[..., :-1]
-    weight = torch.exp(score.clamp_max(SUREST))
-    if trust is not None:
-        weight = weight * trust.view(-1, *[1] * (weight.ndim - 1))
-    total = 1 + weight.sum(-1, keepdim=True)
-    shares = torch.stack([evidence.share, 1 - evidence.share], dim=-1)
-    shares = shares * (weight / total).unsqueeze(-1)
+    total, shares = divide(evidence, adapted, trust)
     network, tokens = evidence.network / total, evidence.tokens.flatten(-2)
     both = network.scatter_add(-1, tokens, shares.flatten(-2))
     mixed = torch.log(both.clamp_min(FLOOR))

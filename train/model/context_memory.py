@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ...runtime.context_slots import CHECKS, OTHER_COUNTS, PATTERNS
 from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
-from .adaptation import ONLINE, Evidence, adapt, mix
+from .adaptation import ONLINE, Evidence, adapt, divide, mix
 from .causal import newest
 from .context_slots import PRIME, Slots, counts, multipliers, transitions
+from .limits import FLOOR
 from .state import State
 
 __all__ = ["ContextMemory"]
@@ -191,14 +192,7 @@ class ContextMemory(nn.Module):
         Returns:
             Log-probabilities, ``[B, T, V]``.
         """
-        after = Slots(*(entry[:, 1:] for entry in slots))
-        at = after.pattern + torch.arange(len(self.contexts), device=logits.device) * PATTERNS
-        evidence = Evidence(
-            F.embedding(at, self.scores().view(-1, 1)).squeeze(-1) + self.gate(features),
-            F.embedding(at, self.shares().view(-1, 1)).squeeze(-1),
-            torch.stack([after.first, after.second], dim=-1),
-            torch.softmax(logits, dim=-1),
-        )
+        evidence = self._evidence(torch.softmax(logits, dim=-1), features, slots)
         if not self.adapts:
             return mix(evidence, None, trust).logits
         if self.training:
@@ -221,6 +215,51 @@ class ContextMemory(nn.Module):
             steps.append(step)
         present.update(zip(ONLINE, online, strict=True))
         return torch.stack(steps, dim=1)
+
+    def target_logits(
+        self,
+        targets: Tensor,
+        network: Tensor,
+        features: Tensor,
+        slots: Slots,
+        state: State,
+        present: State,
+        trust: Tensor | None = None,
+    ) -> Tensor:
+        """Mix the memory into the prediction of known targets, as training needs it.
+
+        :meth:`forward` gives the same in training, for every token of the vocabulary: with a
+        large one, that takes as long as all else.
+
+        Args:
+            targets: The tokens that followed, ``[B, T]``.
+            network: Their log-probabilities without the memory, ``[B, T]``.
+            features: Features of the last CNN, ``[B, T, F]``.
+            slots: Result of :meth:`remember`.
+            state: State before the chunk; its online weights are zero, since training moves none.
+            present: State after the chunk; the online weights are added.
+            trust: Factor for each row's share of the memory, ``[B]``; 1 by default.
+
+        Returns:
+            Log-probabilities of the targets, ``[B, T]``.
+        """
+        if self.adapts:
+            present.update({name: state[name] for name in ONLINE})
+        evidence = self._evidence(network.exp().unsqueeze(-1), features, slots)
+        total, shares = divide(evidence, None, trust)
+        met = (evidence.tokens == targets.view(*targets.shape, 1, 1)).to(shares.dtype)
+        chance = evidence.network.squeeze(-1) / total.squeeze(-1) + (shares * met).sum((-2, -1))
+        return torch.log(chance.clamp_min(FLOOR))
+
+    def _evidence(self, network: Tensor, features: Tensor, slots: Slots) -> Evidence:
+        after = Slots(*(entry[:, 1:] for entry in slots))
+        at = after.pattern + torch.arange(len(self.contexts), device=network.device) * PATTERNS
+        return Evidence(
+            F.embedding(at, self.scores().view(-1, 1)).squeeze(-1) + self.gate(features),
+            F.embedding(at, self.shares().view(-1, 1)).squeeze(-1),
+            torch.stack([after.first, after.second], dim=-1),
+            network,
+        )
 
     def _follow(
         self, online: tuple[Tensor, ...], now: tuple[Tensor, ...], trust: Tensor | None = None
