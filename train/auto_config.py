@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import zlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +17,9 @@ from .bundle_size import bundle_size
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .data.corpus import Corpus
-from .data.tokenizers import MAX_CHARACTERS, make_tokenizer
 from .loop.time_limit import TimeLimit
 from .model.dual_cnn import DualCNN
+from .text_facts import TextFacts, compression_ratio, dropout_share, shape_for
 from .timing import Speed, measure_speed
 
 __all__ = ["Budget", "Choice", "choose", "infer", "limit_for"]
@@ -33,8 +30,11 @@ _MAX_EPOCHS = 25
 _MIN_STEPS = 400
 """A larger preset is preferred only if the time allows as many steps as the ablation ran."""
 
-_MIN_TOKENS = {"micro": 500_000, "small": 5_000_000}
-"""Tokens from which a larger preset has enough to learn from."""
+_MIN_EPOCHS, _MAX_LENGTHENING = 6, 4
+"""A large text is read this often, unless that takes so many times the preset's steps."""
+
+_MIN_BYTES = {"micro": 500_000, "small": 5_000_000, "base": 8_000_000}
+"""Sizes of a text from which a larger preset has enough to learn from."""
 
 _REPETITIVE = 5
 """Compression ratio above which a text counts as repetitive."""
@@ -128,8 +128,8 @@ def choose(
     reading = time.monotonic()
     corpus.scan()
     reading = time.monotonic() - reading
-    text = _Text.of(corpus, changes)
-    shape, reasons = _shape(text, changes)
+    text = TextFacts.of(corpus, changes)
+    shape, reasons = shape_for(text, changes)
     speed = partial(measure_speed, device=device or torch.device("cpu"))
     chooser = _Chooser(text, limits, {**changes, **shape}, changes, started, reading, speed)
     choice, why = chooser.choose([preset] if preset is not None else list(PRESETS))
@@ -140,7 +140,7 @@ def choose(
         reasons.append(f"memory={config.memory}: as you set")
     elif config.memory_key == "contexts":
         reasons.append(f"memory={config.memory}: slots for what followed the last tokens")
-    elif (repetition := _compression_ratio(corpus)) > _REPETITIVE:
+    elif (repetition := compression_ratio(corpus)) > _REPETITIVE:
         config = config.replace(memory=min(4096, 2 * config.memory))
         reasons.append(
             f"memory={config.memory}: the text is repetitive (it compresses to "
@@ -178,53 +178,6 @@ def limit_for(choice: Choice, seconds: float, started: float, device: torch.devi
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Text:
-    """What the choice depends on: the tokenizer and why, its vocabulary, the tokens."""
-
-    tokenizer: str
-    why: str
-    vocab: int
-    tokens: int
-
-    @classmethod
-    def of(cls, corpus: Corpus, changes: Mapping[str, Any]) -> _Text:
-        facts = corpus.scan()
-        symbols, kind = len(facts.symbols), changes.get("tokenizer", "auto")
-        why = "as you set" if kind != "auto" else f"the text has {symbols:,} distinct characters"
-        if kind == "auto" and corpus.any_bytes:
-            kind, why = "byte", "as asked for; bytes can represent any text"
-        if kind == "auto" and symbols > MAX_CHARACTERS:
-            why += f", more than {MAX_CHARACTERS}; bytes can represent any text"
-        if kind == "auto":
-            kind = "char" if symbols <= MAX_CHARACTERS else "byte"
-        if kind == "char":
-            return cls(kind, why, symbols, facts.characters)
-        if kind == "byte":
-            return cls(kind, why, 256, corpus.size)
-        vocab = int(changes.get("bpe_vocab", PRESETS["nano"].training.bpe_vocab))
-        sample = _beginning(corpus)
-        tokenizer = make_tokenizer(sample, "bpe", vocab)
-        length = len(sample.encode("utf-8", "replace")) / max(1, len(tokenizer.encode(sample)))
-        why += f"; a token has about {length:.1f} bytes"
-        return cls(kind, why, vocab, int(corpus.size / length))
-
-
-def _shape(text: _Text, changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings that follow from the text alone, and why."""
-    tokens = text.tokens
-    chunk = int(changes.get("chunk", 256 if tokens >= 50_000 else 64))
-    batch = int(changes.get("batch", max(1, min(32, tokens // (4 * chunk)))))
-    given = " and ".join(name for name in ("chunk", "batch") if name in changes)
-    reasons = [
-        f"tokenizer={text.tokenizer}: {text.why}",
-        f"chunk={chunk}, batch={batch}: {given + ' as you set; ' if given else ''}{tokens:,} "
-        f"tokens give each stream {tokens // max(1, batch):,}",
-    ]
-    shape = {"tokenizer": text.tokenizer, "vocab_size": text.vocab, "chunk": chunk, "batch": batch}
-    return shape, reasons
-
-
 _MEASURED = ("held_out_tokens", "validation_tokens", "validate_every")
 
 
@@ -233,7 +186,7 @@ class _Chooser:
 
     def __init__(
         self,
-        text: _Text,
+        text: TextFacts,
         limits: Budget,
         settings: dict[str, Any],
         changes: Mapping[str, Any],
@@ -250,10 +203,10 @@ class _Chooser:
         chosen: tuple[Choice, list[str]] | None = None
         because = ""
         for name in names:
-            if chosen is not None and self._text.tokens < _MIN_TOKENS.get(name, 0):
-                because = f"; {name} needs {_MIN_TOKENS[name]:,} tokens"
+            if chosen is not None and self._text.size < _MIN_BYTES.get(name, 0):
+                because = f"; {name} needs a text of {_MIN_BYTES[name] / 1e6:g} MB"
                 break
-            config = PRESETS[name].replace(**self._fit_windows(PRESETS[name]))
+            config = self._fitted(PRESETS[name])
             size = bundle_size(model := DualCNN(config))
             if self._limits.size is not None and size > self._limits.size:
                 because = f"; {name} exports to a bundle of about {size / 1e6:.1f} MB"
@@ -278,6 +231,11 @@ class _Chooser:
                 steps = choice.config.training.steps
                 because = f"; {name} would get only {steps}"
                 break
+            if (share := dropout_share(self._text.size)) < 1 and "dropout" not in self._changes:
+                timed[1].append(
+                    f"dropout={config.dropout}: {share:.2f} of {name}'s, for a text of "
+                    f"{self._text.size / 1e6:.1f} MB"
+                )
             named = f"{name} with {model.parameter_count():,} trained parameters"
             if self._limits.size is not None:
                 named += f", a bundle of about {size / 1e6:.1f} MB"
@@ -287,19 +245,24 @@ class _Chooser:
         choice, reasons = chosen
         return choice, [reasons[0] + because, *reasons[1:]]
 
-    def _fit_windows(self, preset: DualCNNConfig) -> dict[str, Any]:
-        """The settings, with windows no longer than the chunks unless the user set them."""
+    def _fitted(self, preset: DualCNNConfig) -> DualCNNConfig:
+        """The preset with the settings; its windows fit the chunks, its dropout the text."""
         chunk = int(self._settings["chunk"])
-        names = ("attention_window", "wave_window")
-        return {**{name: min(chunk, getattr(preset, name)) for name in names}, **self._settings}
+        windows = ("attention_window", "wave_window")
+        fitted: dict[str, Any] = {name: min(chunk, getattr(preset, name)) for name in windows}
+        if (share := dropout_share(self._text.size)) < 1:
+            drops = ("dropout", "input_dropout")
+            fitted |= {name: round(share * getattr(preset, name), 2) for name in drops}
+        return preset.replace(**{**fitted, **self._settings})
 
     def _with_steps(self, name: str, config: DualCNNConfig) -> tuple[Choice, list[str]] | None:
         """Set the number of steps, and of the tokens that are measured; ``None`` without time."""
         training = config.training
         most, why = training.steps, "as you set"
         if "steps" not in self._changes:
-            each = training.chunk * training.batch
-            most = min(most, max(_MIN_STEPS, _MAX_EPOCHS * self._text.tokens // each))
+            epoch = self._text.tokens / (training.chunk * training.batch)
+            longer = min(_MIN_EPOCHS * epoch, _MAX_LENGTHENING * most)
+            most = int(min(max(most, longer), max(_MIN_STEPS, _MAX_EPOCHS * epoch)))
             why = ""
         if self._limits.seconds is None:
             config = config.replace(steps=most, validate_every=self._validate_every(most))
@@ -357,17 +320,3 @@ class _Chooser:
 
 def _slack(seconds: float) -> float:
     return min(_SLACK * seconds, _MAX_SLACK)
-
-
-def _beginning(corpus: Corpus) -> str:
-    return "".join(islice(corpus.blocks(), 1))[:500_000]
-
-
-def _compression_ratio(corpus: Corpus) -> float:
-    """How well the beginning of the text compresses: 2 to 3 for prose, 5 and more for logs."""
-    sample = _beginning(corpus)
-    # Numbered by frequency, since an alphabet of two or three bytes a letter would compress better.
-    frequent = Counter(sample).most_common()
-    numbers = {ord(character): number for number, (character, _) in enumerate(frequent)}
-    data = sample.translate(numbers).encode("utf-8", "surrogatepass")
-    return len(data) / max(1, len(zlib.compress(data, 6)))

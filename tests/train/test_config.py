@@ -31,10 +31,10 @@ def test_presets_are_valid() -> None:
 
 def test_presets_grow() -> None:
     sizes = {name: DualCNN(config).parameter_count() for name, config in PRESETS.items()}
-    assert list(sizes) == ["nano", "micro", "small"]
+    assert list(sizes) == ["nano", "micro", "small", "base"]
     assert sizes["nano"] <= 160_000
     assert sizes["micro"] <= 1_000_000
-    assert sizes["micro"] < sizes["small"]
+    assert sizes["micro"] < sizes["small"] < sizes["base"]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +281,20 @@ def test_infer_adapts_to_the_text(tmp_path: Path) -> None:
     config = DualCNNConfig.infer(short)
     assert config.training.chunk * config.training.batch <= 2400
     json.loads(config.to_json())
+
+
+def test_infer_learns_more_from_a_large_text(tmp_path: Path, text: str) -> None:
+    small, large = tmp_path / "small.txt", tmp_path / "large.txt"
+    small.write_text(text[:60_000])
+    large.write_text((text * (4_500_000 // len(text) + 1))[:4_500_000])
+    few, many = (DualCNNConfig.infer(path, preset="micro") for path in (small, large))
+    assert (few.training.tokenizer, many.training.tokenizer) == ("char", "bpe")
+    assert many.dropout < few.dropout == PRESETS["micro"].dropout
+    assert any("for a text of 4.5 MB" in reason for reason in many.reasons)
+    kept = DualCNNConfig.infer(large, preset="micro", tokenizer="char", dropout=0.3)
+    assert (kept.training.tokenizer, kept.dropout) == ("char", 0.3)
+    assert kept.training.steps > PRESETS["micro"].training.steps  # six times through the text
+    assert not any("for a text of" in reason for reason in kept.reasons)
 
 
 def test_settings_are_part_of_the_choice_and_of_its_reasons(tmp_path: Path, text: str) -> None:

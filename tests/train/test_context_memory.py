@@ -193,6 +193,33 @@ def test_a_stream_without_trust_is_the_network_alone() -> None:
     np.testing.assert_allclose(output.logits, alone, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"adaptation": False}, {"memory_key": "reservoir", "memory": 64}, {"memory": 0}],
+    ids=["contexts", "frozen", "reservoir", "none"],
+)
+def test_the_targets_alone_are_predicted_as_among_all_tokens(changes: dict[str, object]) -> None:
+    shape = {"memory_key": "contexts", "memory": 600, "vocab_size": 6, "dropout": 0.3, **changes}
+    model = DualCNN(SMALL.replace(**shape)).train()
+    tokens, targets = torch.randint(0, 6, (2, 3, 60), generator=torch.Generator().manual_seed(1))
+    model.fit(tokens.reshape(-1))
+    trust = torch.tensor([1.0, 0.0, 1.0])
+    results = []
+    for given_targets in (None, targets):
+        model.noise.begin(0, 0, range(3), torch.device("cpu"))
+        output = model.compute(tokens, model.zero_state(3), trust=trust, targets=given_targets)
+        predictions = (output.logits, output.first_logits, output.without_memory)
+        if given_targets is None:
+            every = (torch.log_softmax(logits, -1) for logits in predictions)
+            predictions = tuple(logits.gather(2, targets.unsqueeze(2)) for logits in every)
+        model.zero_grad()
+        sum(prediction.mean() for prediction in predictions).backward()
+        gradients = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        results.append([*(prediction.detach() for prediction in predictions), *gradients])
+    for expected, actual in zip(*results, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-6)
+
+
 @pytest.mark.parametrize("contexts", ["", "0", "9", "2 2", "word words", "2,4"])
 def test_contexts_that_do_not_exist_are_refused(contexts: str) -> None:
     with pytest.raises(ConfigError, match="it must be different contexts"):

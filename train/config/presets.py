@@ -34,5 +34,18 @@ PRESETS: dict[str, DualCNNConfig] = {
         validation=0.005,
         steps=3200,
     ),
+    "base": DualCNNConfig().replace(
+        width=320,
+        attention_heads=8,
+        attention_window=128,
+        wave_features=320,
+        hidden=896,
+        wave_blocks=6,
+        dropout=0.5,
+        input_dropout=0.15,
+        learning_rate=2e-3,
+        validation=0.005,
+        steps=4800,
+    ),
 }
 """Configurations by name, smallest first; ``nano`` is the default of every command."""

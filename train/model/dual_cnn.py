@@ -222,7 +222,9 @@ class DualCNN(nn.Module):
             present = {name: tensor.float() for name, tensor in present.items()}
         network, keys = logits, None
         if targets is not None:
-            first_logits, network = (_of_targets(every, targets) for every in (first_logits, logits))
+            first_logits, network = (
+                _of_targets(every, targets) for every in (first_logits, logits)
+            )
         if isinstance(self.memory, ContextMemory):
             slots = self.memory.remember(tokens, learn, state, present)
             if targets is not None and self.training:
