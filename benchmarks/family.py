@@ -1,0 +1,136 @@
+"""Bundles on text that no model has seen: loss, bytes and microseconds, beside PPMd and zpaq.
+
+    python benchmarks/family.py BUNDLE... --corpus TRAINING --text HELDOUT [--json FILE]
+
+Losses are nats per character of the held-out text, read as one stream: by the network alone, with
+the memory from zeros, and with the memory as the bundle was taught. PPMd and zpaq (Debian's package
+zpaq) are given the training text; what they pay for the held-out text is the size of both less that
+of the first. zpaq changes its model with the size of its input, at 2^20 and 2^23 - 4,096 bytes: if
+the two sizes lie on different sides, it is given the end of the training text only. Microseconds
+are the median of a step, and that over the characters of a token. Needs `pip install '.[bench]'`.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyppmd
+
+import rillet.runtime
+from lib.arguments import text_parser
+from lib.results import write_results
+from rillet.runtime.bench import measure_bundle
+
+COLUMNS = {
+    "alone": "network alone",
+    "zeros": "from zeros",
+    "taught": "taught",
+    "bundle_mb": "bundle, MB",
+    "state_mb": "state, MB",
+    "step_us": "µs a token",
+    "character_us": "µs a character",
+}
+
+ZPAQ_CHANGES = (1 << 20, (1 << 23) - 4096)
+
+
+def main() -> None:
+    parser = text_parser(__doc__)
+    arguments = parser.parse_args()
+    before, text = arguments.corpus.read_bytes(), arguments.text.read_bytes()
+    characters = len(text.decode("utf-8"))
+    print("| | " + " | ".join(COLUMNS.values()) + " |")
+    print("| --- " * (len(COLUMNS) + 1) + "|")
+    figures: dict[str, dict[str, Any]] = {}
+
+    def report(name: str, row: dict[str, Any]) -> None:
+        figures[name] = row
+        cells = (f"{row[key]:.4g}" if key in row else "" for key in COLUMNS)
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+    for bundle in arguments.bundles:
+        report(Path(bundle).name, bundle_figures(bundle, arguments.text))
+    for name, (pack, given) in compressors(before, text).items():
+        begun = time.monotonic()
+        bits = 8 * (pack(given + text) - pack(given))
+        seconds = time.monotonic() - begun
+        loss = bits * math.log(2) / characters
+        report(name, {"taught": loss, "seconds": seconds, "given_bytes": len(given)})
+    write_results(arguments.json, figures)
+
+
+def bundle_figures(bundle: str, text: Path) -> dict[str, Any]:
+    """The figures of a bundle."""
+    model = rillet.runtime.load(bundle)
+    row: dict[str, Any] = {}
+    characters_per_token = 1.0
+    for key, how in {
+        "alone": {"memory": False, "taught": False},
+        "zeros": {"taught": False},
+        "taught": {"taught": True},
+    }.items():
+        session = model.session(**how)
+        if key == "taught" and not session.taught:
+            continue
+        with text.open(encoding="utf-8") as file:
+            score = session.score(iter(lambda file=file: file.read(1 << 16), ""))
+        # What has no token is charged as well: these figures are of the whole text.
+        row[key] = score.bits_per_char * math.log(2)
+        characters_per_token = score.characters / score.tokens
+    speed = measure_bundle(Path(bundle))
+    size = sum(file.stat().st_size for file in Path(bundle).iterdir())
+    return {
+        **row,
+        "bundle_mb": size / 1e6,
+        "state_mb": speed["state_kb"] / 1e3,
+        "step_us": speed["p50_us"],
+        "character_us": speed["p50_us"] / characters_per_token,
+        "characters_per_token": characters_per_token,
+        "provider": speed["provider"],
+    }
+
+
+Pack = Callable[[bytes], int]
+
+
+def compressors(before: bytes, text: bytes) -> dict[str, tuple[Pack, bytes]]:
+    """What gives the compressed size of data, and what it is given before, by name."""
+    found: dict[str, tuple[Pack, bytes]] = {
+        f"PPMd, order {order}, 256 MiB": (partial(ppmd, order), before) for order in (5, 6, 8)
+    }
+    if shutil.which("zpaq") is None:
+        print("zpaq is not installed: apt install zpaq")
+        return found
+    given = before
+    for change in ZPAQ_CHANGES:
+        if len(before) <= change < len(before) + len(text):
+            given = before[len(before) + len(text) - change :]
+    found["zpaq -m5"] = zpaq, given
+    return found
+
+
+def ppmd(order: int, data: bytes) -> int:
+    """The compressed size of data."""
+    return len(pyppmd.compress(data, max_order=order, mem_size=1 << 28))
+
+
+def zpaq(data: bytes) -> int:
+    """The size of an archive of one file with the data."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, archive = Path(folder) / "data", Path(folder) / "data.zpaq"
+        path.write_bytes(data)
+        command = ["zpaq", "add", str(archive), str(path), "-m5", "-t1"]
+        subprocess.run(command, check=True, capture_output=True)
+        return archive.stat().st_size
+
+
+if __name__ == "__main__":
+    main()
