@@ -72,16 +72,16 @@ def bundle_figures(bundle: str, text: Path) -> dict[str, Any]:
     model = rillet.runtime.load(bundle)
     row: dict[str, Any] = {}
     characters_per_token = 1.0
-    for key, how in {
-        "alone": {"memory": False, "taught": False},
-        "zeros": {"taught": False},
-        "taught": {"taught": True},
-    }.items():
-        session = model.session(**how)
+    sessions = {
+        "alone": model.session(memory=False, taught=False),
+        "zeros": model.session(taught=False),
+        "taught": model.session(taught=True),
+    }
+    for key, session in sessions.items():
         if key == "taught" and not session.taught:
             continue
         with text.open(encoding="utf-8") as file:
-            score = session.score(iter(lambda file=file: file.read(1 << 16), ""))
+            score = session.score(iter(partial(file.read, 1 << 16), ""))
         # What has no token is charged as well: these figures are of the whole text.
         row[key] = score.bits_per_char * math.log(2)
         characters_per_token = score.characters / score.tokens
