@@ -98,7 +98,7 @@ test-gpu: .venv-gpu/ready
 # each in an environment of its own, since `make test` needs none of them. `make engines HEAVY=1`
 # adds the engines of 100 MB and more.
 OTHERS := cpu,train,export
-LIGHT_ENGINES := openvino onnxsim onnxslim
+LIGHT_ENGINES := openvino onnxslim "onnxsim; python_version >= '3.11'"
 HEAVY_ENGINES := iree-base-compiler iree-base-runtime apache-tvm tract
 
 .venv-integrations/ready: pyproject.toml constraints.txt $(NATIVE)

@@ -27,8 +27,9 @@ def shorten_patterns(
 
     PyTorch's ``table[index]`` becomes ``GatherND`` of an unsqueezed index, which is ``Gather``.
 
-    A lookup in a table of each row's own is ``GatherElements`` of a squeezed index, and ``GatherND``
-    of the index as it was. ONNX's reference evaluator has ``GatherElements`` for small tables only.
+    A lookup in a table of each row's own is ``GatherElements`` of a squeezed index, and
+    ``GatherND`` of the index as it was. ONNX's reference evaluator has the former for small tables
+    only.
 
     Args:
         graph: A graph as the exporter wrote it; modified in place.

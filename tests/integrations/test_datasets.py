@@ -11,10 +11,10 @@ import pytest
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 
-from rillet.runtime import CorpusError
-from rillet.train.data.corpus import Corpus, recorded_name
-from support.command_line import here, rillet
-from support.hub import serve_hub
+from rillet.runtime import CorpusError  # noqa: E402
+from rillet.train.data.corpus import Corpus, recorded_name  # noqa: E402
+from support.command_line import here, rillet  # noqa: E402
+from support.hub import serve_hub  # noqa: E402
 
 ROWS = [*(f"Story {n} is of a cat, and of the hat it had.\n" for n in range(60)), "", None, "End."]
 JOINED = "".join(row for row in ROWS[:-1] if row) + "End."
@@ -105,8 +105,8 @@ def test_a_data_set_of_the_hub_is_read_and_kept_in_its_cache(rows: Any, tmp_path
     (tmp_path / "repository").mkdir()
     rows.to_parquet(str(tmp_path / "repository" / "train.parquet"))
     code = """
-import sys
-from rillet.train.data.corpus import Corpus
+import sys  # noqa: E402
+from rillet.train.data.corpus import Corpus  # noqa: E402
 sys.stdout.write("".join(Corpus("hf:owner/stories").blocks()))
 """
     with serve_hub() as hub:
@@ -121,5 +121,3 @@ sys.stdout.write("".join(Corpus("hf:owner/stories").blocks()))
         missing = rillet("train", "--corpus", "hf:owner/none", "--out", tmp_path / "run", env=env)
     assert missing.returncode == 1
     assert "hf:owner/none cannot be read as a data set" in missing.stderr
-
-

@@ -1,4 +1,4 @@
-"""Bundles on the Hugging Face Hub: its own client, against a local server that speaks for the hub."""
+"""Bundles on the Hugging Face Hub: its own client, and a local server that speaks for the hub."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_stop_and_options_of_a_call(model: Rillet, expected: str) -> None:
 
 
 def test_callbacks_get_the_pieces(model: Rillet, expected: str) -> None:
-    class Collects(BaseCallbackHandler):  # type: ignore[misc]
+    class Collects(BaseCallbackHandler):
         def __init__(self) -> None:
             self.pieces: list[str] = []
 

@@ -69,12 +69,13 @@ def test_the_streamer_of_transformers_takes_the_tokens(model: CausalLM) -> None:
 
 def test_the_iteration_ends_if_generating_fails(model: CausalLM) -> None:
     streamer = TextIteratorStreamer(model.tokenizer)
-    for wrong, message in (
+    cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"input_ids": [[1], [2]]}, "generate got 2 prompts and takes one"),
         ({"input_ids": [[1]], "num_beams": 4}, "num_beams: no such sampling option"),
-    ):
+    )
+    for wrong, message in cases:
         with pytest.raises(UsageError, match=message):
-            model.generate(streamer=streamer, **wrong)  # type: ignore[arg-type]
+            model.generate(streamer=streamer, **wrong)
         assert list(streamer) == []
 
 

@@ -71,8 +71,10 @@ def recorded_table(source: str) -> str:
     """A source as it may stand in a record: no folder of this machine is named."""
     name, comma, rest = source.removeprefix(HUB_PREFIX).partition(",")
     path = Path(name)
-    return HUB_PREFIX + (path.name if path.is_absolute() or ".." in path.parts else name) + (
-        comma + rest
+    return (
+        HUB_PREFIX
+        + (path.name if path.is_absolute() or ".." in path.parts else name)
+        + (comma + rest)
     )
 
 
