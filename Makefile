@@ -119,7 +119,8 @@ integrations: .venv-integrations/ready
 	touch $@
 
 engines: .venv-engines/ready
-	OMP_NUM_THREADS=1 .venv-engines/bin/python -m pytest tests/export/test_other_engines.py
+	OMP_NUM_THREADS=1 .venv-engines/bin/python -m pytest $(if $(HEAVY),,-m "not slow") \
+		tests/export/test_other_engines.py
 
 # Fuzz with corrupted files and extreme options by the tens of thousands; `make test` tries hundreds.
 fuzz: export RILLET_FUZZ_CASES = $(or $(CASES),5000)
