@@ -65,7 +65,9 @@ class Rillet(LLM):
 
     def _pieces(self, prompt: str, stop: list[str] | None, options: dict[str, Any]) -> TextStream:
         sampling = {**self._sampling(), **options}
-        return self._model.stream(prompt, stop=tuple(stop or ()), **sampling)
+        if stop:
+            sampling["stop"] = tuple(stop)
+        return self._model.stream(prompt, **sampling)
 
     def _call(
         self,
