@@ -12,6 +12,7 @@ COPY native/ native/
 COPY runtime/ runtime/
 COPY train/ train/
 COPY export/ export/
+COPY integrations/ integrations/
 RUN pip install --no-cache-dir --constraint constraints.txt setuptools \
     && pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip wheel --no-cache-dir --constraint constraints.txt --wheel-dir /wheels \

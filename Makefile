@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages integrations engines docs dist audit lint types format clean
 
 # What the native library is made of.
 NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
@@ -94,6 +94,34 @@ VENV_FLAGS ?=
 test-gpu: .venv-gpu/ready
 	OMP_NUM_THREADS=1 $(GPU)/python -m pytest -m "gpu or tensorrt"
 
+# The adapters of rillet.integrations against the real packages, and the graphs on other engines:
+# each in an environment of its own, since `make test` needs none of them. `make engines HEAVY=1`
+# adds the engines of 100 MB and more.
+OTHERS := cpu,train,export
+LIGHT_ENGINES := openvino onnxslim "onnxsim; python_version >= '3.11'"
+HEAVY_ENGINES := iree-base-compiler iree-base-runtime apache-tvm tract
+
+.venv-integrations/ready: pyproject.toml constraints.txt $(NATIVE)
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[$(OTHERS),integrations]' \
+		pytest pytest-xdist hypothesis
+	touch $@
+
+integrations: .venv-integrations/ready
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest $(PARALLEL) tests/integrations
+
+.venv-engines/ready: pyproject.toml constraints.txt $(NATIVE)
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[$(OTHERS)]' \
+		$(LIGHT_ENGINES) $(if $(HEAVY),$(HEAVY_ENGINES)) pytest pytest-xdist hypothesis
+	touch $@
+
+engines: .venv-engines/ready
+	OMP_NUM_THREADS=1 .venv-engines/bin/python -m pytest $(if $(HEAVY),,-m "not slow") \
+		tests/export/test_other_engines.py
+
 # Fuzz with corrupted files and extreme options by the tens of thousands; `make test` tries hundreds.
 fuzz: export RILLET_FUZZ_CASES = $(or $(CASES),5000)
 fuzz: .venv/ready
@@ -152,7 +180,7 @@ lint: .venv/ready
 types: .venv/ready
 	mkdir -p build/types
 	ln -sfn ../.. build/types/rillet
-	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export
+	$(BIN)/mypy -p rillet.runtime -p rillet.train -p rillet.export -p rillet.integrations
 	$(BIN)/mypy benchmarks/*.py benchmarks/lib/*.py scripts/*.py tests/support/*.py examples/*.py
 
 format: .venv/ready
@@ -161,4 +189,4 @@ format: .venv/ready
 	$(C_FILES) | xargs $(CLANG_FORMAT) -i
 
 clean:
-	rm -rf .venv .venv-gpu build demo dist *.egg-info
+	rm -rf .venv .venv-gpu .venv-integrations .venv-engines build demo dist *.egg-info

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .errors import BundleError
+from .errors import BundleError, UsageError
 from .files import sha256_bytes, sha256_file
+from .hub import fetch_bundle, in_hub_cache, on_hub
 from .start_state import START_STATE_FILE, read_start_state
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
 from .text_sample import TEXT_SAMPLE_FILE, TextSample
@@ -47,16 +48,25 @@ class Bundle:
     state: list[StateTensor]
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, revision: str | None = None) -> Bundle:
         """Open a bundle and verify every file that it lists.
 
         Args:
-            path: The folder.
+            path: The folder, or ``hf:OWNER/NAME`` for one on the Hugging Face Hub.
+            revision: Which version of a bundle on the hub: a branch, a tag or a commit.
 
         Raises:
             BundleError: There is no bundle, its format is newer, or a file is missing, damaged or
                 outside the folder.
+            UsageError: A folder is given with a revision.
         """
+        if on_hub(path):
+            path = fetch_bundle(path, revision)
+        elif revision is not None:
+            raise UsageError(
+                f"revision is {revision!r}, but {path} is a folder; leave it out, or give "
+                "hf:OWNER/NAME"
+            )
         # Resolved, so that graphs that load later are found whatever the working folder is then.
         path = Path(path).resolve()
         manifest = _read_manifest(path)
@@ -95,7 +105,7 @@ class Bundle:
         """
         is_plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
         path = self.path / name
-        if not is_plain or path.is_symlink():
+        if not is_plain or _leaves(path):
             raise BundleError(
                 f"{self.path / BUNDLE_FILE} names the file {name!r}, which is not a regular "
                 "file in the folder; the bundle was not written by rillet"
@@ -201,6 +211,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def _leaves(path: Path) -> bool:
+    """Whether a file is a link, and so may be any file on this machine."""
+    return path.is_symlink() and not in_hub_cache(path)
+
+
 def _check_self_contained(path: Path) -> None:
     """Refuse a graph that stores weights in external files: they could be any file on this machine.
 
@@ -218,7 +233,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"{path} is not a folder; give the folder that `rillet export` wrote")
     file = path / BUNDLE_FILE
-    if not file.is_file() or file.is_symlink():
+    if not file.is_file() or _leaves(file):
         raise BundleError(
             f"{path} is not a bundle: it has no {BUNDLE_FILE}; give the folder that "
             "`rillet export` wrote"

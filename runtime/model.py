@@ -31,11 +31,13 @@ def load(
     *,
     allow_fallback: bool = False,
     self_test: bool = True,
+    revision: str | None = None,
 ) -> Model:
     """Load a bundle.
 
     Args:
-        path: The folder that ``rillet export`` wrote.
+        path: The folder that ``rillet export`` wrote, or ``hf:OWNER/NAME`` for one that lies on
+            the Hugging Face Hub, which is downloaded once into the hub's cache.
         provider: What runs the model: ``native``, our own library; ``cpu``, ``cuda`` (ONNX
             Runtime); ``tensorrt`` (an engine that ``rillet engine build`` built); or ``auto`` for
             the best one that is present and works. A named provider that cannot run is an error.
@@ -44,6 +46,8 @@ def load(
         allow_fallback: Run on the CPU, with a warning, if the provider cannot run; and switch to
             it, from the same state, if a later step fails.
         self_test: Compare some sixty steps with the record in the bundle.
+        revision: Which version of a bundle on the hub: a branch, a tag or a commit; also
+            ``hf:OWNER/NAME@REVISION``.
 
     Returns:
         The model, ready to generate.
@@ -51,7 +55,7 @@ def load(
     Raises:
         BundleError: There is no bundle, or it is damaged or of a newer format.
         EngineError: The provider cannot run here, or fails the self-test.
-        UsageError: ``threads`` is below 1.
+        UsageError: ``threads`` is below 1, or a folder is given with a revision.
     """
     threads = plain(threads)
     if type(threads) is not int or threads < 1:
@@ -60,7 +64,7 @@ def load(
     from .engines.select import open_engine
     from .golden import self_test as run_self_test
 
-    bundle = Bundle.open(path)
+    bundle = Bundle.open(path, revision)
     tokenizer = load_tokenizer(bundle)
 
     def check(engine: Engine) -> None:

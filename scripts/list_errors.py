@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("runtime", "train", "export")
+PACKAGES = ("runtime", "train", "export", "integrations")
 
 # Errors raised with a variable as the whole text, and the functions that build the texts.
 SENTENCES = {

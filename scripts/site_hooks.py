@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("runtime", "train", "export")
+PACKAGES = ("runtime", "train", "export", "integrations")
 
 
 def on_startup(**_: Any) -> None:

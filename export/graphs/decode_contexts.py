@@ -128,7 +128,9 @@ class DecodeContexts(nn.Module):
         came = (slots.index_select(2, self.tokens) == token).to(self.cases.dtype)
         # Anything above zero is far above this bound.
         learns = (learn * 1e38).clamp(0, _LEARNS)
-        change = (came @ self.cases + learns).long() + slots[:, :, _PATTERN]
+        # Multiplied and summed: few engines take a product with a vector for one of matrices.
+        case = (came * self.cases).sum(2)
+        change = (case + learns).long() + slots[:, :, _PATTERN]
         # [token, stored, check, first, second, token + 1]
         values = torch.where(self.columns, slots, token + self.newest)
         stored = (values * F.embedding(change, self.changes)).sum(2).to(self.kind)

@@ -27,6 +27,10 @@ def shorten_patterns(
 
     PyTorch's ``table[index]`` becomes ``GatherND`` of an unsqueezed index, which is ``Gather``.
 
+    A lookup in a table of each row's own is ``GatherElements`` of a squeezed index, and
+    ``GatherND`` of the index as it was. ONNX's reference evaluator has the former for small tables
+    only.
+
     Args:
         graph: A graph as the exporter wrote it; modified in place.
         outside: Constants of the graphs around it, by name.
@@ -37,6 +41,7 @@ def shorten_patterns(
             if attribute.HasField("g"):
                 shorten_patterns(attribute.g, constants)
     writer = {name: node for node in graph.node for name in node.output}
+    tables = _matrices(graph)
     quotients = {}
     for node in graph.node:
         quotient = _corrected(node, writer, constants)
@@ -46,6 +51,11 @@ def shorten_patterns(
         if index is not None:
             node.op_type, node.input[1] = "Gather", index
             del node.attribute[:]
+        own = _own_row(node, writer, constants, tables)
+        if own is not None:
+            node.op_type, node.input[1] = "GatherND", own
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("batch_dims", 1))
     for node in graph.node:
         node.input[:] = [quotients.get(name, name) for name in node.input]
     drop_unread(graph)
@@ -65,6 +75,29 @@ def _row(
     if numpy_helper.to_array(constants[index.input[1]]).tolist() != [-1]:
         return None
     return str(index.input[0])
+
+
+def _matrices(graph: onnx.GraphProto) -> set[str]:
+    """The values with two axes."""
+    values = (*graph.input, *graph.output, *graph.value_info)
+    return {value.name for value in values if len(value.type.tensor_type.shape.dim) == 2}
+
+
+def _own_row(
+    node: onnx.NodeProto,
+    writer: dict[str, onnx.NodeProto],
+    constants: Mapping[str, onnx.TensorProto],
+    matrices: set[str],
+) -> str | None:
+    """The index ``[B, n, 1]`` of what a node looks up in a table ``[B, M]``, or ``None``."""
+    if node.op_type != "GatherElements" or node.input[0] not in matrices:
+        return None
+    index = writer.get(node.input[1])
+    if index is None or index.op_type != "Squeeze" or index.input[1] not in constants:
+        return None
+    if numpy_helper.to_array(constants[index.input[1]]).tolist() not in ([2], [-1]):
+        return None
+    return str(index.input[0]) if [entry.i for entry in node.attribute] == [1] else None
 
 
 def _corrected(

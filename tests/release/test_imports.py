@@ -85,7 +85,13 @@ def test_generate_needs_no_torch(small_bundle: Path) -> None:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_public_names_exist(package: str) -> None:
     for name in module_names(package):
-        module = importlib.import_module(name)
+        try:
+            module = importlib.import_module(name)
+        except ModuleNotFoundError as missing:
+            # An adapter's package; `make integrations` installs them.
+            if package != "integrations" or str(missing.name).startswith(PROJECT):
+                raise
+            continue
         for public in getattr(module, "__all__", []):
             assert hasattr(module, public), f"{name}.{public}"
 

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 DEVICE = {"click", "numpy", "safetensors", "tokenizers"}
 """What a device needs besides an engine. A fifth package fails the tests."""
 
-PACKAGES = ("runtime", "train", "export")
+PACKAGES = ("runtime", "train", "export", "integrations")
 ENGINES = {"cpu": "onnxruntime", "gpu": "onnxruntime-gpu"}
 """Extras whose packages share a folder, so that only one may be installed."""
 

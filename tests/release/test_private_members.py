@@ -9,7 +9,7 @@ import pytest
 
 from check_architecture import ALLOWED_PRIVATE, ROOT, Module, check_private, read_modules
 
-PACKAGES = ("runtime", "train", "export")
+PACKAGES = ("runtime", "train", "export", "integrations")
 
 
 def report(code: str) -> list[str]:

@@ -28,7 +28,7 @@ def rillet(*arguments: object, **options: Any) -> subprocess.CompletedProcess[st
         text=True,
         encoding="utf-8",
         check=False,
-        env={**os.environ, "PYTHONUTF8": "1"},
+        env={**options.pop("env", os.environ), "PYTHONUTF8": "1"},
         **options,
     )
     return result

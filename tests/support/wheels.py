@@ -33,7 +33,7 @@ def copy_source(folder: Path) -> Path:
     folder.mkdir()
     for name in _FILES:
         shutil.copy(ROOT / name, folder)
-    for name in ("runtime", "train", "export", "native"):
+    for name in ("runtime", "train", "export", "integrations", "native"):
         ignored = shutil.ignore_patterns("__pycache__", "librillet.native.*")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder

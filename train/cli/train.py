@@ -45,7 +45,8 @@ __all__ = ["train_command"]
     multiple=True,
     metavar="FILE",
     help="A UTF-8 text file, a folder of text files, or - for standard input; repeat for more. "
-    f"{BUILTIN} is a text that ships with Python; tinyshakespeare is downloaded.",
+    f"{BUILTIN} is a text that ships with Python; tinyshakespeare is downloaded. Parquet files, "
+    "saved data sets and hf:NAME need rillet[datasets].",
 )
 @click.option(
     "--out",

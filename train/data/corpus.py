@@ -18,10 +18,12 @@ import numpy as np
 
 from ...runtime.errors import CorpusError, UsageError
 from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+from ...runtime.hub import HUB_PREFIX
 from ...runtime.tokenizer import text_bytes
 from ...runtime.wide_text import wide_encoding
 from .own_files import own_files
 from .pipes import Spooled, is_pipe, pipe_name
+from .tables import Table, is_table, open_table, recorded_table
 
 __all__ = [
     "BUILTIN",
@@ -81,12 +83,18 @@ class CorpusFacts(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """One text of a corpus; ``path`` is ``None`` for the built-in text and for pipes."""
+    """One text of a corpus; ``path`` is ``None`` for what is not a file of text."""
 
     name: str
     path: Path | None
     size: int
     pipe: Spooled | None = None
+    table: Table | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold it."""
+        return (self.path,) if self.path else self.table.files if self.table else ()
 
 
 class Corpus:
@@ -98,7 +106,8 @@ class Corpus:
     Args:
         sources: A UTF-8 text file; a pipe, or ``-`` for standard input, which is read at once; a
             folder, which stands for all text files in it and below, sorted by path;
-            :data:`BUILTIN`; ``tinyshakespeare``, downloaded unless cached; or several of these.
+            :data:`BUILTIN`; ``tinyshakespeare``, downloaded unless cached; a Parquet file, a saved
+            ``datasets.Dataset``, or ``hf:NAME`` (see :mod:`.tables`); or several of these.
         suffixes: Suffixes of the text files in a folder.
         spool: Folder for a temporary file with what a pipe holds; ``None`` keeps it in memory.
 
@@ -181,7 +190,8 @@ class Corpus:
 
     def stamp(self) -> str:
         """A hash of the files' names, sizes and times, which changes when a text does."""
-        found = [(it.name, it.path.resolve(), it.path.stat()) for it in self._parts if it.path]
+        paths = [(part.name, path) for part in self._parts for path in part.files]
+        found = [(name, path.resolve(), path.stat()) for name, path in paths]
         files = [(name, str(path), it.st_size, it.st_mtime_ns) for name, path, it in found]
         pipes = [part.pipe.sha256 for part in self._parts if part.pipe]
         return sha256_bytes(repr((self.names, sys.version, files, *pipes)).encode())
@@ -233,7 +243,11 @@ class Corpus:
         end = ""
         for part in self._parts:
             errors = "surrogateescape" if self.any_bytes else "strict"
-            texts = _decode(part, errors) if part.path or part.pipe else [builtin_corpus()]
+            texts: Iterable[str]
+            if part.table is not None:
+                texts = part.table.texts()
+            else:
+                texts = _decode(part, errors) if part.path or part.pipe else [builtin_corpus()]
             between = "\n\n" if end not in ("", "\n") else ""
             for text in texts:
                 yield between + text
@@ -260,6 +274,8 @@ def recorded_name(source: str | Path) -> str:
     A relative path is kept, so that the recorded command runs where it ran; of any other path, only
     the last part is.
     """
+    if str(source).startswith(HUB_PREFIX):
+        return recorded_table(str(source))
     path = Path(source)
     outside = path.is_absolute() or ".." in path.parts
     return path.name if outside and path.name else str(source)
@@ -327,6 +343,10 @@ def _find(
         # A pipe that has been read is empty.
         pipe = None if identity in known else Spooled(source, spool)
         yield identity, _Part(name, None, pipe.size if pipe else 0, pipe)
+        return
+    if is_table(source):
+        table = open_table(source)
+        yield table.identity, _Part(table.name, None, table.size, table=table)
         return
     named = source == TINYSHAKESPEARE.name
     path = fetch(TINYSHAKESPEARE) if named else Path(source)
