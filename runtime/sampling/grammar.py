@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..tokenizer import Tokenizer
 from .guidance import import_llguidance, matcher_of, reason_of
 from .json_ends import JsonEnds
-from .json_schema import STRUCTURE
+from .json_schema import STRUCTURE, characters_of_patterns
 from .lookahead import Lookahead, Path, allowed
 from .patterns import Pattern
 from .writable import Limits, Writable
@@ -70,7 +70,8 @@ class Grammar:
         compiled = self._compile()
         self._lookahead: Lookahead | None = None
         if self._is_json:
-            ends = JsonEnds(self._tokenizer, writable, limits)
+            likely = characters_of_patterns(self._pattern.text)
+            ends = JsonEnds(self._tokenizer, writable, limits, likely)
             self._lookahead = Lookahead(self._tokenizer, writable, limits, ends.find)
         elif is_limited and self._pattern.kind == "regex":
             compiled = _intersected(self._matcher_class, compiled, writable, limits)

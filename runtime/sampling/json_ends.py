@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,12 +23,18 @@ _VALUES = (b"0123456789", b'"', b"[", b"n", b"tf", b"{")
 
 _LETTERS = bytes(range(ord("0"), ord("9") + 1)) + bytes(range(ord("a"), ord("z") + 1))
 
+_OFTEN = 0.75
+"""How often a string goes on with a likely character, and else with a letter."""
+
 _TRIES = 10
 """Paths to look for; the shortest is taken once each kind of value has gone first."""
 
 _LENGTHS = (64, 1_000, 10_000)
 """Tokens of a path: longer ones are only looked for where there are no shorter, since a schema
 that recurs has many that never end."""
+
+_STEPS = 40_000
+"""Steps of all tries together: a second."""
 
 _OUTSIDE, _INSIDE, _ESCAPED = range(3)
 """Where a place is: outside a string, inside one, or after a backslash in one."""
@@ -43,9 +49,12 @@ class JsonEnds:
         tokenizer: The model's tokenizer.
         writable: What may be written.
         limits: What may not.
+        likely: Characters that strings are likely to need.
     """
 
-    def __init__(self, tokenizer: Tokenizer, writable: Writable, limits: Limits) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, writable: Writable, limits: Limits, likely: str = ""
+    ) -> None:
         self._bytes, self._before = tokenizer.token_bytes, limits.before
         self._words = [word.encode() for word in limits.bad_words]
         # Of longer tokens, paths would be shorter; but one by one, all that is writable can follow.
@@ -58,6 +67,10 @@ class JsonEnds:
         self._usable = np.zeros(writable.tokens.size, np.bool_)
         self._usable[list(self._units.values())] = True
         self._is_byte_level = tokenizer.is_byte_level
+        self._likely, self._letters = (np.zeros(self._usable.size, np.bool_) for _ in range(2))
+        self._likely[self._tokens(likely.encode("ascii", "ignore"))] = True
+        self._letters[self._tokens(_LETTERS)] = True
+        self._steps = 0
 
     def find(self, matcher: Any, written: bytes, room: int | None = None) -> Path | None:
         """A path from where a matcher stands after some text; ``None`` if none is found.
@@ -67,6 +80,7 @@ class JsonEnds:
             written: The document so far.
             room: Tokens that the path may have.
         """
+        self._steps = _STEPS
         for length in _LENGTHS:
             most = length if room is None else min(length, room)
             if (path := self._shortest(matcher, written, most)) is not None or most == room:
@@ -90,8 +104,14 @@ class JsonEnds:
         path: list[int] = []
         text, place = written, _place_after(written)
         while not matcher.is_accepting():
+            self._steps -= 1
             steps = self._forced(matcher) or self._chosen(matcher, ranks, place)
-            if not steps or len(path) + len(steps) > room or not matcher.consume_tokens(steps):
+            if (
+                not steps
+                or self._steps < 0
+                or len(path) + len(steps) > room
+                or not matcher.consume_tokens(steps)
+            ):
                 return None
             added = b"".join(self._bytes[token] for token in steps)
             if self._words and has_bad_word(self._words, self._before, text + added):
@@ -115,10 +135,18 @@ class JsonEnds:
         follow = np.flatnonzero(allowed(matcher, self._usable))
         if not follow.size:
             return []
-        order = ranks.inside if place == _INSIDE else ranks.outside
-        ranked = order[follow]
-        best = follow[ranked == ranked.min()]
-        return [int(best[ranks.chance.randrange(best.size)])]
+        if place != _INSIDE:
+            ranked = ranks.outside[follow]
+            follow = follow[ranked == ranked.min()]
+        elif (quote := self._units.get(b'"')) in follow:
+            return [int(quote or 0)]
+        else:
+            for likely in (self._likely, self._letters):
+                some = follow[likely[follow]]
+                if some.size and ranks.chance.random() < _OFTEN:
+                    follow = some
+                    break
+        return [int(follow[ranks.chance.randrange(follow.size)])]
 
     def _ranks(self, number: int, chance: random.Random) -> Ranks:
         """What goes before what in one of the tries."""
@@ -127,25 +155,22 @@ class JsonEnds:
             values.insert(0, values.pop(number))
         else:
             chance.shuffle(values)
-        outside = self._ordered([*_CLOSING, *values])
-        return Ranks(outside, self._ordered([b'"', _LETTERS], [b"\\"]), chance)
+        groups = [*_CLOSING, *values]
+        outside = np.full(self._usable.size, len(groups), np.int64)
+        for rank, group in enumerate(groups):
+            outside[self._tokens(group)] = rank
+        return Ranks(outside, chance)
 
-    def _ordered(self, first: list[bytes], last: Sequence[bytes] = ()) -> npt.NDArray[np.int64]:
-        """The rank of every token by its text: the lowest goes first."""
-        ranks = np.full(self._usable.size, len(first), np.int64)
-        groups = [*enumerate(first), *((len(first) + 1, group) for group in last)]
-        for rank, group in groups:
-            for byte in group:
-                if (token := self._units.get(bytes([byte]))) is not None:
-                    ranks[token] = rank
-        return ranks
+    def _tokens(self, characters: Iterable[int]) -> list[int]:
+        """The tokens of some ASCII characters."""
+        found = (self._units.get(bytes([byte])) for byte in characters)
+        return [token for token in found if token is not None]
 
 
 class Ranks(NamedTuple):
-    """What goes before what: ranks of tokens ``[V]``, and what decides between equal ones."""
+    """What goes before what outside strings, ``[V]``, and what decides between equals."""
 
     outside: npt.NDArray[np.int64]
-    inside: npt.NDArray[np.int64]
     chance: random.Random
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from ..errors import UsageError
 
-__all__ = ["STRUCTURE", "lark_of_schema", "schema_text"]
+__all__ = ["STRUCTURE", "characters_of_patterns", "lark_of_schema", "schema_text"]
 
 STRUCTURE = '"{}[]:,0123456789'
 """Characters that nearly every document needs."""
@@ -28,10 +28,12 @@ _FORM = {
     "json_allowed_escapes": 'nrbtf\\"',
 }
 
+_OF_FORMATS = "@.:-PT0"
+
 _SCHEMAS_BY_NAME = ("properties", "patternProperties", "$defs", "definitions")
 _CONSTANTS = ("const", "enum", "default", "examples")
 
-_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00[01]|\x7f")
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00(?:[01]|7f)")
 """Control characters in JSON text that have no short escape."""
 
 _DRAFTS = ("draft-04", "draft-06", "draft-07", "2019-09", "2020-12")
@@ -116,6 +118,16 @@ def lark_of_schema(text: str) -> str:
     else:
         schema = {"x-guidance": _FORM} if schema else False
     return f"start: document /[ \\n]/?\ndocument: %json {json.dumps(schema)}\n"
+
+
+def characters_of_patterns(text: str) -> str:
+    """Characters that strings of a schema are likely to need: those that its patterns name."""
+    patterns = [_OF_FORMATS]
+    for schema in _all(json.loads(text)):
+        patterns.append(str(schema.get("pattern", "")))
+        if isinstance(named := schema.get("patternProperties"), dict):
+            patterns += named
+    return "".join(sorted(set("".join(patterns))))
 
 
 def _refuse(reason: str, cause: BaseException | None = None) -> NoReturn:
