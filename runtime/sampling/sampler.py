@@ -83,6 +83,9 @@ class Sampler:
         self.constraint: Choices | Grammar | None = processing.constraint
         self._tail: TokenTail | None = processing.tail
         self._processors: list[LogitProcessor] = processing.processors
+        self._accepting = [processor.accept for processor in self._processors]
+        if self._tail is not None:
+            self._accepting.append(self._tail.accept)
         self.is_plain = not self._processors
         self.kind = (params.temperature, params.filters) if self.is_plain else None
         all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _MIN_TEMPERATURE
@@ -147,10 +150,8 @@ class Sampler:
     def accept(self, token: int) -> None:
         """Make a chosen token part of the text: update penalties, bad words and constraints."""
         self._accepted += 1
-        for processor in self._processors:
-            processor.accept(token)
-        if self._tail is not None:
-            self._tail.accept(token)
+        for accept in self._accepting:
+            accept(token)
 
     def accept_plain(self, count: int) -> None:
         """Make so many chosen tokens part of the text, if the sampler :attr:`is_plain`."""

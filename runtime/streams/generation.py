@@ -106,6 +106,7 @@ class Generation:
         self.stops = StopStrings(params.stop)
         self._stop_tokens = frozenset(params.stop_token_ids)
         check_tokens("stop_token_ids", self._stop_tokens, tokenizer.vocab_size)
+        self._may_stop = bool(params.stop or self._stop_tokens)
         self.limit = params.max_new_tokens
         self._deadline = _deadline(params)
         self.count = 0
@@ -174,10 +175,11 @@ class Generation:
             self.sampler.accept(draw.token)
         self.owed = None
         self.count += 1
-        if self.params.stop or draw.token in self._stop_tokens:
+        if self._may_stop:
             text = self._stopped(draw.token, text)
         text, self.backlog = self.backlog + text, ""
-        if self.finish_reason is None:
+        is_simple = self.sampler.constraint is None and self._deadline is None
+        if self.finish_reason is None and (self.count >= self.limit or not is_simple):
             self.finish_reason = self._ended()
             if self.finish_reason is not None:
                 text += self.stops.flush()
@@ -218,7 +220,7 @@ class Generation:
         Returns:
             What :meth:`accept` returns for each.
         """
-        if self.params.stop or self._stop_tokens or self.backlog:
+        if self._may_stop or self.backlog:
             written = []
             for token, logprob, text in zip(tokens, logprobs, texts, strict=True):
                 written.append(self.accept(Draw(token, logprob), text))
