@@ -284,7 +284,8 @@ class Session:
         """
         if best_of != 1:
             seed = self.best_seed(best_of, params, **sampling)
-            return self.generate(params, on_text=on_text, **{**sampling, "seed": seed})
+            changes = {**sampling, "seed": seed}
+            return self.generate(params, on_text=on_text, in_graph=in_graph, **changes)
         if in_graph:
             from .in_graph import generate_in_graph
 
