@@ -67,7 +67,8 @@ class Grammar:
         writable = Writable(self._tokenizer, limits)
         self._usable, self._characters = writable.tokens, writable.characters
         is_limited = writable.characters is not None or bool(limits.bad_words)
-        compiled = self._compile()
+        compiled = self._pattern.compiled(self._matcher_class)
+        self._fresh = self._checked(compiled)
         self._lookahead: Lookahead | None = None
         if self._is_json:
             likely = characters_of_patterns(self._pattern.text)
@@ -75,25 +76,24 @@ class Grammar:
             self._lookahead = Lookahead(self._tokenizer, writable, limits, ends.find)
         elif is_limited and self._pattern.kind == "regex":
             compiled = _intersected(self._matcher_class, compiled, writable, limits)
+            self._fresh = matcher_of(compiled, self._tokenizer)
         elif is_limited:
             self._lookahead = Lookahead(self._tokenizer, writable, limits)
-        self._fresh = matcher_of(compiled, self._tokenizer)
         self._follow([], None)
 
-    def _compile(self) -> str:
-        """The pattern for llguidance.
+    def _checked(self, compiled: str) -> Any:
+        """A matcher of the pattern.
 
         Raises:
-            UsageError: It is not valid.
+            UsageError: The pattern is not valid.
         """
-        compiled = self._pattern.compiled(self._matcher_class)
         matcher = matcher_of(compiled, self._tokenizer)
         if matcher.is_error():
             raise UsageError(
                 f"{self._pattern.kind} is {self._pattern.shown}, which is not valid: "
                 f"{reason_of(matcher)}"
             )
-        return compiled
+        return matcher
 
     def _follow(self, written: list[int], path: Path | None) -> None:
         """Stand after some tokens.

@@ -82,6 +82,7 @@ class Sampler:
         processing = Processing(params, tokenizer, seen, before, recent)
         self.constraint: Choices | Grammar | None = processing.constraint
         self._tail: TokenTail | None = processing.tail
+        self._vocab_size = 0 if tokenizer is None else tokenizer.vocab_size
         self._processors: list[LogitProcessor] = processing.processors
         self._accepting = [processor.accept for processor in self._processors]
         if self._tail is not None:
@@ -264,7 +265,10 @@ class Sampler:
         for processor, saved in zip(self._processors, value["processors"], strict=True):
             processor.restore(saved)
         if self._tail is not None:
-            self._tail.restore(value["tail"])
+            tail = [int(token) for token in value["tail"]]
+            if not all(0 <= token < self._vocab_size for token in tail):
+                raise ValueError("the last tokens contain one that does not exist")
+            self._tail.restore(tail)
 
 
 def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:

@@ -335,6 +335,18 @@ def test_a_step_that_fails_is_not_counted(
     assert calls[0] >= 2
 
 
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_token_of_no_model_in_a_saved_tail_is_refused(nano: Model, token: int) -> None:
+    options = {"no_repeat_ngram_size": 3, "seed": 1}
+    session = nano.session()
+    next(session.tokens(**options))
+    mark = session.checkpoint()
+    assert mark.generation is not None
+    mark.generation["sampler"]["tail"].append(token)
+    with pytest.raises(ValueError, match="the last tokens contain one that does not exist"):
+        session.rollback(mark)
+
+
 def test_the_best_of_several_is_the_likeliest(nano: Model) -> None:
     def mean(seed: int) -> float:
         session = nano.session()
