@@ -25,6 +25,12 @@ class Interrupt:
         self.signal_number = 0
         self.callback: Callable[[], object] | None = None
 
+    def watch(self, cancel: Callable[[], object]) -> None:
+        """Call this when a signal asks to stop; at once, if one has."""
+        self.callback = cancel
+        if self.requested:
+            cancel()
+
     @contextmanager
     def raise_at_once(self) -> Iterator[None]:
         """Let the signal raise ``KeyboardInterrupt``: for waits that leave nothing half done.

@@ -131,14 +131,17 @@ class Model(LoadedModel):
         memory: bool = True,
         taught: bool = True,
         on_text: Callable[[str], object] | None = None,
+        best_of: int = 1,
         **sampling: Any,
     ) -> str:
-        """Read a prompt and generate a text; the arguments are those of :meth:`stream`."""
-        return "".join(
-            self.stream(
-                prompt, learn=learn, memory=memory, taught=taught, on_text=on_text, **sampling
-            )
-        )
+        """Read a prompt and generate a text; the arguments are those of :meth:`stream`.
+
+        Of ``best_of`` drafts it writes the likeliest: see :meth:`Session.generate`.
+        """
+        session = self.session(learn, memory, taught)
+        params = self.sampling(**sampling)
+        session.feed(prompt)
+        return session.generate(params, on_text=on_text, best_of=best_of)
 
     def batch(self) -> Batch:
         """Open a batch, in which sessions of this model step together."""

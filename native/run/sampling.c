@@ -86,11 +86,25 @@ static const struct {
     const char *name, *neutral;
     double number;
 } lacking[] = {
-    {"typical_p", NULL, 1},         {"repetition_penalty", NULL, 1},
-    {"frequency_penalty", NULL, 0}, {"presence_penalty", NULL, 0},
-    {"logit_bias", "[]", 0},        {"bad_words", "[]", 0},
-    {"choices", "[]", 0},           {"regex", "null", 0},
+    {"typical_p", NULL, 1},
+    {"repetition_penalty", NULL, 1},
+    {"frequency_penalty", NULL, 0},
+    {"presence_penalty", NULL, 0},
+    {"logit_bias", "[]", 0},
+    {"bad_words", "[]", 0},
+    {"choices", "[]", 0},
+    {"regex", "null", 0},
     {"grammar", "null", 0},
+    {"json_schema", "null", 0},
+    {"epsilon_cutoff", NULL, 0},
+    {"eta_cutoff", NULL, 0},
+    {"penalty_window", NULL, 0},
+    {"no_repeat_ngram_size", NULL, 0},
+    {"min_new_tokens", NULL, 0},
+    {"max_time", "null", 0},
+    {"stop_token_ids", "[]", 0},
+    {"include_stop", "false", 0},
+    {"logits_processor", "null", 0},
 };
 
 static void check_lacking(rl_json object, const char *where) {

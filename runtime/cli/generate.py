@@ -23,7 +23,7 @@ from ..streams.text_stream import TextStream
 from ..tokenizer import text_bytes
 from .interactive import converse
 from .options import engine_options
-from .sampling_options import sampling_options
+from .sampling_options import sampling_changes, sampling_options
 from .stopping import stopped
 from .terminal import shown, tell
 from .text_files import read_pieces
@@ -53,6 +53,14 @@ _BITE = 2_048
     show_default=True,
     metavar="N",
     help="Texts to generate; each takes the next seed.",
+)
+@click.option(
+    "--best-of",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Draft N texts, and write the one whose tokens are likeliest on average.",
 )
 @click.option(
     "--learn",
@@ -115,6 +123,7 @@ def generate(
     prompt: str,
     file: Path | None,
     count: int,
+    best_of: int,
     learn: LearnMode,
     memory: bool,
     taught: bool,
@@ -127,7 +136,6 @@ def generate(
     logprobs: int | None,
     streaming: bool,
     stats: bool,
-    grammar_file: Path | None,
     provider: ProviderChoice,
     threads: int,
     allow_fallback: bool,
@@ -136,15 +144,15 @@ def generate(
     """Stream text from BUNDLE, continuing PROMPT (- is standard input)."""
     if file is not None and prompt:
         raise UsageError("there are a prompt and --file; give one of them")
-    if interactive and (as_json or count > 1 or "-" in (prompt, str(file))):
-        raise UsageError("--interactive reads lines and writes text; leave out --json, --n and -")
+    if interactive and (as_json or count * best_of > 1 or "-" in (prompt, str(file))):
+        raise UsageError(
+            "--interactive reads lines and writes text; leave out --json, --n, --best-of and -"
+        )
     if save_state is not None and count > 1:
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs adds to what --json writes; give both")
-    changes = {name: v for name, v in sampling.items() if v is not None and v != ()}
-    if grammar_file is not None:
-        changes["grammar"] = "".join(read_pieces(grammar_file))
+    changes = sampling_changes(sampling)
     if logprobs:
         changes["top_logprobs"] = logprobs
     model = load(bundle, provider, threads, allow_fallback=allow_fallback)
@@ -169,10 +177,13 @@ def generate(
                 converse(session, params, write, interrupt)
                 return
             for index in range(count):
-                if load_state is not None and not read and session.can_resume and count == 1:
+                is_one = count == best_of == 1
+                if load_state is not None and not read and session.can_resume and is_one:
                     stream = session.resume(**changes)
                 else:
-                    seed = None if params.seed is None else params.seed + index
+                    seed = None if params.seed is None else params.seed + index * best_of
+                    if best_of > 1:
+                        seed = session.best_seed(best_of, params, seed=seed, watch=interrupt.watch)
                     writer = session if index == count - 1 else session.fork()
                     stream = writer.stream(params, seed=seed)
                 interrupt.callback = stream.cancel

@@ -13,6 +13,7 @@ from ..bundle import WEIGHTS_FILE, Bundle
 from ..engines.native.engine import NativeEngine
 from ..engines.native.packed_tokenizer import PackedTokenizer
 from ..errors import UsageError
+from ..sampling.params import SamplingParams
 from ..start_state import START_STATE_FILE
 from ..state_table import StateTensor
 from ..tokenizer import Tokenizer
@@ -59,6 +60,10 @@ class Packed:
         return _prediction_size(self.bundle)
 
 
+_OPTIONS = {"temperature", "top_k", "top_p", "min_p", "seed", "max_new_tokens", "top_logprobs"}
+"""The sampling options that firmware knows, or that change no token."""
+
+
 def pack(bundle: Bundle, memory: int | None = None) -> Packed:
     """Pack a bundle.
 
@@ -75,6 +80,7 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
             f"streams of {bundle.path} begin with what it was taught, which firmware cannot hold; "
             "export the model again without --teach"
         )
+    _check_defaults(bundle)
     engine = NativeEngine(bundle)  # checks that the weights are the graphs'
     model = engine.model
     if not model.shrink(memory or 0, SLACK):
@@ -100,6 +106,25 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
         products=_products(bundle.file(WEIGHTS_FILE).read_bytes()),
         defaults=bundle.generation_defaults(),
     )
+
+
+def _check_defaults(bundle: Bundle) -> None:
+    """Refuse default sampling that firmware would ignore."""
+    defaults = bundle.generation_defaults()
+    neutral = SamplingParams()
+    known = SamplingParams.__dataclass_fields__
+    given = {name: v for name, v in defaults.items() if name in known and v is not None}
+    params = SamplingParams(**given)
+    lacking = [
+        name
+        for name in sorted(set(given) - _OPTIONS)
+        if getattr(params, name) != getattr(neutral, name)
+    ]
+    if lacking:
+        raise UsageError(
+            f"generation_config.json of {bundle.path} samples with {', '.join(lacking)}, which "
+            "firmware lacks; export the model without them"
+        )
 
 
 def _prediction_size(bundle: Bundle) -> int:

@@ -5,9 +5,8 @@ Each processor works in place on the float64 logits ``[V]`` of one stream.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +14,20 @@ import numpy.typing as npt
 
 from ..errors import UsageError
 from ..tokenizer import Tokenizer
-from .writable import Limits, alive_places, has_bad_word
+from .token_tail import TokenTail
 
-__all__ = ["BadWords", "Choices", "LogitBias", "LogitProcessor", "Penalties"]
+__all__ = [
+    "BadWords",
+    "Custom",
+    "LogitBias",
+    "LogitProcessor",
+    "Logits",
+    "MinLength",
+    "NoRepeats",
+    "Stateless",
+    "check_tokens",
+    "tokens_with",
+]
 
 Logits = npt.NDArray[np.float64]
 
@@ -46,33 +56,11 @@ class LogitProcessor(Protocol):
         ...
 
 
-class LogitBias:
-    """Adds a bias to the logits of some tokens.
-
-    Args:
-        bias: The value to add, keyed by a token's number or its text.
-        tokenizer: The model's tokenizer.
-
-    Raises:
-        UsageError: A key is not a token.
-    """
-
-    def __init__(self, bias: Mapping[int | str, float], tokenizer: Tokenizer) -> None:
-        tokens = [_token(key, tokenizer) for key in bias]
-        self.forbidden = frozenset(
-            token for token, value in zip(tokens, bias.values(), strict=True) if value == -math.inf
-        )
-        """Tokens that are never drawn."""
-        self._tokens = np.asarray(tokens, np.int64)
-        self._bias = np.asarray(list(bias.values()), np.float64)
-
-    def apply(self, logits: Logits) -> None:
-        """Change logits ``[V]`` in place."""
-        # Not `logits[tokens] +=`: it adds only once if a number and a text name the same token.
-        np.add.at(logits, self._tokens, self._bias)
+class Stateless:
+    """A processor that records nothing; what it looks back on, the sampler saves."""
 
     def accept(self, token: int) -> None:
-        """Do nothing: a bias depends on no token."""
+        """Do nothing."""
 
     def snapshot(self) -> Any:
         """Nothing to save."""
@@ -82,66 +70,159 @@ class LogitBias:
         """Do nothing: there is nothing to restore."""
 
 
-def _token(key: int | str, tokenizer: Tokenizer) -> int:
-    if isinstance(key, int):
-        if not 0 <= key < tokenizer.vocab_size:
-            raise UsageError(
-                f"logit_bias names the token {key}; tokens must lie between 0 and "
-                f"{tokenizer.vocab_size - 1}"
-            )
-        return key
-    tokens = tokenizer.encode(key)
-    if len(tokens) != 1 or tokenizer.unknown(key):
-        raise UsageError(
-            f"logit_bias names the text {key!r}, which is {len(tokens)} tokens in this model; it "
-            "must be exactly one"
-        )
-    return tokens[0]
-
-
-class Penalties:
-    """Makes tokens that occurred before less likely.
+class LogitBias(Stateless):
+    """Adds a bias to the logits of some tokens.
 
     Args:
-        repetition: Divides the positive and multiplies the negative logits of tokens seen before.
-        frequency: Subtracted once for each time that a token was generated.
-        presence: Subtracted once if a token was generated at all.
-        seen: Which tokens the stream has read or written, ``[V]``; owned by the stream.
+        bias: The value to add, keyed by a token's number or a text. Of a text of several tokens,
+            the last gets the bias, where the others stand before it.
+        tokenizer: The model's tokenizer.
+        tail: The last tokens of the stream; owned by the sampler.
+
+    Raises:
+        UsageError: A key is not a token, or a text that the model cannot write.
     """
 
     def __init__(
-        self, repetition: float, frequency: float, presence: float, seen: npt.NDArray[np.bool_]
+        self, bias: Mapping[int | str, float], tokenizer: Tokenizer, tail: TokenTail
     ) -> None:
-        self._repetition, self._frequency, self._presence = repetition, frequency, presence
-        self._seen = seen
-        self._counts: dict[int, int] = {}
+        keyed = [(_tokens(key, tokenizer), value) for key, value in bias.items()]
+        single = [(tokens[0], value) for tokens, value in keyed if len(tokens) == 1]
+        self.forbidden = frozenset(token for token, value in single if value == -math.inf)
+        """Tokens that are never drawn."""
+        self.forbidden_texts = tuple(
+            str(key)
+            for (key, value), (tokens, _) in zip(bias.items(), keyed, strict=True)
+            if len(tokens) > 1 and value == -math.inf
+        )
+        """Texts of several tokens that are never written: they are as good as bad words."""
+        self._bias = np.asarray([value for _, value in single], np.float64)
+        self._tokens = np.asarray([token for token, _ in single], np.int64)
+        self._sequences = [
+            (np.asarray(tokens[:-1], np.int64), tokens[-1], value)
+            for tokens, value in keyed
+            if len(tokens) > 1 and value != -math.inf
+        ]
+        self._tail = tail
 
     def apply(self, logits: Logits) -> None:
         """Change logits ``[V]`` in place."""
-        if self._repetition != 1:
-            repeated = logits[self._seen]
-            factor = np.where(repeated > 0, 1 / self._repetition, self._repetition)
-            logits[self._seen] = repeated * factor
-        if self._counts and (self._frequency or self._presence):
-            tokens = np.fromiter(self._counts, np.int64, len(self._counts))
-            counts = np.fromiter(self._counts.values(), np.float64, len(self._counts))
-            logits[tokens] -= self._frequency * counts + self._presence
+        # Not `logits[tokens] +=`: it adds only once if a number and a text name the same token.
+        np.add.at(logits, self._tokens, self._bias)
+        for before, token, value in self._sequences:
+            if np.array_equal(self._tail.tokens[-before.size :], before):
+                logits[token] += value
+
+
+def _tokens(key: int | str, tokenizer: Tokenizer) -> list[int]:
+    if isinstance(key, int):
+        check_tokens("logit_bias", [key], tokenizer.vocab_size)
+        return [key]
+    tokens = tokenizer.encode(key)
+    if unknown := tokenizer.unknown(key):
+        raise UsageError(
+            f"logit_bias names the text {key!r}, with characters that this model does not know: "
+            f"{', '.join(map(repr, unknown))}; leave it out"
+        )
+    return tokens
+
+
+def check_tokens(name: str, tokens: Iterable[int], vocab_size: int) -> None:
+    """Refuse numbers that are no tokens.
+
+    Raises:
+        UsageError: There are such.
+    """
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise UsageError(
+                f"{name} names the token {token}; tokens must lie between 0 and {vocab_size - 1}"
+            )
+
+
+class NoRepeats(Stateless):
+    """Forbids every token that would complete an n-gram that was read or written before.
+
+    Args:
+        size: Tokens of an n-gram.
+        tail: The last tokens of the stream; owned by the sampler.
+    """
+
+    def __init__(self, size: int, tail: TokenTail) -> None:
+        self._size, self._tail = size, tail
+
+    def apply(self, logits: Logits) -> None:
+        """Change logits ``[V]`` in place."""
+        tokens, size = self._tail.tokens, self._size
+        places = tokens.size - size + 1  # where an n-gram may have begun
+        if places <= 0:
+            return
+        begun = np.arange(places)
+        for place in range(size - 1):
+            begun = begun[tokens[begun + place] == tokens[places + place]]
+            if not begun.size:
+                return
+        logits[tokens[begun + size - 1]] = -math.inf
+
+
+class MinLength:
+    """Forbids tokens that would end the text too early.
+
+    Args:
+        least: Tokens to write before one of them.
+        tokens: The tokens that end the text.
+    """
+
+    def __init__(self, least: int, tokens: Sequence[int]) -> None:
+        self._least, self._tokens = least, np.asarray(tokens, np.int64)
+        self._count = 0
+
+    def apply(self, logits: Logits) -> None:
+        """Change logits ``[V]`` in place."""
+        if self._count < self._least:
+            logits[self._tokens] = -math.inf
 
     def accept(self, token: int) -> None:
         """Count a token."""
-        self._seen[token] = True
-        self._counts[token] = self._counts.get(token, 0) + 1
+        self._count += 1
 
     def snapshot(self) -> Any:
-        """Pairs of a token and how often it was generated."""
-        return [[token, count] for token, count in self._counts.items()]
+        """How many tokens were written."""
+        return self._count
 
     def restore(self, value: Any) -> None:
         """Return to what :meth:`snapshot` returned."""
-        counts = {int(token): int(count) for token, count in value}
-        if not all(0 <= token < self._seen.size for token in counts):
-            raise ValueError("the penalties count a token that does not exist")
-        self._counts = counts
+        self._count = int(value)
+
+
+class Custom(Stateless):
+    """The caller's own function.
+
+    Args:
+        function: Returns new logits for the last tokens, ``[T]``, and logits ``[V]``.
+        tail: The last tokens of the stream; owned by the sampler.
+    """
+
+    def __init__(self, function: Callable[..., Any], tail: TokenTail) -> None:
+        self._function, self._tail = function, tail
+
+    def apply(self, logits: Logits) -> None:
+        """Change logits ``[V]`` in place.
+
+        Raises:
+            UsageError: The function returned no logits.
+        """
+        returned = self._function(self._tail.tokens.copy(), logits.copy())
+        try:
+            changed = np.asarray(returned, np.float64)
+        except (TypeError, ValueError):
+            changed = np.zeros(0)
+        if changed.shape != logits.shape or not (changed < math.inf).all():
+            raise UsageError(
+                f"logits_processor returned {repr(returned)[:60]}; it must return {logits.size} "
+                "numbers, none of them NaN or infinite; -inf forbids a token"
+            )
+        logits[:] = changed
 
 
 class BadWords:
@@ -161,7 +242,7 @@ class BadWords:
         self._token_bytes = tokenizer.token_bytes
         self._tail_length = max(map(len, encoded)) - 1
         self._tail = b""
-        self._containing = _tokens_with(
+        self._containing = tokens_with(
             self._token_bytes, lambda token: any(w in token for w in encoded)
         )
         # For each way to split a word in two, the tokens that begin with the second part.
@@ -198,103 +279,7 @@ class BadWords:
         self._remember(bytes.fromhex(value))
 
 
-class Choices:
-    """Restricts the text to exactly one of several choices.
-
-    Args:
-        choices: The texts, none of them a prefix of another.
-        tokenizer: The model's tokenizer.
-        limits: What else restricts the text; choices with a bad word are left out.
-
-    Raises:
-        UsageError: The model cannot write one of the choices, or may write none.
-    """
-
-    finish_reason = "choice"
-
-    def __init__(
-        self, choices: Sequence[str], tokenizer: Tokenizer, limits: Limits | None = None
-    ) -> None:
-        self._token_bytes = tokenizer.token_bytes
-        self._written = b""
-        self._texts = tuple(choices)
-        for text in choices:
-            if tokenizer.decode(tokenizer.encode(text)) != text:
-                raise UsageError(
-                    f"choices has {text!r}, with characters that this model does not know: "
-                    f"{', '.join(map(repr, tokenizer.unknown(text)))}; use other words"
-                )
-        self._limit(limits or Limits())
-
-    def _limit(self, limits: Limits) -> None:
-        """Keep the choices that may be written, and where some tokens still spell the rest."""
-        self._limits = limits
-        words = [word.encode() for word in limits.bad_words]
-        tokens = [
-            b"" if number in limits.forbidden else token
-            for number, token in enumerate(self._token_bytes)
-        ]
-        encoded = [text.encode() for text in self._texts]
-        places = {
-            text: alive_places(text, tokens)
-            for text in encoded
-            if not has_bad_word(words, limits.before, text)
-        }
-        self._places = {text: alive for text, alive in places.items() if 0 in alive}
-        self._allowed: dict[bytes, npt.NDArray[np.int64]] = {}
-        if not self._places:
-            raise UsageError(
-                f"choices is {list(self._texts)!r}, and none of them can be written"
-                f"{limits.also.replace(', or', ':', 1)}"
-            )
-
-    @property
-    def done(self) -> bool:
-        """Whether a choice is complete."""
-        return self._written in self._places
-
-    def allows(self, token: int) -> bool:
-        """Whether a choice can still be completed after a token that :meth:`apply` let through."""
-        return True
-
-    def apply(self, logits: Logits) -> None:
-        """Change logits ``[V]`` in place."""
-        allowed = self._allowed.get(self._written)
-        if allowed is None:
-            written, places = self._written, self._places
-            allowed = _tokens_with(
-                self._token_bytes,
-                lambda token: any(
-                    choice.startswith(written + token) and len(written + token) in alive
-                    for choice, alive in places.items()
-                ),
-            )
-            self._allowed[written] = allowed
-        kept = logits[allowed]
-        logits.fill(-math.inf)
-        logits[allowed] = kept
-
-    def accept(self, token: int) -> None:
-        """Append a token's bytes to the text."""
-        self._written += self._token_bytes[token]
-
-    def snapshot(self) -> Any:
-        """The part of a choice written so far, and what was read before, in hexadecimal."""
-        return {"written": self._written.hex(), "before": self._limits.before.hex()}
-
-    def restore(self, value: Any) -> None:
-        """Return to what :meth:`snapshot` returned."""
-        value = value if isinstance(value, dict) else {"written": value}  # of earlier versions
-        written = bytes.fromhex(value["written"])
-        before = bytes.fromhex(value.get("before", ""))
-        if before != self._limits.before:
-            self._limit(dataclasses.replace(self._limits, before=before))
-        if not any(choice.startswith(written) for choice in self._places):
-            raise ValueError("the text is not a prefix of any choice")
-        self._written = written
-
-
-def _tokens_with(
+def tokens_with(
     token_bytes: list[bytes], matches: Callable[[bytes], bool]
 ) -> npt.NDArray[np.int64]:
     """The tokens whose bytes match; tokens without bytes never do."""
@@ -303,4 +288,4 @@ def _tokens_with(
 
 
 def _tokens_beginning_with(token_bytes: list[bytes], prefix: bytes) -> npt.NDArray[np.int64]:
-    return _tokens_with(token_bytes, lambda token: token.startswith(prefix))
+    return tokens_with(token_bytes, lambda token: token.startswith(prefix))

@@ -43,9 +43,18 @@ class Lookahead:
         tokenizer: The model's tokenizer.
         writable: What may be written.
         limits: What may not.
+        find: What finds a path from where a matcher stands, after some text, of so many tokens
+            at most; a search through everything that may follow when absent.
     """
 
-    def __init__(self, tokenizer: Tokenizer, writable: Writable, limits: Limits) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        writable: Writable,
+        limits: Limits,
+        find: Callable[[Any, bytes, int | None], Path | None] | None = None,
+    ) -> None:
+        self._finder = find
         self._bytes, self._usable = tokenizer.token_bytes, writable.tokens
         self._words = [word.encode() for word in limits.bad_words]
         self._before = limits.before
@@ -55,10 +64,18 @@ class Lookahead:
         """A path from where a matcher stands; ``None`` if none is found."""
         if matcher.is_accepting():
             return ()
+        if self._finder is not None:
+            return self._finder(matcher, written, None)
         return self._find(matcher, written, (), _AT_FIRST)
 
     def after(
-        self, token: int, matcher: Any, written: bytes, known: Path, fruitless: set[bytes]
+        self,
+        token: int,
+        matcher: Any,
+        written: bytes,
+        known: Path,
+        fruitless: set[bytes],
+        room: int | None = None,
     ) -> Path | None:
         """A path from where a token leads; ``None`` if none is found.
 
@@ -70,6 +87,7 @@ class Lookahead:
             fruitless: What may follow where a search has found no end, from where the matcher
                 stands. Where the same may follow, none is looked for again: a hundred letters that
                 lead to the same dead end take one search. This one adds to it.
+            room: Tokens that a path may have.
         """
         if known[:1] == (token,):
             return known[1:]
@@ -81,7 +99,12 @@ class Lookahead:
         child = matcher.deep_copy()
         child.consume_token(token)
         mask = child.compute_bitmask()
-        path = None if mask in fruitless else self._find(child, text, known, _PER_TOKEN)
+        if mask in fruitless:
+            return None
+        if self._finder is not None:
+            path = self._finder(child, text, room)
+        else:
+            path = self._find(child, text, known, _PER_TOKEN)
         if path is None:
             fruitless.add(mask)
         return path

@@ -12,16 +12,18 @@ import numpy.typing as npt
 
 from ..errors import EngineError, UsageError
 from ..tokenizer import Tokenizer
+from .choices import Choices
 from .grammar import Grammar
-from .logit_processors import BadWords, Choices, LogitBias, LogitProcessor, Penalties
+from .logit_processors import LogitProcessor
 from .params import SamplingParams
-from .writable import Limits
+from .processing import Processing
+from .token_tail import TokenTail
 
 __all__ = ["RowError", "Sampler", "SamplingParams", "choose_rows"]
 
 Array = npt.NDArray[np.float64]
 
-_ALL_KEPT = (0, 1.0, 0.0, 1.0)
+_ALL_KEPT = (0, 1.0, 0.0, 1.0, 0.0, 0.0)
 """The :attr:`SamplingParams.filters` that leave no token out."""
 
 _MIN_TEMPERATURE = 1e-300
@@ -49,6 +51,14 @@ class Sampler:
         seen: Which tokens the stream has read, ``[V]``, for the repetition penalty; owned by the
             stream.
         before: The last bytes that the stream has read, for bad words.
+        recent: The last tokens that it has read, for options that look back.
+
+    Attributes:
+        params: How it samples.
+        constraint: What says which texts may be written.
+        is_plain: Whether a draw depends only on the logits and a random number.
+        kind: Equal for samplers whose draws differ in nothing but the random number; ``None`` for
+            those that are not plain.
 
     Raises:
         UsageError: ``params`` refer to a token or a text that the model does not have.
@@ -60,6 +70,7 @@ class Sampler:
         tokenizer: Tokenizer | None = None,
         seen: npt.NDArray[np.bool_] | None = None,
         before: bytes = b"",
+        recent: Sequence[int] = (),
     ) -> None:
         self.params = params
         self._bits = np.random.PCG64(params.seed)
@@ -68,49 +79,18 @@ class Sampler:
         self._start: Any = self._bits.state
         self._accepted = 0
         self._ahead: np.random.PCG64 | None = None
-        self.constraint: Choices | Grammar | None = None
-        self._processors = self._build_processors(tokenizer, seen, before)
+        processing = Processing(params, tokenizer, seen, before, recent)
+        self.constraint: Choices | Grammar | None = processing.constraint
+        self._tail: TokenTail | None = processing.tail
+        self._vocab_size = 0 if tokenizer is None else tokenizer.vocab_size
+        self._processors: list[LogitProcessor] = processing.processors
+        self._accepting = [processor.accept for processor in self._processors]
+        if self._tail is not None:
+            self._accepting.append(self._tail.accept)
+        self.is_plain = not self._processors
+        self.kind = (params.temperature, params.filters) if self.is_plain else None
         all_kept = params.filters == _ALL_KEPT and not 0 < params.temperature < _MIN_TEMPERATURE
-        self._is_unfiltered = all_kept and not self._processors
-
-    def _build_processors(
-        self, tokenizer: Tokenizer | None, seen: npt.NDArray[np.bool_] | None, before: bytes
-    ) -> list[LogitProcessor]:
-        params = self.params
-        penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        has_penalties = penalties != (1.0, 0.0, 0.0)
-        has_constraint = params.choices or params.regex or params.grammar
-        if not (params.logit_bias or has_penalties or params.bad_words or has_constraint):
-            return []
-        if tokenizer is None:
-            raise UsageError(
-                "logit_bias, bad_words, choices, regex, grammar and penalties require a tokenizer; "
-                "pass one to Sampler"
-            )
-        processors: list[LogitProcessor] = []
-        forbidden: frozenset[int] = frozenset()
-        if params.logit_bias:
-            processors.append(bias := LogitBias(params.logit_bias, tokenizer))
-            forbidden = bias.forbidden
-        if has_penalties:
-            seen = np.zeros(tokenizer.vocab_size, np.bool_) if seen is None else seen
-            processors.append(Penalties(*penalties, seen))
-        if params.bad_words:
-            processors.append(BadWords(params.bad_words, tokenizer, before))
-        limits = Limits(forbidden, tuple(params.bad_words), before)
-        if params.choices:
-            self.constraint = Choices(params.choices, tokenizer, limits)
-        elif params.regex or params.grammar:
-            pattern = params.regex or params.grammar or ""
-            self.constraint = Grammar(pattern, bool(params.regex), tokenizer, limits)
-        if self.constraint is not None:
-            processors.append(self.constraint)
-        return processors
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether a draw depends only on the logits and a random number."""
-        return not self._processors
+        self._is_unfiltered = all_kept and self.is_plain
 
     def probabilities(self, logits: npt.NDArray[Any]) -> Array:
         """The distribution that tokens are drawn from: logits ``[V]`` to probabilities ``[V]``."""
@@ -171,8 +151,8 @@ class Sampler:
     def accept(self, token: int) -> None:
         """Make a chosen token part of the text: update penalties, bad words and constraints."""
         self._accepted += 1
-        for processor in self._processors:
-            processor.accept(token)
+        for accept in self._accepting:
+            accept(token)
 
     def accept_plain(self, count: int) -> None:
         """Make so many chosen tokens part of the text, if the sampler :attr:`is_plain`."""
@@ -182,9 +162,12 @@ class Sampler:
         """Return what brings the sampler back to this moment, whatever was drawn since."""
         accepted = self._accepted
         snapshots = [processor.snapshot() for processor in self._processors]
+        undo_tail = None if self._tail is None else self._tail.undo_point()
 
         def undo() -> None:
             self._accepted = accepted
+            if undo_tail is not None:
+                undo_tail()
             for processor, snapshot in zip(self._processors, snapshots, strict=True):
                 processor.restore(snapshot)
             self.rewind()
@@ -244,8 +227,8 @@ class Sampler:
             processor.apply(changed)
         if changed.max() == -math.inf:
             raise UsageError(
-                "logit_bias, bad_words, choices, regex or grammar forbid every possible next "
-                "token; allow at least one"
+                f"{', '.join(self.params.processed)} forbid every possible next token; allow at "
+                "least one"
             )
         return changed
 
@@ -267,6 +250,7 @@ class Sampler:
         return {
             "random": self.random_state,
             "processors": [processor.snapshot() for processor in self._processors],
+            **({} if self._tail is None else {"tail": self._tail.tokens.tolist()}),
         }
 
     def restore(self, value: dict[str, Any]) -> None:
@@ -280,6 +264,11 @@ class Sampler:
         self.random_state = value["random"]
         for processor, saved in zip(self._processors, value["processors"], strict=True):
             processor.restore(saved)
+        if self._tail is not None:
+            tail = [int(token) for token in value["tail"]]
+            if not all(0 <= token < self._vocab_size for token in tail):
+                raise ValueError("the last tokens contain one that does not exist")
+            self._tail.restore(tail)
 
 
 def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[int]:
@@ -298,9 +287,7 @@ def choose_rows(samplers: Sequence[Sampler], logits: npt.NDArray[Any]) -> list[i
     """
     groups: dict[Any, list[int]] = {}
     for row, sampler in enumerate(samplers):
-        params = sampler.params
-        key = (params.temperature, params.filters) if sampler.is_plain else row
-        groups.setdefault(key, []).append(row)
+        groups.setdefault(sampler.kind or row, []).append(row)
     tokens = [0] * len(samplers)
     for rows in groups.values():
         try:
@@ -351,7 +338,25 @@ def _weights(logits: npt.NDArray[Any], params: SamplingParams) -> Array:
         weights[weights < params.min_p * weights.max(axis=1, keepdims=True)] = 0
     if params.typical_p < 1:
         _keep_typical(weights, params.typical_p)
+    if params.epsilon_cutoff > 0:
+        _keep_likely(weights, params.epsilon_cutoff)
+    if params.eta_cutoff > 0:
+        _keep_likely(weights, _eta(weights, params.eta_cutoff))
     return weights
+
+
+def _keep_likely(weights: Array, least: float | Array) -> None:
+    """Leave out tokens less likely than so much, but never the likeliest."""
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    weights[(shares < least) & (weights < weights.max(axis=1, keepdims=True))] = 0
+
+
+def _eta(weights: Array, cutoff: float) -> Array:
+    """The share that a token needs: the flatter the distribution, the smaller."""
+    shares = weights / weights.sum(axis=1, keepdims=True)
+    logs = np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+    entropy = -(shares * logs).sum(axis=1, keepdims=True)
+    return np.asarray(np.minimum(cutoff, math.sqrt(cutoff) * np.exp(-entropy)))
 
 
 def _keep_nucleus(weights: Array, mass: float) -> None:

@@ -15,8 +15,8 @@ class GenerationStats:
         tokens: Number of tokens generated.
         first_token_seconds: Time from the first request to the first token; ``None`` before it.
         seconds: Time spent generating, excluding the time that the caller took between tokens.
-        finish_reason: ``length``, ``stop``, ``choice``, ``grammar``, ``cancelled``, or ``None``
-            before the end.
+        finish_reason: ``length``, ``stop``, ``choice``, ``grammar``, ``time``, ``cancelled``, or
+            ``None`` before the end.
     """
 
     tokens: int

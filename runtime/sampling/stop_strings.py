@@ -31,11 +31,12 @@ class StopStrings:
         self._matched = self._matched.copy()  # the twin keeps the other list
         return twin
 
-    def push(self, text: str) -> tuple[str, str | None]:
+    def push(self, text: str, may_end: bool = True) -> tuple[str, str | None]:
         """Add the next piece of text.
 
         Args:
             text: The piece; may be empty.
+            may_end: Whether a stop string that is complete here ends the text.
 
         Returns:
             The text that can be shown now, and the stop string if one is complete. The text before
@@ -46,7 +47,7 @@ class StopStrings:
         pending = self.held + text
         for at in range(len(self.held), len(pending)):
             complete = self._advance(pending[at])
-            if complete is not None:
+            if complete is not None and may_end:
                 self.reset()
                 return pending[: at + 1 - len(complete)], complete
         keep = len(pending) - max(self._matched)

@@ -224,6 +224,7 @@ class Writer:
 def _is_simple(generation: Generation) -> bool:
     """Whether the engine can draw its tokens."""
     params, sampler = generation.params, generation.sampler
-    has_options = params.typical_p < 1 or params.top_logprobs > 0
+    has_filters = params.filters[3:] != (1.0, 0.0, 0.0)  # those that it lacks
+    has_options = has_filters or params.top_logprobs > 0 or params.max_time is not None
     has_text_before = generation.owed is not None or generation.backlog != ""
     return sampler.is_plain and not has_options and not has_text_before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import secrets
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,10 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from ..engines.base import Drawing
+from ..sampling.grammar import Grammar
+from ..sampling.logit_processors import check_tokens
 from ..sampling.params import SamplingParams
 from ..sampling.sampler import RowError, Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
+
+_ALWAYS_SAVED = frozenset(
+    (
+        *("temperature", "top_k", "top_p", "seed", "min_p", "typical_p", "repetition_penalty"),
+        *("frequency_penalty", "presence_penalty", "logit_bias", "bad_words", "choices", "regex"),
+        *("grammar", "max_new_tokens", "stop", "top_logprobs"),
+    )
+)
+"""The options of format 1.1. Others are saved where they are used, so that earlier versions read
+the rest."""
 
 __all__ = ["Draw", "GeneratedToken", "Generation", "draw_rows"]
 
@@ -66,6 +79,7 @@ class Generation:
         tokenizer: The model's tokenizer.
         seen: Which tokens the stream has read, ``[V]``; the stream updates it.
         before: The last bytes that the stream has read.
+        recent: The last tokens that it has read.
 
     Attributes:
         params: How it samples; the seed is the one in use.
@@ -83,13 +97,18 @@ class Generation:
         tokenizer: Tokenizer,
         seen: npt.NDArray[np.bool_],
         before: bytes = b"",
+        recent: Sequence[int] = (),
     ) -> None:
         if params.seed is None:
             params = dataclasses.replace(params, seed=secrets.randbits(32))
         self.params = params
-        self.sampler = Sampler(params, tokenizer, seen, before)
+        self.sampler = Sampler(params, tokenizer, seen, before, recent)
         self.stops = StopStrings(params.stop)
+        self._stop_tokens = frozenset(params.stop_token_ids)
+        check_tokens("stop_token_ids", self._stop_tokens, tokenizer.vocab_size)
+        self._may_stop = bool(params.stop or self._stop_tokens)
         self.limit = params.max_new_tokens
+        self._deadline = _deadline(params)
         self.count = 0
         self.finish_reason: str | None = "length" if self.limit == 0 else None
         if (constraint := self.sampler.constraint) is not None and constraint.done:
@@ -156,18 +175,37 @@ class Generation:
             self.sampler.accept(draw.token)
         self.owed = None
         self.count += 1
-        if self.params.stop:
-            text, self.stop_string = self.stops.push(text)
+        if self._may_stop:
+            text = self._stopped(draw.token, text)
         text, self.backlog = self.backlog + text, ""
-        if self.stop_string is not None:
-            self.finish_reason = "stop"
-        elif (constraint := self.sampler.constraint) is not None and constraint.done:
-            self.finish_reason = constraint.finish_reason
-            text += self.stops.flush()
-        elif self.count >= self.limit:
-            self.finish_reason = "length"
-            text += self.stops.flush()
+        is_simple = self.sampler.constraint is None and self._deadline is None
+        if self.finish_reason is None and (self.count >= self.limit or not is_simple):
+            self.finish_reason = self._ended()
+            if self.finish_reason is not None:
+                text += self.stops.flush()
         return GeneratedToken(draw.token, text, draw.logprob, draw.top)
+
+    def _stopped(self, token: int, text: str) -> str:
+        """What can be shown of a text that may hold a stop string or come from a stop token."""
+        includes = self.params.include_stop
+        if token in self._stop_tokens:
+            self.finish_reason = "stop"
+            return self.stops.flush() + (text if includes else "")
+        may_end = self.count >= self.params.min_new_tokens
+        text, self.stop_string = self.stops.push(text, may_end)
+        if self.stop_string is None:
+            return text
+        self.finish_reason = "stop"
+        return text + self.stop_string if includes else text
+
+    def _ended(self) -> str | None:
+        """Why the text ends after the token that was accepted last; ``None`` if it goes on."""
+        if (constraint := self.sampler.constraint) is not None and constraint.done:
+            return constraint.finish_reason
+        if self.count >= self.limit:
+            return "length"
+        is_late = self._deadline is not None and time.monotonic() >= self._deadline
+        return "time" if is_late else None
 
     def accept_all(
         self, tokens: list[int], logprobs: list[float], texts: Iterable[str]
@@ -182,7 +220,7 @@ class Generation:
         Returns:
             What :meth:`accept` returns for each.
         """
-        if self.params.stop or self.backlog:
+        if self._may_stop or self.backlog:
             written = []
             for token, logprob, text in zip(tokens, logprobs, texts, strict=True):
                 written.append(self.accept(Draw(token, logprob), text))
@@ -221,9 +259,11 @@ class Generation:
         """
         if self.params.seed == earlier.params.seed:
             self.sampler.random_state = earlier.sampler.random_state
-        self.backlog, self.stop_string = self.stops.push(earlier.held)
+        may_end = self.params.min_new_tokens == 0
+        self.backlog, self.stop_string = self.stops.push(earlier.held, may_end)
         if self.stop_string is not None:
             self.finish_reason = "stop"
+            self.backlog += self.stop_string if self.params.include_stop else ""
 
     def extend(self, max_new_tokens: int | None) -> None:
         """Continue: up to the old limit, or for so many tokens more."""
@@ -234,11 +274,18 @@ class Generation:
         self.stop_string = None
         if max_new_tokens is not None:
             self.limit = self.count + max_new_tokens
+            if isinstance(self.sampler.constraint, Grammar):
+                self.sampler.constraint.extend(self.limit)
+        self._deadline = _deadline(self.params)
         self.finish_reason = "length" if self.count >= self.limit else None
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that the rest of the text depends on, as a JSON value."""
-        params = {name: getattr(self.params, name) for name in self.params.__dataclass_fields__}
+        params = {
+            name: getattr(self.params, name)
+            for name, option in self.params.__dataclass_fields__.items()
+            if name in _ALWAYS_SAVED or getattr(self.params, name) != option.default
+        }
         params["logit_bias"] = [[key, bias] for key, bias in self.params.logit_bias.items()]
         return {
             "params": params,
@@ -285,6 +332,11 @@ class Generation:
         if (drawn := value.get("drawn")) is not None:
             generation.owed = _draw(drawn, tokenizer.vocab_size)
         return generation
+
+
+def _deadline(params: SamplingParams) -> float | None:
+    """When the text ends, on the monotonic clock."""
+    return None if params.max_time is None else time.monotonic() + params.max_time
 
 
 def _draw(value: Any, vocab_size: int) -> Draw:

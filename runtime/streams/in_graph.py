@@ -137,14 +137,13 @@ def _check_options(generation: Generation, knows_min_p: bool) -> None:
     used = {
         "min_p": params.min_p > 0 and not knows_min_p,
         "typical_p": params.typical_p < 1,
+        "epsilon_cutoff": params.epsilon_cutoff > 0,
+        "eta_cutoff": params.eta_cutoff > 0,
         "top_logprobs": params.top_logprobs > 0,
-        "logit_bias, bad_words, choices, regex, grammar or penalties": (
-            not generation.sampler.is_plain
-        ),
     }
-    unknown = [name for name, is_used in used.items() if is_used]
+    unknown = [name for name, is_used in used.items() if is_used] + params.processed
     if unknown:
         raise UsageError(
             f"{', '.join(unknown)} cannot be used inside the graph, which knows temperature, "
-            "top_k, top_p, seed and stop; leave out in_graph=True"
+            "top_k, top_p, seed, limits and stops; leave out in_graph=True"
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors.numpy import save as to_safetensors
 
 from ..context_slots import check_lookups, check_slots
-from ..errors import RilletError, StateError
+from ..errors import RilletError, StateError, UsageError
 from ..files import write_atomic
 from ..loaded import LoadedModel
 from ..tensor_file import HEADER, TensorFormat
@@ -72,12 +72,28 @@ def save_stream(model: LoadedModel, stream: SavedStream, path: Path) -> None:
         "position": snapshot.position,
         "pending": snapshot.pending.hex(),
         "recent": list(snapshot.recent),
-        "generation": snapshot.generation,
+        "generation": _data(snapshot.generation),
     }
     header["checksum"] = checksum(header, tensors)
     # Keys in order; infinity by Python's name for it, since Python reads it back.
     text = json.dumps(header, sort_keys=True)
     write_atomic(path, to_safetensors(tensors, {HEADER: text}))
+
+
+def _data(generation: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A generation as a file can hold it; none if it has ended and a file cannot.
+
+    Raises:
+        UsageError: It goes on with a function.
+    """
+    if generation is None or generation["params"].get("logits_processor") is None:
+        return generation
+    if generation["finish_reason"] is None:
+        raise UsageError(
+            "the text is under way with a logits_processor, a function that no file can hold; "
+            "save the stream when the text has ended"
+        )
+    return None
 
 
 def load_stream(model: LoadedModel, path: Path) -> SavedStream:

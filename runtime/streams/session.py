@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from ..scalars import plain
 from .beam_search import BeamText, beam_search
+from .best_of import best_seed
 from .draft import Writer
 from .encoding import checked_tokens, encode_pieces
 from .generation import Generation
@@ -257,6 +259,7 @@ class Session:
         *,
         on_text: Callable[[str], object] | None = None,
         in_graph: bool = False,
+        best_of: int = 1,
         **sampling: Any,
     ) -> str:
         """Generate a text.
@@ -267,6 +270,8 @@ class Session:
             in_graph: Draw tokens inside the bundle's generating graph, many for one call: the
                 same text for the same seed. It knows temperature, top-k, top-p and stop strings,
                 and ``on_text`` must leave the session alone.
+            best_of: Draft so many texts, with seeds in a row, and write the one whose tokens are
+                likeliest on average.
             **sampling: Fields of :class:`SamplingParams` to change.
 
         Returns:
@@ -277,11 +282,44 @@ class Session:
                 know.
             BundleError: ``in_graph`` is set, and the bundle has no generating graph.
         """
+        if best_of != 1:
+            seed = self.best_seed(best_of, params, **sampling)
+            changes = {**sampling, "seed": seed}
+            return self.generate(params, on_text=on_text, in_graph=in_graph, **changes)
         if in_graph:
             from .in_graph import generate_in_graph
 
             return generate_in_graph(self._stream, self._begin(params, sampling), on_text)
         return "".join(self.stream(params, on_text=on_text, **sampling))
+
+    @exclusive
+    def best_seed(
+        self,
+        drafts: int,
+        params: SamplingParams | None = None,
+        *,
+        watch: Callable[[Callable[[], None]], object] | None = None,
+        **sampling: Any,
+    ) -> int:
+        """Find the seed, of several in a row, whose text has the likeliest tokens on average.
+
+        The stream stays where it is: give the seed to :meth:`stream` or :meth:`generate`.
+
+        Args:
+            drafts: How many seeds to try, from the one that is given on.
+            params: How to sample; the bundle's defaults when absent.
+            watch: Called before each draft with what cancels it; no other follows then.
+            **sampling: Fields of :class:`SamplingParams` to change.
+
+        Returns:
+            The seed.
+
+        Raises:
+            UsageError: An option has a value that can never work.
+        """
+        base = self.model.sampling(params, **sampling)
+        first = secrets.randbits(32) if base.seed is None else base.seed
+        return best_seed(lambda seed: self.fork().tokens(base, seed=seed), drafts, first, watch)
 
     @exclusive
     def samples(self, n: int, params: SamplingParams | None = None, **sampling: Any) -> list[str]:
@@ -362,10 +400,12 @@ class Session:
         if max_new_tokens is not None:
             max_new_tokens = self.model.sampling(max_new_tokens=max_new_tokens).max_new_tokens
         if sampling:
-            left = self._generation.limit - self._generation.count
-            params = self.model.sampling(
-                self._generation.params, **{"max_new_tokens": max(left, 0), **sampling}
-            )
+            count, earlier = self._generation.count, self._generation.params
+            left = {
+                "max_new_tokens": max(self._generation.limit - count, 0),
+                "min_new_tokens": max(earlier.min_new_tokens - count, 0),
+            }
+            params = self.model.sampling(earlier, **{**left, **sampling})
             successor = self._stream.begin(params)
             successor.extend(max_new_tokens)
             successor.continue_from(self._generation)

@@ -283,9 +283,10 @@ class Stream:
         """Begin a generation from here."""
         self.check_open()
         tokenizer, before = self.model.tokenizer, b""
-        if params.bad_words:
-            before = b"".join(tokenizer.token_bytes[token] for token in self.history.recent)
-        return Generation(params, tokenizer, self.history.seen, before)
+        recent = self.history.recent if params.bad_words or params.looks_back else ()
+        if recent:
+            before = b"".join(tokenizer.token_bytes[token] for token in recent)
+        return Generation(params, tokenizer, self.history.seen, before, recent)
 
     def next_token(self, generation: Generation) -> None:
         """Draw a token, read it back, and leave it in the outbox: all of it happens, or nothing.

@@ -46,6 +46,10 @@ OPTIONS: list[dict[str, Any]] = [
     {"repetition_penalty": 1.2},
     {"typical_p": 0.9},
     {"top_logprobs": 3},
+    {"stop_token_ids": [3, 40], "include_stop": True},
+    {"stop": ["e "], "min_new_tokens": 25},
+    {"stop": "a", "include_stop": True, "temperature": 0.2},
+    {"epsilon_cutoff": 0.02},
 ]
 
 Pair = tuple[Model, Model]

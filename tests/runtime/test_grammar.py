@@ -119,7 +119,7 @@ def test_patterns_in_a_batch(small_model: Model) -> None:
         ({"regex": "a", "grammar": "b"}, "regex and grammar each say"),
         ({"regex": "水"}, "none of its texts can be written: this model lacks characters"),
         ({"regex": "a\ud800"}, "contains half a surrogate pair"),
-        ({"regex": "[0-9]", "in_graph": True}, "regex, grammar or penalties cannot be used inside"),
+        ({"regex": "[0-9]", "in_graph": True}, "regex cannot be used inside the graph"),
     ],
 )
 def test_invalid_patterns_are_refused(

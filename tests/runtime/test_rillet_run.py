@@ -364,13 +364,27 @@ def test_reads_a_manifest_of_any_text(small_bundle: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("repetition_penalty", 1.1), ("bad_words", ["a"]), ("typical_p", 0.9)]
+    ("option", "value"),
+    [
+        ("repetition_penalty", 1.1),
+        ("bad_words", ["a"]),
+        ("typical_p", 0.9),
+        ("epsilon_cutoff", 0.1),
+        ("eta_cutoff", 0.1),
+        ("penalty_window", 3),
+        ("no_repeat_ngram_size", 3),
+        ("min_new_tokens", 1),
+        ("max_time", 9.5),
+        ("stop_token_ids", [1]),
+        ("include_stop", True),
+        ("json_schema", {"type": "boolean"}),
+    ],
 )
 def test_refuses_a_stream_that_samples_in_ways_that_it_lacks(
     option: str, value: object, small_bundle: Path, tmp_path: Path
 ) -> None:
     session = load(small_bundle, "native").session()
-    session.generate(**{option: value}, max_new_tokens=3)
+    next(session.tokens(**{option: value}, max_new_tokens=9))
     session.save(tmp_path / "saved")
     result = rillet_run(small_bundle, "--load-state", tmp_path / "saved")
     assert result.returncode == 1

@@ -164,6 +164,13 @@ OPTIONS = st.lists(
                     "--repetition-penalty",
                     "--frequency-penalty",
                     "--presence-penalty",
+                    "--penalty-window",
+                    "--no-repeat-ngram-size",
+                    "--epsilon-cutoff",
+                    "--eta-cutoff",
+                    "--min-new-tokens",
+                    "--stop-token-id",
+                    "--max-time",
                     "--threads",
                 ]
             ),

@@ -1,0 +1,46 @@
+"""Several drafts, of which the likeliest is kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from ..errors import UsageError
+from ..scalars import plain
+from .text_stream import TokenStream
+
+__all__ = ["best_seed"]
+
+
+def best_seed(
+    draft: Callable[[int], TokenStream],
+    drafts: int,
+    first: int,
+    watch: Callable[[Callable[[], None]], object] | None = None,
+) -> int:
+    """The seed whose text has the likeliest tokens, by the mean of their log-probabilities.
+
+    Args:
+        draft: Begins a draft with a seed.
+        drafts: How many seeds to try.
+        first: The first of them.
+        watch: Called before each draft with what cancels it; no other follows then.
+
+    Raises:
+        UsageError: ``drafts`` can never work.
+    """
+    drafts = plain(drafts)
+    if type(drafts) is not int or drafts < 1:
+        raise UsageError(f"best_of is {drafts!r}; it must be a whole number, 1 or above")
+    best, highest = first, -math.inf
+    for seed in range(first, first + drafts):
+        tokens = draft(seed)
+        if watch is not None:
+            watch(tokens.cancel)
+        logprobs = [token.logprob for token in tokens]
+        mean = sum(logprobs) / len(logprobs) if logprobs else -math.inf
+        if mean > highest:
+            best, highest = seed, mean
+        if tokens.finish_reason == "cancelled":
+            break
+    return best
