@@ -1,0 +1,52 @@
+# The native engine as WebAssembly, with SIMD and without: web/dist. Wants clang and wasm-ld.
+WEB_SOURCES := $(wildcard native/src/*.c web/c/*.c) \
+	$(addprefix native/run/,$(addsuffix .c,bundle generation learn prompt sampling stream text))
+WEB_HEADERS := $(wildcard native/*/*.h native/src/kernels/*.h web/c/*.h web/c/include/*.h web/c/include/*/*.h)
+WEB_FLAGS := --target=wasm32 -nostdlibinc -isystem web/c/include $(NATIVE_FLAGS) -mbulk-memory -mmutable-globals -msign-ext -mnontrapping-fptoint \
+	-fno-builtin-calloc -DRL_PLAIN_ONLY -DRUN_NAME='"rillet.js"' -Wall -Wextra -Werror
+# Only the kernels are fast; everything else is small.
+WEB_SIZE = $(if $(filter %/kernels_plain.o,$@),$(WEB_KERNELS),-Oz)
+WEB_KERNELS ?= -O2 -fno-unroll-loops
+# libc.c is what the compiler would call in its place.
+WEB_OWN = $(if $(filter %/libc.o,$@),-fno-builtin)
+WEB_SCRIPTS := $(patsubst web/src/%,web/dist/%,$(wildcard web/src/*.js))
+
+build/web/simd/%.o: %.c native/flags.txt web/build.mk $(WEB_HEADERS)
+	@mkdir -p $(@D)
+	@clang $(WEB_FLAGS) -msimd128 $(WEB_SIZE) $(WEB_OWN) -c $< -o $@
+
+build/web/plain/%.o: %.c native/flags.txt web/build.mk $(WEB_HEADERS)
+	@mkdir -p $(@D)
+	@clang $(WEB_FLAGS) $(WEB_SIZE) $(WEB_OWN) -c $< -o $@
+
+WEB_LINK = @wasm-ld --no-entry --export=__stack_pointer --stack-first -z stack-size=262144 \
+	--gc-sections --strip-all -O2 $^ -o $@
+
+web/dist/rillet-simd.wasm: $(WEB_SOURCES:%.c=build/web/simd/%.o)
+	@mkdir -p $(@D)
+	$(WEB_LINK)
+
+web/dist/rillet.wasm: $(WEB_SOURCES:%.c=build/web/plain/%.o)
+	@mkdir -p $(@D)
+	$(WEB_LINK)
+
+# Without comments: the declarations hold what a caller reads.
+web/dist/%.js: web/src/%.js web/build.mk
+	@mkdir -p $(@D)
+	@sed '/^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d' $< > $@
+
+web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS)
+
+# What checks, packs and tests it; the versions are in web/package-lock.json.
+web/node_modules/.package-lock.json: web/package-lock.json
+	npm ci --prefix web --ignore-scripts --no-audit --no-fund
+	touch $@
+
+web-packages: web/node_modules/.package-lock.json
+
+web/dist/index.d.ts: $(wildcard web/src/*.js) web/tsconfig.json web/node_modules/.package-lock.json
+	web/node_modules/.bin/tsc -p web
+	touch $@
+
+web-test: .venv/ready web web-packages
+	$(BIN)/python -m pytest tests/native/test_web.py tests/native/test_web_pages.py
