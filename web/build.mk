@@ -19,7 +19,7 @@ build/web/plain/%.o: %.c native/flags.txt web/build.mk $(WEB_HEADERS)
 	@mkdir -p $(@D)
 	@clang $(WEB_FLAGS) $(WEB_SIZE) $(WEB_OWN) -c $< -o $@
 
-WEB_LINK = @wasm-ld --no-entry --export=__stack_pointer --stack-first -z stack-size=262144 \
+WEB_LINK = @wasm-ld --no-entry --export=__stack_pointer --stack-first -z stack-size=262144 --max-memory=1073741824 \
 	--gc-sections --strip-all -O2 $^ -o $@
 
 web/dist/rillet-simd.wasm: $(WEB_SOURCES:%.c=build/web/simd/%.o)

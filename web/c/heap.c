@@ -60,9 +60,11 @@ static block *reuse(size_t bytes) {
 
 static block *extend(size_t bytes) {
     if (top == NULL) top = (char *)(((uintptr_t)&__heap_base + UNIT - 1) / UNIT * UNIT);
-    size_t end = __builtin_wasm_memory_size(0) * PAGE, begin = (size_t)top;
-    if (end - 1 - begin < bytes || end == 0) { /* end is 0 where memory is 4 GiB */
-        size_t pages = (bytes - (end - begin) + PAGE - 1) / PAGE;
+    /* Where memory is 4 GiB, its end is 0, and the difference still right; `top` never gets there.
+     */
+    size_t left = __builtin_wasm_memory_size(0) * PAGE - (size_t)top;
+    if (left <= bytes) {
+        size_t pages = (bytes - left) / PAGE + 1;
         if (__builtin_wasm_memory_grow(0, pages) == SIZE_MAX) return NULL;
     }
     block *b = (block *)(void *)top;

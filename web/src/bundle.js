@@ -1,7 +1,7 @@
 // Fetches the files of a bundle. What they hold is checked by the engine.
 
 const MOST_JSON = 16 * 1024 * 1024;
-const MOST = 1024 * 1024 * 1024;
+const MOST = 512 * 1024 * 1024;
 const NEEDED = [
   "weights.safetensors",
   "tokenizer.json",

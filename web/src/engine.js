@@ -15,9 +15,8 @@ const SIMD = Uint8Array.of(
   253, 98, 11
 );
 
-/** The file that this browser can run. */
-export function moduleName() {
-  return WebAssembly.validate(SIMD) ? "rillet-simd.wasm" : "rillet.wasm";
+export function hasSimd() {
+  return WebAssembly.validate(SIMD);
 }
 
 /** A number as Python's repr writes it, from the same shortest digits. */

@@ -1,6 +1,6 @@
 // A model that is loaded: sessions begin here.
 import { fetchBundle, httpReader } from "./bundle.js";
-import { Engine, moduleName } from "./engine.js";
+import { Engine, hasSimd } from "./engine.js";
 import { checkNames } from "./options.js";
 import { Session } from "./session.js";
 
@@ -19,6 +19,7 @@ import { Session } from "./session.js";
  * @property {(progress: import("./bundle.js").Progress) => void} [onProgress]
  * @property {(note: string) => void} [onNote] Told of characters that the model has never seen,
  *     which are left out. `console.warn` by default.
+ * @property {boolean} [simd] Whether to compute with SIMD. What the browser can, by default.
  */
 
 const MODES = ["read", "all", "none"];
@@ -159,8 +160,11 @@ async function compile(/** @type {Response} */ response) {
   return WebAssembly.compile(await response.arrayBuffer());
 }
 
-function loadModule(/** @type {(url: URL) => Promise<Response>} */ read) {
-  const name = moduleName();
+function loadModule(
+  /** @type {(url: URL) => Promise<Response>} */ read,
+  /** @type {boolean} */ simd
+) {
+  const name = simd ? "rillet-simd.wasm" : "rillet.wasm";
   const url = new URL(/* @vite-ignore */ `./${name}`, import.meta.url);
   const known = modules.get(name);
   if (known) return known;
@@ -186,12 +190,12 @@ function loadModule(/** @type {(url: URL) => Promise<Response>} */ read) {
  * @param {(url: URL) => Promise<Response>} readModule
  */
 export async function loadWith(folder, options, readerOf, readModule) {
-  checkNames(options, ["signal", "onProgress", "onNote"]);
-  const { signal, onProgress, onNote = console.warn } = options;
+  checkNames(options, ["signal", "onProgress", "onNote", "simd"]);
+  const { signal, onProgress, onNote = console.warn, simd = hasSimd() } = options;
   signal?.throwIfAborted();
   const name = folder.href.replace(/\/+$/, "");
   const files = fetchBundle(name, readerOf(folder), signal, onProgress);
-  const [module, contents] = await Promise.all([loadModule(readModule), files]);
+  const [module, contents] = await Promise.all([loadModule(readModule, simd), files]);
   const engine = new Engine(module, onNote);
   engine.run((calls) => {
     for (const [file, content] of contents) engine.bring(`${name}/${file}`, content, true);

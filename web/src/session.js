@@ -24,19 +24,21 @@ const SLICE = 8; // milliseconds between two pauses of a stream
 /** @type {FinalizationRegistry<{ engine: Engine, pointer: number }>} */
 const forgotten = new FinalizationRegistry(({ engine, pointer }) => engine.call("close", pointer));
 
-/** @type {(() => void)[]} */
-const waiting = [];
-const channel = typeof MessageChannel === "undefined" ? undefined : new MessageChannel();
-if (channel) channel.port1.onmessage = () => waiting.shift()?.();
-
-/** Lets the page draw, and signals arrive. */
+/**
+ * Lets the page draw, and signals arrive. Not by setTimeout, which browsers make wait.
+ *
+ * @returns {Promise<void>}
+ */
 function pause() {
-  if (!channel) return new Promise((resolve) => setTimeout(resolve));
-  return new Promise((/** @type {(value: void) => void} */ resolve) => {
-    waiting.push(resolve);
-    channel.port2.postMessage(0);
-    /** @type {any} */ (channel.port1).ref?.();
-  }).finally(() => waiting.length || /** @type {any} */ (channel.port1).unref?.());
+  if (typeof setImmediate === "function") return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => {
+      port1.close();
+      resolve();
+    };
+    port2.postMessage(0);
+  });
 }
 
 export class Session {
