@@ -35,7 +35,19 @@ web/dist/%.js: web/src/%.js web/build.mk
 	@mkdir -p $(@D)
 	@sed '/^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d' $< > $@
 
-web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS)
+web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) build/demo/sw.js
+
+# The demo as one folder that any server can serve: page, module and models.
+WEB_MODELS := $(foreach name,shakespeare-nano shakespeare-nano-int8 shakespeare-micro-int8,\
+	$(addprefix models/$(name)/,bundle.json generation_config.json tokenizer.json weights.safetensors))
+build/demo/sw.js: $(wildcard web/demo/*) web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) $(WEB_MODELS)
+	@rm -rf build/demo
+	@mkdir -p build/demo
+	@cp -r web/demo/. build/demo
+	@mkdir build/demo/rillet
+	@cp $(filter web/dist/%,$^) build/demo/rillet
+	@for file in $(WEB_MODELS); do mkdir -p build/demo/$${file%/*}; cp $$file build/demo/$$file; done
+	@touch $@
 
 # What checks, packs and tests it; the versions are in web/package-lock.json.
 web/node_modules/.package-lock.json: web/package-lock.json
