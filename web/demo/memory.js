@@ -33,7 +33,7 @@ export function weigh(model, before, token) {
     `${percent(weight)}. It found ${names.length ? names.join(", ") : "nothing"}.` };
 }
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+const percent = (share) => `${Math.round(100 * share)}\u00a0%`;
 
 export function name(model, token) {
   const text = new TextDecoder().decode(model.token(token));

@@ -57,8 +57,8 @@ export function drawLosses(svg, losses) {
   svg.innerHTML =
     `<title id="loss-title">${title}</title>` +
     `<path class="grid" d="M40,15H590M40,95H590M40,175H590"/>` +
-    `<text x="34" y="20" text-anchor="end">${top}</text><text x="34" y="180" text-anchor="end">0</text>` +
-    `<text x="40" y="197">nats a character</text>` +
+    `<text x="34" y="22" text-anchor="end">${top}</text><text x="34" y="180" text-anchor="end">0</text>` +
+    `<text x="48" y="34">nats a character</text>` +
     `<text x="590" y="197" text-anchor="end">characters read: ${losses.length * PIECE}</text>` +
     line(lines[1], top, "without") + line(lines[0], top, "with");
   return title;

@@ -54,6 +54,7 @@ const TYPES = {
   ".svg": "image/svg+xml",
   ".webmanifest": "application/manifest+json",
   ".json": "application/json",
+  ".mjs": "text/javascript",
   ".wasm": "application/wasm",
 };
 
