@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages web web-packages web-test docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages web web-packages web-types web-test web-bench docs dist audit lint types format clean
 
 # What the native library is made of.
 NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)

@@ -6,7 +6,8 @@ WEB_FLAGS := --target=wasm32 -nostdlibinc -isystem web/c/include $(NATIVE_FLAGS)
 	-fno-builtin-calloc -DRL_PLAIN_ONLY -DRUN_NAME='"rillet.js"' -Wall -Wextra -Werror
 # Only the kernels are fast; everything else is small.
 WEB_SIZE = $(if $(filter %/kernels_plain.o,$@),$(WEB_KERNELS),-Oz)
-WEB_KERNELS ?= -O2 -fno-unroll-loops
+build/web/simd/%: WEB_KERNELS = -O2 -fno-unroll-loops
+build/web/plain/%: WEB_KERNELS = -Os -fno-unroll-loops
 # libc.c is what the compiler would call in its place.
 WEB_OWN = $(if $(filter %/libc.o,$@),-fno-builtin)
 WEB_SCRIPTS := $(patsubst web/src/%,web/dist/%,$(wildcard web/src/*.js))
@@ -30,10 +31,11 @@ web/dist/rillet.wasm: $(WEB_SOURCES:%.c=build/web/plain/%.o)
 	@mkdir -p $(@D)
 	$(WEB_LINK)
 
-# Without comments: the declarations hold what a caller reads.
+# Without comments and indentation: the declarations hold what a caller reads.
 web/dist/%.js: web/src/%.js web/build.mk
 	@mkdir -p $(@D)
-	@sed '/^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d' $< > $@
+	@sed -E 's#/\*\* @type [^*]*\*/ ?##g; /^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d; s/^ +//; /^$$/d' \
+		$< > $@
 
 web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) build/demo/sw.js
 
@@ -56,9 +58,16 @@ web/node_modules/.package-lock.json: web/package-lock.json
 
 web-packages: web/node_modules/.package-lock.json
 
+web-types: web/dist/index.d.ts
+
 web/dist/index.d.ts: $(wildcard web/src/*.js) web/tsconfig.json web/node_modules/.package-lock.json
 	web/node_modules/.bin/tsc -p web
 	touch $@
 
+# The tests skip, and say why, where something that they want is absent.
 web-test: .venv/ready web web-packages
-	$(BIN)/python -m pytest tests/native/test_web.py tests/native/test_web_pages.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/runtime/test_web.py
+
+# Times and sizes beside onnxruntime-web: docs/browser.md.
+web-bench: web web-packages
+	node web/bench/run.js
