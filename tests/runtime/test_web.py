@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
 import shutil
@@ -95,7 +96,7 @@ def test_byte_pairs_are_read_as_python_reads_them(
 @pytest.mark.parametrize("bundle", ["shakespeare-nano", "bible-nano-int8"])
 def test_scores_are_pythons(module: Path, bundle: str) -> None:
     text = "Tomorrow, and tomorrow, and tomorrow,\nCreeps in this 水 petty pace.\n" * 8
-    with pytest.warns(UserWarning) if bundle == "shakespeare-nano" else nullcontext():
+    with pytest.warns(UserWarning, match="水") if bundle == "shakespeare-nano" else nullcontext():
         ours = native(ROOT / "models" / bundle).score(text, per_token=True)
     theirs = say(ROOT / "models" / bundle, score=text)["score"]
     for name in ("tokens", "characters", "bytes"):
@@ -150,9 +151,7 @@ def test_in_chromium(module: Path, packages: Path, tmp_path: Path) -> None:
     session.save(tmp_path / "juliet.state")
     expected = "".join(session.resume())
     state = {"RILLET_STATE": str(tmp_path / "juliet.state"), "RILLET_TEXT": expected}
-    result = _run(
-        "node", "--test", "test/browser.test.js", cwd=WEB, env={**os.environ, **state}
-    )
+    result = _run("node", "--test", "test/browser.test.js", cwd=WEB, env={**os.environ, **state})
     assert result.returncode == 0, result.stdout
     assert "# skipped 0" in result.stdout, result.stdout
 
@@ -166,12 +165,24 @@ def test_the_package(packages: Path, tmp_path: Path) -> None:
     assert packed.returncode == 0, packed.stderr
     (package,) = json.loads(packed.stdout)
     names = {file["path"] for file in package["files"]}
-    assert {"dist/rillet.wasm", "dist/rillet-simd.wasm", "dist/index.js", "dist/index.d.ts"} <= names
+    assert {
+        "dist/rillet.wasm",
+        "dist/rillet-simd.wasm",
+        "dist/index.js",
+        "dist/index.d.ts",
+    } <= names
     assert not any(name.startswith(("c/", "src/", "test/", "node_modules")) for name in names)
     archive = str(tmp_path / package["filename"])
     for linter in (("publint", "--strict", archive), ("attw", "--profile", "esm-only", archive)):
         result = _run(str(packages / linter[0]), *linter[1:], cwd=WEB)
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("wasm", ["rillet-simd.wasm", "rillet.wasm"])
+def test_a_page_fetches_little(module: Path, wasm: str) -> None:
+    """What docs/browser.md promises, with what gzip makes of it."""
+    files = [module / wasm, *(f for f in module.glob("*.js") if f.name != "node.js")]
+    assert sum(len(gzip.compress(file.read_bytes(), 9)) for file in files) <= 60_000
 
 
 def test_the_version_is_pythons() -> None:
