@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages integrations engines docs dist audit lint types format clean
+.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages web web-packages web-types web-test web-bench integrations engines docs dist audit lint types format clean
 
 # What the native library is made of.
 NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
@@ -33,6 +33,8 @@ build/librillet.a: $(LIBRARY_OBJECTS)
 
 build/rillet-run: $(RUN_OBJECTS) build/librillet.a
 	$(CC) -s $^ -lm -o $@
+
+include web/build.mk
 
 demo: .venv/ready
 	rm -rf demo
@@ -167,7 +169,7 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/positions.py --bursts 10 --json $(RESULTS)/positions.json
 	$(BIN)/python benchmarks/report.py
 
-C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.[ch]'
+C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.[ch]' 'web/*.[ch]'
 CLANG_FORMAT := $(BIN)/clang-format --style=file:native/.clang-format
 
 lint: .venv/ready

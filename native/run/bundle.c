@@ -75,8 +75,8 @@ static void read_manifest(bundle *b) {
         fail(FAILED, "%s is not the manifest of a rillet bundle", path);
     if (version.end - version.at < 4 || memcmp(version.at, "\"1.", 3) != 0)
         fail(FAILED,
-             "%s has format version %.*s, and this rillet-run reads 1.1; build a newer rillet-run, "
-             "or export the model again",
+             "%s has format version %.*s, and this " RUN_NAME
+             " reads 1.1; build a newer one, or export the model again",
              b->path, (int)(version.end - version.at), (const char *)version.at);
     text_put_sorted(&content_text, b->manifest, ",", ":", "checksum");
     hash_of(content_text.data, content_text.length, digits);
@@ -139,8 +139,8 @@ static void load_tokenizer(bundle *b) {
         status = rillet_tokenizer_load(b->tokenizer, bytes, file.data, file.length, message);
     }
     if (status != RILLET_OK)
-        fail(FAILED, "rillet-run cannot read %s/tokenizer.json (%s); use `rillet generate`",
-             b->path, message);
+        fail(FAILED, RUN_NAME " cannot read %s/tokenizer.json (%s); use `rillet generate`", b->path,
+             message);
     free(file.data);
 }
 

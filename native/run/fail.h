@@ -4,6 +4,11 @@
 
 #include <stdio.h>
 
+/* What messages call the program. */
+#ifndef RUN_NAME
+#define RUN_NAME "rillet-run"
+#endif
+
 enum { FAILED = 1, USAGE = 2 };
 
 /* Prints "Error: ..." on stderr and exits with a status. */

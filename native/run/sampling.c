@@ -119,8 +119,8 @@ static void check_lacking(rl_json object, const char *where) {
                              ? rl_json_is(value, lacking[i].neutral)
                              : to_real(string, &number) && number == lacking[i].number;
         if (!is_neutral)
-            fail(FAILED, "%s samples with %s, which rillet-run lacks; use `rillet generate`", where,
-                 lacking[i].name);
+            fail(FAILED, "%s samples with %s, which " RUN_NAME " lacks; use `rillet generate`",
+                 where, lacking[i].name);
     }
 }
 

@@ -66,7 +66,7 @@ static void read_rows(stream *s, const int32_t *tokens, size_t count, float lear
     remember(s, tokens, count);
 }
 
-static void read_tokens(stream *s, const int32_t *tokens, size_t count, float learn) {
+void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn) {
     for (size_t at = 0; at < count; at += ROWS)
         read_rows(s, tokens + at, count - at < ROWS ? count - at : ROWS, learn);
     if (count > 0) s->decoder.waiting = 0; /* half a character is never completed now */
@@ -76,7 +76,7 @@ void stream_read(stream *s, const char *bytes, size_t length, float learn) {
     const rillet_tokenizer *t = s->bundle->tokenizer;
     int32_t *tokens = own(malloc((length + 1) * sizeof *tokens));
     void *scratch = own_block(rillet_encode_scratch(t, bytes, length));
-    read_tokens(s, tokens, rillet_encode(t, bytes, length, tokens, scratch), learn);
+    stream_read_tokens(s, tokens, rillet_encode(t, bytes, length, tokens, scratch), learn);
     free(tokens);
     free(scratch);
 }

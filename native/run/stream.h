@@ -27,6 +27,9 @@ void stream_begin(stream *s, const bundle *b, const char *learn, int memory, int
 /* Reads a text; `learn` is 1 to store it, 0 not to. */
 void stream_read(stream *s, const char *bytes, size_t length, float learn);
 
+/* The same of tokens, all of which exist. */
+void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn);
+
 /* Reads a text into the memory alone: the stream continues where it is, and knows the text. */
 void stream_learn(stream *s, const char *bytes, size_t length);
 

@@ -121,10 +121,11 @@ RL_INLINE void rl_small_single(int group, const rl_part *part, const int8_t *x, 
 #endif
 
 /* y = W x + b for each row, or added to y, with rows and weights in int8. `rounded` and `scale` are
- * scratch: a row of the widest product, and a number, for each row. */
-static void rl_rounded_product(const rillet_model *m, const rl_linear *linear, int rows,
-                               const float *x, long ldx, float *y, long ldy, int add,
-                               int8_t *rounded, float *scale) {
+ * scratch: a row of the widest product, and a number, for each row. Not inlined: each layer would
+ * hold a copy. */
+__attribute__((noinline)) static void
+rl_rounded_product(const rillet_model *m, const rl_linear *linear, int rows, const float *x,
+                   long ldx, float *y, long ldy, int add, int8_t *rounded, float *scale) {
     long ldr = RL_PADDED(linear->in);
     rl_part part = {rl_at(m, linear->weights),
                     rl_floats(m, linear->scales),

@@ -1,0 +1,4 @@
+#include_next <limits.h>
+#ifndef PATH_MAX
+#define PATH_MAX 1024
+#endif
