@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .. import __version__
 from ..model import Model
-from .errors import error_body
 from .guard import Guard
 from .host import Host
 from .limits import Limits
 from .metrics import Metrics
 from .openapi import describe
-from .routes import ROUTES, Handler
+from .routes import ROUTES, Route
 from .served import Served
 from .store import StreamStore
 
@@ -53,7 +51,7 @@ class Settings:
     cors_origins: Sequence[str] = ()
 
 
-def application(models: dict[str, Model], settings: Settings) -> Starlette:
+def application(models: dict[str, Model], settings: Settings) -> ASGIApp:
     """Build the application.
 
     Args:
@@ -77,39 +75,27 @@ def application(models: dict[str, Model], settings: Settings) -> Starlette:
         return HTMLResponse(page, headers={"content-security-policy": _POLICY})
 
     routes = [
-        StarletteRoute(route.path, _endpoint(route.path, route.handler, served), methods=[route.method])
+        StarletteRoute(route.path, _Endpoint(route, served), methods=[route.method])
         for route in ROUTES
     ]
     routes += [StarletteRoute("/openapi.json", openapi), StarletteRoute("/", index)]
-    middleware = [
-        Middleware(
-            Guard,
-            keys=settings.keys,
-            hosts=settings.hosts,
-            body_bytes=limits.body_bytes,
-            state_bytes=_state_bytes(models),
-            metrics=metrics,
-        )
-    ]
-    if settings.cors_origins:
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["*"],
-            allow_headers=["*"],
-        )
-        middleware.insert(0, cors)
-    return Starlette(
-        routes=routes,
-        middleware=middleware,
-        exception_handlers={HTTPException: _refused},
-        lifespan=lambda _: _running(served),
+    app: ASGIApp = Guard(
+        Router(routes, lifespan=lambda _: _running(served)),
+        keys=settings.keys,
+        hosts=settings.hosts,
+        body_bytes=limits.body_bytes,
+        state_bytes=_state_bytes(models),
+        metrics=metrics,
     )
+    if settings.cors_origins:
+        origins = list(settings.cors_origins)
+        app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    return app
 
 
 _POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """The page is one file and talks to its own server alone."""
 
@@ -135,23 +121,17 @@ async def _tidy(store: StreamStore) -> None:
         store.tidy()
 
 
-def _endpoint(
-    path: str, handler: Handler, served: Served
-) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        request.scope["rillet.route"] = path
-        return await handler(request, served)
+class _Endpoint:
+    """A route's handler as an application of its own: nothing stands between it and its client."""
 
-    return endpoint
+    def __init__(self, route: Route, served: Served) -> None:
+        self._route, self._served = route, served
 
-
-async def _refused(request: Request, error: Exception) -> Response:
-    """What the router refuses, in the shape of the other errors."""
-    assert isinstance(error, HTTPException)
-    known = {404: "there is no such path", 405: "the path does not know this method"}
-    reason = known.get(error.status_code, error.detail)
-    body = error_body(f"{reason}; /openapi.json lists what there is", error.status_code)
-    return JSONResponse(body, error.status_code, error.headers)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        scope["rillet.route"] = self._route.path
+        answer = await self._route.handler(Request(scope, receive), self._served)
+        await answer(scope, receive, send)
 
 
 def _state_bytes(models: dict[str, Model]) -> int:

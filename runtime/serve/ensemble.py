@@ -27,7 +27,10 @@ class Written(NamedTuple):
 class Ensemble(Protocol):
     """Jobs that write together. One thread uses it."""
 
-    def __len__(self) -> int: ...
+    @property
+    def is_quick(self) -> bool:
+        """Whether several tokens of a text take little more time than one."""
+        ...
 
     def add(self, job: Job) -> None:
         """Let a job that has begun write too."""
@@ -49,8 +52,10 @@ class Together:
         self._writer = writer
         self._jobs: list[Job] = []
 
-    def __len__(self) -> int:
-        return len(self._jobs)
+    @property
+    def is_quick(self) -> bool:
+        """Whether the engine draws tokens itself."""
+        return self._writer is not None
 
     def add(self, job: Job) -> None:
         """Let a job write too."""
@@ -79,8 +84,10 @@ class Batched:
         self._batch = Batch(model)
         self._jobs: dict[int, Job] = {}
 
-    def __len__(self) -> int:
-        return len(self._jobs)
+    @property
+    def is_quick(self) -> bool:
+        """Whether a round writes several tokens: never."""
+        return False
 
     def add(self, job: Job) -> None:
         """Let a job write too."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -25,6 +26,9 @@ log = logging.getLogger("rillet.serve")
 
 _OPEN = frozenset({"/", "/health", "/openapi.json"})
 """Paths that need no key: they say nothing of what is written."""
+
+
+_ROUTING = {404: "there is no such path", 405: "the path does not know this method"}
 
 
 class Guard:
@@ -86,11 +90,15 @@ class Guard:
         """Let the application answer; what it raised instead."""
         try:
             self._admit(scope)
+            scope["app"] = self  # the router raises what it refuses, then
             await self._app(scope, self._bounded(scope, receive), send)
         except RilletError as error:
             return error
         except Gone:
             raise
+        except HTTPException as error:  # of the router
+            reason = _ROUTING.get(error.status_code, error.detail)
+            return RequestError(f"{reason}; /openapi.json lists what there is", error.status_code)
         except Exception as error:
             # Not the message, which may quote what somebody wrote.
             places = "".join(traceback.format_tb(error.__traceback__))
@@ -108,8 +116,8 @@ class Guard:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
         if self._hosts and name.strip("[]").lower() not in self._hosts:
             raise RequestError(
-                f"the request is for {host[:80]!r}, and this server answers for this machine alone; "
-                "call it by 127.0.0.1 or localhost, or start it with --host and a key",
+                f"the request is for {host[:80]!r}, and this server answers for this machine "
+                "alone; call it by 127.0.0.1 or localhost, or start it with --host and a key",
                 403,
             )
         if not self._keys or scope["path"] in _OPEN:

@@ -23,8 +23,8 @@ log = logging.getLogger("rillet.serve")
 _ROUND = 0.0025
 """Seconds that a round should take: a reader waits for as long between two pieces."""
 
-_MOST = 16
-"""Tokens of a text in one round at most."""
+_LEAST, _MOST = 4, 16
+"""Tokens of a text in one round, if the engine draws them: to hand out a piece costs several."""
 
 _AHEAD = 2
 """Rounds that the event loop may be behind."""
@@ -56,7 +56,8 @@ class Lane:
         self._changed = threading.Condition()
         self._behind = threading.Semaphore(_AHEAD)
         self._is_closed = False
-        self._count = 1
+        self._least = _LEAST if ensemble.is_quick else 1
+        self._count = self._least
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -118,7 +119,7 @@ class Lane:
         seconds = time.perf_counter() - began
         self._jobs -= {row.job for row in rows if row.finish_reason or row.error}
         longer = int(self._count * _ROUND / seconds) if seconds else _MOST
-        self._count = max(1, min(longer, 2 * self._count, _MOST))
+        self._count = max(self._least, min(longer, 2 * self._count, _MOST))
         self._loop.call_soon_threadsafe(self._deliver, rows, seconds)
 
     def _deliver(self, rows: list[Written], seconds: float | None) -> None:

@@ -45,9 +45,7 @@ class Metrics:
         )
         self._rows = self._gauge("rillet_rows", "Texts being written")
         self._waiting = self._gauge("rillet_waiting", "Texts that wait for a row")
-        self.streams = Gauge(
-            "rillet_streams", "Streams open in memory", registry=self.registry
-        )
+        self.streams = Gauge("rillet_streams", "Streams open in memory", registry=self.registry)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, ["model"], registry=self.registry)

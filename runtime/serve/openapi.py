@@ -54,9 +54,9 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
         version: The version of rillet.
     """
     routes = list(routes)
-    bodies = {route.body for route in routes if _is_model(route.body)}
+    bodies = {body.__name__: body for route in routes if (body := _model(route)) is not None}
     _, definitions = models_json_schema(
-        [(body, "validation") for body in sorted(bodies, key=lambda body: body.__name__)],
+        [(body, "validation") for _, body in sorted(bodies.items())],
         ref_template="#/components/schemas/{model}",
     )
     paths: dict[str, dict[str, Any]] = {}
@@ -74,8 +74,9 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
     }
 
 
-def _is_model(body: Any) -> bool:
-    return isinstance(body, type) and issubclass(body, BaseModel)
+def _model(route: Route) -> type[BaseModel] | None:
+    body = route.body
+    return body if body is not None and issubclass(body, BaseModel) else None
 
 
 def _operation(route: Route) -> dict[str, Any]:

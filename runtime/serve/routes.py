@@ -55,7 +55,9 @@ _STREAM = (404, 409)
 _ONE = "/v1/streams/{id}"
 
 ROUTES = (
-    Route("POST", "/v1/completions", completions.complete, Completion, (JSON, EVENTS), 200, _WRITES),
+    Route(
+        "POST", "/v1/completions", completions.complete, Completion, (JSON, EVENTS), 200, _WRITES
+    ),
     Route("POST", "/v1/chat/completions", completions.chat, status=None, refusals=(501,)),
     Route("GET", "/v1/models", about.models),
     Route("GET", "/v1/models/{id}", about.model, refusals=(404,)),

@@ -68,7 +68,7 @@ def _refuse_unknown(body: Completion | StreamCompletion) -> None:
 def _token(name: str) -> int:
     if not (name.isascii() and name.isdecimal() and len(name) < 10):
         raise RequestError(
-            f"logit_bias names the token {name[:40]!r}; give a token's number, such as \"50\"",
+            f'logit_bias names the token {name[:40]!r}; give a token\'s number, such as "50"',
             param="logit_bias",
         )
     return int(name)

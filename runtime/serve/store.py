@@ -77,11 +77,11 @@ class StreamStore:
     def __len__(self) -> int:
         return len(self._open)
 
-    def list(self) -> list[tuple[str, Host]]:
+    def listed(self) -> list[tuple[str, Host]]:
         """Every stream, open or saved, with its model."""
         found = {stream.id: stream.host for stream in self._open.values()}
         for host in self._hosts if self._folder is not None else ():
-            found |= {name: host for name in self._saved(host)}
+            found |= dict.fromkeys(self._saved(host), host)
         return sorted(found.items(), key=lambda entry: entry[0])
 
     def _saved(self, host: Host) -> list[str]:
@@ -257,7 +257,6 @@ def _stamp(path: Path) -> Stamp | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_ino, status.st_size
-
 
 
 def _restored(host: Host, data: bytes) -> Session:

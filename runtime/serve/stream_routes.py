@@ -54,7 +54,7 @@ async def create(request: Request, served: Served) -> Response:
 async def listed(request: Request, served: Served) -> Response:
     """List the streams."""
     data = [
-        {"id": name, "object": "stream", "model": host.name} for name, host in served.store.list()
+        {"id": name, "object": "stream", "model": host.name} for name, host in served.store.listed()
     ]
     return JSONResponse({"object": "list", "data": data})
 
@@ -152,7 +152,9 @@ async def complete(request: Request, served: Served) -> Response:
         return answer
 
 
-async def _closing(events: AsyncGenerator[bytes, None], stack: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+async def _closing(
+    events: AsyncGenerator[bytes, None], stack: AsyncExitStack
+) -> AsyncGenerator[bytes, None]:
     """Some events, after which a stream is free again."""
     async with stack:
         try:

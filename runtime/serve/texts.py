@@ -177,4 +177,3 @@ class Texts:
         """A text of no tokens ends before it is written."""
         assert self._feeder is not None
         self._feeder.get_loop().call_soon_threadsafe(self._inbox.put, piece)
-

@@ -132,7 +132,9 @@ def _accept(
         return []
     stream, generation = voice.stream, voice.generation
     left = generation.limit - generation.count
-    written = generation.accept_all(tokens[:left], logprobs[:left], map(stream.decode, tokens[:left]))
+    written = generation.accept_all(
+        tokens[:left], logprobs[:left], map(stream.decode, tokens[:left])
+    )
     if fewer or len(written) < len(tokens):
         generation.sampler.rewind()
     # Read beyond the end, the state is of no use, and nobody will use it.
