@@ -69,7 +69,7 @@ def invalid_body(error: ValidationError) -> RequestError:
         return RequestError(f"the body is no JSON: {brief(fault['msg'])}", code="invalid_json")
     seen = brief(repr(fault["input"])[:80])
     return RequestError(
-        f"{field or 'the body'} is {seen}: {brief(fault['msg'])}",
+        f"{field or 'the body'} is {seen}, which it cannot be: {brief(fault['msg'])}",
         code="invalid_value",
         param=field or None,
     )

@@ -112,7 +112,7 @@ class Lane:
             rows = self._ensemble.write(self._count)
         except Exception as error:
             log.error("writing failed: %s", type(error).__name__)
-            failure = EngineError(f"the model could not go on writing ({type(error).__name__})")
+            failure = EngineError(f"the model could not go on writing ({type(error).__name__}); try again")
             rows = [Written(job, [], None, failure) for job in self._jobs]
             for job in self._jobs:
                 self._ensemble.remove(job)
