@@ -203,6 +203,6 @@ async def chat(request: Request, served: Served) -> Response:
     raise RequestError(
         f"{name} continues text: it is no chat model, knows no roles and follows no instructions; "
         "send a prompt to /v1/completions",
-        501,
+        404,
         code="not_a_chat_model",
     )

@@ -34,13 +34,12 @@ _REASONS = {
     400: "The request can never work.",
     401: "The key is missing or wrong.",
     403: "The server is called by a name that is not its own.",
-    404: "There is no such model or stream.",
+    404: "There is no such model or stream, or the model cannot do that.",
     409: "The stream is in use.",
     413: "The text or the body is too long.",
     415: "The body is no JSON.",
     429: "Too much is asked for at once; try again later.",
     500: "The model failed.",
-    501: "The model cannot do that.",
 }
 
 _ANY = (400, 401, 403)

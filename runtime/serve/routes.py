@@ -58,7 +58,7 @@ ROUTES = (
     Route(
         "POST", "/v1/completions", completions.complete, Completion, (JSON, EVENTS), 200, _WRITES
     ),
-    Route("POST", "/v1/chat/completions", completions.chat, status=None, refusals=(501,)),
+    Route("POST", "/v1/chat/completions", completions.chat, status=None, refusals=(404,)),
     Route("GET", "/v1/models", about.models),
     Route("GET", "/v1/models/{id}", about.model, refusals=(404,)),
     Route("GET", "/v1/streams", stream_routes.listed),
