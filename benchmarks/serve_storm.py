@@ -158,7 +158,7 @@ class Storm:
         """Send a request; no answer may be a fault of the server's."""
         headers = {"Content-Type": "application/json"}
         url = f"http://127.0.0.1:{self.port}{path}"
-        request = urllib.request.Request(url, body, headers, method=method)  # noqa: S310
+        request = urllib.request.Request(url, body, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
                 return answer.status, answer.read()

@@ -28,6 +28,7 @@ class Load:
         gaps: Seconds between two arrivals of text, once for each token: tokens that arrive together
             have a gap of zero but for the first.
         failures: Requests that were not answered with 200.
+        unanswered: Clients that had no text yet of their last request when time was up.
     """
 
     seconds: float = 0.0
@@ -35,6 +36,7 @@ class Load:
     firsts: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     failures: int = 0
+    unanswered: int = 0
 
     def figures(self) -> dict[str, float]:
         """Tokens a second, and times in milliseconds."""
@@ -46,6 +48,7 @@ class Load:
             "between_ms_p99": round(percentile(self.gaps, 99) * 1e3, 3),
             "arrivals_ms_p99": round(percentile([gap for gap in self.gaps if gap], 99) * 1e3, 3),
             "failures": self.failures,
+            "unanswered": self.unanswered,
         }
 
 
@@ -58,11 +61,18 @@ def percentile(values: list[float], share: float) -> float:
 class _Client(asyncio.Protocol):
     """One connection, which asks again as soon as an answer is complete."""
 
-    def __init__(self, request: bytes, load: Load, until: float) -> None:
-        self._request, self._load, self._until = request, load, until
+    def __init__(self, request: bytes, load: Load) -> None:
+        self._request, self._load = request, load
         self._text = _TextCounter()
         self._asked = self._last = 0.0
-        self.done = asyncio.get_running_loop().create_future()
+        self._is_over = False
+        self.gone = asyncio.get_running_loop().create_future()
+
+    def leave(self) -> None:
+        """Go away: time is up."""
+        self._is_over = True
+        self._load.unanswered += not self._last
+        self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -86,15 +96,11 @@ class _Client(asyncio.Protocol):
             self._last = now
         if self._text.is_complete:
             self._load.failures += self._text.status != 200
-            if now < self._until:
-                self._ask()
-            else:
-                self._transport.close()
+            self._ask()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._load.failures += not self._text.is_complete
-        if not self.done.done():
-            self.done.set_result(None)
+        self._load.failures += not self._is_over
+        self.gone.set_result(None)
 
 
 class _TextCounter:
@@ -130,14 +136,14 @@ class _TextCounter:
 
 
 async def run_clients(port: int, clients: int, seconds: float, body: dict[str, object]) -> Load:
-    """Let clients ask for texts over and over; each has a seed of its own.
+    """Let clients ask for texts over and over, and leave when time is up.
 
     A character counts as a token: so it is with a model of characters.
     """
     load = Load()
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
-    waiting = []
+    running = []
     for number in range(clients):
         content = json.dumps({**body, "seed": number, "stream": True}).encode()
         head = (
@@ -146,11 +152,14 @@ async def run_clients(port: int, clients: int, seconds: float, body: dict[str, o
         )
         request = head.encode() + content
         _, client = await loop.create_connection(
-            lambda request=request: _Client(request, load, began + seconds),  # type: ignore[misc]
+            lambda request=request: _Client(request, load),  # type: ignore[misc]
             "127.0.0.1",
             port,
         )
-        waiting.append(client.done)
-    await asyncio.gather(*waiting)
+        running.append(client)
+    await asyncio.sleep(seconds)
     load.seconds = time.perf_counter() - began
+    for client in running:
+        client.leave()
+    await asyncio.gather(*(client.gone for client in running))
     return load

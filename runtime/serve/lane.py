@@ -26,7 +26,7 @@ _ROUND = 0.0025
 _LEAST, _MOST = 4, 16
 """Tokens of a text in one round, if the engine draws them: to hand out a piece costs several."""
 
-_AHEAD = 2
+_AHEAD = 4
 """Rounds that the event loop may be behind."""
 
 CANCELLED = "cancelled"
@@ -112,7 +112,9 @@ class Lane:
             rows = self._ensemble.write(self._count)
         except Exception as error:
             log.error("writing failed: %s", type(error).__name__)
-            failure = EngineError(f"the model could not go on writing ({type(error).__name__}); try again")
+            failure = EngineError(
+                f"the model could not go on writing ({type(error).__name__}); try again"
+            )
             rows = [Written(job, [], None, failure) for job in self._jobs]
             for job in self._jobs:
                 self._ensemble.remove(job)

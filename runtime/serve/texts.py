@@ -143,7 +143,9 @@ class Texts:
             self._inbox.put(Piece(begun, [], None, error))
         except Exception as error:
             log.error("reading failed: %s", type(error).__name__)
-            failure = EngineError(f"the model could not read the prompt ({type(error).__name__}); try again")
+            failure = EngineError(
+                f"the model could not read the prompt ({type(error).__name__}); try again"
+            )
             self._inbox.put(Piece(begun, [], None, failure))
 
     def _prepare(self, number: int, prompt: Sequence[int]) -> Generator[None, None, list[Job]]:
