@@ -104,7 +104,7 @@ class Texts:
         Raises:
             RilletError: A prompt cannot be read, or a text cannot be written.
         """
-        left, began, is_first = self._plan.count, time.perf_counter(), True
+        left, began, is_first = set(range(self._plan.count)), time.perf_counter(), True
         while left:
             pieces = await self._inbox.take()
             if is_first:
@@ -113,8 +113,8 @@ class Texts:
             for piece in pieces:
                 if piece.error is not None:
                     raise piece.error
-                if piece.is_last:
-                    left -= 1
+                if piece.is_last and piece.index in left:
+                    left.remove(piece.index)
                     if left:  # the last row is given back once the session is free
                         self._held -= 1
                         self._host.line.leave(self._client)
