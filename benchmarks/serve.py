@@ -7,8 +7,8 @@ Clients on loopback ask for a streamed text of 200 tokens, and for another as so
 They run in one process beside the server, so both share the machine's cores. Each figure is the
 best of the repetitions. ``busy_cores_of_others`` is what other programs took meanwhile: compare
 runs on an idle machine. PYTHON is an interpreter with
-``pip install 'llama-cpp-python[server]' gguf``; its server runs a transformer of nanoGPT's size with
-random weights, in the same run. It writes one text at a time, whoever else waits.
+``pip install 'llama-cpp-python[server]' gguf``; its server runs a transformer of nanoGPT's size
+with random weights, in the same run. It writes one text at a time, whoever else waits.
 """
 
 from __future__ import annotations

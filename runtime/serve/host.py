@@ -42,7 +42,7 @@ class Host:
         loop = asyncio.get_running_loop()
         self._lanes = (
             Lane(f"rillet write {self.name}", self._ensemble(), loop, self._count.on_round),
-            # A grammar takes milliseconds for a token, so those who have one write apart.
+            # A grammar may search for long before it allows a token: who has one writes apart.
             Lane(f"rillet grammar {self.name}", Together(None), loop, self._count.on_round),
         )
 
