@@ -108,20 +108,24 @@ class _TextCounter:
 
     def __init__(self) -> None:
         self.status = 0
-        self.is_complete = False
+        self.is_complete = self._is_done = False
         self._rest = b""
 
     def add(self, data: bytes) -> int:
         """Count what more bytes complete."""
         data = self._rest + data
         if not self.status:
+            if len(data) < 12:
+                self._rest = data
+                return 0
             self.status = int(data[9:12])
         end = data.rfind(b"\n\n") + 2
         if self.status != 200:
             self.is_complete = True
             return 0
         whole, self._rest = data[:end], data[end:]
-        self.is_complete = b"[DONE]" in whole
+        self._is_done = self._is_done or b"[DONE]" in whole
+        self.is_complete = self._is_done and data.endswith(b"\r\n0\r\n\r\n")
         count = 0
         at = whole.find(_SIGN)
         while at >= 0:
