@@ -40,6 +40,11 @@ COMMANDS = {
         "Measure how well a bundle predicts a text.",
     ),
     "bench": ("rillet.runtime.cli.bench:bench_command", "cpu", "Measure how fast a bundle runs."),
+    "serve": (
+        "rillet.runtime.cli.serve:serve_command",
+        "serve",
+        "Serve bundles over HTTP: OpenAI's completions, and streams.",
+    ),
     "firmware": (
         "rillet.runtime.cli.firmware:firmware_command",
         "cpu",

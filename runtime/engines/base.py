@@ -19,7 +19,7 @@ An engine that computes in a device's memory can use :class:`.DeviceState` for i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy.typing as npt
@@ -38,6 +38,7 @@ __all__ = [
     "Learn",
     "Provider",
     "ProviderChoice",
+    "RowWriter",
     "TokenGenerator",
     "Values",
 ]
@@ -208,6 +209,35 @@ class Drafter(TokenGenerator, Protocol):
 
         Raises:
             EngineError: The engine failed.
+        """
+        ...
+
+
+@runtime_checkable
+class RowWriter(TokenGenerator, Protocol):
+    """Draws tokens for many streams in one call, each stream in its own state."""
+
+    def write_rows(
+        self,
+        states: Sequence[EngineState],
+        logits: npt.NDArray[Any],
+        uniforms: npt.NDArray[Any],
+        how: Drawing,
+        learn: npt.NDArray[Any],
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        """Draw tokens and read them: those that single steps give, to the bit.
+
+        Args:
+            states: The state of each stream, of one row; all different, advanced in place.
+            logits: Finite log-probabilities of each, ``[B, V]``.
+            uniforms: A number in [0, 1) for each token, ``[K, B]``.
+            how: How tokens are drawn.
+            learn: What to learn of the tokens of each, ``[B]``.
+
+        Returns:
+            Tokens and their log-probabilities, ``[k, B]``, and the logits after the last,
+            ``[B, V]``. If some of these are not finite, the call ended there, k is below K or
+            equal, and the other streams are as good as ever.
         """
         ...
 

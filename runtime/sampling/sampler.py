@@ -211,6 +211,15 @@ class Sampler:
         self._ahead.state = self._bits.state
         return np.random.Generator(self._ahead).random(count)
 
+    def take(self, count: int) -> Array:
+        """The uniform numbers of the next draws, ``[count]``, of a sampler that :attr:`is_plain`.
+
+        Accept as many tokens; after fewer, :meth:`rewind`.
+        """
+        if self.params.temperature == 0:
+            return np.zeros(count)
+        return self._random.random(count)
+
     def twin(self) -> Sampler:
         """A copy that accepts tokens on its own, of a sampler that :attr:`is_plain`.
 

@@ -148,7 +148,7 @@ class Writer:
             self._singles -= 1
             return None
         stream, drafter = self.stream, self.stream.model.drafter
-        if drafter is None or stream.logits is None or not _is_simple(generation):
+        if drafter is None or stream.logits is None or not generation.is_simple:
             return None
         affordable = max(int(_PATIENCE / self._pace), _FIRST)
         count = min(self._length, affordable, generation.limit - generation.count)
@@ -219,12 +219,3 @@ class Writer:
             self.draft = draft
             raise
         stream.model.give_back(state)
-
-
-def _is_simple(generation: Generation) -> bool:
-    """Whether the engine can draw its tokens."""
-    params, sampler = generation.params, generation.sampler
-    has_filters = params.filters[3:] != (1.0, 0.0, 0.0)  # those that it lacks
-    has_options = has_filters or params.top_logprobs > 0 or params.max_time is not None
-    has_text_before = generation.owed is not None or generation.backlog != ""
-    return sampler.is_plain and not has_options and not has_text_before

@@ -150,6 +150,15 @@ class Generation:
         params = self.params
         return Drawing(params.temperature, params.top_k, params.top_p, params.min_p)
 
+    @property
+    def is_simple(self) -> bool:
+        """Whether an engine can draw its tokens, as :attr:`drawing` says."""
+        params = self.params
+        has_filters = params.filters[3:] != (1.0, 0.0, 0.0)  # those that engines lack
+        has_options = has_filters or params.top_logprobs > 0 or params.max_time is not None
+        has_text_before = self.owed is not None or self.backlog != ""
+        return self.sampler.is_plain and not has_options and not has_text_before
+
     def twin(self) -> Generation:
         """A copy that accepts tokens on its own, of a generation whose sampler is plain."""
         twin = copy.copy(self)

@@ -17,6 +17,7 @@ BLOCKS = [
     (file.name, index, code)
     for file in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for index, code in enumerate(re.findall(r"```python\n(.*?)```", file.read_text(), re.DOTALL))
+    if "127.0.0.1:8080" not in code  # tests/serve has the server
 ]
 
 

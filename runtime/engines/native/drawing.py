@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 
 from ..base import Drawing, EngineState
 from ..checks import check_finite, own_state
-from .state import NativeState
+from .library import NOT_FINITE, block
+from .state import NativeState, row_addresses
 
 __all__ = ["NativeGenerator", "Sampling"]
 
@@ -77,3 +79,31 @@ class NativeGenerator:
         tokens, logprobs, last = own.generate(logits, sampling, uniforms[:, None], learn)
         check_finite(last)
         return tokens[:, 0].tolist(), logprobs[:, 0].tolist(), last[0]
+
+    def write_rows(
+        self,
+        states: Sequence[EngineState],
+        logits: npt.NDArray[Any],
+        uniforms: npt.NDArray[Any],
+        how: Drawing,
+        learn: npt.NDArray[Any],
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]:
+        """Draw tokens for many streams and read them; see :meth:`.RowWriter.write_rows`."""
+        own = [own_state(state, NativeState) for state in states]
+        model, rows = own[0].model, len(own)
+        outputs = np.array(logits, np.float32, order="C")
+        numbers = np.ascontiguousarray(uniforms, np.float64)
+        learns = np.ascontiguousarray(learn, np.float32)
+        tokens, logprobs = np.empty(numbers.shape, np.int32), np.empty(numbers.shape, np.float32)
+        addresses = np.asarray([state.address(0) for state in own], np.uint64)
+        places, scratch = row_addresses(outputs), block(model.scratch_size(rows))
+        sampling, written = Sampling.of(how, outputs.shape[1]), ctypes.c_size_t()
+        status = model.library.rillet_generate(
+            *(model.address, rows, len(numbers), addresses.ctypes.data, places.ctypes.data),
+            *(ctypes.addressof(sampling), numbers.ctypes.data, None, learns.ctypes.data, -1),
+            *(tokens.ctypes.data, logprobs.ctypes.data, ctypes.addressof(written)),
+            scratch.ctypes.data,
+        )
+        # The tokens that led to a prediction that is not finite were read.
+        count = written.value + (status == NOT_FINITE)
+        return tokens[:count], logprobs[:count], outputs

@@ -18,7 +18,7 @@ from ..sides import SIDES, following
 from .library import NOT_FINITE, block
 from .packed_model import PackedModel
 
-__all__ = ["NativeState"]
+__all__ = ["NativeState", "row_addresses"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Buffers:
             blocks,
             # A block begins with its clock: the steps that it has taken.
             blocks[:, :8].view(np.int64)[:, 0],
-            _addresses(blocks),
+            row_addresses(blocks),
             np.zeros(capacity, np.int32),
             np.ones(capacity, np.float32),
             # As many logits as sides: a step that fails leaves the last prediction alone.
@@ -53,7 +53,7 @@ class _Calls:
     def __init__(self, model: PackedModel, buffers: _Buffers, batch: int) -> None:
         # Only addresses go into the calls, so what they are of is kept here.
         self._scratch = block(model.scratch_size(max(1, batch)))
-        self._outputs = [_addresses(side) for side in buffers.logits]
+        self._outputs = [row_addresses(side) for side in buffers.logits]
         inputs = (buffers.addresses, buffers.tokens, buffers.learn)
         own = [array.ctypes.data for array in inputs]
         scratch = self._scratch.ctypes.data
@@ -292,7 +292,7 @@ class NativeState:
         return self._before is not None
 
 
-def _addresses(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+def row_addresses(rows: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
     """The address of each row of a contiguous array."""
     size = rows[0].nbytes if len(rows) else 0
     offsets = np.arange(len(rows), dtype=np.uint64) * np.uint64(size)

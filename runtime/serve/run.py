@@ -1,0 +1,120 @@
+"""Listening: uvicorn around the application."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+import sys
+import warnings
+from pathlib import Path
+
+import uvicorn
+
+from ..errors import UsageError
+from ..model import Model
+from ..streams.encoding import UnknownCharacterWarning
+from .app import Settings, application
+
+__all__ = ["hosts_of", "is_loopback", "read_keys", "serve"]
+
+_GRACE = 10
+"""Seconds that texts have to end in, once the server is asked to stop."""
+
+_SWITCH = 0.0005
+"""Seconds after which a thread that computes in Python lets another: a tenth of the default."""
+
+
+def serve(models: dict[str, Model], host: str, port: int, settings: Settings) -> None:
+    """Answer until SIGTERM or Ctrl-C.
+
+    Args:
+        models: The models, by the names that clients call them.
+        host: The address to listen at.
+        port: The port; 0 for any that is free.
+        settings: How to serve.
+
+    Raises:
+        UsageError: The address cannot be listened at.
+    """
+    sys.setswitchinterval(_SWITCH)
+    # Answers carry this warning.
+    warnings.simplefilter("ignore", UnknownCharacterWarning)
+    logging.getLogger("rillet.serve").setLevel(logging.INFO)
+    listener = _listen(host, port)
+    config = uvicorn.Config(
+        application(models, settings),
+        log_config=_LOGGING,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=_GRACE,
+        limit_concurrency=4 * (settings.limits.rows + settings.limits.waiting),
+        backlog=2_048,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen at {host} port {port} ({error}); choose another with --host and --port"
+        ) from error
+    name = f"[{host}]" if family == socket.AF_INET6 else host
+    print(f"http://{name}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def hosts_of(host: str) -> frozenset[str]:
+    """The names by which a server at an address may be called; any, unless it is this machine's."""
+    return frozenset({host, "localhost", "127.0.0.1", "::1"}) if is_loopback(host) else frozenset()
+
+
+def read_keys(path: Path) -> list[str]:
+    """The keys of a file, one on a line.
+
+    Raises:
+        UsageError: It has none, or one that no header can carry.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    keys = [line.strip() for line in lines if line.strip()]
+    if not keys or not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
+        raise UsageError(
+            f"{path} holds no keys: give a file with a key of letters and digits on each line"
+        )
+    return keys
+
+
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(message)s"}},
+    "handlers": {
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "stream": "ext://sys.stderr",
+        }
+    },
+    "loggers": {
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING"},
+        "rillet": {"handlers": ["stderr"], "level": "INFO"},
+    },
+}
+"""Errors of the server, and a line for each request."""
