@@ -49,6 +49,14 @@ class _Writing(_Body):
     choices: Annotated[list[str], Field(max_length=64)] | None = None
     regex: Annotated[str, Field(min_length=1, max_length=4_096)] | None = None
     grammar: Annotated[str, Field(min_length=1, max_length=16_384)] | None = None
+    json_schema: dict[str, Any] | None = None
+    epsilon_cutoff: Annotated[float, Field(ge=0, lt=1)] | None = None
+    eta_cutoff: Annotated[float, Field(ge=0, lt=1)] | None = None
+    penalty_window: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    no_repeat_ngram_size: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    min_new_tokens: Annotated[int, Field(ge=0, lt=1 << 31)] | None = None
+    stop_token_ids: Annotated[list[_Token], Field(max_length=64)] | None = None
+    include_stop: bool | None = None
 
 
 class Completion(_Writing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ..loaded import LoadedModel
@@ -15,6 +16,8 @@ __all__ = ["sampling_of"]
 _SAME = (
     *("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "top_k"),
     *("min_p", "typical_p", "repetition_penalty", "bad_words", "choices", "regex", "grammar"),
+    *("json_schema", "epsilon_cutoff", "eta_cutoff", "penalty_window", "no_repeat_ngram_size"),
+    *("min_new_tokens", "stop_token_ids", "include_stop"),
 )
 """Fields with the name that the library gives them."""
 
@@ -40,6 +43,8 @@ def sampling_of(
     changes: dict[str, Any] = {
         name: value for name in _SAME if (value := getattr(body, name)) is not None
     }
+    if (schema := _schema(body.response_format)) is not None:
+        changes["json_schema"] = schema
     count = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     if count > limits.max_tokens:
         raise RequestError(
@@ -57,12 +62,24 @@ def _refuse_unknown(body: Completion | StreamCompletion) -> None:
         raise RequestError(
             "suffix is set, and the model writes forward only; leave suffix out", param="suffix"
         )
-    if body.response_format is not None and body.response_format.get("type") != "text":
-        raise RequestError(
-            f"response_format is {str(body.response_format.get('type'))[:40]!r}, which this server "
-            "does not know; describe the text with regex or grammar instead",
-            param="response_format",
-        )
+
+
+def _schema(wanted: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The JSON schema that OpenAI's ``response_format`` stands for; ``None`` for any text."""
+    kind = None if wanted is None else wanted.get("type")
+    if wanted is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    described = wanted.get("json_schema")
+    schema = described.get("schema") if isinstance(described, dict) else None
+    if kind == "json_schema" and isinstance(schema, dict):
+        return schema
+    raise RequestError(
+        f"response_format is {json.dumps(wanted)[:80]}; give "
+        '{"type": "json_schema", "json_schema": {"schema": …}}, or type "json_object" or "text"',
+        param="response_format",
+    )
 
 
 def _token(name: str) -> int:

@@ -9,17 +9,22 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rillet.runtime import Model
-from support.server import Server
+from support.server import NANO, Server, serving
 
 openai = pytest.importorskip("openai", reason="the package openai is not installed")
 
+jsonschema = pytest.importorskip("jsonschema", reason="the package jsonschema is not installed")
+pytest.importorskip("llguidance", reason="the extra grammar is not installed")
+
 MODEL = "shakespeare-nano"
+BIBLE = NANO.parent / "bible-nano"
 
 
 @pytest.fixture
@@ -230,7 +235,10 @@ def test_a_chat_is_refused_with_what_the_model_is(client: Any) -> None:
         ({"n": 1_000}, "asks for 1000 texts", "n"),
         ({"suffix": "end"}, "writes forward only", "suffix"),
         ({"tempersture": 1}, "'tempersture' is unknown", "tempersture"),
-        ({"response_format": {"type": "json_schema"}}, "'json_schema'", "response_format"),
+        ({"response_format": {"type": "json_schema"}}, '"json_schema"', "response_format"),
+        ({"response_format": {"type": "yaml"}}, '"yaml"', "response_format"),
+        ({"response_format": {"type": "json_object"}}, "this model lacks characters", None),
+        ({"json_schema": {"type": "nothing"}}, "nothing", None),
         ({"prompt": [99_999]}, "99999", None),
         ({"prompt": []}, "asks for 0 texts", "n"),
         ({"stop": [""]}, "stop", "stop"),
@@ -253,6 +261,27 @@ def test_what_can_never_work_is_refused(
     assert error["type"] == "invalid_request_error"
     if param is not None:
         assert str(error["param"]).startswith(param)
+
+
+def test_a_schema_is_kept_to(tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    described = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
+    with (
+        serving(tmp_path / "log", BIBLE) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for body in ({"response_format": described}, {"json_schema": schema}):
+            answer = client.completions.create(
+                model="bible-nano", prompt="Abraham: ", max_tokens=60, seed=3, extra_body=body
+            )
+            person = json.loads(answer.choices[0].text)
+            jsonschema.validate(person, schema)
+            assert answer.choices[0].finish_reason == "stop"
 
 
 def test_what_is_no_json_is_refused(server: Server) -> None:
