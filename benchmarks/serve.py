@@ -1,7 +1,7 @@
 """The server under load: tokens a second, and how long clients wait, beside llama.cpp's.
 
     python benchmarks/serve.py [BUNDLE] [--clients 1,16,64,256] [--seconds 8] [--repetitions 3]
-        [--llama PYTHON] [--json benchmarks/results/serve.json]
+        [--llama PYTHON] [--json benchmarks/results/serving/loopback.json]
 
 Clients on loopback ask for a streamed text of 200 tokens, and for another as soon as it has come.
 They run in one process beside the server, so both share the machine's cores. Each figure is the

@@ -149,4 +149,4 @@ def serve_command(
             raise UsageError(f"two bundles are called {name!r}; rename the folder of one")
         models[name] = load(bundle, provider, threads, allow_fallback=allow_fallback)
         tell(f"{name} runs on {models[name].engine.version}", err=True)
-    serve(models, host, port, settings)
+    serve(models, host, port, settings, on_listening=tell)

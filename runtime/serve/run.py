@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -25,7 +26,13 @@ _SWITCH = 0.0005
 """Seconds after which a thread that computes in Python lets another: a tenth of the default."""
 
 
-def serve(models: dict[str, Model], host: str, port: int, settings: Settings) -> None:
+def serve(
+    models: dict[str, Model],
+    host: str,
+    port: int,
+    settings: Settings,
+    on_listening: Callable[[str], object],
+) -> None:
     """Answer until SIGTERM or Ctrl-C.
 
     Args:
@@ -33,6 +40,7 @@ def serve(models: dict[str, Model], host: str, port: int, settings: Settings) ->
         host: The address to listen at.
         port: The port; 0 for any that is free.
         settings: How to serve.
+        on_listening: Called with the address, as a URL.
 
     Raises:
         UsageError: The address cannot be listened at.
@@ -42,6 +50,8 @@ def serve(models: dict[str, Model], host: str, port: int, settings: Settings) ->
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     logging.getLogger("rillet.serve").setLevel(logging.INFO)
     listener = _listen(host, port)
+    name = f"[{host}]" if listener.family == socket.AF_INET6 else host
+    on_listening(f"http://{name}:{listener.getsockname()[1]}")
     config = uvicorn.Config(
         application(models, settings),
         log_config=_LOGGING,
@@ -66,8 +76,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise UsageError(
             f"cannot listen at {host} port {port} ({error}); choose another with --host and --port"
         ) from error
-    name = f"[{host}]" if family == socket.AF_INET6 else host
-    print(f"http://{name}:{listener.getsockname()[1]}", flush=True)  # noqa: T201
     return listener
 
 

@@ -101,6 +101,8 @@ class Writer:
     @exclusive
     def next_token(self, generation: Generation) -> None:
         """Leave the next token in a generation's outbox: all of it happens, or nothing."""
+        if generation.outbox is not None:  # another thread has come before
+            return
         draft = self.draft
         if draft is None or draft.generation is not generation:
             if draft is not None:
@@ -122,6 +124,7 @@ class Writer:
             draft is None
             or draft.generation is not generation
             or draft.taken >= draft.last
+            or generation.outbox is not None
             or (guard.inside and not guard.is_mine())
         ):
             return None

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from ..errors import UsageError
 from ..sampling.stats import GenerationStats
 from ..tokenizer import shown, text_bytes
 from .draft import Writer
@@ -49,10 +50,16 @@ class TokenStream(Iterator[GeneratedToken]):
         waiting = self.peek()
         if waiting is None:
             raise StopIteration
-        token = delivered(waiting)
-        # Nothing is called from here on, so no interrupt loses the token.
-        self.generation.outbox = None
+        token, generation = delivered(waiting), self.generation
+        if generation.outbox is not waiting:
+            raise self.refusal()
+        # Nothing is called from here on, so no interrupt loses the token, no thread gets it too.
+        generation.outbox = None
         return token
+
+    def refusal(self) -> UsageError:
+        """The error for a thread whose token another thread has taken."""
+        return self._writer.guard.refusal()
 
     def peek(self) -> GeneratedToken | None:
         """Generate the next token and leave it in the generation's outbox; ``None`` at the end."""
@@ -136,8 +143,10 @@ class TextStream(Iterator[str]):
         waiting = self._peek()
         if waiting is None:
             raise StopIteration
-        text = shown(waiting)
-        generation = self.tokens.generation
+        text, generation = shown(waiting), self.tokens.generation
+        token = generation.outbox
+        if (generation.backlog if token is None else token.text) is not waiting:
+            raise self.tokens.refusal()
         if self._on_text is not None:
             generation.outbox, generation.backlog = None, ""
             self._on_text(text)
@@ -153,7 +162,9 @@ class TextStream(Iterator[str]):
         """
         generation = self.tokens.generation
         while (text := self._peek()) is not None:
-            data = text_bytes(text)
+            data, token = text_bytes(text), generation.outbox
+            if (generation.backlog if token is None else token.text) is not text:
+                raise self.tokens.refusal()
             generation.outbox, generation.backlog = None, ""
             if self._on_text is not None:
                 self._on_text(shown(text))

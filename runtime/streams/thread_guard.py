@@ -32,6 +32,13 @@ class ThreadGuard:
         """Whether this thread is inside."""
         return self.inside.get("thread") == threading.get_ident()
 
+    def refusal(self) -> UsageError:
+        """The error for a thread that came second."""
+        return UsageError(
+            f"the {self.what} is being used by another thread; give each thread its own, "
+            "or take turns"
+        )
+
 
 def exclusive(method: M) -> M:
     """Let one thread at a time into a method, recursively; refuse any other.
@@ -51,10 +58,7 @@ def exclusive(method: M) -> M:
         guard: ThreadGuard = self.guard
         me = threading.get_ident()
         if guard.inside.setdefault("thread", me) != me:
-            raise UsageError(
-                f"the {guard.what} is being used by another thread; give each thread its own, "
-                "or take turns"
-            )
+            raise guard.refusal()
         guard.depth += 1
         try:
             return method(self, *args, **kwargs)

@@ -145,7 +145,7 @@ def test_an_interrupted_rollback_returns_whole(model: Model, chance: random.Rand
 
 
 def test_a_cancelled_reader_leaves_no_gap_and_a_usable_stream(model: Model) -> None:
-    count = 400
+    count = 2_000
     whole = fed(model).generate(max_new_tokens=count, seed=5)
 
     async def read(session: Session, seconds: float) -> str:
@@ -167,7 +167,7 @@ def test_a_cancelled_reader_leaves_no_gap_and_a_usable_stream(model: Model) -> N
         assert whole.startswith(begun)
         rest = "".join(itertools.islice(session.resume(), 30))
         assert whole.startswith(begun + rest)
-        assert rest
+        assert rest or begun == whole  # a fast machine was done before
 
 
 def test_text_that_an_interrupt_left_is_saved_with_the_stream(
