@@ -1,4 +1,5 @@
 // Bundles for tests: those that are shipped, damaged copies of them, and a server.
+import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
 import { readdirSync, existsSync } from "node:fs";
 import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -83,4 +84,27 @@ export async function serve(folders) {
       return new Promise((resolve) => server.close(resolve));
     },
   };
+}
+
+/**
+ * Writes greedily after a bundle's golden prompt, and compares each token with the recorded one. In
+ * int8, where engines round differently, one whose likelihood is as good may stand for it; what
+ * follows is then another text. Returns what the module wrote.
+ */
+export async function goldenText(one) {
+  const { prompt, greedy } = one.manifest.golden;
+  const session = one.session();
+  session.feedTokens(prompt);
+  const check = session.fork();
+  const near = one.manifest.precision === "fp32" ? 0 : 0.1;
+  for (const token of greedy) {
+    const logits = check.logits;
+    const likeliest = logits.indexOf(Math.max(...logits));
+    if (likeliest !== token) {
+      assert.ok(logits[likeliest] - logits[token] <= near, `${likeliest} instead of ${token}`);
+      break;
+    }
+    await check.generate({ temperature: 0, maxNewTokens: 1 });
+  }
+  return await session.generate({ temperature: 0, maxNewTokens: greedy.length });
 }
