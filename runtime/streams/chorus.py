@@ -56,7 +56,7 @@ class Voice:
         """How many tokens of it one call may draw, ``count`` at most."""
         if not self.exact:
             return count
-        if self.generation.params.stop:
+        if self.generation.may_stop:
             return 1
         return min(count, self.generation.limit - self.generation.count)
 

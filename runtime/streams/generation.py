@@ -20,6 +20,8 @@ from ..sampling.sampler import RowError, Sampler, choose_rows
 from ..sampling.stop_strings import StopStrings
 from ..tokenizer import Tokenizer
 
+__all__ = ["Draw", "GeneratedToken", "Generation", "draw_rows"]
+
 _ALWAYS_SAVED = frozenset(
     (
         *("temperature", "top_k", "top_p", "seed", "min_p", "typical_p", "repetition_penalty"),
@@ -29,8 +31,6 @@ _ALWAYS_SAVED = frozenset(
 )
 """The options of format 1.1. Others are saved where they are used, so that earlier versions read
 the rest."""
-
-__all__ = ["Draw", "GeneratedToken", "Generation", "draw_rows"]
 
 
 class GeneratedToken(NamedTuple):
@@ -83,6 +83,7 @@ class Generation:
 
     Attributes:
         params: How it samples; the seed is the one in use.
+        may_stop: Whether what it writes may end it before its limit.
         limit: Tokens to generate at most.
         count: Tokens generated.
         finish_reason: Why it ended; ``None`` before the end.
@@ -106,7 +107,7 @@ class Generation:
         self.stops = StopStrings(params.stop)
         self._stop_tokens = frozenset(params.stop_token_ids)
         check_tokens("stop_token_ids", self._stop_tokens, tokenizer.vocab_size)
-        self._may_stop = bool(params.stop or self._stop_tokens)
+        self.may_stop = bool(params.stop or self._stop_tokens)
         self.limit = params.max_new_tokens
         self._deadline = _deadline(params)
         self.count = 0
@@ -184,7 +185,7 @@ class Generation:
             self.sampler.accept(draw.token)
         self.owed = None
         self.count += 1
-        if self._may_stop:
+        if self.may_stop:
             text = self._stopped(draw.token, text)
         text, self.backlog = self.backlog + text, ""
         is_simple = self.sampler.constraint is None and self._deadline is None
@@ -229,7 +230,7 @@ class Generation:
         Returns:
             What :meth:`accept` returns for each.
         """
-        if self._may_stop or self.backlog:
+        if self.may_stop or self.backlog:
             written = []
             for token, logprob, text in zip(tokens, logprobs, texts, strict=True):
                 written.append(self.accept(Draw(token, logprob), text))

@@ -88,7 +88,7 @@ class _GraphCalls:
         stream, generation = self._stream, self._generation
         count = min(_TOKENS, generation.limit - generation.count) - 1
         assert stream.logits is not None
-        logits, uniforms = stream.logits[None].copy(), self._uniforms(count)
+        logits, uniforms = stream.logits[None].copy(), generation.sampler.take(count)[None]
         texts = []
         for place, token in enumerate(self._run(logits, uniforms)):
             accepted = generation.accept(Draw(token, float("nan")), stream.decode(token))
@@ -122,13 +122,6 @@ class _GraphCalls:
         self._stream.logits = last[0]
         drawn: list[int] = tokens[0].tolist()
         return drawn
-
-    def _uniforms(self, count: int) -> npt.NDArray[np.float64]:
-        """The numbers of the next draws, ``[1, count]``; greedy choice takes none."""
-        if self._generation.params.temperature == 0:
-            return np.zeros((1, count))
-        sampler = self._generation.sampler
-        return np.asarray([[sampler.uniform() for _ in range(count)]])
 
 
 def _check_options(generation: Generation, knows_min_p: bool) -> None:

@@ -172,11 +172,13 @@ class TextStream(Iterator[str]):
 
     def _peek(self) -> str | None:
         """Generate until there is text, and leave it in the outbox; ``None`` at the end."""
+        generation = self.tokens.generation
         while (token := self.tokens.peek()) is not None:
             if token.text:
                 return token.text
-            self.tokens.generation.outbox = None
-        return self.tokens.generation.backlog or None  # nothing follows that would carry it
+            if generation.outbox is token:  # and not one that another thread has drawn since
+                generation.outbox = None
+        return generation.backlog or None  # nothing follows that would carry it
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces()

@@ -20,6 +20,8 @@ KINDS: list[dict[str, Any]] = [
     {"top_p": 0.8, "top_k": 20},
     {"frequency_penalty": 0.4},
     {"top_logprobs": 2, "stop": ["a"]},
+    {"stop_token_ids": [1, 39]},
+    {"stop_token_ids": [1], "include_stop": True, "min_new_tokens": 9},
 ]
 
 

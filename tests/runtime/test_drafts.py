@@ -326,6 +326,29 @@ def test_threads_that_share_a_stream_do_not_corrupt_it(models: Pair) -> None:
         np.testing.assert_array_equal(value, alone.state[name], name)
 
 
+def test_threads_that_share_a_text_get_each_piece_once(models: Pair) -> None:
+    ahead, alone = (model.session() for model in models)
+    for session in (ahead, alone):
+        session.feed("It is ")
+    text, taken, refused = ahead.stream(max_new_tokens=1_000_000, seed=5), [], []
+
+    def take() -> None:
+        while len(taken) < 800:
+            try:
+                taken.append(next(text))
+            except UsageError as error:
+                refused.append(str(error))
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("used by another thread" in message for message in refused)
+    count = ahead.position - len("It is ")
+    assert sorted("".join(taken)) == sorted(alone.generate(max_new_tokens=count, seed=5))
+
+
 def test_a_stream_that_nobody_looks_at_is_drawn_ahead(models: Pair) -> None:
     """Without being asked, in few calls; one that is looked at after each token is not."""
     model, _ = models
