@@ -89,7 +89,10 @@ class TokenStream(Iterator[GeneratedToken]):
         self._seconds += time.perf_counter() - began
         if self._first is None:
             self._first = self._seconds
-        return generation.outbox
+        token = generation.outbox
+        if token is None and generation.finish_reason is None:
+            raise self.refusal()
+        return token
 
     def cancel(self) -> None:
         """End after the token that is under way; any thread may call this.

@@ -13,8 +13,9 @@ import itertools
 import os
 import random
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -287,7 +288,16 @@ def test_a_program_sees_no_difference(models: Pair, number: int, tmp_path: Path)
     Program(models, number, tmp_path).run(steps=40)
 
 
-def test_threads_that_share_a_stream_do_not_corrupt_it(models: Pair) -> None:
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take over from each other as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_that_share_a_stream_do_not_corrupt_it(models: Pair, hasty: None) -> None:
     """Some take tokens, others look: all is refused or complete."""
     ahead, alone = (model.session() for model in models)
     for session in (ahead, alone):
@@ -326,7 +336,7 @@ def test_threads_that_share_a_stream_do_not_corrupt_it(models: Pair) -> None:
         np.testing.assert_array_equal(value, alone.state[name], name)
 
 
-def test_threads_that_share_a_text_get_each_piece_once(models: Pair) -> None:
+def test_threads_that_share_a_text_get_each_piece_once(models: Pair, hasty: None) -> None:
     ahead, alone = (model.session() for model in models)
     for session in (ahead, alone):
         session.feed("It is ")
