@@ -26,7 +26,7 @@ __all__ = ["Wish", "answered", "chat", "complete", "prompts_of"]
 
 
 class Wish:
-    """A request for texts, understood.
+    """A request for texts, understood. Made in the thread that reads: a long text takes a while.
 
     Args:
         host: The model.
@@ -193,8 +193,9 @@ def _merged(pieces: list[Piece]) -> Iterator[tuple[int, list[GeneratedToken], st
 async def complete(request: Request, served: Served) -> Response:
     """Continue prompts, each in a stream of its own."""
     body = await body_of(request, Completion)
-    wish = Wish(served.host(body.model), body, prompts_of(body))
-    return await answered(request, wish, Texts(wish.host, client_of(request), wish.plan()))
+    host = served.host(body.model)
+    wish = await host.turns.call(lambda: Wish(host, body, prompts_of(body)))
+    return await answered(request, wish, Texts(host, client_of(request), wish.plan()))
 
 
 async def chat(request: Request, served: Served) -> Response:

@@ -14,10 +14,13 @@ from ..streams.session import Session
 from .errors import RequestError
 from .limits import Limits
 
-__all__ = ["encode", "read", "read_with_predictions"]
+__all__ = ["check_length", "encode", "read", "read_with_predictions"]
 
 _PIECE = 128
 """Tokens that are read before others have their turn."""
+
+_SLICE = 16_384
+"""Characters that are encoded before the tokens are counted: a text that is too long ends there."""
 
 
 def encode(model: LoadedModel, text: str, limits: Limits) -> tuple[list[int], str | None]:
@@ -27,9 +30,11 @@ def encode(model: LoadedModel, text: str, limits: Limits) -> tuple[list[int], st
         RequestError: It is too long.
         UsageError: It is no text.
     """
-    size = TextSize()
-    tokens = [token for chunk in encode_pieces(model.tokenizer, [text], size) for token in chunk]
-    check_length(tokens, limits)
+    size, tokens = TextSize(), list[int]()
+    pieces = (text[start : start + _SLICE] for start in range(0, len(text), _SLICE))
+    for chunk in encode_pieces(model.tokenizer, pieces, size):
+        tokens += chunk
+        check_length(tokens, limits)
     return tokens, unknown_text(list(size.unknown)) if size.unknown else None
 
 
@@ -41,7 +46,7 @@ def check_length(tokens: Sequence[int], limits: Limits) -> None:
     """
     if len(tokens) > limits.prompt_tokens:
         raise RequestError(
-            f"the text has {len(tokens):,} tokens; this server reads at most "
+            f"the text has at least {len(tokens):,} tokens; this server reads at most "
             f"{limits.prompt_tokens:,} at a time: feed a stream piece by piece",
             413,
             code="too_long",

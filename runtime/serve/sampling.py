@@ -44,6 +44,12 @@ def sampling_of(
         name: value for name in _SAME if (value := getattr(body, name)) is not None
     }
     if (schema := _schema(body.response_format)) is not None:
+        if body.json_schema is not None:
+            raise RequestError(
+                "response_format and json_schema each say what may be written; give only one of "
+                "them",
+                param="json_schema",
+            )
         changes["json_schema"] = schema
     count = _DEFAULT_TOKENS if body.max_tokens is None else body.max_tokens
     if count > limits.max_tokens:

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..streams.score import Score
 from .bodies import NewStream, StreamCompletion, Text
 from .completions import Wish, answered, prompts_of
 from .event_stream import EventStream, unless_gone
@@ -76,7 +77,7 @@ async def feed(request: Request, served: Served) -> Response:
     body = await body_of(request, Text)
     async with served.store.use(_name(request)) as stream:
         host, session = stream.host, stream.session
-        tokens, warning = encode(host.model, body.text, host.limits)
+        tokens, warning = await host.turns.call(lambda: encode(host.model, body.text, host.limits))
         work = host.turns.run(read(session, tokens, host.on_read))
         await unless_gone(request, work)
         return _read(stream, len(tokens), warning)
@@ -87,8 +88,12 @@ async def learn(request: Request, served: Served) -> Response:
     body = await body_of(request, Text)
     async with served.store.use(_name(request)) as stream:
         host, session = stream.host, stream.session
-        _, warning = encode(host.model, body.text, host.limits)
-        count = await host.turns.call(lambda: session.learn(body.text))
+
+        def read_all() -> tuple[int, str | None]:
+            _, warning = encode(host.model, body.text, host.limits)
+            return session.learn(body.text), warning
+
+        count, warning = await host.turns.call(read_all)
         host.on_read(count)
         return _read(stream, count, warning)
 
@@ -103,8 +108,12 @@ async def score(request: Request, served: Served) -> Response:
     body = await body_of(request, Text)
     async with served.store.use(_name(request), changes=False) as stream:
         host, session = stream.host, stream.session
-        encode(host.model, body.text, host.limits)
-        result = await host.turns.call(lambda: session.score(body.text))
+
+        def measured() -> Score:
+            encode(host.model, body.text, host.limits)
+            return session.score(body.text)
+
+        result = await host.turns.call(measured)
         host.on_read(result.tokens)
         return JSONResponse(result.to_dict())
 
@@ -144,7 +153,7 @@ async def complete(request: Request, served: Served) -> Response:
     body = await body_of(request, StreamCompletion)
     async with AsyncExitStack() as stack:
         stream = await stack.enter_async_context(served.store.use(_name(request)))
-        wish = Wish(stream.host, body, prompts_of(body))
+        wish = await stream.host.turns.call(lambda: Wish(stream.host, body, prompts_of(body)))
         texts = Texts(stream.host, client_of(request), wish.plan(stream.session))
         answer = await answered(request, wish, texts)
         if isinstance(answer, EventStream):

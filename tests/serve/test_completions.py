@@ -239,6 +239,11 @@ def test_a_chat_is_refused_with_what_the_model_is(client: Any) -> None:
         ({"response_format": {"type": "yaml"}}, '"yaml"', "response_format"),
         ({"response_format": {"type": "json_object"}}, "this model lacks characters", None),
         ({"json_schema": {"type": "nothing"}}, "nothing", None),
+        (
+            {"json_schema": {}, "response_format": {"type": "json_object"}},
+            "give only one of them",
+            "json_schema",
+        ),
         ({"prompt": [99_999]}, "99999", None),
         ({"prompt": []}, "asks for 0 texts", "n"),
         ({"stop": [""]}, "stop", "stop"),
