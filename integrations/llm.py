@@ -15,6 +15,7 @@ import llm
 from pydantic import Field
 
 from ..runtime import Bundle, Model, RilletError, load
+from ..runtime.errors import brief
 from ..runtime.files import write_atomic
 
 __all__ = ["RilletModel", "register_commands", "register_models"]
@@ -113,8 +114,15 @@ def _list() -> Path:
 def _added() -> dict[str, str]:
     """The bundles that were added, by name."""
     file = _list()
-    content = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {str(name): str(path) for name, path in content.items()}
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {str(name): str(path) for name, path in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise click.ClickException(
+            f"{file} is no list of bundles: {brief(error)}; mend it, or delete it and add them"
+        ) from error
 
 
 def _keep(added: dict[str, str]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import UsageError
+from .ascii_classes import with_ascii_classes
 
 __all__ = ["STRUCTURE", "characters_of_patterns", "lark_of_schema", "schema_text"]
 
@@ -38,8 +39,9 @@ _CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\u00(?:[01]|7f)")
 
 _DRAFTS = ("draft-04", "draft-06", "draft-07", "2019-09", "2020-12")
 
-# ECMA's, which JSON Schema prescribes. What is negated stays Unicode's: fewer characters.
-_ASCII = {"d": "[0-9]", "w": "[0-9A-Za-z_]", "s": r"[\t-\r ]"}
+_CLASSES = "dws"
+"""To be ASCII's, as in ECMA, which JSON Schema prescribes. What is negated stays Unicode's: fewer
+characters."""
 
 
 def schema_text(schema: Mapping[str, Any] | bool | str | PathLike[str]) -> str:
@@ -155,13 +157,11 @@ def _check(schema: dict[str, Any]) -> None:
 
 def _rewrite_patterns(schema: dict[str, Any]) -> None:
     if isinstance(pattern := schema.get("pattern"), str):
-        schema["pattern"] = _with_ascii_classes(pattern)
+        schema["pattern"] = with_ascii_classes(pattern, _CLASSES)
     if isinstance(named := schema.get("patternProperties"), dict):
-        schema["patternProperties"] = {_with_ascii_classes(key): v for key, v in named.items()}
-
-
-def _with_ascii_classes(pattern: str) -> str:
-    return re.sub(r"\\(.)", lambda found: _ASCII.get(found[1], found[0]), pattern, flags=re.DOTALL)
+        schema["patternProperties"] = {
+            with_ascii_classes(key, _CLASSES): v for key, v in named.items()
+        }
 
 
 def _all(value: Any, is_named: bool = False) -> Iterator[dict[str, Any]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from .ascii_classes import with_ascii_classes
 from .gbnf import is_gbnf, lark_of_gbnf
 from .json_schema import lark_of_schema
 
@@ -13,15 +13,6 @@ __all__ = ["PATTERN_KINDS", "Pattern", "PatternKind"]
 
 PatternKind = Literal["regex", "grammar", "json_schema"]
 PATTERN_KINDS: tuple[PatternKind, ...] = get_args(PatternKind)
-
-_ASCII = {
-    "d": "[0-9]",
-    "D": "[^0-9]",
-    "w": "[0-9A-Za-z_]",
-    "W": "[^0-9A-Za-z_]",
-    "s": r"[\t-\r ]",
-    "S": r"[^\t-\r ]",
-}
 
 _LONGEST_SHOWN = 200
 
@@ -58,15 +49,7 @@ class Pattern:
             return str(matcher_class.grammar_from_lark(lark_of_schema(self.text)))
         if self.kind == "grammar" and is_gbnf(self.text):
             return str(matcher_class.grammar_from_lark(lark_of_gbnf(self.text)))
-        text = self.text if self.unicode else _with_ascii_classes(self.text)
-        read = (
-            matcher_class.grammar_from_regex
-            if self.kind == "regex"
-            else (matcher_class.grammar_from_lark)
-        )
-        return str(read(text))
-
-
-def _with_ascii_classes(pattern: str) -> str:
-    """A pattern whose classes are ASCII's; a class inside a class is their union."""
-    return re.sub(r"\\(.)", lambda found: _ASCII.get(found[1], found[0]), pattern, flags=re.DOTALL)
+        text = self.text if self.unicode else with_ascii_classes(self.text)
+        if self.kind == "regex":
+            return str(matcher_class.grammar_from_regex(text))
+        return str(matcher_class.grammar_from_lark(text))

@@ -64,3 +64,12 @@ def test_what_is_wrong_is_said(folder: Path) -> None:
     llm(folder, "rillet", "add", str(NANO))
     wrong = ("-m", "rillet/shakespeare-nano", "ROMEO:", "-o", "temperature", "-1")
     assert "temperature is -1.0; it must be 0" in llm(folder, *wrong, status=1)
+
+
+def test_a_damaged_list_is_said_and_kept(folder: Path) -> None:
+    llm(folder, "rillet", "add", str(NANO))
+    (file,) = folder.rglob("rillet.json")
+    for content in ("{", "[]"):
+        file.write_text(content)
+        assert "is no list of bundles" in llm(folder, "models", status=1)
+        assert file.read_text() == content
