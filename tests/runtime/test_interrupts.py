@@ -65,10 +65,11 @@ def fed(model: Model) -> Session:
 def test_an_interrupted_text_resumes_as_if_nothing_had_happened(
     model: Model, chance: random.Random, options: dict[str, object]
 ) -> None:
-    count, session = 60, fed(model)
-    began = time.perf_counter()
-    whole = session.generate(max_new_tokens=count, seed=5, **options)
-    longest, interrupted = time.perf_counter() - began, 0
+    count, interrupted, longest = 60, 0, float("inf")
+    for _ in range(5):  # the first may be slow, and interrupts within its time come too late
+        session, began = fed(model), time.perf_counter()
+        whole = session.generate(max_new_tokens=count, seed=5, **options)
+        longest = min(longest, time.perf_counter() - began)
     for _ in range(100):
         session, pieces = fed(model), []
         stream = session.stream(max_new_tokens=count, seed=5, **options)
