@@ -85,6 +85,7 @@ class Tokenizer:
                 )
             known.add(token)
             self._bytes[number] = (byte_level and _byte_level(token)) or token.encode()
+        self._texts = [_whole(data) for data in self._bytes]
         self._known = None if byte_level else known
         self._can_cut_anywhere = all(len(token) == 1 for token in known)
         self._byte_numbers = _byte_numbers(source, self._bytes)
@@ -166,29 +167,46 @@ class Tokenizer:
             exact: If the tokenizer reads any bytes, keep those that are not UTF-8, by
                 ``surrogateescape``, instead of replacing them with U+FFFD.
         """
-        return TextDecoder(self._bytes, exact and self.reads_any_bytes)
+        return TextDecoder(self._bytes, self._texts, exact and self.reads_any_bytes)
 
 
 class TextDecoder:
-    """Decodes tokens one by one; bytes wait until they complete a character."""
+    """Decodes tokens one by one; bytes wait until they complete a character.
 
-    def __init__(self, token_bytes: list[bytes], exact: bool = False) -> None:
-        self._bytes = token_bytes
+    Args:
+        token_bytes: The bytes of each token.
+        token_texts: The text of each token that is whole characters, ``None`` for the others.
+        exact: Whether to keep bytes that are no text, rather than replace them.
+
+    Attributes:
+        pending: Bytes of a character that is still incomplete.
+    """
+
+    def __init__(
+        self, token_bytes: list[bytes], token_texts: list[str | None], exact: bool = False
+    ) -> None:
+        self._bytes, self._texts = token_bytes, token_texts
         errors = "surrogateescape" if exact else "replace"
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
+        self.pending = b""
 
     def push(self, token: int) -> str:
         """The text that a token completes; empty while a character is incomplete."""
-        return self._decoder.decode(self._bytes[token])
+        text = self._texts[token]
+        if text is not None and not self.pending:
+            return text
+        self._decoder.setstate((self.pending, 0))
+        text = self._decoder.decode(self._bytes[token])
+        self.pending = self._decoder.getstate()[0]
+        return text
 
-    @property
-    def pending(self) -> bytes:
-        """Bytes of a character that is still incomplete."""
-        return self._decoder.getstate()[0]
 
-    @pending.setter
-    def pending(self, value: bytes) -> None:
-        self._decoder.setstate((value, 0))
+def _whole(data: bytes) -> str | None:
+    """Some bytes as a text, if they are whole characters."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _byte_numbers(source: str, token_bytes: list[bytes]) -> bytes | None:

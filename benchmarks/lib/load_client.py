@@ -139,17 +139,23 @@ class _TextCounter:
         return count
 
 
-async def run_clients(port: int, clients: int, seconds: float, body: dict[str, object]) -> Load:
+async def run_clients(
+    port: int, clients: int, seconds: float, body: dict[str, object], mean_length: int = 200
+) -> Load:
     """Let clients ask for texts over and over, and leave when time is up.
 
-    A character counts as a token: so it is with a model of characters.
+    Texts have half to one and a half times the mean length, each client's its own: texts that all
+    end at once would all begin at once too. A character counts as a token: so it is with a model of
+    characters.
     """
     load = Load()
     loop = asyncio.get_running_loop()
     began = time.perf_counter()
     running = []
     for number in range(clients):
-        content = json.dumps({**body, "seed": number, "stream": True}).encode()
+        length = mean_length * (100 + number * 37 % 101 - 50) // 100
+        request_body = {**body, "max_tokens": length, "seed": number, "stream": True}
+        content = json.dumps(request_body).encode()
         head = (
             f"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"

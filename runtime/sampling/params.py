@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -136,6 +137,12 @@ class SamplingParams:
             )
         for name, value in values.items():
             object.__setattr__(self, name, value)
+
+    def with_seed(self, seed: int) -> SamplingParams:
+        """The same options with another seed, 0 or above; the others are not checked again."""
+        params = copy.copy(self)
+        object.__setattr__(params, "seed", seed)
+        return params
 
     @property
     def filters(self) -> tuple[int, float, float, float, float, float]:

@@ -51,22 +51,20 @@ class Answer:
     def count(self, tokens: list[GeneratedToken]) -> str:
         """Count some tokens of a text; returns what they show."""
         self._written += len(tokens)
-        return "".join([shown(token.text) for token in tokens])
+        text = "".join([token.text for token in tokens])
+        return text if text.isascii() else "".join([shown(token.text) for token in tokens])
 
     def chunk(
         self, index: int, text: str, tokens: list[GeneratedToken], reason: str | None
     ) -> bytes:
         """A piece of a text as an event."""
-        logprobs = self.logprobs(index, tokens) if self._logprobs else None
-        choice = json.dumps(
-            {
-                "index": index,
-                "text": text,
-                "logprobs": logprobs,
-                "finish_reason": finish_reason(reason),
-            }
-        )
-        return f"data: {self._prefix}{choice}]}}\n\n".encode()
+        logprobs = json.dumps(self.logprobs(index, tokens)) if self._logprobs else "null"
+        ended = "null" if reason is None else json.dumps(finish_reason(reason))
+        # To encode a text alone takes a third of what an object takes.
+        return (
+            f'data: {self._prefix}{{"index": {index}, "text": {json.dumps(text)}, '
+            f'"logprobs": {logprobs}, "finish_reason": {ended}}}]}}\n\n'
+        ).encode()
 
     def last_chunk(self) -> bytes:
         """The figures, as the event before the end."""

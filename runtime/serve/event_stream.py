@@ -18,6 +18,7 @@ __all__ = ["EventStream", "unless_gone"]
 
 T = TypeVar("T")
 
+_BODY = "http.response.body"
 _HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
@@ -62,20 +63,16 @@ class EventStream(Response):
     async def _send(self, start: dict[str, Any], send: Send) -> None:
         await send(start)
         try:
-            await _send_part(send, self._first)
+            await send({"type": _BODY, "body": self._first, "more_body": True})
             async for event in self.events:
-                await _send_part(send, event)
+                await send({"type": _BODY, "body": event, "more_body": True})
             end = b"data: [DONE]\n\n"
         except RilletError as error:
             content = json.dumps(error_body(str(error), status_of(error)))
             end = f"data: {content}\n\n".encode()
         finally:
             await self.events.aclose()
-        await send({"type": "http.response.body", "body": end, "more_body": False})
-
-
-async def _send_part(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": _BODY, "body": end, "more_body": False})
 
 
 async def left(receive: Receive) -> None:

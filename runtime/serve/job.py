@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..errors import RilletError
 from ..sampling.params import SamplingParams
@@ -14,8 +15,7 @@ from ..streams.session import Session
 __all__ = ["Inbox", "Job", "Piece"]
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What a text has gained.
 
     Attributes:
@@ -51,15 +51,16 @@ class Inbox:
     def put(self, piece: Piece) -> None:
         """Add a piece; called in the event loop."""
         self._pieces.append(piece)
-        if self._waiter is not None and (self._eager or piece.is_last) and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is not None and (self._eager or piece.is_last):
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def take(self) -> list[Piece]:
         """All pieces since the last call, at least one."""
         if not self._pieces:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-            self._waiter = None
         pieces, self._pieces = self._pieces, []
         return pieces
 

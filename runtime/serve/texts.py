@@ -161,7 +161,7 @@ class Texts:
             yield from read(session, prompt, host.on_read)
         jobs = []
         for choice in range(plan.n):
-            params = dataclasses.replace(plan.params, seed=self.seed + choice)
+            params = plan.params.with_seed(self.seed + choice)
             writer = session if choice == plan.n - 1 else session.fork()
             index = number * plan.n + choice
             exact = plan.session is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +83,7 @@ class Generation:
     Attributes:
         params: How it samples; the seed is the one in use.
         may_stop: Whether what it writes may end it before its limit.
+        drawing: How an engine draws its tokens, if it :attr:`is_simple`.
         limit: Tokens to generate at most.
         count: Tokens generated.
         finish_reason: Why it ended; ``None`` before the end.
@@ -101,13 +101,17 @@ class Generation:
         recent: Sequence[int] = (),
     ) -> None:
         if params.seed is None:
-            params = dataclasses.replace(params, seed=secrets.randbits(32))
+            params = params.with_seed(secrets.randbits(32))
         self.params = params
         self.sampler = Sampler(params, tokenizer, seen, before, recent)
         self.stops = StopStrings(params.stop)
         self._stop_tokens = frozenset(params.stop_token_ids)
         check_tokens("stop_token_ids", self._stop_tokens, tokenizer.vocab_size)
         self.may_stop = bool(params.stop or self._stop_tokens)
+        self.drawing = Drawing(params.temperature, params.top_k, params.top_p, params.min_p)
+        has_filters = params.filters[3:] != (1.0, 0.0, 0.0)  # those that engines lack
+        has_options = has_filters or params.top_logprobs > 0 or params.max_time is not None
+        self._is_drawing = self.sampler.is_plain and not has_options
         self.limit = params.max_new_tokens
         self._deadline = _deadline(params)
         self.count = 0
@@ -146,19 +150,9 @@ class Generation:
         return undo
 
     @property
-    def drawing(self) -> Drawing:
-        """How an engine draws its tokens, if the sampler is plain and typical-p is unused."""
-        params = self.params
-        return Drawing(params.temperature, params.top_k, params.top_p, params.min_p)
-
-    @property
     def is_simple(self) -> bool:
         """Whether an engine can draw its tokens, as :attr:`drawing` says."""
-        params = self.params
-        has_filters = params.filters[3:] != (1.0, 0.0, 0.0)  # those that engines lack
-        has_options = has_filters or params.top_logprobs > 0 or params.max_time is not None
-        has_text_before = self.owed is not None or self.backlog != ""
-        return self.sampler.is_plain and not has_options and not has_text_before
+        return self._is_drawing and self.owed is None and not self.backlog
 
     def twin(self) -> Generation:
         """A copy that accepts tokens on its own, of a generation whose sampler is plain."""

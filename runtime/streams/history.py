@@ -34,7 +34,7 @@ class TokenHistory:
         self.seen = np.zeros(vocab_size, np.bool_)
         self._ring = np.zeros(_RING, np.int64)
         self._first = 0
-        self._newly_seen: int | npt.NDArray[np.int64] | None = None
+        self._newly_seen: int | list[int] | None = None
 
     @property
     def recent(self) -> tuple[int, ...]:
@@ -50,16 +50,17 @@ class TokenHistory:
             self.seen[token] = True
         self.position += 1
 
-    def extend(self, tokens: npt.NDArray[np.int64]) -> None:
-        """Note tokens ``[T]``."""
-        end = self.position + tokens.size
-        newest = tokens[-REMEMBERED:]
+    def extend(self, tokens: list[int]) -> None:
+        """Note tokens."""
+        end = self.position + len(tokens)
         ring = self._ring.copy()  # an undo point holds the old one
-        ring[np.arange(end - newest.size, end) % _RING] = newest
+        for place, token in enumerate(reversed(tokens[-REMEMBERED:]), 1):
+            ring[(end - place) % _RING] = token
         self._ring = ring
-        new = tokens[~self.seen[tokens]]
+        new = [token for token in set(tokens) if not self.seen[token]]
         self._newly_seen = new
-        self.seen[new] = True
+        if new:
+            self.seen[new] = True
         self.position = end
 
     def undo_point(self) -> Callable[[], None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -119,7 +120,8 @@ class Stream:
         engine, state = self.model.engine, self.state
         single = tokens.shape[1] == 1
         undo = self.undo_point()
-        undo_state = state.undo_point() if single else self._copied(state)
+        copy = None if single else self._copied(state)
+        undo_state = state.undo_point() if copy is None else partial(state.copy_row, 0, copy, 0)
         try:
             if not single:
                 engine.prefill(tokens[:, :-1], state, learn, last=True)
@@ -129,19 +131,20 @@ class Stream:
             if single:
                 self.history.append(int(tokens[0, 0]))
             else:
-                self.history.extend(tokens[0])
+                self.history.extend(tokens[0].tolist())
             # Half a character that was written is never completed now.
             self._decoder.pending = b""
         except BaseException:
             undo_state()
             undo()
             raise
+        if copy is not None:
+            self.model.give_back(copy)
 
-    def _copied(self, state: EngineState) -> Callable[[], None]:
-        """Copy a state; return what brings the copy back."""
-        copy = self.model.engine.zero_state()
+    def _copied(self, state: EngineState) -> EngineState:
+        copy = self.model.spare_state()
         copy.copy_row(0, state, 0)
-        return lambda: state.copy_row(0, copy, 0)
+        return copy
 
     def read_text(self, pieces: Iterable[str], learn: float | None = None) -> int:
         """Read a text; warn of characters that the tokenizer has never seen.
@@ -265,7 +268,7 @@ class Stream:
             logits: The prediction after them, ``[V]``.
             pending: Bytes that wait for the rest of their character.
         """
-        self.history.extend(np.asarray(tokens, np.int64))
+        self.history.extend(tokens)
         self._state, self.logits, self._repeatable = state, logits, True
         self._decoder.pending = pending
 
