@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..streams.best_of import mean_logprob
 from ..streams.encoding import checked_tokens
 from ..streams.generation import GeneratedToken
 from ..streams.session import Session
@@ -40,29 +41,24 @@ class Wish:
         self.host, self.body = host, body
         self.params = sampling_of(host.model, body, host.limits)
         self.n = (body.n or 1) if isinstance(body, Completion) else 1
+        self.best_of = (body.best_of or self.n) if isinstance(body, Completion) else 1
         self.texts: list[str] = []
         self.tokens: list[list[int]] = []
         self.warnings: list[str] = []
         for prompt in prompts:
             self._add(prompt)
-        if not self.prompt_count or self.n * len(self.tokens) > host.limits.choices:
+        if self.best_of < self.n or (self.best_of > self.n and self.is_streamed):
             raise RequestError(
-                f"the request asks for {self.n * len(self.tokens)} texts; ask for 1 to "
-                f"{host.limits.choices}",
-                param="n",
-            )
-        best = body.best_of if isinstance(body, Completion) else None
-        if best not in (None, self.n):
-            raise RequestError(
-                f"best_of is {best} and n {self.n}; this server returns every text that it writes: "
-                "leave best_of out, and choose by logprobs",
+                f"best_of is {self.best_of} and n {self.n}; best_of must be n or above, and which "
+                "texts are best is known at their ends alone: do not stream them",
                 param="best_of",
             )
-
-    @property
-    def prompt_count(self) -> int:
-        """Number of prompts."""
-        return len(self.tokens)
+        count = self.best_of * len(self.tokens)
+        if not 0 < count <= host.limits.choices:
+            raise RequestError(
+                f"the request asks for {count} texts; ask for 1 to {host.limits.choices}",
+                param="n",
+            )
 
     @property
     def is_streamed(self) -> bool:
@@ -74,7 +70,7 @@ class Wish:
         return Plan(
             self.tokens,
             self.params,
-            self.n,
+            self.best_of,
             eager=self.is_streamed,
             predictions=bool(self.body.echo) and self.body.logprobs is not None,
             session=session,
@@ -135,26 +131,37 @@ async def _gathered(wish: Wish, texts: Texts) -> dict[str, Any]:
     async with texts:
         async for pieces in texts.pieces():
             for piece in pieces:
-                shown[piece.index].append(answer.count(piece.tokens))
-                reasons[piece.index] = piece.finish_reason
-                if wish.body.logprobs is not None:
-                    tokens[piece.index] += piece.tokens
-    choices = []
-    for index in range(plan.count):
-        prompt = index // wish.n
+                shown[piece.choice].append(answer.count(piece.tokens))
+                reasons[piece.choice] = piece.finish_reason
+                tokens[piece.choice] += piece.tokens
+    choices: list[dict[str, Any]] = []
+    for written in _best(wish, tokens):
+        prompt, draft = divmod(written, wish.best_of)
         before = wish.texts[prompt] if wish.body.echo else ""
         noted = texts.noted[prompt] if plan.predictions else []
         wanted = wish.body.logprobs is not None
         choices.append(
             {
-                "index": index,
-                "text": before + "".join(shown[index]),
-                "logprobs": answer.logprobs(index, noted + tokens[index]) if wanted else None,
-                "finish_reason": finish_reason(reasons[index]),
-                "seed": texts.seed + index % wish.n,
+                "index": len(choices),
+                "text": before + "".join(shown[written]),
+                "logprobs": answer.logprobs(written, noted + tokens[written]) if wanted else None,
+                "finish_reason": finish_reason(reasons[written]),
+                "seed": texts.seed + draft,
             }
         )
     return answer.whole(choices)
+
+
+def _best(wish: Wish, tokens: list[list[GeneratedToken]]) -> list[int]:
+    """The texts to return of those that were written: of each prompt, the likeliest first."""
+    if wish.best_of == wish.n:
+        return list(range(len(tokens)))
+    best = []
+    for first in range(0, len(tokens), wish.best_of):
+        drafts = range(first, first + wish.best_of)
+        ranked = sorted(drafts, key=lambda draft: mean_logprob(tokens[draft]), reverse=True)
+        best += ranked[: wish.n]
+    return best
 
 
 async def _events(wish: Wish, texts: Texts) -> AsyncGenerator[bytes, None]:
@@ -180,12 +187,12 @@ async def _events(wish: Wish, texts: Texts) -> AsyncGenerator[bytes, None]:
 def _merged(pieces: list[Piece]) -> Iterator[tuple[int, list[GeneratedToken], str | None]]:
     """One entry for each text that has gained something: its tokens, and why it ended."""
     if len(pieces) == 1:
-        yield pieces[0].index, pieces[0].tokens, pieces[0].finish_reason
+        yield pieces[0].choice, pieces[0].tokens, pieces[0].finish_reason
         return
     gained: dict[int, tuple[list[GeneratedToken], str | None]] = {}
     for piece in pieces:
-        tokens, _ = gained.get(piece.index, ([], None))
-        gained[piece.index] = (tokens + piece.tokens, piece.finish_reason)
+        tokens, _ = gained.get(piece.choice, ([], None))
+        gained[piece.choice] = (tokens + piece.tokens, piece.finish_reason)
     for index, (tokens, reason) in gained.items():
         yield index, tokens, reason
 

@@ -19,13 +19,13 @@ class Piece(NamedTuple):
     """What a text has gained.
 
     Attributes:
-        index: Which text of the request.
+        choice: Which text of the request.
         tokens: The tokens that it has gained.
         finish_reason: Why it ended; ``None`` while it goes on.
         error: What ended it.
     """
 
-    index: int
+    choice: int
     tokens: list[GeneratedToken]
     finish_reason: str | None = None
     error: RilletError | None = None

@@ -113,8 +113,8 @@ class Texts:
             for piece in pieces:
                 if piece.error is not None:
                     raise piece.error
-                if piece.is_last and piece.index in left:
-                    left.remove(piece.index)
+                if piece.is_last and piece.choice in left:
+                    left.remove(piece.choice)
                     if left:  # the last row is given back once the session is free
                         self._held -= 1
                         self._host.line.leave(self._client)

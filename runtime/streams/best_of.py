@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import UsageError
 from ..scalars import plain
+from .generation import GeneratedToken
 from .text_stream import TokenStream
 
-__all__ = ["best_seed"]
+__all__ = ["best_seed", "mean_logprob"]
+
+
+def mean_logprob(tokens: Iterable[GeneratedToken]) -> float:
+    """The mean log-probability of a text's tokens; minus infinity of none."""
+    logprobs = [token.logprob for token in tokens]
+    return sum(logprobs) / len(logprobs) if logprobs else -math.inf
 
 
 def best_seed(
@@ -37,8 +44,7 @@ def best_seed(
         tokens = draft(seed)
         if watch is not None:
             watch(tokens.cancel)
-        logprobs = [token.logprob for token in tokens]
-        mean = sum(logprobs) / len(logprobs) if logprobs else -math.inf
+        mean = mean_logprob(tokens)
         if mean > highest:
             best, highest = seed, mean
         if tokens.finish_reason == "cancelled":

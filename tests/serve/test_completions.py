@@ -198,6 +198,22 @@ def test_a_client_that_leaves_frees_its_row(server: Server) -> None:
     server.wait_for("rillet_rows", 0)
 
 
+def test_the_likeliest_texts_come_first(client: Any, shakespeare: Model) -> None:
+    how = {"model": MODEL, "prompt": ["ROMEO:", "JULIET:"], "max_tokens": 30, "seed": 5}
+    every = client.completions.create(**how, n=6, logprobs=0).choices
+    means = [sum(choice.logprobs.token_logprobs) / len(choice.logprobs.tokens) for choice in every]
+    expected = []
+    for first in (0, 6):
+        ranked = sorted(range(first, first + 6), key=means.__getitem__, reverse=True)
+        expected += [every[place].text for place in ranked[:2]]
+    best = client.completions.create(**how, n=2, best_of=6)
+    assert [choice.text for choice in best.choices] == expected
+    assert [choice.index for choice in best.choices] == [0, 1, 2, 3]
+    assert best.usage.completion_tokens == 2 * 6 * 30
+    library = shakespeare.generate("ROMEO:", best_of=6, seed=5, max_new_tokens=30)
+    assert best.choices[0].text == library
+
+
 def test_a_slow_reader_holds_nobody(server: Server) -> None:
     body = json.dumps({"prompt": "ROMEO:", "max_tokens": 4_096, "stream": True}).encode()
     head = (
@@ -231,7 +247,9 @@ def test_a_chat_is_refused_with_what_the_model_is(client: Any) -> None:
         ({"max_tokens": -1}, "max_tokens is -1", "max_tokens"),
         ({"max_tokens": 10**6}, "max_tokens is 1,000,000", "max_tokens"),
         ({"temperature": "hot"}, "temperature is 'hot'", "temperature"),
-        ({"best_of": 4}, "best_of is 4 and n 1", "best_of"),
+        ({"best_of": 4, "stream": True}, "best_of is 4 and n 1", "best_of"),
+        ({"best_of": 1, "n": 2}, "best_of is 1 and n 2", "best_of"),
+        ({"best_of": 65}, "asks for 65 texts", "n"),
         ({"n": 1_000}, "asks for 1000 texts", "n"),
         ({"suffix": "end"}, "writes forward only", "suffix"),
         ({"tempersture": 1}, "'tempersture' is unknown", "tempersture"),
