@@ -22,13 +22,14 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lib.results import write_results
 from lib.served import Serving
-from rillet.runtime import Model, load
+from rillet.runtime import Model, UnknownCharacterWarning, load
 
 PROMPTS = ("ROMEO:", "", "KING HENRY:\nWhat", "A" * 900, "☂ umbrella", "\n\n\n")
 MALFORMED = (
@@ -206,6 +207,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=24)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    warnings.simplefilter("ignore", UnknownCharacterWarning)
     model = load(arguments.bundle)
     with (
         tempfile.TemporaryDirectory() as folder,
