@@ -39,12 +39,15 @@ web/dist/%.js: web/src/%.js web/build.mk
 
 web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) build/demo/sw.js
 
-# The demo as one folder that any server can serve: page, module and models.
+# The demo as one folder that any server can serve: the page of `rillet serve` with another engine.js,
+# module and models.
+WEB_PAGE := runtime/serve/page
 WEB_MODELS := $(foreach name,shakespeare-nano shakespeare-nano-int8 shakespeare-micro-int8,\
 	$(addprefix models/$(name)/,bundle.json generation_config.json tokenizer.json weights.safetensors))
-build/demo/sw.js: $(wildcard web/demo/*) web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) $(WEB_MODELS)
+build/demo/sw.js: $(wildcard $(WEB_PAGE)/* web/demo/*) web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) $(WEB_MODELS)
 	@rm -rf build/demo
 	@mkdir -p build/demo
+	@cp -r $(WEB_PAGE)/. build/demo
 	@cp -r web/demo/. build/demo
 	@mkdir build/demo/rillet
 	@cp $(filter web/dist/%,$^) build/demo/rillet

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..info import ModelInfo
 from .host import Host
 from .served import Served
 
@@ -43,6 +44,7 @@ async def props(request: Request, served: Served) -> Response:
             "model": host.name,
             "engine": loaded.engine.version,
             "provider": loaded.engine.provider,
+            "parameters": ModelInfo.of(loaded).parameters,
             "vocab_size": loaded.vocab_size,
             "reads_any_bytes": loaded.tokenizer.reads_any_bytes,
             "is_chat_model": False,

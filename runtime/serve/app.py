@@ -10,7 +10,7 @@ from pathlib import Path
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route as StarletteRoute
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,6 +22,7 @@ from .host import Host
 from .limits import Limits
 from .metrics import Metrics
 from .openapi import describe
+from .page_files import page_routes
 from .routes import ROUTES, Route
 from .served import Served
 from .store import StreamStore
@@ -66,22 +67,20 @@ def application(models: dict[str, Model], settings: Settings) -> ASGIApp:
     for host in hosts.values():
         metrics.watch_line(host.name, _rows(host), _waiting(host))
     description = describe(ROUTES, __version__)
-    page = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
     async def openapi(request: Request) -> Response:
         return JSONResponse(description)
-
-    async def index(request: Request) -> Response:
-        return HTMLResponse(page, headers={"content-security-policy": _POLICY})
 
     routes = [
         StarletteRoute(route.path, _Endpoint(route, served), methods=[route.method])
         for route in ROUTES
     ]
-    routes += [StarletteRoute("/openapi.json", openapi), StarletteRoute("/", index)]
+    page = page_routes()
+    routes += [StarletteRoute("/openapi.json", openapi), *page]
     app: ASGIApp = Guard(
         Router(routes, lifespan=lambda _: _running(served)),
         keys=settings.keys,
+        open_paths=frozenset({"/health", "/openapi.json", *(route.path for route in page)}),
         hosts=settings.hosts,
         body_bytes=limits.body_bytes,
         state_bytes=_state_bytes(models),
@@ -91,13 +90,6 @@ def application(models: dict[str, Model], settings: Settings) -> ASGIApp:
         origins = list(settings.cors_origins)
         app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     return app
-
-
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-"""The page is one file and talks to its own server alone."""
 
 
 @contextlib.asynccontextmanager

@@ -69,8 +69,12 @@ class Completion(_Writing):
 
 
 class StreamCompletion(_Writing):
-    """``POST /v1/streams/{id}/completions``: from where the stream stands."""
+    """``POST /v1/streams/{id}/completions``: from where the stream stands.
 
+    Without ``advance``, a twin reads and writes, and the stream stays where it is.
+    """
+
+    advance: bool = True
     prompt: _Text | list[_Token] | None = ""
 
 

@@ -24,10 +24,6 @@ __all__ = ["Guard"]
 
 log = logging.getLogger("rillet.serve")
 
-_OPEN = frozenset({"/", "/health", "/openapi.json"})
-"""Paths that need no key: they say nothing of what is written."""
-
-
 _ROUTING = {404: "there is no such path", 405: "the path does not know this method"}
 
 
@@ -39,6 +35,7 @@ class Guard:
     Args:
         app: What answers.
         keys: The keys that open it; none leaves it open.
+        open_paths: Paths that need no key: they say nothing of what is written.
         hosts: The names by which it may be called; any if empty. A page from elsewhere could
             otherwise call a server on this machine by a name of its own.
         body_bytes: Bytes of a body.
@@ -50,12 +47,14 @@ class Guard:
         self,
         app: ASGIApp,
         keys: Sequence[str],
+        open_paths: frozenset[str],
         hosts: frozenset[str],
         body_bytes: int,
         state_bytes: int,
         metrics: Metrics,
     ) -> None:
         self._app, self._hosts, self._metrics = app, hosts, metrics
+        self._open_paths = open_paths
         self._keys = [key.encode() for key in keys]
         self._body_bytes, self._state_bytes = body_bytes, state_bytes
 
@@ -120,7 +119,7 @@ class Guard:
                 "alone; call it by 127.0.0.1 or localhost, or start it with --host and a key",
                 403,
             )
-        if not self._keys or scope["path"] in _OPEN:
+        if not self._keys or scope["path"] in self._open_paths:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Every key is compared, so that the time tells nothing.

@@ -152,10 +152,14 @@ async def complete(request: Request, served: Served) -> Response:
     """Write from where a stream stands."""
     body = await body_of(request, StreamCompletion)
     async with AsyncExitStack() as stack:
-        stream = await stack.enter_async_context(served.store.use(_name(request)))
-        wish = await stream.host.turns.call(lambda: Wish(stream.host, body, prompts_of(body)))
-        texts = Texts(stream.host, client_of(request), wish.plan(stream.session))
-        answer = await answered(request, wish, texts)
+        using = served.store.use(_name(request), changes=body.advance)
+        stream = await stack.enter_async_context(using)
+        host, session = stream.host, stream.session
+        wish = await host.turns.call(lambda: Wish(host, body, prompts_of(body)))
+        if not body.advance:
+            session = await host.turns.call(session.fork)
+            await stack.aclose()  # others may use it from here on
+        answer = await answered(request, wish, Texts(host, client_of(request), wish.plan(session)))
         if isinstance(answer, EventStream):
             answer.events = _closing(answer.events, stack.pop_all())
         return answer

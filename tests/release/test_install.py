@@ -14,6 +14,7 @@ import pytest
 from rillet.runtime import load
 from support.command_line import here
 from support.native import needs_native
+from support.server import NANO, serving
 from support.wheels import build, copy_source
 
 pytestmark = pytest.mark.slow
@@ -148,6 +149,27 @@ print(text, end="")
     report = run(bare, "doctor", small_bundle)
     assert "No problems found." in report.stdout, report.stdout
     assert run(bare, "score", small_bundle, program).returncode == 0
+
+
+@needs_native
+def test_the_serve_extra_is_enough_to_serve(
+    wheel: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    """Completions, and the page with every file that it names."""
+    python = installed(f"{wheel}[serve]", interpreter("newest"), tmp_path_factory)
+    program = [str(python.parent / "rillet")]
+    with serving(tmp_path / "log", NANO, program=program) as server:
+        page = server.ask("GET", "/").body.decode()
+        names = re.findall(r'(?:href|src)="([a-z.]+)"', page)
+        scripts = server.ask("GET", "/page.js").body.decode()
+        names += re.findall(r'(?:from|fetch\() ?"(?:\./)?([a-z.]+)"', scripts)
+        assert {"page.js", "style.css", "icon.svg", "engine.js", "notes.txt"} <= set(names)
+        for name in names:
+            assert server.ask("GET", f"/{name}").status == 200, name
+        wish = {"prompt": "ROMEO:", "max_tokens": 60, "seed": 1}
+        text = server.post("/v1/completions", wish).json["choices"][0]["text"]
+    told = run(python, "generate", NANO, "ROMEO:", "--max-new-tokens", 60, "--seed", 1).stdout
+    assert told == f"ROMEO:{text}\n"
 
 
 def test_the_shipped_models_generate(device: Path) -> None:

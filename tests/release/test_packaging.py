@@ -55,7 +55,7 @@ def modules() -> set[str]:
         str(file.relative_to(ROOT))
         for package in PACKAGES
         for file in (ROOT / package).rglob("*")
-        if file.suffix == ".py" or file.name in ("py.typed", "page.html")
+        if file.suffix == ".py" or file.name == "py.typed" or file.parent.name == "page"
     }
 
 

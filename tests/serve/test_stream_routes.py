@@ -77,6 +77,42 @@ def test_a_streamed_answer_ends_with_the_stream_free(server: Server, shakespeare
     server.ask("DELETE", path)
 
 
+def test_a_text_is_written_without_moving_the_stream(server: Server, shakespeare: Model) -> None:
+    path, session = opened(server), shakespeare.session()
+    for reader in (session.feed, lambda text: server.post(f"{path}/feed", {"text": text})):
+        reader("ROMEO:\n")
+    before = server.ask("GET", path).json
+    twin = session.fork()
+    twin.feed("What ")
+    expected = twin.generate(max_new_tokens=40, seed=3)
+    wish = {"prompt": "What ", "max_tokens": 40, "seed": 3, "advance": False}
+    assert completed(server, path, **wish) == expected
+    events = server.post(f"{path}/completions", {**wish, "stream": True}).body.decode()
+    pieces = [json.loads(event[6:]) for event in events.split("\n\n")[:-2]]
+    assert "".join(piece["choices"][0]["text"] for piece in pieces) == expected
+    assert server.ask("GET", path).json == before
+    assert completed(server, path, max_tokens=40, seed=3) == session.generate(
+        max_new_tokens=40, seed=3
+    )
+
+
+def test_a_stream_that_does_not_move_is_free_while_it_is_written_from(server: Server) -> None:
+    path = opened(server)
+    answers: list[int] = []
+
+    def write() -> None:
+        wish = {"max_tokens": 4_000, "advance": False}
+        answers.append(server.post(f"{path}/completions", wish).status)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    server.wait_for("rillet_rows", 1)
+    assert server.post(f"{path}/feed", {"text": "ROMEO:"}).status == 200
+    writer.join()
+    assert answers == [200]
+    assert server.ask("GET", path).json["position"] == 6
+
+
 def test_a_fork_goes_its_own_way(server: Server) -> None:
     path = opened(server)
     server.post(f"{path}/feed", {"text": "KING:\n"})

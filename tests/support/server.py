@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,9 +100,9 @@ def _lower(headers: Any) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def serving(log: Path, *arguments: object) -> Iterator[Server]:
+def serving(log: Path, *arguments: object, program: Sequence[str] = RILLET) -> Iterator[Server]:
     """Run ``rillet serve`` at a free port."""
-    command = [*RILLET, "serve", *map(str, arguments), "--port", "0"]
+    command = [*program, "serve", *map(str, arguments), "--port", "0"]
     environment = {**os.environ, "PYTHONUTF8": "1"}
     with log.open("w") as errors:
         process = subprocess.Popen(

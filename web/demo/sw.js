@@ -1,7 +1,7 @@
 // Works offline after the first visit: the newest from the network, or what was kept of it.
 const KEPT = "rillet-1";
 const SHELL = [
-  ".", "style.css", "page.js", "memory.js", "suggest.js", "waves.js", "notes.js", "icon.svg",
+  ".", "style.css", "page.js", "engine.js", "memory.js", "suggest.js", "waves.js", "notes.js", "icon.svg",
   "app.webmanifest", "models.json", "notes.txt", "rillet/index.js", "rillet/model.js", "rillet/session.js",
   "rillet/engine.js", "rillet/bundle.js", "rillet/options.js",
 ];

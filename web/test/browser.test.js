@@ -168,7 +168,22 @@ describe("in Chromium", { skip, concurrency: false }, () => {
     await page.click("#go");
     await page.click("#stop");
     await page.waitForFunction(() => !document.querySelector("#go").disabled);
+    assert.match(await page.textContent("#written"), /^Stopped after /);
     assert.ok((await page.locator("#output span").count()) < 400);
+  });
+
+  test("a seed gives the module's text", async (t) => {
+    const { page } = await open(t);
+    await ready(page);
+    await page.fill("#text", "ROMEO:\n");
+    await page.fill("#tokens", "60");
+    await page.fill("#seed", "5");
+    await page.click("#go");
+    await page.waitForFunction(() => document.querySelector("#written").textContent);
+    const model = await load(join(MODELS, "shakespeare-nano"));
+    const options = { maxNewTokens: 60, seed: 5, temperature: 0.7 };
+    assert.equal(await page.textContent("#output"), await model.generate("ROMEO:\n", options));
+    assert.match(await page.textContent("#written"), /^60 tokens in /);
   });
 
   test("all is named, and reached by keyboard", async (t) => {
@@ -193,7 +208,7 @@ describe("in Chromium", { skip, concurrency: false }, () => {
   test("offline, after the first load", async (t) => {
     const { page, complaints } = await open(t);
     await ready(page);
-    await page.waitForFunction(() => document.querySelector("#offline").textContent);
+    await page.waitForFunction(() => document.querySelector("#footer").textContent);
     await page.context().setOffline(true);
     const { close, address } = server;
     await close();

@@ -11,20 +11,21 @@ function pieces(text) {
  *
  * @returns the losses of each piece: [with memory, without].
  */
-export async function readNotes(model, text, onPiece) {
+export async function readNotes(model, text, onPiece, signal) {
   const sessions = [model.session(), model.session({ memory: false })];
   const losses = [];
-  for (const piece of pieces(text)) {
-    try {
-      losses.push(sessions.map((session) => session.score(piece).natsPerToken));
-    } catch {
-      // too short to measure, or of characters that the model has never seen
+  try {
+    for (const piece of pieces(text)) {
+      const pair = await Promise.all(sessions.map((session) => session.loss(piece, signal)));
+      // undefined: too short to measure, or of characters that the model has never seen
+      if (pair.every((loss) => loss !== undefined)) losses.push(pair);
+      await Promise.all(sessions.map((session) => session.feed(piece, signal)));
+      onPiece(losses);
+      await new Promise((resolve) => setTimeout(resolve, 30));
     }
-    for (const session of sessions) session.feed(piece);
-    onPiece(losses);
-    await new Promise((resolve) => setTimeout(resolve, 30));
+  } finally {
+    for (const session of sessions) session.close();
   }
-  for (const session of sessions) session.close();
   return losses;
 }
 
