@@ -47,7 +47,7 @@ static void predict_again(stream *s) {
     free(again);
 }
 
-void stream_learn(stream *s, const char *bytes, size_t length) {
+void stream_learn_begin(stream *reader, const stream *s) {
     const rillet_model *model = s->bundle->model;
     const rillet_tensor *t;
     int can_learn = 0;
@@ -56,11 +56,20 @@ void stream_learn(stream *s, const char *bytes, size_t length) {
     if (!can_learn || !s->memory)
         fail(USAGE, "the stream cannot learn: it has no memory, for the %s",
              can_learn ? "session has --no-memory" : "model was exported without one");
-    stream reader;
-    stream_begin(&reader, s->bundle, "read", 1, 0);
-    copy(model, reader.state, s->state, 0, is_kept);
-    stream_read(&reader, bytes, length, 1);
-    copy(model, s->state, reader.state, 0, is_kept);
+    stream_begin(reader, s->bundle, "read", 1, 0);
+    copy(model, reader->state, s->state, 0, is_kept);
+}
+
+void stream_learn_end(stream *s, const stream *reader) {
+    const rillet_model *model = s->bundle->model;
+    copy(model, s->state, reader->state, 0, is_kept);
     find_slots(model, s->state);
     if (s->repeatable) predict_again(s);
+}
+
+void stream_learn(stream *s, const char *bytes, size_t length) {
+    stream reader;
+    stream_learn_begin(&reader, s);
+    stream_read(&reader, bytes, length, 1);
+    stream_learn_end(s, &reader);
 }

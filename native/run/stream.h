@@ -33,6 +33,10 @@ void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float le
 /* Reads a text into the memory alone: the stream continues where it is, and knows the text. */
 void stream_learn(stream *s, const char *bytes, size_t length);
 
+/* The same in parts: begins a reader, which then reads the text; hands over what it has learnt. */
+void stream_learn_begin(stream *reader, const stream *s);
+void stream_learn_end(stream *s, const stream *reader);
+
 /* Draws a token and reads it; adds to `shown` the text that can be shown now. */
 void stream_next(stream *s, generation *g, text *shown);
 

@@ -52,7 +52,7 @@ async function timeGraph(stream, prompt, count) {
 
 async function timeModule(model, prompt, count) {
   const session = model.session();
-  session.feedTokens(prompt);
+  await session.feedTokens(prompt);
   const start = performance.now();
   const text = await session.generate({ temperature: 0, maxNewTokens: count });
   const time = (performance.now() - start) / count;

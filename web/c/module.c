@@ -89,9 +89,17 @@ EXPORT(feed) void feed(session *s, const int32_t *tokens, size_t count) {
     if (count > 0 && s->generation != NULL) s->generation->owed = -1; /* it read something else */
 }
 
-EXPORT(learn) void learn(session *s, const char *bytes, size_t length) {
-    check_text(opened.tokenizer, bytes, length);
-    stream_learn(&s->stream, bytes, length);
+/* Learning: a reader of the session's memory is fed, and then hands it over. */
+EXPORT(learn_begin) session *learn_begin(const session *s) {
+    session *reader = session_new();
+    session_enter(reader);
+    stream_learn_begin(&reader->stream, &s->stream);
+    session_leave(reader);
+    return reader;
+}
+
+EXPORT(learn_end) void learn_end(session *s, const session *reader) {
+    stream_learn_end(&s->stream, &reader->stream);
 }
 
 EXPORT(begin) void begin(session *s, const char *options, size_t length) {
@@ -139,13 +147,21 @@ EXPORT(restore) session *restore(const char *path) {
     return s;
 }
 
-EXPORT(measure) const score *measure(const session *s, const char *bytes, size_t length) {
-    stream copy;
-    score *result = own_block(sizeof *result);
-    check_text(opened.tokenizer, bytes, length);
-    stream_copy(&copy, &s->stream);
-    score_text(result, &copy, bytes, length);
-    return result;
+EXPORT(score) const float *score(session *s, const int32_t *tokens, size_t count) {
+    return score_tokens(&s->stream, tokens, count);
+}
+
+/* Characters of a text that the model has never seen, and their bytes. */
+EXPORT(unknown) double *unknown(const char *bytes, size_t length) {
+    static double counts[2];
+    size_t size;
+    counts[0] = counts[1] = 0;
+    for (size_t at = 0; (at = rillet_unknown(opened.tokenizer, bytes, length, at, &size)) < length;
+         at += size) {
+        counts[0]++;
+        counts[1] += (double)size;
+    }
+    return counts;
 }
 
 /* What a session is like. */

@@ -1,16 +1,11 @@
-/* How well a stream predicts a text. */
+/* How well a stream predicts tokens. */
 #ifndef WEB_SCORE_H
 #define WEB_SCORE_H
 
 #include "../../native/run/stream.h"
 
-/* As runtime/streams/score.py counts. */
-typedef struct {
-    double tokens, characters, bytes, nats, unknown_characters, unknown_bytes;
-    float *logprobs; /* of each token */
-} score;
-
-/* Reads a text with a stream, which advances. */
-void score_text(score *result, stream *s, const char *text, size_t length);
+/* Reads 1 to 128 tokens with a stream, which advances; returns how likely each was: not the first
+ * of a new stream, which nothing predicts. */
+const float *score_tokens(stream *s, const int32_t *tokens, size_t count);
 
 #endif

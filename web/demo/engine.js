@@ -59,30 +59,31 @@ class Start {
     this.hasLearnt = hasLearnt;
   }
 
-  async feed(text) {
-    this.#session.feed(text);
+  async feed(text, signal) {
+    await this.#session.feed(text, { signal });
   }
 
   /** Nats a token of a text; undefined where nothing can be measured. */
-  async loss(text) {
+  async loss(text, signal) {
     try {
-      return this.#session.score(text).natsPerToken;
-    } catch {
+      return (await this.#session.score(text, { signal })).natsPerToken;
+    } catch (error) {
+      if (signal.aborted) throw error;
       return undefined;
     }
   }
 
   /** A twin that has learnt a text. */
-  async taught(text) {
+  async taught(text, signal) {
     const twin = this.#session.fork();
-    twin.learn(text);
+    await twin.learn(text, { signal });
     return new Start(this.#model, twin, true);
   }
 
   /** Where a stream is that has read a text. */
-  at(text) {
+  async at(text, signal) {
     this.#reader ??= new Reader(this.#session);
-    return new Place(this.#model, this.#reader.at(text));
+    return new Place(this.#model, await this.#reader.at(text, signal));
   }
 
   close() {

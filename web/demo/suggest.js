@@ -4,24 +4,32 @@ const MOST = 24;
 
 /** A session that has read the text; it keeps what it has read of the last one. */
 export class Reader {
+  #last = Promise.resolve();
+
   constructor(start) {
     this.start = start;
     this.base = start.fork();
     this.read = "";
   }
 
-  /** A fork that has read all of it. */
-  at(text) {
+  /** A fork that has read all of it. Texts are read one after the other. */
+  at(text, signal) {
+    const read = () => this.#fork(text, signal);
+    return (this.#last = this.#last.then(read, read));
+  }
+
+  async #fork(text, signal) {
+    signal?.throwIfAborted();
     if (!text.startsWith(this.read)) {
       this.base.close();
       this.base = this.start.fork();
       this.read = "";
     }
     const far = Math.max(this.read.length, text.length - 48);
-    if (far > this.read.length) this.base.feed(text.slice(this.read.length, far));
+    if (far > this.read.length) await this.base.feed(text.slice(this.read.length, far), { signal });
     this.read = text.slice(0, far);
     const session = this.base.fork();
-    if (far < text.length) session.feed(text.slice(far));
+    if (far < text.length) await session.feed(text.slice(far));
     return session;
   }
 
@@ -31,16 +39,16 @@ export class Reader {
 }
 
 /** Texts that may follow, the likeliest first. */
-export function suggest(model, session, count = 3) {
+export async function suggest(model, session, count = 3) {
   if (!session.logits) return [];
   const order = Array.from(session.logits, (logit, token) => [logit, token]);
   const starts = order.sort((a, b) => b[0] - a[0]).slice(0, count);
-  return starts.map(([, token]) => {
+  return Promise.all(starts.map(async ([, token]) => {
     const twin = session.fork();
     const bytes = [...model.token(token)];
     let next = token;
     while (bytes.length < MOST) {
-      twin.feedTokens([next]);
+      await twin.feedTokens([next]);
       const { logits } = twin;
       next = logits.indexOf(logits.reduce((a, b) => Math.max(a, b)));
       const more = model.token(next);
@@ -49,5 +57,5 @@ export function suggest(model, session, count = 3) {
     }
     twin.close();
     return new TextDecoder().decode(Uint8Array.from(bytes));
-  });
+  }));
 }

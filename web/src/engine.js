@@ -139,6 +139,26 @@ export class Engine {
     return [this.give(bytes), bytes.length];
   }
 
+  /** The tokens of a text; tells of characters that have none. */
+  encode(/** @type {string} */ text) {
+    return this.run((calls) => {
+      const at = calls.encode(...this.giveText(text)) >>> 0;
+      return new Int32Array(this.copy(at, 4 * calls.encoded_count()).buffer);
+    });
+  }
+
+  /** The bytes of a token, if there is one. */
+  token(/** @type {number} */ token) {
+    const at = this.call("token_text", token) >>> 0;
+    return at ? this.copy(at, this.call("token_length", token)) : undefined;
+  }
+
+  /** Hands over tokens, all of their buffer; returns where they lie, and how many there are. */
+  giveTokens(/** @type {Int32Array} */ tokens) {
+    const at = this.give(new Uint8Array(tokens.buffer));
+    return /** @type {[number, number]} */ ([at, tokens.length]);
+  }
+
   /**
    * Brings a file.
    *

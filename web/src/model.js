@@ -1,7 +1,7 @@
 // A model that is loaded: sessions begin here.
 import { fetchBundle, httpReader } from "./bundle.js";
 import { Engine, hasSimd } from "./engine.js";
-import { checkNames } from "./options.js";
+import { checkNames, samplingJson } from "./options.js";
 import { Session } from "./session.js";
 
 /** @typedef {import("./options.js").SamplingOptions} SamplingOptions */
@@ -52,19 +52,14 @@ export class Model {
 
   /** The bytes of a token, perhaps a part of a character. */
   token(/** @type {number} */ token) {
-    const engine = this.#open;
-    const at = engine.call("token_text", token) >>> 0;
-    if (!at) throw new Error(`there is no token ${token}; the last is ${this.vocabulary - 1}`);
-    return engine.copy(at, engine.call("token_length", token));
+    const bytes = this.#open.token(token);
+    if (!bytes) throw new Error(`there is no token ${token}; the last is ${this.vocabulary - 1}`);
+    return bytes;
   }
 
   /** The tokens of a text. */
   encode(/** @type {string} */ text) {
-    const engine = this.#open;
-    return engine.run((calls) => {
-      const at = calls.encode(...engine.giveText(String(text))) >>> 0;
-      return new Int32Array(engine.copy(at, 4 * calls.encoded_count()).buffer);
-    });
+    return this.#open.encode(String(text));
   }
 
   /**
@@ -91,17 +86,15 @@ export class Model {
    * @param {SamplingOptions} [options]
    * @returns {AsyncGenerator<string, void, void>}
    */
-  stream(prompt, options) {
+  async *stream(prompt, options = {}) {
     const session = this.session();
-    session.feed(prompt);
-    const pieces = session.stream(options);
-    return (async function* () {
-      try {
-        yield* pieces;
-      } finally {
-        session.close();
-      }
-    })();
+    try {
+      samplingJson(options); // before a long prompt is read
+      await session.feed(prompt, { signal: options.signal });
+      yield* session.stream(options);
+    } finally {
+      session.close();
+    }
   }
 
   /**
@@ -120,11 +113,12 @@ export class Model {
    * Measures how well a new stream predicts a text.
    *
    * @param {string} text
+   * @param {import("./session.js").ReadOptions} [options]
    */
-  score(text) {
+  async score(text, options) {
     const session = this.session();
     try {
-      return session.score(text);
+      return await session.score(text, options);
     } finally {
       session.close();
     }

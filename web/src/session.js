@@ -19,10 +19,25 @@ import { samplingJson, checkNames } from "./options.js";
  * @property {Float32Array} logprobs The log-probability of each token.
  */
 
-const SLICE = 8; // milliseconds between two pauses of a stream
+/**
+ * @typedef {object} ReadOptions
+ * @property {AbortSignal} [signal] Ends the reading with the signal's reason; the session stays where
+ *     it was.
+ */
 
-/** @type {FinalizationRegistry<{ engine: Engine, pointer: number }>} */
+const SLICE = 8; // milliseconds between two pauses
+const TOKENS = 128; // that are read between two looks at the clock
+
+const encoder = new TextEncoder();
+
+/** @typedef {{ engine: Engine, pointer: number }} Held */
+
+/** @type {FinalizationRegistry<Held>} */
 const forgotten = new FinalizationRegistry(({ engine, pointer }) => engine.call("close", pointer));
+
+/** Characters of a text in UTF-8. */
+const characters = (/** @type {Uint8Array} */ bytes) =>
+  bytes.filter((byte) => (byte & 0xc0) !== 0x80).length;
 
 /**
  * Lets the page draw, and signals arrive. Not by setTimeout, which browsers make wait.
@@ -43,8 +58,10 @@ function pause() {
 
 export class Session {
   #engine;
-  #pointer;
+  /** @type {Held} */
+  #held;
   #turn = 0;
+  #isReading = false;
 
   /**
    * Made by `model.session()`, `model.restore()` and `session.fork()`.
@@ -54,13 +71,20 @@ export class Session {
    */
   constructor(engine, pointer) {
     this.#engine = engine;
-    this.#pointer = pointer;
-    forgotten.register(this, { engine, pointer }, this);
+    this.#held = { engine, pointer };
+    forgotten.register(this, this.#held, this);
   }
 
   #open() {
-    if (!this.#pointer) throw new Error("the session is closed; open another with model.session()");
-    return this.#pointer;
+    const { pointer } = this.#held;
+    if (!pointer) throw new Error("the session is closed; open another with model.session()");
+    return pointer;
+  }
+
+  /** For what changes the stream. */
+  #alone() {
+    if (this.#isReading) throw new Error("the session is reading; await that, or fork it before");
+    return this.#open();
   }
 
   #look() {
@@ -122,24 +146,23 @@ export class Session {
    * Reads a text; returns how many tokens it is.
    *
    * @param {string} text
+   * @param {ReadOptions} [options]
    */
-  feed(text) {
-    const session = this.#open();
-    return this.#engine.run((calls) => {
-      const tokens = calls.encode(...this.#engine.giveText(String(text)));
-      const count = calls.encoded_count();
-      calls.feed(session, tokens, count);
-      return count;
-    });
+  async feed(text, options) {
+    this.#alone();
+    const tokens = this.#engine.encode(String(text));
+    await this.#read(tokens, options);
+    return tokens.length;
   }
 
   /**
    * Reads tokens.
    *
    * @param {ArrayLike<number>} tokens
+   * @param {ReadOptions} [options]
    */
-  feedTokens(tokens) {
-    const session = this.#open();
+  async feedTokens(tokens, options) {
+    this.#alone();
     const most = this.#engine.call("vocabulary") - 1;
     const array = Int32Array.from(tokens);
     for (let i = 0; i < array.length; i++) {
@@ -147,22 +170,82 @@ export class Session {
         throw new Error(`tokens must lie between 0 and ${most}; got ${tokens[i]}`);
       }
     }
-    this.#engine.run((calls) =>
-      calls.feed(session, this.#engine.give(new Uint8Array(array.buffer)), array.length)
-    );
+    await this.#read(array, options);
+  }
+
+  async #read(/** @type {Int32Array} */ tokens, /** @type {ReadOptions | undefined} */ options) {
+    if (tokens.length <= TOKENS) return this.#slices("feed", this.#open(), tokens, options);
+    await this.#apart("fork", async (twin) => {
+      await this.#slices("feed", twin, tokens, options);
+      const { pointer } = this.#held;
+      this.#open();
+      this.#held.pointer = twin;
+      return pointer;
+    });
+  }
+
+  /**
+   * Does what takes a while with another stream, and returns when that is over; this one is as it was
+   * until then.
+   *
+   * @param {string} call Makes that stream.
+   * @param {(other: number) => Promise<number>} action Returns the stream that is not needed any more.
+   */
+  async #apart(call, action) {
+    let other = this.#engine.call(call, this.#alone()) >>> 0;
+    this.#isReading = true;
+    try {
+      other = await action(other);
+    } finally {
+      this.#isReading = false;
+      this.#engine.call("close", other);
+    }
+  }
+
+  /**
+   * Has a stream read tokens, and pauses now and then.
+   *
+   * @param {string} call "feed" or "score".
+   * @param {number} stream
+   * @param {Int32Array} tokens
+   * @param {ReadOptions} [options]
+   * @param {(at: number, count: number) => void} [onSlice] Told what the call returned.
+   */
+  async #slices(call, stream, tokens, options = {}, onSlice) {
+    checkNames(options, ["signal"]);
+    options.signal?.throwIfAborted();
+    let until = performance.now() + SLICE;
+    for (let from = 0; from < tokens.length; from += TOKENS) {
+      if (performance.now() > until) {
+        await pause();
+        options.signal?.throwIfAborted();
+        until = performance.now() + SLICE;
+      }
+      const slice = tokens.slice(from, from + TOKENS);
+      this.#engine.run((calls) => {
+        const at = calls[call](stream, ...this.#engine.giveTokens(slice)) >>> 0;
+        onSlice?.(at, slice.length);
+      });
+    }
   }
 
   /**
    * Reads a text into the memory alone: the stream continues where it is, and knows the text.
    *
    * @param {string} text
+   * @param {ReadOptions} [options]
    */
-  learn(text) {
-    const session = this.#open();
+  async learn(text, options) {
+    this.#alone();
     if (!this.memory) {
       throw new Error("the session cannot learn: it was opened with {memory: false}");
     }
-    this.#engine.run((calls) => calls.learn(session, ...this.#engine.giveText(String(text))));
+    const tokens = this.#engine.encode(String(text));
+    await this.#apart("learn_begin", async (reader) => {
+      await this.#slices("feed", reader, tokens, options);
+      this.#engine.call("learn_end", this.#open(), reader);
+      return reader;
+    });
   }
 
   /**
@@ -172,7 +255,7 @@ export class Session {
    * @returns {AsyncGenerator<string, void, void>}
    */
   stream(options = {}) {
-    const session = this.#open();
+    const session = this.#alone();
     const json = samplingJson(options);
     this.#engine.run((calls) => calls.begin(session, ...this.#engine.giveText(json)));
     return this.#pieces(options.signal);
@@ -186,7 +269,7 @@ export class Session {
    * @returns {AsyncGenerator<string, void, void>}
    */
   resume(options = {}) {
-    const session = this.#open();
+    const session = this.#alone();
     checkNames(options, ["maxNewTokens", "signal"]);
     samplingJson(options);
     if (!this.canResume) {
@@ -208,8 +291,9 @@ export class Session {
       if (turn !== this.#turn) {
         throw new Error("the session began another stream; fork it to have two");
       }
-      const piece = this.#engine.step(this.#open());
-      isOver = this.#engine.call("is_over", this.#pointer) !== 0;
+      const session = this.#alone();
+      const piece = this.#engine.step(session);
+      isOver = this.#engine.call("is_over", session) !== 0;
       if (piece) yield piece;
       if (performance.now() < until) continue;
       await pause();
@@ -232,29 +316,51 @@ export class Session {
    * Measures how well the stream would predict a text; it stays where it is.
    *
    * @param {string} text
-   * @returns {Score}
+   * @param {ReadOptions} [options]
+   * @returns {Promise<Score>}
    */
-  score(text) {
+  async score(text, options) {
     const session = this.#open();
-    return this.#engine.run((calls) => {
-      const at = calls.measure(session, ...this.#engine.giveText(String(text))) >>> 0;
-      const view = this.#engine.view();
-      const [tokens, characters, bytes, nats, unknownCharacters, unknownBytes] = [0, 8, 16, 24, 32, 40].map(
-        (place) => view.getFloat64(at + place, true)
+    const engine = this.#engine;
+    const bytes = encoder.encode(text);
+    const tokens = engine.encode(text);
+    const unpredicted = this.#look().logits ? 0 : 1;
+    const logprobs = new Float32Array(Math.max(0, tokens.length - unpredicted));
+    if (!logprobs.length) {
+      throw new Error(
+        "the text is too short to score: the first token of a stream has nothing before it; give " +
+          "a text of at least two tokens"
       );
-      const logprobs = this.#engine.copy(view.getUint32(at + 48, true), 4 * tokens);
-      return {
-        tokens,
-        characters,
-        bytes,
-        nats,
-        natsPerToken: nats / tokens,
-        perplexity: Math.exp(Math.min(nats / tokens, 700)),
-        unknownCharacters,
-        unknownBytes,
-        logprobs: new Float32Array(logprobs.buffer),
-      };
-    });
+    }
+    const first = /** @type {Uint8Array} */ (
+      unpredicted ? engine.token(tokens[0]) : new Uint8Array()
+    );
+    const [unknownCharacters, unknownBytes] = engine.run((calls) =>
+      new Float64Array(engine.copy(calls.unknown(engine.give(bytes), bytes.length), 16).buffer)
+    );
+    let done = 0;
+    const twin = engine.call("fork", session) >>> 0;
+    try {
+      await this.#slices("score", twin, tokens, options, (at, count) => {
+        if (!done) count -= unpredicted;
+        logprobs.set(new Float32Array(engine.copy(at, 4 * count).buffer), done);
+        done += count;
+      });
+    } finally {
+      engine.call("close", twin);
+    }
+    const nats = logprobs.reduce((sum, logprob) => sum - logprob, 0);
+    return {
+      tokens: done,
+      characters: characters(bytes) - characters(first),
+      bytes: bytes.length - first.length,
+      nats,
+      natsPerToken: nats / done,
+      perplexity: Math.exp(Math.min(nats / done, 700)),
+      unknownCharacters,
+      unknownBytes,
+      logprobs,
+    };
   }
 
   /**
@@ -296,9 +402,10 @@ export class Session {
 
   /** Gives the session's memory back. Sessions that nobody holds any more are closed too. */
   close() {
-    if (!this.#pointer) return;
+    const { engine, pointer } = this.#held;
+    if (!pointer) return;
     forgotten.unregister(this);
-    this.#engine.call("close", this.#pointer);
-    this.#pointer = 0;
+    engine.call("close", pointer);
+    this.#held.pointer = 0;
   }
 }

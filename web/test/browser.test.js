@@ -63,7 +63,7 @@ describe("in Chromium", { skip, concurrency: false }, () => {
             const model = await load(`${address}all/${name}`, { simd });
             const { prompt, greedy } = model.manifest.golden;
             const session = model.session();
-            session.feedTokens(prompt);
+            await session.feedTokens(prompt);
             return await session.generate({ temperature: 0, maxNewTokens: greedy.length });
           },
           [server.address, name, simd]

@@ -94,7 +94,7 @@ export async function serve(folders) {
 export async function goldenText(one) {
   const { prompt, greedy } = one.manifest.golden;
   const session = one.session();
-  session.feedTokens(prompt);
+  await session.feedTokens(prompt);
   const check = session.fork();
   const near = one.manifest.precision === "fp32" ? 0 : 0.1;
   for (const token of greedy) {

@@ -129,7 +129,7 @@ test("no folder, no server", async () => {
 test("saved streams, damaged at every place", async () => {
   const model = await load(NANO);
   const session = model.session();
-  session.feed("ROMEO:");
+  await session.feed("ROMEO:");
   const file = session.save();
   const expected = /the saved stream cannot be restored \(.+\); give a file that session.save/;
   for (let i = 0; i < 60; i++) {

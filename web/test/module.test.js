@@ -62,10 +62,10 @@ test("seeds of 64 bits, and none", async () => {
 
 test("a fork goes its own way", async () => {
   const session = model.session();
-  session.feed("JULIET:\nO ");
+  await session.feed("JULIET:\nO ");
   const twin = session.fork();
   assert.equal(await session.generate(greedy), await twin.generate(greedy));
-  twin.feed("never ");
+  await twin.feed("never ");
   assert.equal(twin.position, session.position + 6);
   assert.notDeepEqual(twin.logits, session.logits);
 });
@@ -84,22 +84,22 @@ test("a fork continues the generation", async () => {
   assert.equal(other, rest.join(""));
 });
 
-test("what is learnt is predicted better, and the stream stays where it is", () => {
+test("what is learnt is predicted better, and the stream stays where it is", async () => {
   const text = "Our cat is called Mirabelle. Mirabelle sleeps on the warm stove.\n".repeat(2);
   const session = model.session();
-  session.feed("Dear diary, ");
+  await session.feed("Dear diary, ");
   const { position } = session;
-  const before = session.score(text).natsPerToken;
-  session.learn(text);
+  const before = (await session.score(text)).natsPerToken;
+  await session.learn(text);
   assert.equal(session.position, position);
-  assert.ok(session.score(text).natsPerToken < before - 0.3);
+  assert.ok((await session.score(text)).natsPerToken < before - 0.3);
   const without = model.session({ memory: false });
-  assert.throws(() => without.learn(text), /opened with \{memory: false\}/);
+  await assert.rejects(without.learn(text), /opened with \{memory: false\}/);
 });
 
 test("stop strings", async () => {
   const session = model.session();
-  session.feed("ROMEO:\n");
+  await session.feed("ROMEO:\n");
   const all = await session.fork().generate({ temperature: 0, maxNewTokens: 300 });
   const stop = all.slice(50, 54);
   const text = await session.generate({ temperature: 0, maxNewTokens: 300, stop });
@@ -142,9 +142,81 @@ test("the page is served while a stream runs", async () => {
   assert.ok(beats >= 3, `${beats} beats`);
 });
 
+/** Takes several slices of work. */
+const LONG = "But soft, what light through yonder window breaks?\n".repeat(120);
+
+describe("a reading that is aborted", () => {
+  for (const [name, read] of [
+    ["feed", (session, options) => session.feed(LONG, options)],
+    ["feedTokens", (session, options) => session.feedTokens(model.encode(LONG), options)],
+    ["learn", (session, options) => session.learn(LONG, options)],
+    ["score", (session, options) => session.score(LONG, options)],
+  ]) {
+    test(name, async () => {
+      const session = model.session();
+      await session.feed("ROMEO:\n");
+      const before = session.save();
+      const control = new AbortController();
+      const reading = read(session, { signal: control.signal });
+      control.abort(new Error("enough")); // the first slices are read by now
+      await assert.rejects(reading, { message: "enough" });
+      assert.deepEqual(session.save(), before);
+      const signal = AbortSignal.abort(new Error("never mind"));
+      await assert.rejects(read(session, { signal }), { message: "never mind" });
+      assert.deepEqual(session.save(), before);
+      // Nothing stays behind: it can be read again, whole.
+      const twin = session.fork();
+      await read(session, { signal: new AbortController().signal });
+      await read(twin);
+      assert.deepEqual(twin.save(), session.save());
+      assert.deepEqual(await session.generate(greedy), await twin.generate(greedy));
+    });
+  }
+
+  test("and is timed by a signal", async () => {
+    const session = model.session();
+    const reading = session.feed(LONG.repeat(40), { signal: AbortSignal.timeout(30) });
+    await assert.rejects(reading, { name: "TimeoutError" });
+    assert.equal(session.position, 0);
+  });
+
+  test("of a prompt", async () => {
+    const control = new AbortController();
+    const text = model.generate(LONG, { signal: control.signal });
+    control.abort(new Error("enough"));
+    await assert.rejects(text, { message: "enough" });
+  });
+});
+
+test("a long text is read in slices as it is at once", async () => {
+  const [sliced, whole] = [model.session(), model.session()];
+  await sliced.feed(LONG);
+  for (const part of LONG.match(/[^]{1,100}/g)) await whole.feed(part); // each one slice
+  assert.deepEqual(sliced.save(), whole.save());
+});
+
+test("a session that reads is as it was, and does nothing else", async () => {
+  const session = model.session();
+  await session.feed("ROMEO:\n");
+  const before = session.save();
+  const reading = session.feed(LONG);
+  assert.deepEqual(session.save(), before);
+  const score = session.score("To be"); // of before
+  const busy = /session is reading; await that, or fork it before/;
+  await assert.rejects(session.feed("A"), busy);
+  await assert.rejects(session.learn("A"), busy);
+  assert.throws(() => session.stream(greedy), busy);
+  assert.equal((await score).tokens, 5);
+  assert.equal(await reading, LONG.length);
+  assert.equal(session.position, 7 + LONG.length);
+  const other = session.feed(LONG);
+  session.close();
+  await assert.rejects(other, /session is closed/);
+});
+
 test("saved, and restored", async () => {
   const session = model.session({ learn: "all" });
-  session.feed("ROMEO:\n");
+  await session.feed("ROMEO:\n");
   const pieces = session.stream({ seed: 11, maxNewTokens: 90, topP: 0.9, stop: "qqq" });
   for (let i = 0; i < 30; i++) await pieces.next();
   const file = session.save();
@@ -166,26 +238,26 @@ test("one stream of a session at a time", async () => {
   await assert.rejects(first.next(), /began another stream; fork it/);
 });
 
-test("scores", () => {
-  const score = model.score("To be, or not to be");
+test("scores", async () => {
+  const score = await model.score("To be, or not to be");
   assert.equal(score.tokens, 18); // nothing predicts the first
   assert.equal(score.characters, 18);
   const sum = score.logprobs.reduce((total, one) => total - one, 0);
   assert.ok(Math.abs(sum - score.nats) < 1e-4);
-  assert.throws(() => model.score("A"), /too short to score/);
+  await assert.rejects(model.score("A"), /too short to score/);
 });
 
 test("characters without a token are named, and left out", async () => {
   const notes = [];
   const one = await load(NANO, { onNote: (note) => notes.push(note) });
-  assert.equal(one.session().feed("a水b"), 2);
+  assert.equal(await one.session().feed("a水b"), 2);
   assert.match(notes[0], /never seen, and they were left out: '水'/);
-  assert.equal(one.score("ab水c").unknownCharacters, 1);
+  assert.equal((await one.score("ab水c")).unknownCharacters, 1);
 });
 
-test("the state can be looked at", () => {
+test("the state can be looked at", async () => {
   const session = model.session();
-  session.feed("To be, or not to be");
+  await session.feed("To be, or not to be");
   const { shape, values } = session.state("context_shares");
   assert.deepEqual(shape, [6, 2]);
   const total = values.reduce((sum, value) => sum + value, 0);
@@ -197,13 +269,15 @@ test("the state can be looked at", () => {
 describe("memory", () => {
   test("does not grow with sessions that are closed", async () => {
     const session = model.session();
-    session.feed("ROMEO:\n");
+    await session.feed("ROMEO:\n");
     const cycle = async () => {
       const twin = session.fork();
       await twin.generate({ maxNewTokens: 5, stop: "zz" });
       const other = model.restore(twin.save());
-      other.learn("Mirabelle");
+      await other.learn("Mirabelle");
       other.close();
+      await twin.feed(LONG.slice(0, 300));
+      await assert.rejects(twin.learn(LONG, { signal: AbortSignal.timeout(0) }));
       assert.throws(() => model.restore(new Uint8Array(9)));
       assert.throws(() => twin.stream({ temperature: -1 }));
       twin.close();
@@ -231,7 +305,7 @@ describe("memory", () => {
     };
     assert.throws(take, /there is no memory left; close sessions/);
     assert.ok(sessions.length > 1000);
-    sessions[0].feed("ROMEO:"); // what there is still works
+    await sessions[0].feed("ROMEO:"); // what there is still works
     sessions[0].close();
     sessions[1].fork();
   });
@@ -242,7 +316,7 @@ test("what is closed says so", async () => {
   const session = one.session();
   session.close();
   session.close();
-  assert.throws(() => session.feed("A"), /session is closed; open another/);
+  await assert.rejects(session.feed("A"), /session is closed; open another/);
   one.close();
   assert.throws(() => one.session(), /model is closed; load it again/);
 });
@@ -267,10 +341,10 @@ describe("options that cannot be", () => {
     });
   }
 
-  test("of a session", () => {
+  test("of a session", async () => {
     assert.throws(() => model.session({ learn: "some" }), /learn is some; it must be one of/);
     assert.throws(() => model.session().resume(), /no generation to resume/);
-    assert.throws(() => model.session().feedTokens([65]), /between 0 and 64; got 65/);
+    await assert.rejects(model.session().feedTokens([65]), /between 0 and 64; got 65/);
     assert.throws(() => model.token(65), /no token 65; the last is 64/);
   });
 });

@@ -8,11 +8,11 @@ const { bundle, simd, state, learn, text, options, resume, save, score } = JSON.
 );
 const model = await load(bundle, { simd, onNote: () => {} });
 const session = state ? model.restore(Buffer.from(state, "base64")) : model.session();
-if (learn) session.learn(learn);
-if (text) session.feed(text);
+if (learn) await session.learn(learn);
+if (text) await session.feed(text);
 const answer = {};
 if (score) {
-  const { logprobs, ...rest } = session.score(score);
+  const { logprobs, ...rest } = await session.score(score);
   answer.score = { ...rest, logprobs: [...logprobs] };
 }
 if (options || resume) {

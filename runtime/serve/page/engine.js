@@ -152,7 +152,7 @@ class Start {
   }
 
   /** Where a stream is that has read a text. */
-  at(text) {
+  async at(text) {
     return new Place(text, (fields, signal) => this.#complete(fields, signal));
   }
 

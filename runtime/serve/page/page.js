@@ -69,15 +69,16 @@ async function offer() {
   offering?.abort();
   if (!model) return;
   const { signal } = (offering = new AbortController());
-  const place = start.at(text.value);
+  let place;
   try {
+    place = await start.at(text.value, signal);
     place.draw?.($("waves"));
     const texts = await place.suggest(signal);
     if (!signal.aborted) $("suggestions").replaceChildren(...texts.map(suggestion));
   } catch (error) {
     if (!signal.aborted) tell(error);
   } finally {
-    place.close();
+    place?.close();
   }
 }
 
@@ -118,12 +119,13 @@ function options(signal) {
 async function go(signal) {
   $("output").replaceChildren();
   $("found").textContent = $("written").textContent = "";
-  const place = start.at(text.value);
   const began = performance.now();
   const since = () => `${((performance.now() - began) / 1000).toFixed(2)} s`;
   let tokens = 0;
   let shown = 0;
+  let place;
   try {
+    place = await start.at(text.value, signal);
     for await (const piece of place.write(options(signal))) {
       ({ tokens } = piece);
       if (piece.text) show(piece);
@@ -137,8 +139,8 @@ async function go(signal) {
     if (!signal.aborted) throw error;
     $("written").textContent = `Stopped after ${since()}`;
   } finally {
-    place.draw?.($("waves"));
-    place.close();
+    place?.draw?.($("waves"));
+    place?.close();
   }
 }
 
