@@ -224,9 +224,9 @@ def test_a_reading_that_is_stopped_leaves_nothing(browser: Browser, server: Serv
     visit(browser, server)
     fill(browser, notes=NOTES * 40)
     click(browser, "learn")
+    browser.wait_for("return document.querySelector('#loss .with')")
     click(browser, "stop")
-    click(browser, "learn")  # it can be pressed again
-    click(browser, "stop")
+    browser.wait_for("return document.getElementById('learnt').textContent.startsWith('Stopped')")
     wait_for_streams(server, 0)
     assert not browser.run(TAUGHT)
 

@@ -26,7 +26,7 @@ import { samplingJson, checkNames } from "./options.js";
  */
 
 const SLICE = 8; // milliseconds between two pauses
-const TOKENS = 128; // that are read between two looks at the clock
+const TOKENS = 16; // that are read between two looks at the clock
 
 const encoder = new TextEncoder();
 

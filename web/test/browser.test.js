@@ -172,6 +172,21 @@ describe("in Chromium", { skip, concurrency: false }, () => {
     assert.ok((await page.locator("#output span").count()) < 400);
   });
 
+  test("notes that are stopped are not learnt", async (t) => {
+    const { page, complaints } = await open(t);
+    await ready(page);
+    const notes = await page.inputValue("#notes");
+    await page.fill("#notes", notes.repeat(20));
+    await page.click("#learn");
+    await page.waitForSelector("#loss .with");
+    await page.click("#stop");
+    await page.waitForFunction(() => document.querySelector("#learnt").textContent);
+    assert.match(await page.textContent("#learnt"), /^Stopped; nothing was learnt/);
+    assert.ok(await page.isDisabled("#forget"));
+    assert.ok(await page.isEnabled("#learn"));
+    assert.deepEqual(complaints, []);
+  });
+
   test("a seed gives the module's text", async (t) => {
     const { page } = await open(t);
     await ready(page);

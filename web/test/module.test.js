@@ -191,7 +191,7 @@ describe("a reading that is aborted", () => {
 test("a long text is read in slices as it is at once", async () => {
   const [sliced, whole] = [model.session(), model.session()];
   await sliced.feed(LONG);
-  for (const part of LONG.match(/[^]{1,100}/g)) await whole.feed(part); // each one slice
+  for (const part of LONG.match(/[^]{1,100}/g)) await whole.feed(part);
   assert.deepEqual(sliced.save(), whole.save());
 });
 

@@ -164,10 +164,16 @@ function move(event) {
 async function learn(signal) {
   const notes = $("notes").value;
   let title = "";
+  $("learnt").textContent = "";
   const draw = (losses) => (title = drawLosses($("loss"), losses) ?? title);
-  await readNotes(model, notes, draw, signal);
-  use(await start.taught(notes, signal));
-  $("learnt").textContent = title || "The notes are too short to measure.";
+  try {
+    await readNotes(model, notes, draw, signal);
+    use(await start.taught(notes, signal));
+    $("learnt").textContent = title || "The notes are too short to measure.";
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    $("learnt").textContent = "Stopped; nothing was learnt.";
+  }
 }
 
 async function forget() {
