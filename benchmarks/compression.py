@@ -1,12 +1,17 @@
 """Bits for each byte of a stream: examples/compress.py against gzip, xz, zstd and PPMd.
 
     python benchmarks/compression.py FILE BUNDLE... [--before EARLIER] [--json FILE]
+    python benchmarks/compression.py FILE --train BYTES --out FOLDER [--training OPTIONS]
 
 Each bundle compresses the file with its memory and without, and decompresses it again; a difference
 ends the run. With --before, every compressor is given the text of EARLIER: bundles and PPMd read it
 first, zstd and xz have it in their windows, gzip cannot. Of these, the size is what the file adds.
-Seconds are of the thread, for compressing; decompressing with a bundle takes as long. Needs
-`pip install '.[bench]'`.
+
+With --train, EARLIER is the first BYTES of FILE, up to the end of a line, and a model is trained on
+them: OPTIONS are those of `rillet train` (--steps 300). The rest of the file is compressed.
+
+Milliseconds are of the thread, for compressing; decompressing with a bundle takes as long. Those of
+a bundle leave out the reading of EARLIER. Needs `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import argparse
 import gzip
 import lzma
 import runpy
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +29,7 @@ import pyppmd
 import zstandard
 
 import rillet.runtime
+from lib.own_model import train_own_model
 from lib.results import write_results
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "compress.py"))
@@ -32,14 +39,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("bundles", nargs="*")
-    parser.add_argument("--before", type=Path, help="text that every compressor is given")
-    parser.add_argument("--bytes", type=int, default=200_000, help="of the file (200,000)")
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--before", type=Path, help="text that every compressor is given")
+    given.add_argument("--train", type=int, help="train a model on so many bytes of the file")
+    parser.add_argument("--training", default="--steps 300", help="options of training")
+    parser.add_argument("--out", type=Path, help="a new folder for the trained model")
+    parser.add_argument("--bytes", type=int, default=200_000, help="to compress (200,000)")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    data = arguments.file.read_bytes()[: arguments.bytes]
+    data = arguments.file.read_bytes()
     before = b"" if arguments.before is None else arguments.before.read_bytes()
-    print(f"{len(data)} bytes after {len(before)}; bits a byte, milliseconds a kilobyte")
     figures: dict[str, dict[str, float]] = {}
+    if arguments.train is not None:
+        if arguments.out is None:
+            parser.error("--train needs --out FOLDER, where the model goes")
+        cut = data.find(b"\n", arguments.train) + 1
+        if not 0 < cut < len(data):
+            parser.error(f"--train {arguments.train} leaves nothing of {arguments.file}")
+        before, data = data[:cut], data[cut:]
+        own = train_own_model(before, arguments.out, shlex.split(arguments.training))
+        print(f"training took {own.seconds / 60:.1f} minutes of a processor, {own.peak_mb:.0f} MB")
+        figures["training"] = {"seconds": own.seconds, "peak_mb": own.peak_mb}
+        arguments.bundles.append(str(own.bundle))
+    data = data[: arguments.bytes]
+    print(f"{len(data)} bytes after {len(before)}; bits a byte, milliseconds a kilobyte")
 
     def report(name: str, size: int, seconds: float, read: int) -> None:
         figures[name] = {"bits_per_byte": 8 * size / len(data), "ms_per_kB": seconds / read * 1e6}
@@ -52,11 +75,14 @@ def main() -> None:
         model = rillet.runtime.load(bundle)
         for memory, how in ((True, "learning"), (False, "without memory")):
             begun = time.thread_time()
+            EXAMPLE["begin"](model, memory, before)
+            reading = time.thread_time() - begun
+            begun = time.thread_time()
             packed = EXAMPLE["compress"](model, data, memory, before)
-            seconds = time.thread_time() - begun
+            seconds = time.thread_time() - begun - reading
             if EXAMPLE["decompress"](model, packed, before) != data:
                 raise SystemExit(f"Error: {bundle} does not give the file back")
-            report(f"{bundle}, {how}", len(packed), seconds, len(before + data))
+            report(f"{bundle}, {how}", len(packed), seconds, len(data))
     write_results(arguments.json, figures)
 
 

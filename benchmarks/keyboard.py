@@ -5,7 +5,8 @@
 Types text of each book in HELDOUT (books are apart by two empty lines) with the suggestions of
 examples/keyboard.py, and with those of an n-gram keyboard that was given the same training text
 (lib/word_keyboard.py). Each keyboard types the same characters after it has read the 20,000 before
-them, the user's, and without. It learns what is typed, in both cases.
+them, the user's, and without. It learns what is typed, in both cases; so the first 2,000 characters
+are also counted alone.
 
 Keystrokes saved are those of Trnka and McCoy (2008): one minus keys over characters, for a user who
 takes the word as soon as it is shown. The limit is what a keyboard saves that always knows.
@@ -13,7 +14,9 @@ takes the word as soon as it is shown. The limit is what a keyboard saves that a
 
 from __future__ import annotations
 
+import copy
 import runpy
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -29,6 +32,18 @@ from rillet.runtime import UnknownCharacterWarning
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "keyboard.py"))
 NGRAMS = "n-gram keyboard"
+FIRST = 2_000
+
+COLUMNS = {
+    "before": "before",
+    "after": "after",
+    "gain": "gain",
+    "first_before": "first 2,000, before",
+    "first_after": "after",
+    "first_gain": "gain",
+    "limit": "limit",
+    "us": "µs a key",
+}
 
 Keyboard = tuple[Callable[[str], object], Callable[[], list[str]]]
 """What reads a text, and what suggests."""
@@ -43,17 +58,20 @@ def main() -> None:
     corpus = arguments.corpus.read_text(encoding="utf-8")
     books = arguments.text.read_text(encoding="utf-8").split("\n\n\n")
     cut = [split(book, arguments.read, arguments.type) for book in books]
-    makers: dict[str, Callable[[], Keyboard]] = {NGRAMS: partial(ngrams, corpus)}
+    makers: dict[str, Callable[[], Keyboard]] = {NGRAMS: ngrams(corpus)}
     for bundle in arguments.bundles:
         makers[bundle] = partial(rillet_keyboard, bundle)
-    print("saved before    after    limit  ms a key")
+    print("| " + " | ".join(COLUMNS.values()) + " | |\n" + "| --- " * (len(COLUMNS) + 1) + "|")
     figures: dict[str, Any] = {}
     for name, make in makers.items():
         rows = [compare(make, read, typed) for read, typed in cut]
-        mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-        figures[name] = {"books": rows, "mean": mean}
-        shares = "".join(f"{mean[key]:9.1%}" for key in ("before", "after", "limit"))
-        print(f"   {shares} {mean['ms']:9.2f}  {name}", flush=True)
+        figures[name] = {
+            "books": rows,
+            "mean": {key: statistics.fmean(row[key] for row in rows) for key in COLUMNS},
+            "sd": {key: statistics.pstdev(row[key] for row in rows) for key in COLUMNS},
+        }
+        shares = [f"{figures[name]['mean'][key]:.1%}" for key in COLUMNS if key != "us"]
+        print(f"| {' | '.join(shares)} | {figures[name]['mean']['us']:.0f} | {name} |", flush=True)
     write_results(arguments.json, figures)
 
 
@@ -64,30 +82,52 @@ def split(book: str, read: int, typed: int) -> tuple[str, str]:
 
 
 def compare(make: Callable[[], Keyboard], read: str, typed: str) -> dict[str, float]:
-    """Shares of keystrokes saved, and thread time for each key."""
-    before, _ = saved(make(), "\n", typed)
-    after, ms = saved(make(), read, typed)
-    limit, _ = saved(knows_all(typed), "", typed)
-    return {"before": before, "after": after, "limit": limit, "ms": ms}
+    """Shares of keystrokes saved, and the thread's time for each key."""
+    before, first_before, _ = saved(make(), "\n", typed)
+    after, first_after, microseconds = saved(make(), read, typed)
+    limit, _, _ = saved(knows_all(typed), "", typed)
+    return {
+        "before": before,
+        "after": after,
+        "gain": after - before,
+        "first_before": first_before,
+        "first_after": first_after,
+        "first_gain": first_after - first_before,
+        "limit": limit,
+        "us": microseconds,
+    }
 
 
-def saved(keyboard: Keyboard, first: str, typed: str) -> tuple[float, float]:
-    """The share of keystrokes saved after reading a text, and milliseconds of each key."""
+def saved(keyboard: Keyboard, first: str, typed: str) -> tuple[float, float, float]:
+    """Shares of keystrokes saved after reading a text, and microseconds of each key.
+
+    Returns:
+        The share over all that is typed, that over its first 2,000 characters, the time.
+    """
     read, suggest = keyboard
     read(first)
+    cut = typed.find(" ", FIRST) + 1 or len(typed)
     begun = time.thread_time()
-    keys = EXAMPLE["type_text"](typed, read, suggest)
-    return 1 - keys / len(typed), (time.thread_time() - begun) * 1_000 / keys
+    early = EXAMPLE["type_text"](typed[:cut], read, suggest)
+    keys = early + EXAMPLE["type_text"](typed[cut:], read, suggest)
+    microseconds = (time.thread_time() - begun) * 1e6 / keys
+    return 1 - keys / len(typed), 1 - early / cut, microseconds
 
 
 def rillet_keyboard(bundle: str) -> Keyboard:
-    session = rillet.runtime.load(bundle).session()
-    return session.feed, lambda: EXAMPLE["suggest"](session)
-
-
-def ngrams(corpus: str) -> Keyboard:
-    keyboard = WordKeyboard(corpus)
+    keyboard = EXAMPLE["Keyboard"](rillet.runtime.load(bundle).session())
     return keyboard.read, keyboard.suggest
+
+
+def ngrams(corpus: str) -> Callable[[], Keyboard]:
+    """What makes n-gram keyboards, all as the corpus taught one of them."""
+    taught = WordKeyboard(corpus)
+
+    def make() -> Keyboard:
+        keyboard = copy.deepcopy(taught)
+        return keyboard.read, keyboard.suggest
+
+    return make
 
 
 def knows_all(text: str) -> Keyboard:

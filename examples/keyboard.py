@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import heapq
 import math
+import re
 import sys
 import time
 import warnings
 from argparse import ArgumentParser, RawTextHelpFormatter
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import rillet.runtime
 from rillet.runtime import RilletError, Session, UnknownCharacterWarning
+
+ENDED = re.compile(r".*\S(?=\s)", re.DOTALL)  # no token reaches over this boundary
+WORD = re.compile(r" ?(?:[^\W\d_]|')*\Z")  # what was typed of a word, with the space before it
 
 
 def letters(text: str) -> str:
@@ -30,37 +36,108 @@ def letters(text: str) -> str:
     return "".join(takewhile(lambda character: character.isalpha() or character == "'", text))
 
 
-def suggest(session: Session, words: int = 3, effort: int = 40) -> list[str]:
-    """The likeliest rests of the word, or next words; the session itself does not advance.
+@lru_cache(10_000)
+def begins(piece: bytes) -> tuple[bytes, bool]:
+    """The letters that a piece begins with, and whether the word may go on after it."""
+    text = piece.decode(errors="replace").rstrip("\ufffd")  # half a character, perhaps
+    found = letters(text)
+    return found.encode(), found == text
 
-    The likeliest beginning is extended first, so the words that end first are the likeliest. The
-    search gives up after ``effort`` steps of the model.
+
+class Keyboard:
+    """Suggests words while a text is typed.
+
+    A token may end inside a word, or begin with the space before it, and which tokens a word is
+    made of depends on all of its letters. So the stream reads words that have ended, and a
+    suggestion weighs all tokens that go on as the word was begun.
+
+    Args:
+        session: A stream. It advances with what is typed.
+        effort: Steps of the model for one suggestion, at most.
     """
-    pieces = session.model.tokenizer.token_bytes
-    found: list[str] = []
-    queue: list[tuple[float, str, tuple[int, ...], bool]] = [(0.0, "", (), False)]
-    with session.fork() as twin:
-        here = twin.checkpoint()
-        while queue and len(found) < words and effort:
-            cost, text, tokens, complete = heapq.heappop(queue)
+
+    def __init__(self, session: Session, effort: int = 40) -> None:
+        if session.logits is None:
+            session.feed_tokens([session.model.start_token])
+        self.session, self.effort = session, effort
+        self._pieces = session.model.tokenizer.token_bytes
+        self._matching = lru_cache(10_000)(self._find_matching)
+        self._begun = ""
+        self._twin = session.fork()
+        self._start()
+
+    def read(self, text: str) -> None:
+        """Read what was typed."""
+        self._begun += text
+        if ended := ENDED.match(self._begun):
+            self.session.feed(ended[0])
+            self._begun = self._begun[ended.end() :]
+            self._start()
+
+    def suggest(self, words: int = 3) -> list[str]:
+        """The likeliest rests of the word, or next words.
+
+        The likeliest beginning is extended first, so the words that end first are the likeliest.
+        """
+        found: list[str] = []
+        effort = self.effort
+        match = WORD.search(self._begun)
+        typed_at = match.start() if match else len(self._begun)
+        typed = self._begun[typed_at:].encode()
+        before = tuple(self.session.model.tokenizer.encode(self._begun[:typed_at]))
+        queue: list[tuple[float, bytes, tuple[int, ...], bool]] = [(0.0, b"", before, False)]
+        while queue and len(found) < words:
+            cost, word, tokens, complete = heapq.heappop(queue)
             if complete:
-                found += [text] if text not in found else []
+                rest = word[len(typed) :].decode(errors="replace")
+                found += [rest] if rest == letters(rest) and rest not in found else []
                 continue
-            twin.rollback(here)
-            twin.feed_tokens(tokens)
-            effort -= 1
-            logits = np.asarray(twin.logits)
-            ends: dict[str, float] = {}
-            for token in np.flatnonzero(logits > -7).tolist():  # the rest is too unlikely
-                piece, logprob = pieces[token].decode(errors="replace"), float(logits[token])
-                longer = text + letters(piece)
-                if piece and piece == letters(piece):
+            effort -= tokens not in self._known
+            if effort < 0:
+                break
+            ends: dict[bytes, float] = {}
+            known = max(len(word), len(typed))
+            for token, logprob in self._likely(tokens, typed[len(word) :]):
+                longer = word + self._pieces[token]
+                lead, goes_on = begins(longer[known:])
+                if goes_on:
                     heapq.heappush(queue, (cost - logprob, longer, (*tokens, token), False))
-                elif longer:
-                    ends[longer] = ends.get(longer, 0.0) + math.exp(logprob)
-            for word, chance in ends.items():
-                heapq.heappush(queue, (cost - math.log(chance), word, tokens, True))
-    return found
+                elif known + len(lead) > len(typed):
+                    whole = longer[: known + len(lead)]
+                    ends[whole] = ends.get(whole, 0.0) + math.exp(logprob)
+            for whole, chance in ends.items():
+                heapq.heappush(queue, (cost - math.log(chance), whole, tokens, True))
+        return found
+
+    def _start(self) -> None:
+        """Begin a word where the stream is."""
+        self._here = self.session.checkpoint()
+        self._twin.rollback(self._here)
+        self._at: tuple[int, ...] = ()
+        self._known: dict[tuple[int, ...], Any] = {}
+
+    def _likely(self, tokens: tuple[int, ...], rest: bytes) -> list[tuple[int, float]]:
+        """What may follow tokens, if the rest of what was typed comes next: log-probabilities."""
+        if tokens not in self._known:
+            if tokens[: len(self._at)] != self._at:
+                self._twin.rollback(self._here)
+                self._at = ()
+            self._twin.feed_tokens(tokens[len(self._at) :])
+            self._at = tokens
+            self._known[tokens] = np.array(self._twin.logits)
+        numbers = self._matching(rest)
+        logprobs = self._known[tokens][numbers]
+        likely = logprobs > logprobs.max(initial=-math.inf) - 7  # the others are too unlikely
+        return list(zip(numbers[likely].tolist(), logprobs[likely].tolist(), strict=True))
+
+    def _find_matching(self, rest: bytes) -> Any:
+        """The numbers of the tokens that a text may go on with, if it begins so."""
+        matching = [
+            number
+            for number, piece in enumerate(self._pieces)
+            if piece.startswith(rest) or rest.startswith(piece)
+        ]
+        return np.asarray(matching, np.int64)
 
 
 def type_text(text: str, read: Callable[[str], object], suggest: Callable[[], list[str]]) -> int:
@@ -85,9 +162,10 @@ def main() -> None:
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     text = options.text.read_text(encoding="utf-8") or sys.exit("Error: there is nothing to type")
     session = rillet.runtime.load(options.bundle).session()
-    session.feed("\n" if options.read is None else options.read.read_text(encoding="utf-8"))
+    keyboard = Keyboard(session)
+    keyboard.read("\n" if options.read is None else options.read.read_text(encoding="utf-8"))
     begun = time.process_time()
-    keys = type_text(text, session.feed, lambda: suggest(session))
+    keys = type_text(text, keyboard.read, keyboard.suggest)
     cost = (time.process_time() - begun) * 1_000 / keys
     print(f"{1 - keys / len(text):.1%} of {len(text)} keystrokes saved, {cost:.1f} ms a key")
 

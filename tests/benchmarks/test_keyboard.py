@@ -17,6 +17,7 @@ from rillet.runtime import load
 
 ROOT = Path(__file__).parents[2]
 NANO = ROOT / "models" / "shakespeare-nano"
+TALES = ROOT / "models" / "tales-nano-int8"
 EXAMPLE = runpy.run_path(str(ROOT / "examples" / "keyboard.py"))
 
 TRAINING = (
@@ -77,12 +78,13 @@ def test_keys_are_counted_as_in_the_literature() -> None:
 
 def test_suggestions_are_the_likeliest_words() -> None:
     """The search finds what weighing every continuation finds."""
-    model = load(NANO)
-    session = model.session()
-    session.feed("\nROMEO:\nWhat s")
+    session = load(NANO).session()
+    words = EXAMPLE["Keyboard"](session, effort=10_000)
+    words.read("\nROMEO:\nWhat s")
     before = session.logits
-    found = EXAMPLE["suggest"](session, effort=10_000)
+    found = words.suggest()
     assert np.array_equal(session.logits, before)  # it stays where it was
+    session.feed(" s")
     texts = [
         beam.text
         for beam in session.beam_search(
@@ -92,6 +94,44 @@ def test_suggestions_are_the_likeliest_words() -> None:
     assert len(found) == len(set(found)) == 3
     assert set(found) <= set(texts[:6])
     assert found[0] == texts[0]
+
+
+@pytest.mark.filterwarnings("ignore::rillet.runtime.UnknownCharacterWarning")
+@pytest.mark.parametrize("bundle", [NANO, TALES])
+def test_the_stream_reads_words_however_they_are_typed(bundle: Path) -> None:
+    """Its tokens are those of the whole text, wherever taps and keys cut it."""
+    text = 'Once upon a time there was--I don\'t know, "how" long ago.\n\nThe king was '
+    model = load(bundle)
+    whole = model.session()
+    EXAMPLE["Keyboard"](whole).read(text)
+    for step in (1, 3):
+        session = model.session()
+        words = EXAMPLE["Keyboard"](session)
+        for place in range(0, len(text), step):
+            words.read(text[place : place + step])
+            words.suggest()
+        assert session.position == whole.position
+        assert np.array_equal(session.logits, whole.logits)
+    alone = model.session()
+    alone.feed_tokens([model.start_token])
+    alone.feed(text.rstrip(" "))
+    assert np.array_equal(alone.logits, whole.logits)
+
+
+def test_words_of_several_letters_a_token() -> None:
+    """Each letter keeps the words that begin so: no token needs to end where a key was pressed."""
+    words = EXAMPLE["Keyboard"](load(TALES).session())
+    words.read("Once upon a time there was a king, and the king had a daughter. The ")
+    assert "little" in words.suggest()
+    for begun, rest in zip("kin", ("ing", "ng", "g"), strict=True):
+        words.read(begun)
+        assert rest in words.suggest()
+    words.read("g")
+    assert "dom" in words.suggest()
+    words.read('." ')
+    assert "The" in words.suggest()
+    words.read("She didn'")
+    assert words.suggest()[0] == "t"
 
 
 def test_keystrokes_are_compared(
