@@ -4,7 +4,7 @@
 
 Ranks all lines by their scores, as the example does, with each bundle, and with what is commonly
 used instead (lib/log_baselines.py; pip install '.[bench]'). A bundle is scored by whole lines and
-by the two least expected characters of each.
+by the two least expected characters of each, as they are and with a 0 for each number.
 
 The odd lines are those whose numbers FILE holds, one a line, as benchmarks/postgres_faults.py
 writes them. Without FILE, they are made: every 25th line of the log is damaged, in one of four ways
@@ -15,6 +15,7 @@ end is missing.
 from __future__ import annotations
 
 import argparse
+import itertools
 import runpy
 import warnings
 from pathlib import Path
@@ -59,8 +60,9 @@ def main() -> None:
     scores = runpy.run_path(str(EXAMPLE))["scores"]
     for bundle in arguments.bundles:
         model = rillet.runtime.load(bundle)
-        for places, how in ((None, "whole lines"), (2, "two places")):
-            scored = scores(model, lines, WINDOW, places)
+        for places, masked in itertools.product((None, 2), (False, True)):
+            scored = scores(model, lines, WINDOW, places, masked)
+            how = ("whole lines" if places is None else "two places") + ", masked" * masked
             rank(f"{bundle}, {how}", {line.number: line.score for line in scored})
     write_results(arguments.json, figures)
 

@@ -1,17 +1,19 @@
 """Find the odd lines of a log: those that a stream does not expect after the lines before.
 
-python examples/anomaly_score.py models/shakespeare-nano service.log --top 5
+python examples/anomaly_score.py models/shakespeare-nano service.log --top 5 --mask-digits
 
 The score of a line is its surprise in bits per character, minus the median of the lines just before
 it. With --places 2, the two least expected characters of a line make its surprise: that finds a
-wrong word in a long line. Nothing is trained: the stream's memory learns the log while it reads. A
-model trained on similar logs (examples/train_on_notes.py) also knows digits, and what other days
-look like.
+wrong word in a long line. Nobody expects most numbers: with --mask-digits, each becomes a 0 before
+the stream reads it. Nothing is trained: the stream's memory learns the log while it reads. A model
+trained on similar logs (examples/train_on_notes.py) also knows what other days look like; mask their
+digits as well: sed 's/[0-9][0-9]*/0/g' older.log > train.txt
 """
 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import sys
 import warnings
@@ -37,7 +39,11 @@ class Scored(NamedTuple):
 
 
 def scores(
-    model: Model, lines: Iterable[str], window: int, places: int | None = None
+    model: Model,
+    lines: Iterable[str],
+    window: int,
+    places: int | None = None,
+    mask_digits: bool = False,
 ) -> Iterator[Scored]:
     """Score each line of a log after the first ``window`` lines.
 
@@ -46,12 +52,15 @@ def scores(
         lines: The log.
         window: Lines before it that a line is compared with.
         places: Least expected characters of a line that make its surprise; all by default.
+        mask_digits: Whether the stream reads a 0 for each number.
     """
     session = model.session()
     session.feed("\n")
     recent: deque[float] = deque(maxlen=window)
     for number, line in enumerate(lines, start=1):
         text = line.rstrip("\n") + "\n"
+        if mask_digits:
+            text = re.sub(r"\d+", "0", text)
         score = session.score(text, per_token=True)
         bits = score.bits_per_char
         if places is not None and score.token_logprobs is not None:
@@ -70,6 +79,7 @@ def main() -> None:
     parser.add_argument("--top", type=int, default=10, help="lines to show (10)")
     parser.add_argument("--window", type=int, default=20, help="lines to compare with (20)")
     parser.add_argument("--places", type=int, help="least expected characters to score (all)")
+    parser.add_argument("--mask-digits", action="store_true", help="read each number as 0")
     options = parser.parse_args()
 
     model = rillet.runtime.load(options.bundle)
@@ -78,7 +88,8 @@ def main() -> None:
     source = sys.stdin if options.log is None else options.log.open(encoding="utf-8")
     with source:
         ranked = sorted(
-            scores(model, source, options.window, options.places), key=lambda line: -line.score
+            scores(model, source, options.window, options.places, options.mask_digits),
+            key=lambda line: -line.score,
         )
     for line in ranked[: options.top]:
         print(f"{line.score:+.2f}\t{line.bits:.2f}\t{line.number}\t{line.line}")

@@ -64,7 +64,8 @@ def test_faults_with_labels_are_found(
     assert "60 lines, 1 odd" in capsys.readouterr().out
     figures = json.loads(result.read_text())["figures"]
     assert figures[f"{NANO}, whole lines"] == figures["template rarity (drain3)"] == 1.0
-    assert set(figures) == {*BASELINES, f"{NANO}, whole lines", f"{NANO}, two places"}
+    ways = [f"{NANO}, {how}" for how in ("whole lines", "two places")]
+    assert set(figures) == {*BASELINES, *ways, *(f"{way}, masked" for way in ways)}
 
 
 def test_which_lines_of_postgres_report_a_fault() -> None:
@@ -99,6 +100,40 @@ def test_compressors_are_compared(
     assert 0 < learning < figures[f"{NANO}, without memory"]["bits_per_byte"] < 8
     for name in compression.COMPRESSORS:
         assert 0 < figures[name]["bits_per_byte"] < 8
+
+
+def test_a_model_is_trained_on_a_part_of_the_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = tmp_path / "stream.csv"
+    stream.write_text("12,34\n" * 10)
+    for options, said in (
+        (["--train", "30"], "--train needs --out FOLDER"),
+        (["--train", "60", "--out", str(tmp_path / "own")], "--train 60 leaves nothing"),
+        (["--train", "30", "--before", str(stream)], "not allowed with"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["compression", str(stream), *options])
+        with pytest.raises(SystemExit, match="2"):
+            compression.main()
+        assert said in capsys.readouterr().err
+        assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.slow
+def test_a_model_of_the_stream_compresses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream, own, result = (tmp_path / name for name in ("stream.csv", "own", "json"))
+    stream.write_text("".join(f"{place},{place * 7 % 100},ok\n" for place in range(3_000)))
+    options = ["--train", "25000", "--training", "--steps 2 --threads 1", "--out", str(own)]
+    options += ["--bytes", "500", "--json", str(result)]
+    monkeypatch.setattr(sys, "argv", ["compression", str(stream), *options])
+    compression.main()
+    assert "minutes of a processor" in capsys.readouterr().out
+    figures = json.loads(result.read_text())["figures"]
+    assert figures["training"]["seconds"] > 0
+    assert figures["training"]["peak_mb"] > 50
+    assert 0 < figures[f"{own / 'bundle'}, learning"]["bits_per_byte"] < 8
 
 
 @pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="needs Linux")

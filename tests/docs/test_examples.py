@@ -209,6 +209,25 @@ def test_anomaly_score(tmp_path: Path) -> None:
     assert odd in [int(each.split("\t")[2]) for each in by_place.splitlines()]
 
 
+def test_anomaly_score_without_numbers(tmp_path: Path) -> None:
+    """No number makes a line odd, and the lines are shown as they are."""
+    lines = [f"request {index * 7919 % 100_003} took 7 ms" for index in range(60)]
+    lines[40] = "request 999999999999999 took 7 ms"
+    lines[50] = "request denied"
+    log = tmp_path / "service.log"
+    log.write_text("\n".join(lines) + "\n")
+    bundle = ROOT / "models" / "bible-nano"
+    found = run("anomaly_score.py", bundle, log, "--top", 60, "--mask-digits").stdout.splitlines()
+    rows = {int(number): (float(score), line) for score, _, number, line in map(tabs, found)}
+    assert found[0].endswith("\t51\trequest denied")
+    assert rows[41][1] == lines[40]
+    assert abs(rows[41][0]) < 0.05
+
+
+def tabs(line: str) -> list[str]:
+    return line.split("\t")
+
+
 DIARY = """\
 Monday. Walked to the mill with Annelore and her brother Tibalt.
 The heron was on the weir again. Annelore says it is the same heron as last year.
