@@ -4,7 +4,9 @@
 
 Ranks all lines by their scores, as the example does, with each bundle, and with what is commonly
 used instead (lib/log_baselines.py; pip install '.[bench]'). A bundle is scored by whole lines and
-by the two least expected characters of each, as they are and with a 0 for each number.
+by the two least expected characters of each, as they are and with a 0 for each number
+(`--mask-digits`), learning from them and not (`--learn none`), compared with the lines before and
+not (`--window 0`).
 
 The odd lines are those whose numbers FILE holds, one a line, as benchmarks/postgres_faults.py
 writes them. Without FILE, they are made: every 25th line of the log is damaged, in one of four ways
@@ -15,10 +17,10 @@ end is missing.
 from __future__ import annotations
 
 import argparse
-import itertools
 import runpy
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,16 @@ from rillet.runtime import UnknownCharacterWarning
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "anomaly_score.py"
 EVERY, WINDOW = 25, 20
+
+WAYS: dict[str, dict[str, Any]] = {
+    "whole lines": {},
+    "two places": {"places": 2},
+    "masked": {"mask_digits": True},
+    "masked, two places": {"mask_digits": True, "places": 2},
+    "masked, not learning": {"mask_digits": True, "learn": "none"},
+    "masked, not learning, two places": {"mask_digits": True, "learn": "none", "places": 2},
+}
+"""How lines are scored, each compared with the lines before and not."""
 
 
 def main() -> None:
@@ -60,10 +72,10 @@ def main() -> None:
     scores = runpy.run_path(str(EXAMPLE))["scores"]
     for bundle in arguments.bundles:
         model = rillet.runtime.load(bundle)
-        for places, masked in itertools.product((None, 2), (False, True)):
-            scored = scores(model, lines, WINDOW, places, masked)
-            how = ("whole lines" if places is None else "two places") + ", masked" * masked
+        for how, options in WAYS.items():
+            scored = list(scores(model, lines, WINDOW, **options))
             rank(f"{bundle}, {how}", {line.number: line.score for line in scored})
+            rank(f"{bundle}, {how}, window 0", {line.number: line.bits for line in scored})
     write_results(arguments.json, figures)
 
 

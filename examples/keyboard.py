@@ -95,18 +95,21 @@ class Keyboard:
             effort -= tokens not in self._known
             if effort < 0:
                 break
-            ends: dict[bytes, float] = {}
+            logprobs, rest = self._predicted(tokens), typed[len(word) :]
+            going, closing = self._matching(rest)
+            if len(word) > len(typed):
+                ends = cost - math.log(np.exp(logprobs[closing]).sum() + 1e-30)
+                heapq.heappush(queue, (ends, word, tokens, True))
             known = max(len(word), len(typed))
-            for token, logprob in self._likely(tokens, typed[len(word) :]):
+            # No more beginnings than that can be extended.
+            chosen = going[np.argsort(-logprobs[going])[: self.effort]]
+            for token, logprob in zip(chosen.tolist(), logprobs[chosen].tolist(), strict=True):
                 longer = word + self._pieces[token]
                 lead, goes_on = begins(longer[known:])
-                if goes_on:
-                    heapq.heappush(queue, (cost - logprob, longer, (*tokens, token), False))
-                elif known + len(lead) > len(typed):
-                    whole = longer[: known + len(lead)]
-                    ends[whole] = ends.get(whole, 0.0) + math.exp(logprob)
-            for whole, chance in ends.items():
-                heapq.heappush(queue, (cost - math.log(chance), whole, tokens, True))
+                if not goes_on:
+                    longer = longer[: known + len(lead)]
+                queued = (cost - logprob, longer, (*tokens, token), not goes_on)
+                heapq.heappush(queue, queued)
         return found
 
     def _start(self) -> None:
@@ -116,8 +119,8 @@ class Keyboard:
         self._at: tuple[int, ...] = ()
         self._known: dict[tuple[int, ...], Any] = {}
 
-    def _likely(self, tokens: tuple[int, ...], rest: bytes) -> list[tuple[int, float]]:
-        """What may follow tokens, if the rest of what was typed comes next: log-probabilities."""
+    def _predicted(self, tokens: tuple[int, ...]) -> Any:
+        """Log-probabilities of what follows tokens, ``[V]``."""
         if tokens not in self._known:
             if tokens[: len(self._at)] != self._at:
                 self._twin.rollback(self._here)
@@ -125,19 +128,16 @@ class Keyboard:
             self._twin.feed_tokens(tokens[len(self._at) :])
             self._at = tokens
             self._known[tokens] = np.array(self._twin.logits)
-        numbers = self._matching(rest)
-        logprobs = self._known[tokens][numbers]
-        likely = logprobs > logprobs.max(initial=-math.inf) - 7  # the others are too unlikely
-        return list(zip(numbers[likely].tolist(), logprobs[likely].tolist(), strict=True))
+        return self._known[tokens]
 
-    def _find_matching(self, rest: bytes) -> Any:
-        """The numbers of the tokens that a text may go on with, if it begins so."""
-        matching = [
-            number
-            for number, piece in enumerate(self._pieces)
-            if piece.startswith(rest) or rest.startswith(piece)
-        ]
-        return np.asarray(matching, np.int64)
+    def _find_matching(self, rest: bytes) -> tuple[Any, Any]:
+        """The tokens that bring letters of a word, if it goes on so, and those that end it."""
+        going, closing = [], []
+        for number, piece in enumerate(self._pieces):
+            if piece.startswith(rest) or rest.startswith(piece):
+                lead, goes_on = begins(piece[len(rest) :])
+                (going if lead or goes_on else closing).append(number)
+        return np.asarray(going, np.int64), np.asarray(closing, np.int64)
 
 
 def type_text(text: str, read: Callable[[str], object], suggest: Callable[[], list[str]]) -> int:

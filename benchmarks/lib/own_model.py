@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 __all__ = ["OwnModel", "train_own_model"]
 
+HELD_OUT = 20_000
+"""Bytes at the end of the text that training measures itself on."""
+
 
 class OwnModel(NamedTuple):
     """A bundle that was just made.
@@ -37,11 +40,16 @@ def train_own_model(text: bytes, folder: Path, options: list[str]) -> OwnModel:
         subprocess.CalledProcessError: A command failed, and said why.
     """
     folder.mkdir(parents=True)
-    corpus, run, bundle = (folder / name for name in ("corpus.txt", "run", "bundle"))
-    corpus.write_bytes(text)
+    corpus, last, run, bundle = (
+        folder / name for name in ("corpus.txt", "last.txt", "run", "bundle")
+    )
+    # The loss of a whole tenth of the text would take as long as the training.
+    cut = text.find(b"\n", len(text) - min(HELD_OUT, len(text) // 10)) + 1
+    corpus.write_bytes(text[:cut])
+    last.write_bytes(text[cut:])
     before = _children()
     for command in (
-        ["train", "--corpus", str(corpus), "--out", str(run), *options],
+        ["train", "--corpus", str(corpus), "--validation", str(last), "--out", str(run), *options],
         ["export", str(run), "--out", str(bundle)],
     ):
         subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *command], check=True)

@@ -64,8 +64,8 @@ def test_faults_with_labels_are_found(
     assert "60 lines, 1 odd" in capsys.readouterr().out
     figures = json.loads(result.read_text())["figures"]
     assert figures[f"{NANO}, whole lines"] == figures["template rarity (drain3)"] == 1.0
-    ways = [f"{NANO}, {how}" for how in ("whole lines", "two places")]
-    assert set(figures) == {*BASELINES, *ways, *(f"{way}, masked" for way in ways)}
+    ways = [f"{NANO}, {how}" for how in anomaly.WAYS]
+    assert set(figures) == {*BASELINES, *ways, *(f"{way}, window 0" for way in ways)}
 
 
 def test_which_lines_of_postgres_report_a_fault() -> None:

@@ -222,6 +222,9 @@ def test_anomaly_score_without_numbers(tmp_path: Path) -> None:
     assert found[0].endswith("\t51\trequest denied")
     assert rows[41][1] == lines[40]
     assert abs(rows[41][0]) < 0.05
+    alone = run("anomaly_score.py", bundle, log, "--top", 1, "--mask-digits", "--window", 0).stdout
+    score, bits, *_ = tabs(alone)
+    assert score == f"+{bits}"
 
 
 def tabs(line: str) -> list[str]:
