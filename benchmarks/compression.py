@@ -8,10 +8,11 @@ ends the run. With --before, every compressor is given the text of EARLIER: bund
 first, zstd and xz have it in their windows, gzip cannot. Of these, the size is what the file adds.
 
 With --train, EARLIER is the first BYTES of FILE, up to the end of a line, and a model is trained on
-them: OPTIONS are those of `rillet train` (--steps 300). The rest of the file is compressed.
+them: OPTIONS are those of `rillet train` (--steps 300). The rest of the file is compressed, also by
+a stream of that model that has read nothing.
 
-Milliseconds are of the thread, for compressing; decompressing with a bundle takes as long. Those of
-a bundle leave out the reading of EARLIER. Needs `pip install '.[bench]'`.
+Milliseconds are of the thread, for reading and compressing; decompressing with a bundle takes as
+long. Needs `pip install '.[bench]'`.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("bundles", nargs="*")
-    given = parser.add_mutually_exclusive_group()
-    given.add_argument("--before", type=Path, help="text that every compressor is given")
-    given.add_argument("--train", type=int, help="train a model on so many bytes of the file")
+    earlier = parser.add_mutually_exclusive_group()
+    earlier.add_argument("--before", type=Path, help="text that every compressor is given")
+    earlier.add_argument("--train", type=int, help="train a model on so many bytes of the file")
     parser.add_argument("--training", default="--steps 300", help="options of training")
     parser.add_argument("--out", type=Path, help="a new folder for the trained model")
     parser.add_argument("--bytes", type=int, default=200_000, help="to compress (200,000)")
@@ -73,16 +74,16 @@ def main() -> None:
         report(name, size - timed(pack, before)[0], seconds, len(before + data))
     for bundle in arguments.bundles:
         model = rillet.runtime.load(bundle)
-        for memory, how in ((True, "learning"), (False, "without memory")):
+        ways = {"learning": (True, before), "without memory": (False, b"")}
+        if arguments.train is not None:
+            ways["learning, from zeros"] = True, b""
+        for how, (memory, given) in ways.items():
             begun = time.thread_time()
-            EXAMPLE["begin"](model, memory, before)
-            reading = time.thread_time() - begun
-            begun = time.thread_time()
-            packed = EXAMPLE["compress"](model, data, memory, before)
-            seconds = time.thread_time() - begun - reading
-            if EXAMPLE["decompress"](model, packed, before) != data:
+            packed = EXAMPLE["compress"](model, data, memory, given)
+            seconds = time.thread_time() - begun
+            if EXAMPLE["decompress"](model, packed, given) != data:
                 raise SystemExit(f"Error: {bundle} does not give the file back")
-            report(f"{bundle}, {how}", len(packed), seconds, len(data))
+            report(f"{bundle}, {how}", len(packed), seconds, len(given + data))
     write_results(arguments.json, figures)
 
 

@@ -70,9 +70,18 @@ def main() -> None:
             "mean": {key: statistics.fmean(row[key] for row in rows) for key in COLUMNS},
             "sd": {key: statistics.pstdev(row[key] for row in rows) for key in COLUMNS},
         }
-        shares = [f"{figures[name]['mean'][key]:.1%}" for key in COLUMNS if key != "us"]
-        print(f"| {' | '.join(shares)} | {figures[name]['mean']['us']:.0f} | {name} |", flush=True)
-    write_results(arguments.json, figures)
+        print(
+            f"| {' | '.join(shown(key, figures[name]) for key in COLUMNS)} | {name} |", flush=True
+        )
+        write_results(arguments.json, figures)
+
+
+def shown(key: str, figures: dict[str, Any]) -> str:
+    """A figure as the table has it: gains with their standard deviation over the books."""
+    mean, deviation = figures["mean"][key], figures["sd"][key]
+    if key == "us":
+        return f"{mean:.0f}"
+    return f"{mean:.1%}" + f" ± {deviation:.1%}" * key.endswith("gain")
 
 
 def split(book: str, read: int, typed: int) -> tuple[str, str]:

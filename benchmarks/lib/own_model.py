@@ -50,7 +50,7 @@ def train_own_model(text: bytes, folder: Path, options: list[str]) -> OwnModel:
     before = _children()
     for command in (
         ["train", "--corpus", str(corpus), "--validation", str(last), "--out", str(run), *options],
-        ["export", str(run), "--out", str(bundle)],
+        ["export", str(run), "--out", str(bundle), "--parity-steps", "500"],
     ):
         subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *command], check=True)
     after = _children()

@@ -149,4 +149,4 @@ def test_keystrokes_are_compared(
         mean = figures[name]["mean"]
         assert 0 <= mean["before"] < mean["after"] <= mean["limit"] < 1
         assert len(figures[name]["books"]) == 2
-        assert f"  {name}\n" in shown
+        assert f"| {name} |\n" in shown
