@@ -103,7 +103,7 @@ def zstd(data: bytes) -> bytes:
 
 def ppmd(order: int) -> Callable[[bytes], bytes]:
     def pack(data: bytes) -> bytes:
-        return bytes(pyppmd.compress(data, max_order=order, mem_size=1 << 24))
+        return bytes(pyppmd.compress(data, max_order=order, mem_size=1 << 28))
 
     return pack
 
@@ -112,7 +112,7 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "gzip -9": lambda data: gzip.compress(data, 9),
     "xz -9e": xz,
     "zstd --ultra -22": zstd,
-    **{f"PPMd, order {order}, 16 MiB": ppmd(order) for order in (4, 6, 8, 12)},
+    **{f"PPMd, order {order}, 256 MiB": ppmd(order) for order in (4, 6, 8, 10, 12)},
 }
 
 
