@@ -89,8 +89,8 @@ class Keyboard:
         while queue and len(found) < words:
             cost, word, tokens, complete = heapq.heappop(queue)
             if complete:
-                rest = word[len(typed) :].decode(errors="replace")
-                found += [rest] if rest == letters(rest) and rest not in found else []
+                ending = word[len(typed) :].decode(errors="replace")
+                found += [ending] if ending == letters(ending) and ending not in found else []
                 continue
             effort -= tokens not in self._known
             if effort < 0:
@@ -132,7 +132,8 @@ class Keyboard:
 
     def _find_matching(self, rest: bytes) -> tuple[Any, Any]:
         """The tokens that bring letters of a word, if it goes on so, and those that end it."""
-        going, closing = [], []
+        going: list[int] = []
+        closing: list[int] = []
         for number, piece in enumerate(self._pieces):
             if piece.startswith(rest) or rest.startswith(piece):
                 lead, goes_on = begins(piece[len(rest) :])
