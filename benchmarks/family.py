@@ -13,19 +13,14 @@ are the median of a step, and that over the characters of a token. Needs `pip in
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyppmd
-
 import rillet.runtime
 from lib.arguments import text_parser
+from lib.compressors import compressors
 from lib.results import write_results
 from rillet.runtime.bench import measure_bundle
 
@@ -38,8 +33,6 @@ COLUMNS = {
     "step_us": "µs a token",
     "character_us": "µs a character",
 }
-
-ZPAQ_CHANGES = (1 << 20, (1 << 23) - 4096)
 
 
 def main() -> None:
@@ -96,40 +89,6 @@ def bundle_figures(bundle: str, text: Path) -> dict[str, Any]:
         "characters_per_token": characters_per_token,
         "provider": speed["provider"],
     }
-
-
-Pack = Callable[[bytes], int]
-
-
-def compressors(before: bytes, text: bytes) -> dict[str, tuple[Pack, bytes]]:
-    """What gives the compressed size of data, and what it is given before, by name."""
-    found: dict[str, tuple[Pack, bytes]] = {
-        f"PPMd, order {order}, 256 MiB": (partial(ppmd, order), before) for order in (5, 6, 8)
-    }
-    if shutil.which("zpaq") is None:
-        print("zpaq is not installed: apt install zpaq")
-        return found
-    given = before
-    for change in ZPAQ_CHANGES:
-        if len(before) <= change < len(before) + len(text):
-            given = before[len(before) + len(text) - change :]
-    found["zpaq -m5"] = zpaq, given
-    return found
-
-
-def ppmd(order: int, data: bytes) -> int:
-    """The compressed size of data."""
-    return len(pyppmd.compress(data, max_order=order, mem_size=1 << 28))
-
-
-def zpaq(data: bytes) -> int:
-    """The size of an archive of one file with the data."""
-    with tempfile.TemporaryDirectory() as folder:
-        path, archive = Path(folder) / "data", Path(folder) / "data.zpaq"
-        path.write_bytes(data)
-        command = ["zpaq", "add", str(archive), str(path), "-m5", "-t1"]
-        subprocess.run(command, check=True, capture_output=True)
-        return archive.stat().st_size
 
 
 if __name__ == "__main__":

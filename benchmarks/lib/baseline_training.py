@@ -34,6 +34,7 @@ class BaselineTrainer:
 
     Attributes:
         average: The moving average of the weights.
+        state: State of the streams after the last step, ``[..., B, ...]`` along its second axis.
 
     Raises:
         ValueError: A chunk is longer than the model's context.
@@ -47,24 +48,30 @@ class BaselineTrainer:
         self.model, self.config, self.streams = model.train(), config, Streams(text, config)
         self.optimizer = make_optimizer(model, config)
         self.average = WeightAverage(model, config.average)
-        self._state: Tensor | None = None
+        self.state: Tensor | None = None
         torch.manual_seed(config.seed)  # for dropout
 
-    def step(self, step: int) -> float:
-        """Take one optimiser step; returns its loss in nats per token."""
+    def step(self, step: int, rate: float | None = None) -> float:
+        """Take one optimiser step; returns its loss in nats per token.
+
+        Args:
+            step: Number of the step.
+            rate: Learning rate; that of the configuration's schedule by default.
+        """
         config, model = self.config, self.model
         device = model.tokens.weight.device
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+            group["lr"] = learning_rate(config, step) if rate is None else rate
         inputs, targets = self.streams.chunk(step, range(config.batch))
-        if self._state is not None:
+        if self.state is not None:
             # Reset a few random streams, as our trainer does.
             generator = torch.Generator().manual_seed(step_seed(config.seed, step))
             kept = torch.rand(config.batch, generator=generator) >= config.reset
-            self._state = self._state.detach() * kept.to(device).view(1, -1, 1)
+            sizes = [1, -1, *[1] * (self.state.dim() - 2)]
+            self.state = self.state.detach() * kept.to(device).view(sizes)
         dtype = autocast_dtype(config.precision, device)
         with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            logits, self._state = model(inputs.to(device), self._state)
+            logits, self.state = model(inputs.to(device), self.state)
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.to(device).reshape(-1))
         self.optimizer.zero_grad()
         loss.backward()

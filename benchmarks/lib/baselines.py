@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +18,36 @@ _TOLERANCE = 0.03
 
 
 class Baseline(nn.Module):
-    """A language model with an embedding ``tokens``."""
+    """A language model with an embedding ``tokens`` and a head tied to it, or one of its own.
+
+    Attributes:
+        head: The head; ``None`` for the embedding transposed.
+    """
 
     tokens: nn.Embedding
+    head: nn.Linear | None = None
+
+    def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """What the head reads, ``[B, T, d]``, of a chunk ``[B, T]``, and the next state."""
+        raise NotImplementedError
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits ``[..., V]`` of features ``[..., d]``."""
+        return F.linear(features, self.tokens.weight) if self.head is None else self.head(features)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Logits ``[B, T, V]`` of a chunk ``[B, T]``, and the next state."""
+        features, state = self.features(tokens, state)
+        return self.logits(features), state
+
+    def head_layer(self) -> nn.Linear:
+        """The head as a layer with a bias, which is zero where the model has none."""
+        if self.head is not None:
+            return self.head
+        layer = nn.Linear(self.tokens.embedding_dim, self.tokens.num_embeddings)
+        layer.weight = self.tokens.weight
+        nn.init.zeros_(layer.bias)
+        return layer
 
     def parameter_count(self) -> int:
         """Number of trained parameters."""
@@ -85,14 +112,14 @@ class GPT(Baseline):
                 branch = name.endswith(("attention_output.weight", "down.weight"))
                 nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
 
-    def forward(self, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
-        """Logits ``[B, T, V]`` of a window ``[B, T]``, and no state: windows are independent."""
+    def features(self, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
+        """What the head reads of a window ``[B, T]``, and no state: windows are independent."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.tokens(tokens) + self.positions(positions)
         x = F.dropout(x, self.dropout, self.training)
         for block in self.blocks:
             x = block(x)
-        return F.linear(self.norm(x), self.tokens.weight), None  # weights tied to the embedding
+        return self.norm(x), None
 
 
 class GRU(Baseline):
@@ -104,6 +131,8 @@ class GRU(Baseline):
         layers: Number of recurrent layers.
         dropout: Dropout of the inputs of each layer and of the head.
     """
+
+    head: nn.Linear
 
     def __init__(self, vocab: int, width: int, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
@@ -118,11 +147,11 @@ class GRU(Baseline):
         """The initial state, ``[layers, B, d]``."""
         return torch.zeros(self.layers.num_layers, batch, self.layers.hidden_size)
 
-    def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, T, V]`` of a chunk ``[B, T]``, and the next state ``[layers, B, d]``."""
+    def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the head reads, ``[B, T, d]``, and the next state ``[layers, B, d]``."""
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
         x, state = self.layers(x, state)
-        return self.head(F.dropout(x, self.dropout, self.training)), state
+        return F.dropout(x, self.dropout, self.training), state
 
 
 def matched_gpt(parameters: int, vocab: int, context: int, dropout: float = 0.1) -> GPT:

@@ -73,8 +73,8 @@ class MinGRU(Baseline):
         """The initial state, ``[layers, B, d]``."""
         return torch.zeros(len(self.blocks), batch, self.width)
 
-    def forward(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits ``[B, T, V]`` of a chunk ``[B, T]``, and the next state ``[layers, B, d]``."""
+    def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the head reads, ``[B, T, d]``, and the next state ``[layers, B, d]``."""
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
         if state is None:
             state = self.zero_state(tokens.shape[0]).to(x.device)
@@ -82,7 +82,7 @@ class MinGRU(Baseline):
         for block, before in zip(self.blocks, state.unbind(), strict=True):
             x, last = block(x, before)
             after.append(last)
-        return F.linear(self.norm(x), self.tokens.weight), torch.stack(after)
+        return self.norm(x), torch.stack(after)
 
 
 def matched_min_gru(parameters: int, vocab: int, dropout: float = 0.1) -> MinGRU:

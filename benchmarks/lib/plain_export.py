@@ -9,6 +9,8 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -54,12 +56,15 @@ class _PlainStep(nn.Module):
         return output
 
 
-def export_step(module: nn.Module, past: dict[str, Any]) -> onnx.ModelProto:
+def export_step(
+    module: nn.Module, past: dict[str, Any], axes: Mapping[str, int] = MappingProxyType({})
+) -> onnx.ModelProto:
     """Export ``module(input_ids [B, 1], learn [B], past)`` with a dynamic batch B.
 
     Args:
         module: Returns the logits, and the present in the order of the past.
         past: State tensors of a batch above 1, by name; the tensors of a tuple are numbered.
+        axes: The batch axis of state tensors where it is not the first.
     """
     batch = torch.export.Dim("batch", min=1)
     names = [
@@ -67,9 +72,13 @@ def export_step(module: nn.Module, past: dict[str, Any]) -> onnx.ModelProto:
         for name, value in past.items()
         for index in range(len(value) if isinstance(value, tuple) else 1)
     ]
-    rows = len(next(iter(past.values())))
+    name, first = next(iter(past.items()))
+    sizes = (first[0] if isinstance(first, tuple) else first).shape
+    rows = sizes[axes.get(name, 0)]
     dynamic = {
-        name: tuple({0: batch} for _ in value) if isinstance(value, tuple) else {0: batch}
+        name: tuple({0: batch} for _ in value)
+        if isinstance(value, tuple)
+        else {axes.get(name, 0): batch}
         for name, value in past.items()
     }
     return _export(

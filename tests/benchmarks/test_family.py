@@ -8,21 +8,22 @@ from pathlib import Path
 import pytest
 
 import family
+from lib import compressors
 
 NANO = Path(__file__).parents[2] / "models" / "shakespeare-nano"
 
 
 def test_a_text_that_was_given_before_costs_little() -> None:
     text = bytes(range(32, 127)) * 3
-    for name, (pack, given) in family.compressors(text * 2, text).items():
+    for name, (pack, given) in compressors.compressors(text * 2, text).items():
         assert given == text * 2, name
         assert pack(given + text) - pack(given) < pack(text) / 2, name
 
 
 @pytest.mark.skipif(shutil.which("zpaq") is None, reason="zpaq is not installed")
 def test_zpaq_uses_the_same_model_for_both_sizes() -> None:
-    change = family.ZPAQ_CHANGES[0]
-    _, given = family.compressors(b"ab" * (change // 2), b"c" * 1000)["zpaq -m5"]
+    change = compressors.ZPAQ_CHANGES[0]
+    _, given = compressors.compressors(b"ab" * (change // 2), b"c" * 1000)["zpaq -m5"]
     assert len(given) + 1000 == change
 
 

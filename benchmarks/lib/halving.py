@@ -1,0 +1,33 @@
+"""Successive halving (Jamieson and Talwalkar, 2016): many short runs, of which the best go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["halve"]
+
+C = TypeVar("C")
+
+
+def halve(
+    candidates: Sequence[C], rungs: Sequence[int], measure: Callable[[C, int], float]
+) -> tuple[C, list[list[tuple[C, float]]]]:
+    """Choose a candidate.
+
+    Args:
+        candidates: What to choose from.
+        rungs: Steps in all after each rung. Half of the candidates, rounded up, go on from each
+            but the last, and the best after the last is chosen.
+        measure: Trains a candidate on to a number of steps; returns its validation loss.
+
+    Returns:
+        The choice, and the losses of each rung, best first.
+    """
+    left, tried = list(candidates), []
+    for steps in rungs:
+        losses = [(candidate, measure(candidate, steps)) for candidate in left]
+        losses.sort(key=lambda pair: pair[1])
+        tried.append(losses)
+        left = [candidate for candidate, _ in losses[: max(1, (len(losses) + 1) // 2)]]
+    return tried[-1][0][0], tried

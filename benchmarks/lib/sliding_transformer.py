@@ -1,0 +1,165 @@
+"""A transformer that reads a stream: a cache of the last keys and values slides along.
+
+It is nanoGPT's block (pre-norm, GELU, no biases, tied head) with rotary positions (Su et al., 2021)
+in place of learned ones, which end with their table. Training carries the cache from chunk to
+chunk, as Transformer-XL does (Dai et al., 2019), so that a stream is read as it was trained.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rillet.train.model.causal import band
+
+from .baselines import Baseline, match_width
+
+__all__ = ["PERIOD", "SlidingTransformer", "matched_sliding", "rotate"]
+
+PERIOD = 4096
+"""Positions after which all angles repeat: a stream may count them modulo this."""
+
+
+class _Block(nn.Module):
+    """Pre-norm attention over a sliding window and a GELU MLP, each with a residual."""
+
+    def __init__(self, width: int, heads: int, window: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.window, self.dropout = heads, window, dropout
+        self.attention_norm = nn.LayerNorm(width, bias=False)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.attention_output = nn.Linear(width, width, bias=False)
+        self.mlp_norm = nn.LayerNorm(width, bias=False)
+        self.up = nn.Linear(width, 4 * width, bias=False)
+        self.down = nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor, cached: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Read a chunk.
+
+        Args:
+            x: ``[B, T, d]``, T at most the window.
+            cached: Keys and values of the window - 1 steps before, ``[2, B, window - 1, d]``.
+            angles: Of all these steps in order, ``[window - 1 + T, e / 2]``.
+
+        Returns:
+            ``[B, T, d]``, and the keys and values of the last window - 1 steps.
+        """
+        length = x.shape[1]
+        q, k, v = self.query_key_value(self.attention_norm(x)).chunk(3, dim=-1)
+        both = torch.cat([cached.to(k.dtype), torch.stack([k, v])], dim=2)
+        keys, values = (self._heads(part) for part in both)
+        seen, _ = band(length, self.window, x.device)
+        # No dropout of attention weights, as in :class:`.baselines.GPT`.
+        mixed = F.scaled_dot_product_attention(
+            rotate(self._heads(q), angles[-length:]), rotate(keys, angles), values, seen
+        )
+        mixed = self.attention_output(mixed.transpose(1, 2).flatten(2))
+        x = x + F.dropout(mixed, self.dropout, self.training)
+        return self.feed_forward(x), both[:, :, length:]
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block, ``[..., d]`` to ``[..., d]``."""
+        y = self.down(F.gelu(self.up(self.mlp_norm(x))))
+        return x + F.dropout(y, self.dropout, self.training)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+class SlidingTransformer(Baseline):
+    """A transformer whose queries see the last ``window`` tokens of a stream.
+
+    Slots before the start of the stream hold zeros and are attended to, as in our own attention.
+
+    Args:
+        vocab: Number of tokens V.
+        width: Width d.
+        layers: Number of blocks.
+        heads: Attention heads; each is of even width.
+        window: Tokens that a query sees, its own included.
+        dropout: Dropout of the embeddings and of each residual branch.
+    """
+
+    blocks: nn.ModuleList
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        vocab: int,
+        width: int,
+        layers: int,
+        heads: int,
+        window: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.window, self.width, self.heads, self.dropout = window, width, heads, dropout
+        self.tokens = nn.Embedding(vocab, width)
+        self.blocks = nn.ModuleList(_Block(width, heads, window, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width, bias=False)
+        self.register_buffer("frequencies", _frequencies(width // heads), persistent=False)
+        for name, weight in self.named_parameters():
+            if weight.dim() == 2:
+                branch = name.endswith(("attention_output.weight", "down.weight"))
+                nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
+
+    def zero_state(self, batch: int = 1) -> Tensor:
+        """The initial state, keys and values of each block, ``[2 layers, B, window - 1, d]``."""
+        return torch.zeros(2 * len(self.blocks), batch, self.window - 1, self.width)
+
+    def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the head reads, ``[B, T, d]``, and the next state."""
+        if state is None:
+            state = self.zero_state(len(tokens)).to(self.tokens.weight.device)
+        parts = []
+        for part in tokens.split(self.window, dim=1):
+            x, state = self._read(part, state)
+            parts.append(x)
+        return torch.cat(parts, dim=1), state
+
+    def _read(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        x = F.dropout(self.tokens(tokens), self.dropout, self.training)
+        steps = torch.arange(self.window - 1 + tokens.shape[1], device=x.device)
+        angles = steps.unsqueeze(1) * self.frequencies
+        after = []
+        for block, cached in zip(self.blocks, state.unflatten(0, (-1, 2)), strict=True):
+            x, kept = block(x, cached, angles)
+            after.append(kept)
+        return self.norm(x), torch.cat(after)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate the halves of each head by their angles: ``[..., e]`` and ``[..., e / 2]``."""
+    first, second = x.chunk(2, dim=-1)
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+def _frequencies(size: int) -> Tensor:
+    """Angles per step, from 1 down to one turn in :data:`PERIOD`, each a whole number of turns."""
+    slowest = 2 * math.pi / PERIOD
+    turns = torch.logspace(math.log10(1 / slowest), 0, size // 2, dtype=torch.float64).round()
+    return (turns * slowest).float()
+
+
+def matched_sliding(
+    parameters: int, vocab: int, window: int = 256, dropout: float = 0.1
+) -> SlidingTransformer:
+    """Build a transformer of four blocks with a given number of parameters, within 3 %.
+
+    nanoGPT's recipe for a CPU has four blocks. Heads are about 24 wide.
+
+    Raises:
+        ValueError: No width comes that close.
+    """
+
+    def build(half: int) -> SlidingTransformer:
+        width = 2 * half
+        counts = [count for count in range(1, half + 1) if half % count == 0]
+        heads = min(counts, key=lambda count: abs(count - width / 24))
+        return SlidingTransformer(vocab, width, 4, heads, window, dropout)
+
+    return match_width("transformer", parameters, vocab, build)
