@@ -24,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,18 +59,21 @@ BUILD: dict[str, Callable[[int, int, float], Baseline]] = {
 """Builds a baseline from a number of parameters, the vocabulary and dropout."""
 
 RATES = {
-    "gru": (2.5e-3, 5e-3, 1e-2),
-    "lstm": (2.5e-3, 5e-3, 1e-2),
+    "gru": (5e-3, 1e-2, 2e-2),
+    "lstm": (5e-3, 1e-2, 2e-2),
     "mingru": (5e-3, 1e-2, 2e-2),
     "transformer": (1.5e-3, 3e-3, 6e-3),
 }
+FURTHER = 2
+"""Rates to add where the best is the highest or the lowest."""
+
 DROPOUTS = (0.0, 0.1)
 """Those of our presets are 0.15 for ``nano`` and 0.35 for ``micro``."""
 
 BATCHES = {"transformer": 8}
 """Streams of a step where they are not ours: a transformer takes more steps, of nanoGPT's size."""
 
-MEMORY_STEPS = 200
+MEMORY_STEPS = 120
 _PIECES = 8
 
 Notify = Callable[[str], object]
@@ -178,8 +181,8 @@ def read_texts(
 
 def about(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: Texts) -> dict[str, Any]:
     """What all rows were given, and what ours reached."""
-    training, assert_pieces = checkpoint.training, texts.split.validation
-    assert assert_pieces is not None
+    training, pieces = checkpoint.training, texts.split.validation
+    assert pieces is not None
     return {
         "corpus": arguments.corpus.name,
         "corpus_sha256": training["corpus_sha256"],
@@ -187,7 +190,7 @@ def about(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: Texts) -
         "validation": arguments.validation.name if arguments.validation else None,
         "beside": arguments.beside.name,
         "trained_tokens": len(texts.split.trained),
-        "validation_tokens": assert_pieces.numel(),
+        "validation_tokens": pieces.numel(),
         "held_out_tokens": len(texts.split.held_out),
         "held_out_characters": texts.characters,
         "held_out_bytes": len(texts.held_out),
@@ -250,7 +253,7 @@ def search(
     name: str, checkpoint: Checkpoint, texts: Texts, runs: Path, rungs: list[int], notify: Notify
 ) -> dict[str, Any]:
     """Choose a learning rate and dropout by short runs, which the training later continues."""
-    began = time.process_time()
+    began, own = time.process_time(), checkpoint.model.config.training
 
     def measure(candidate: tuple[float, float], steps: int) -> float:
         run = start_run(name, checkpoint, texts, runs, *candidate)
@@ -259,8 +262,8 @@ def search(
         notify(f"rate {candidate[0]:g}, dropout {candidate[1]:g}, step {run.steps}: {loss:.4f}")
         return loss
 
-    own = checkpoint.model.config.training
-    grid = [(rate, dropout) for rate in RATES[name] for dropout in DROPOUTS]
+    rates = bracketed(RATES[name], lambda rate: measure((rate, DROPOUTS[0]), rungs[0]))
+    grid = [(rate, dropout) for rate in rates for dropout in DROPOUTS]
     chosen, tried = halve(grid, rungs, measure)
     return {
         "chosen": {"learning_rate": chosen[0], "dropout": chosen[1]},
@@ -274,6 +277,18 @@ def search(
         ],
         "cpu_minutes": (time.process_time() - began) / 60,
     }
+
+
+def bracketed(rates: Sequence[float], measure: Callable[[float], float]) -> list[float]:
+    """Add higher or lower rates, a factor of two apart, until the best is not the outermost."""
+    losses = {rate: measure(rate) for rate in rates}
+    for _ in range(FURTHER):
+        best = min(losses, key=lambda rate: losses[rate])
+        if best not in (min(losses), max(losses)):
+            break
+        further = best * 2 if best == max(losses) else best / 2
+        losses[further] = measure(further)
+    return sorted(losses)
 
 
 def start_run(
@@ -336,7 +351,7 @@ def with_memory(
 ) -> dict[str, Any]:
     """Train our memory on top of a network, and measure both on the held-out text."""
     own = checkpoint.model.config
-    training = own.training.replace(steps=MEMORY_STEPS, validate_every=50, warmup=20)
+    training = own.training.replace(steps=MEMORY_STEPS, validate_every=40, warmup=10)
     assert texts.split.validation is not None
     began = time.process_time()
     top, figures = fit_memory(

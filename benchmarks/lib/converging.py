@@ -187,9 +187,9 @@ class ConvergingRun:
 
     def _validate(self) -> None:
         plateau, average = self.plateau, self.trainer.average.model
-        loss = self.measure()
+        loss, scale = self.measure(), plateau.scale
         better, falls = plateau.see(self.steps, loss)
-        self.history.append((self.steps, loss, plateau.scale))
+        self.history.append((self.steps, loss, scale))
         if better:
             named = average.named_parameters()
             self._best = {name: parameter.detach().clone() for name, parameter in named}

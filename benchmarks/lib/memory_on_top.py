@@ -65,7 +65,8 @@ class FrozenDualCNN:
         module = DualCNN(config, memory=None)
         own = model.state_dict()
         module.load_state_dict({name: own[name] for name in module.state_dict()})
-        self.module, self.width = module.requires_grad_(False), config.wave_features
+        self.module = module.requires_grad_(False).train(model.training)
+        self.width = config.wave_features
         self._features: Tensor | None = None
         assert module.readout_cnn is not None
         module.readout_cnn.register_forward_hook(self._note)

@@ -29,25 +29,29 @@ class ResumableResults:
     """
 
     def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path = path
-        self._content: dict[str, Any] = {"about": about}
-        if path.is_file():
-            self._content = json.loads(path.read_text(encoding="utf-8"))
-            stored = self._content["about"]
-            differing = sorted(key for key in about if stored.get(key) != about[key])
-            if differing:
-                raise SystemExit(
-                    f"{path} was measured with another {', '.join(differing)}; "
-                    "remove it or give another --results"
-                )
+        self.path, self.about = path, about
+        stored = self._read()["about"]
+        differing = sorted(key for key in about if stored.get(key) != about[key])
+        if differing:
+            raise SystemExit(
+                f"{path} was measured with another {', '.join(differing)}; "
+                "remove it or give another --results"
+            )
 
     def get(self, section: str, name: str) -> Any:
         """A row, or ``None``."""
-        return self._content.get(section, {}).get(name)
+        return self._read().get(section, {}).get(name)
 
     def put(self, section: str, name: str, row: dict[str, Any]) -> None:
         """Add or replace a row, and write the file."""
         measured = {"command": shlex.join(["python", *sys.argv]), "machine": describe_machine()}
-        self._content.setdefault(section, {})[name] = {**row, "measured": measured}
+        content = self._read()  # another command may have added rows
+        content.setdefault(section, {})[name] = {**row, "measured": measured}
         make_folder(self.path.parent)
-        write_atomic(self.path, (json.dumps(self._content, indent=1) + "\n").encode())
+        write_atomic(self.path, (json.dumps(content, indent=1) + "\n").encode())
+
+    def _read(self) -> dict[str, Any]:
+        if not self.path.is_file():
+            return {"about": self.about}
+        content: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+        return content

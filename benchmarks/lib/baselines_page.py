@@ -1,0 +1,305 @@
+"""The page docs/baselines.md, rendered from the results of the converged baselines."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+from .converged_results import NETWORKS, SIZES, Comparison
+from .pareto import dominators
+
+__all__ = ["baselines_page", "title_of"]
+
+NONE = "–"  # noqa: RUF001
+"""An empty cell."""
+
+COSTS = {"us": "microseconds", "bytes": "bytes"}
+
+
+def baselines_page(comparisons: list[Comparison]) -> str:
+    """Render the page as Markdown."""
+    parts = [
+        "# Baselines",
+        _paragraph(" ".join([*(_verdict(each) for each in comparisons), _not_run(comparisons)])),
+        _paragraph(
+            "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
+            "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. Rate "
+            "and dropout are searched by successive halving on validation text. The choice trains "
+            "on at a constant rate, which falls to 0.3 of itself where four validations bring no "
+            "improvement of 0.0005, and goes on from the best weights; below 0.02 of the first "
+            "rate, training has converged. A run that its minutes cut short says so: its loss is "
+            "what it had reached, not what it can reach."
+        ),
+        _paragraph(
+            "**With our memory** means the same tables, mixing and online weights, on top of the "
+            "network. Its scores, shares and gate are trained afterwards, on the frozen network "
+            "with its dropout, while our own model trains both together. The row *ours, memory "
+            "afterwards* is our own network treated like the others: the comparison of networks "
+            "is with that row, and its distance from ours is what training together is worth."
+        ),
+        _paragraph(
+            "The transformer is nanoGPT's block (pre-norm, GELU, no biases, tied head, AdamW with "
+            "betas of 0.9 and 0.99) with rotary positions, since learned ones end with their "
+            "table. It reads the held-out text as ours do, as one stream, through a cache of the "
+            "last 256 tokens that slides along, and it is trained with that cache. `python "
+            "benchmarks/report.py` renders this page."
+        ),
+    ]
+    for comparison in comparisons:
+        parts += _section(comparison)
+    return "\n\n".join(parts) + "\n"
+
+
+def title_of(name: str) -> str:
+    """The title of a step: ``gru, memory`` is the GRU with our memory."""
+    first, _, memory = name.partition(", ")
+    title = NETWORKS.get(first, first)
+    if first in NETWORKS:
+        return f"{title} with our memory" if memory == "memory" else title
+    return name
+
+
+def _verdict(comparison: Comparison) -> str:
+    """Where ours lies on the fronts, and what is worth less than it seems."""
+    where, sentences = SIZES[comparison.name], []
+    losses = comparison.losses()
+    for cost, noun in COSTS.items():
+        points = comparison.points(cost)
+        if len(points) < 3:
+            continue
+        better = dominators(points["ours"], points)
+        unit = 1e3 if cost == "bytes" else 1
+        amount = "{:,.0f} kB" if cost == "bytes" else "{:,.0f} µs"
+        if better:
+            named = "; ".join(
+                f"{title_of(name)} ({points[name].loss:.4f}, "
+                f"{amount.format(points[name].cost / unit)})"
+                for name in better
+            )
+            sentences.append(
+                f"**ours is not on the front of loss against {noun}**: no worse in either and "
+                f"better in one {'is' if len(better) == 1 else 'are'} {named}, against "
+                f"{points['ours'].loss:.4f} and {amount.format(points['ours'].cost / unit)}"
+            )
+        else:
+            sentences.append(f"ours is on the front of loss against {noun}")
+    ahead = [name for name in losses if losses[name] < losses["ours"] and name != "ours"]
+    if ahead:
+        named = "; ".join(f"{title_of(name)} ({losses[name]:.4f})" for name in ahead)
+        sentences.append(f"a lower loss than ours ({losses['ours']:.4f}) has {named}")
+    else:
+        sentences.append(f"nothing here has a lower loss than ours ({losses['ours']:.4f})")
+    cut = [NETWORKS[name] for name, row in comparison.trained.items() if not row["converged"]]
+    if cut:
+        sentences.append(
+            f"**{_listed(cut)} {'was' if len(cut) == 1 else 'were'} cut short by a time limit** "
+            "before validation had stopped improving, so that this does not decide against "
+            f"{'it' if len(cut) == 1 else 'them'}"
+        )
+    return f"On {where}, {'; '.join(sentences)}."
+
+
+def _not_run(comparisons: list[Comparison]) -> str:
+    run = {comparison.name: comparison for comparison in comparisons}
+    lacking = []
+    for name, title in SIZES.items():
+        if name not in run:
+            lacking.append(title)
+        elif run[name].missing:
+            lacking.append(f"{_listed(run[name].missing)} on {title}")
+    return f"Not run yet: {'; '.join(lacking)}." if lacking else ""
+
+
+def _section(comparison: Comparison) -> list[str]:
+    about, title = comparison.about, SIZES[comparison.name]
+    parts = [
+        f"## {title[0].upper()}{title[1:]}",
+        _given(comparison),
+        _losses(comparison),
+        _commands(comparison.rows),
+        _settings(comparison),
+    ]
+    if comparison.compressors:
+        parts += [_compressors(comparison), _commands(comparison.compressors)]
+        parts.append(
+            _paragraph(
+                "What a compressor pays for the held-out text is the size of both texts less that "
+                "of the first. zpaq changes its model at 2^20 and 2^23 - 4,096 bytes; where the "
+                "two sizes lie on different sides, it is given the end of the first text only. "
+                "Memory and CPU time are those of compressing both, in a process of its own."
+            )
+        )
+    if comparison.steps is not None:
+        parts += [
+            _steps(comparison),
+            f"```sh\n{_plain(comparison.steps['command'])}\n```",
+            _paragraph(
+                "fp32 on ONNX Runtime, one thread, one run in turns: compare ratios, not "
+                "microseconds. The native engine runs only ours: "
+                + "; ".join(
+                    f"`{name}` {row['us']:.1f} µs, a bundle of {row['bundle_bytes'] / 1e6:.2f} MB"
+                    for name, row in comparison.steps["figures"]["native"].items()
+                )
+                + "."
+            ),
+            f"![Loss against microseconds](images/baselines-{comparison.name}-us.png)",
+            f"![Loss against bytes](images/baselines-{comparison.name}-bytes.png)",
+        ]
+    assert about
+    return parts
+
+
+def _given(comparison: Comparison) -> str:
+    about = comparison.about
+    ours = about["ours"]
+    held_out = about["held_out"] or f"the end of `{about['corpus']}`"
+    validation = (
+        f"`{about['validation']}`" if about["validation"] else "pieces set aside from the rest"
+    )
+    return _paragraph(
+        f"Text: `{about['corpus']}`, of which {about['trained_tokens']:,} tokens are trained on; "
+        f"vocabulary {about['vocabulary']:,}. Validation: {about['validation_tokens']:,} tokens, "
+        f"{validation}. Held out: {held_out}, {about['held_out_tokens']:,} tokens, "
+        f"{about['held_out_characters']:,} characters. Losses are nats per character of it. Ours "
+        f"was trained for a fixed {ours['steps']:,} steps, {ours['minutes']:.0f} minutes, at rate "
+        f"{ours['settings']['learning_rate']:g} and dropout {ours['settings']['dropout']:g}."
+    )
+
+
+def _losses(comparison: Comparison) -> str:
+    losses, ours = comparison.losses(), comparison.about["ours"]
+    settings = ours["settings"]
+    read = ours["steps"] * settings["batch"] * settings["chunk"] / 1e6
+    rows: list[tuple[float, list[str]]] = [
+        (
+            losses["ours"],
+            [
+                "ours",
+                f"{ours['parameters']:,}",
+                f"{read:.1f}",
+                f"{ours['minutes']:.0f} by the clock",
+                "its steps",
+                f"{losses['ours, no memory']:.4f}",
+                f"{losses['ours']:.4f}",
+            ],
+        )
+    ]
+    for name, row in comparison.rows.items():
+        if name not in comparison.trained:
+            scale = losses["ours"] / ours["held_out"]["loss"]
+            loss = row["held_out"]["loss"] * scale
+            alone = row["held_out"]["without_memory"] * scale
+            cells = [name, NONE, NONE, f"{row['memory']['cpu_minutes']:.1f} for the memory", NONE]
+            rows.append((loss, [*cells, f"{alone:.4f}", f"{loss:.4f}"]))
+            continue
+        search = comparison.searches[name]["cpu_minutes"]
+        rows.append(
+            (
+                losses[f"{name}, memory"],
+                [
+                    NETWORKS[name],
+                    f"{row['parameters']:,} + {row['memory']['parameters']:,}",
+                    f"{row['tokens'] / 1e6:.1f}",
+                    f"{search:.1f} + {row['cpu_minutes']:.1f} + {row['memory']['cpu_minutes']:.1f}",
+                    "converged" if row["converged"] else "**time limit**",
+                    f"{losses[name]:.4f}",
+                    f"{losses[f'{name}, memory']:.4f}",
+                ],
+            )
+        )
+    rows.sort(key=lambda row: row[0])
+    return _table(
+        [
+            "",
+            "parameters (+ memory's)",
+            "million tokens read",
+            "CPU minutes: search + training + memory",
+            "ended by",
+            "network alone",
+            "with our memory",
+        ],
+        (row for _, row in rows),
+    )
+
+
+def _settings(comparison: Comparison) -> str:
+    texts = []
+    for name, row in comparison.trained.items():
+        search = comparison.searches[name]
+        first = search["tried"][0]
+        rates = sorted({trial["learning_rate"] for trial in first})
+        dropouts = sorted({trial["dropout"] for trial in first})
+        shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
+        texts.append(
+            f"{NETWORKS[name]} ({shape}): rate {row['settings']['learning_rate']:g} of "
+            f"{_numbers(rates)}, dropout {row['settings']['dropout']:g} of {_numbers(dropouts)}, "
+            f"after {_numbers(search['rungs'])} steps; batch {row['settings']['batch']}, best "
+            f"validation {row['validation']:.4f} at step {row['best_step']:,} of {row['steps']:,}"
+        )
+    return _paragraph("Settings. " + ". ".join(texts) + "." if texts else "No baseline has run.")
+
+
+def _compressors(comparison: Comparison) -> str:
+    rows = sorted(comparison.compressors.items(), key=lambda pair: pair[1]["loss"])
+    return _table(
+        ["", "given, bytes", "nats per character", "memory, MB", "CPU µs a byte"],
+        (
+            [
+                name,
+                f"{row['given_bytes']:,}",
+                f"{row['loss']:.4f}",
+                f"{row['resident_mb']:,.0f}",
+                f"{row['us_per_byte']:.2f}",
+            ]
+            for name, row in rows
+        ),
+    )
+
+
+def _steps(comparison: Comparison) -> str:
+    assert comparison.steps is not None
+    losses = comparison.losses()
+    return _table(
+        ["one token on ONNX Runtime", "µs", "ratio", "graph, kB", "state, kB", "loss"],
+        (
+            [
+                title_of(name),
+                f"{row['us']:.1f}",
+                f"{row['ratio']:.2f}",
+                f"{row['bytes'] / 1e3:,.0f}",
+                f"{row['state_bytes'] / 1e3:,.1f}",
+                f"{losses[name]:.4f}" if name in losses else NONE,
+            ]
+            for name, row in comparison.steps["figures"]["rows"].items()
+        ),
+    )
+
+
+def _commands(rows: dict[str, dict[str, Any]]) -> str:
+    """The commands that measured rows, each once."""
+    commands = dict.fromkeys(_plain(row["measured"]["command"]) for row in rows.values())
+    return "```sh\n" + "\n".join(commands) + "\n```"
+
+
+def _plain(command: str) -> str:
+    """A command with the names of files that lay elsewhere."""
+    return re.sub(r"(?<= )/\S*/", "", command)
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _numbers(values: Iterable[float]) -> str:
+    return _listed([f"{value:g}" for value in values])
+
+
+def _paragraph(text: str) -> str:
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _table(head: list[str], rows: Iterable[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

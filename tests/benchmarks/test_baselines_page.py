@@ -1,0 +1,86 @@
+"""The page of the baselines: it matches its figures, and says where ours is beaten."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lib.baselines_page import baselines_page
+from lib.converged_results import Comparison, read_comparisons
+from lib.pareto import Point, dominators, front
+from report import BASELINES, RESULTS
+
+POINTS = {
+    "cheap": Point(1, 3),
+    "middle": Point(2, 2),
+    "beaten": Point(3, 2.5),
+    "best": Point(4, 1),
+    "as good": Point(5, 1),
+}
+
+
+def test_the_front_is_what_nothing_dominates() -> None:
+    assert front(POINTS) == ["cheap", "middle", "best"]
+    assert dominators(POINTS["beaten"], POINTS) == ["middle"]
+    assert dominators(POINTS["as good"], POINTS) == ["best"]
+    assert front({"a": Point(1, 1), "b": Point(1, 1)}) == ["a", "b"]
+
+
+@pytest.fixture
+def comparison() -> Comparison:
+    return copy.deepcopy(read_comparisons(RESULTS)[0])
+
+
+def first_paragraph(comparison: Comparison) -> str:
+    return " ".join(baselines_page([comparison]).split("\n\n")[1].split())
+
+
+def test_page_matches_the_results() -> None:
+    assert BASELINES.read_text(encoding="utf-8") == baselines_page(read_comparisons(RESULTS)), (
+        "docs/baselines.md is out of date; run python benchmarks/report.py"
+    )
+
+
+def test_page_shows_its_plots_and_commands() -> None:
+    text = BASELINES.read_text(encoding="utf-8")
+    images = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert images
+    assert all((BASELINES.parent / image).is_file() for image in images)
+    scripts = re.findall(r"^python (benchmarks/\w+\.py)", text, re.MULTILINE)
+    assert {Path(script).name for script in scripts} >= {"converged.py", "converged_steps.py"}
+
+
+def test_first_paragraph_says_where_ours_is_beaten(comparison: Comparison) -> None:
+    assert comparison.steps is not None
+    timed = comparison.steps["figures"]["rows"]
+    row = next(iter(comparison.trained.values()))
+    name = next(iter(comparison.trained))
+    memory, ours = timed[f"{name}, memory"], timed["ours"]
+    row["held_out"]["loss"] = comparison.about["ours"]["held_out"]["loss"] - 0.01
+    memory["us"], memory["bytes"] = ours["us"] - 1, ours["bytes"] * 9
+    text = first_paragraph(comparison)
+    assert "ours is not on the front of loss against microseconds" in text
+    assert "a lower loss than ours" in text
+    memory["us"] = ours["us"] + 1
+    for other in comparison.trained.values():
+        other["held_out"]["loss"] = comparison.about["ours"]["held_out"]["loss"] + 0.01
+    comparison = dataclasses.replace(comparison, compressors={})
+    text = first_paragraph(comparison)
+    assert "ours is on the front of loss against microseconds" in text
+    assert "nothing here has a lower loss than ours" in text
+
+
+def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
+    comparison: Comparison,
+) -> None:
+    for row in comparison.trained.values():
+        row["converged"] = True
+    assert "cut short" not in first_paragraph(comparison)
+    comparison.trained["lstm"]["converged"] = False
+    assert "LSTM was cut short by a time limit" in first_paragraph(comparison)
+    comparison.rows.pop("lstm")
+    assert "LSTM" in first_paragraph(comparison).partition("Not run yet:")[2]
