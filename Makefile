@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages web web-packages web-types web-test web-bench integrations engines docs dist audit lint types format clean
+.PHONY: bench baselines demo test test-all test-slow coverage load test-gpu fuzz kill javascript javascript-packages web web-packages web-types web-test web-bench integrations engines docs dist audit lint types format clean
 
 # What the native library is made of.
 NATIVE := setup.py native/flags.txt $(wildcard native/include/*.h native/src/*.[ch] native/src/kernels/*.h)
@@ -167,6 +167,17 @@ bench: .venv/ready
 	$(BIN)/python benchmarks/equal_time.py $(CORPUS) --minutes $(or $(MINUTES),1.5) --json $(RESULTS)/equal_time.json
 	$(BIN)/python benchmarks/costs.py $(CORPUS) --tokens 20000 --bursts 15 --json $(RESULTS)/costs.json
 	$(BIN)/python benchmarks/positions.py --bursts 10 --json $(RESULTS)/positions.json
+	$(BIN)/python benchmarks/report.py
+
+# docs/baselines.md beside one of our models: hours. Go on where it stopped by running it again;
+# LIMITS="--minutes 30" cuts each baseline short.
+BESIDE ?= shakespeare-nano
+baselines: export OMP_NUM_THREADS = 1
+baselines: .venv/ready
+	$(BIN)/python benchmarks/converged.py $(CORPUS) --beside models/checkpoints/$(BESIDE) $(LIMITS)
+	$(BIN)/python benchmarks/converged_steps.py --beside models/checkpoints/$(BESIDE) \
+		--bundles $(wildcard models/$(BESIDE) models/$(BESIDE)-int8) \
+		--json $(RESULTS)/converged_steps/$(BESIDE).json
 	$(BIN)/python benchmarks/report.py
 
 C_FILES := git ls-files 'native/*.[ch]' 'tests/native/*.[ch]' 'web/*.[ch]'

@@ -1,7 +1,7 @@
 """Steps of the converged baselines on ONNX Runtime, alone and with our memory, beside ours.
 
     python benchmarks/converged_steps.py --beside CHECKPOINT [--models gru,lstm,mingru,transformer]
-        [--bundles FOLDER,...] [--bursts 30] [--json FILE]
+        [--bundles FOLDER...] [--bursts 30] [--json FILE]
 
 The baselines have the shapes that ``converged.py`` gives them beside the checkpoint, and random
 weights: the time does not depend on them. Each graph is checked against PyTorch. All run on one
@@ -22,9 +22,9 @@ from typing import Any
 import onnx
 import torch
 
-from converged import BUILD
 from lib.baseline_steps import baseline_step
 from lib.bursts import least_times
+from lib.full_training import BUILD
 from lib.memory_on_top import (
     FrozenBaseline,
     FrozenDualCNN,
@@ -53,16 +53,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--beside", type=Path, required=True, metavar="CHECKPOINT")
     parser.add_argument("--models", default=",".join(BUILD))
-    parser.add_argument("--bundles", default="")
+    parser.add_argument("--bundles", type=Path, nargs="*", default=[])
     parser.add_argument("--bursts", type=int, default=30)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = load_checkpoint(arguments.beside).model
-    bundles = [Path(name) for name in arguments.bundles.split(",") if name]
     bursts = own_steps(model)
-    for path in bundles:
+    for path in arguments.bundles:
         bundle = Bundle.open(path)
+        if not bundle.manifest.get("quantization"):
+            continue  # the same graph as the checkpoint's
         bursts[path.name] = filled(onnx.load(bundle.graph("decode")), bundle.vocab_size)
     for name in arguments.models.split(","):
         bursts |= baseline_steps(name, model)
@@ -85,7 +86,7 @@ def main() -> None:
             f"state {row['state_bytes']:,} bytes",
             flush=True,
         )
-    native = {path.name: native_figures(path) for path in bundles}
+    native = {path.name: native_figures(path) for path in arguments.bundles}
     figures = {"beside": arguments.beside.name, "bursts": arguments.bursts, "rows": rows}
     write_results(arguments.json, {**figures, "native": native})
 

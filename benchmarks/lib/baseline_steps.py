@@ -11,7 +11,9 @@ from rillet.export.graphs.decode_contexts import DecodeContexts
 from rillet.train.model.context_memory import ContextMemory
 from rillet.train.model.state import State
 
-from .baselines import Baseline
+from .baselines import GRU, Baseline
+from .lstm import LSTM
+from .min_gru import MinGRU
 from .plain_export import export_step
 from .sliding_transformer import PERIOD, SlidingTransformer, rotate
 
@@ -28,11 +30,16 @@ def baseline_step(
         memory: A memory over its features.
         memory_state: The memory's state at the start of three streams.
     """
-    sliding = isinstance(model, SlidingTransformer)
-    network: _Recurrent | _Sliding = _Sliding(model) if sliding else _Recurrent(model)
+    network: _Recurrent | _Sliding
+    axes: dict[str, int] = {}
+    if isinstance(model, SlidingTransformer):
+        network = _Sliding(model)
+    elif isinstance(model, GRU | LSTM | MinGRU):
+        network, axes = _Recurrent(model), {"state": 1}
+    else:
+        raise TypeError(f"a {type(model).__name__} has no step; take one of full_training.BUILD")
     past = {**network.zero_state(3), **(memory_state or {})}
-    step = _Step(network, model.head_layer(), memory)
-    return export_step(step.eval(), past, {} if sliding else {"state": 1})
+    return export_step(_Step(network, model.head_layer(), memory).eval(), past, axes)
 
 
 class _Step(nn.Module):
@@ -57,14 +64,13 @@ class _Step(nn.Module):
 class _Recurrent(nn.Module):
     """A recurrent baseline's own forward, with one state tensor ``[layers, B, d]``."""
 
-    def __init__(self, model: Baseline) -> None:
+    def __init__(self, model: GRU | LSTM | MinGRU) -> None:
         super().__init__()
         self.model = model
 
     def zero_state(self, batch: int) -> State:
         """The initial state."""
-        state: Tensor = self.model.get_submodule("").zero_state(batch)  # type: ignore[operator]
-        return {"state": state}
+        return {"state": self.model.zero_state(batch)}
 
     def forward(self, tokens: Tensor, past: State) -> tuple[Tensor, State]:
         features, state = self.model.features(tokens, past["state"])
@@ -96,15 +102,9 @@ class _Sliding(nn.Module):
         x = F.embedding(tokens.squeeze(1), model.tokens.weight)  # [B, d]
         turned = (position % PERIOD).to(x.dtype).unsqueeze(1) * model.frequencies
         angles = turned.view(-1, 1, 1, turned.shape[1])  # [B, 1, 1, e / 2]
-        size = model.width // model.heads
-        slot = (position % model.window).view(-1, 1, 1, 1).expand(-1, model.heads, 1, size)
-        for index, block in enumerate(model.blocks):
-            joint = block.query_key_value(block.attention_norm(x))
-            q, k, v = joint.view(-1, 3, model.heads, size).unsqueeze(3).unbind(1)
-            keys = past[f"cache_k{index}"].scatter(2, slot, rotate(k, angles))
-            values = past[f"cache_v{index}"].scatter(2, slot, v)
-            present[f"cache_k{index}"], present[f"cache_v{index}"] = keys, values
-            scores = (rotate(q, angles) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, W]
-            mixed = (torch.softmax(scores, dim=-1) @ values).flatten(1)
-            x = block.feed_forward(x + block.attention_output(mixed))
+        slot = (position % model.window).view(-1, 1, 1, 1)
+        for index, block in enumerate(model.steps()):
+            names = f"cache_k{index}", f"cache_v{index}"
+            x, after = block.step(x, (past[names[0]], past[names[1]]), slot, angles)
+            present.update(zip(names, after, strict=True))
         return model.norm(x), present

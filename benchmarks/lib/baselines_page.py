@@ -228,15 +228,15 @@ def _settings(comparison: Comparison) -> str:
     texts = []
     for name, row in comparison.trained.items():
         search = comparison.searches[name]
-        first = search["tried"][0]
-        rates = sorted({trial["learning_rate"] for trial in first})
-        dropouts = sorted({trial["dropout"] for trial in first})
+        rates = sorted(float(rate) for rate in search["tried"][0])
+        dropouts = [float(dropout) for dropout in row["dropouts"]]
         shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
         texts.append(
             f"{NETWORKS[name]} ({shape}): rate {row['settings']['learning_rate']:g} of "
-            f"{_numbers(rates)}, dropout {row['settings']['dropout']:g} of {_numbers(dropouts)}, "
-            f"after {_numbers(search['rungs'])} steps; batch {row['settings']['batch']}, best "
-            f"validation {row['validation']:.4f} at step {row['best_step']:,} of {row['steps']:,}"
+            f"{_numbers(rates)} after {_numbers(search['rungs'])} steps of 8,192 tokens, dropout "
+            f"{row['settings']['dropout']:g} of {_numbers(dropouts)}; batch "
+            f"{row['settings']['batch']}, best validation {row['validation']:.4f} at step "
+            f"{row['best_step']:,} of {row['steps']:,}"
         )
     return _paragraph("Settings. " + ". ".join(texts) + "." if texts else "No baseline has run.")
 

@@ -91,6 +91,6 @@ def read_comparisons(results: Path) -> list[Comparison]:
         content = json.loads(path.read_text(encoding="utf-8"))
         timed = results / "converged_steps" / f"{name}.json"
         steps = json.loads(timed.read_text(encoding="utf-8")) if timed.is_file() else None
-        sections = (content.get(key, {}) for key in ("rows", "searches", "compressors"))
-        found.append(Comparison(name, content["about"], *sections, steps))
+        rows, searches, packed = (content.get(k, {}) for k in ("rows", "searches", "compressors"))
+        found.append(Comparison(name, content["about"], rows, searches, packed, steps))
     return found

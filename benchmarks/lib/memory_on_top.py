@@ -39,7 +39,10 @@ class Frozen(Protocol):
     """A network whose weights stay as they are."""
 
     width: int
-    module: nn.Module
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
 
     def __call__(self, tokens: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
         """Logits ``[B, T, V]``, features ``[B, T, F]``, and the next state; ``None`` at first."""

@@ -8,6 +8,7 @@ chunk, as Transformer-XL does (Dai et al., 2019), so that a stream is read as it
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,9 +61,33 @@ class _Block(nn.Module):
         x = x + F.dropout(mixed, self.dropout, self.training)
         return self.feed_forward(x), both[:, :, length:]
 
+    def step(
+        self, x: Tensor, cached: tuple[Tensor, Tensor], slot: Tensor, angles: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Read one token, whose key and value take the oldest slot of a cache.
+
+        Args:
+            x: ``[B, d]``.
+            cached: Rotated keys, and values, of the window, ``[B, H, window, e]`` each.
+            slot: The oldest slot, ``[B, 1, 1, 1]``.
+            angles: Of the token's position, ``[B, 1, 1, e / 2]``.
+
+        Returns:
+            ``[B, d]`` and the cache.
+        """
+        size = x.shape[1] // self.heads
+        joint = self.query_key_value(self.attention_norm(x))
+        q, k, v = joint.view(-1, 3, self.heads, size).unsqueeze(3).unbind(1)
+        slot = slot.expand(-1, self.heads, 1, size)
+        keys = cached[0].scatter(2, slot, rotate(k, angles))
+        values = cached[1].scatter(2, slot, v)
+        scores = (rotate(q, angles) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
+        mixed = (torch.softmax(scores, dim=-1) @ values).flatten(1)
+        return self.feed_forward(x + self.attention_output(mixed)), (keys, values)
+
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block, ``[..., d]`` to ``[..., d]``."""
-        y = self.down(F.gelu(self.up(self.mlp_norm(x))))
+        y: Tensor = self.down(F.gelu(self.up(self.mlp_norm(x))))
         return x + F.dropout(y, self.dropout, self.training)
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -105,6 +130,10 @@ class SlidingTransformer(Baseline):
             if weight.dim() == 2:
                 branch = name.endswith(("attention_output.weight", "down.weight"))
                 nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
+
+    def steps(self) -> list[_Block]:
+        """The blocks, to be stepped one by one."""
+        return cast(list[_Block], list(self.blocks))
 
     def zero_state(self, batch: int = 1) -> Tensor:
         """The initial state, keys and values of each block, ``[2 layers, B, window - 1, d]``."""

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import converged
+from lib import full_training
 from lib.baselines import GRU, Baseline
 from lib.converging import ConvergingRun, pieces_loss
 from lib.halving import halve
@@ -143,7 +144,7 @@ def test_halving_keeps_the_better_half() -> None:
 
 @pytest.mark.parametrize(("best", "tried"), [(2, [1, 2, 4]), (9, [1, 2, 4, 8, 16]), (0, [0.25, 4])])
 def test_rates_are_added_until_the_best_is_inside(best: float, tried: list[float]) -> None:
-    rates = converged.bracketed([1, 2, 4], lambda rate: abs(rate - best))
+    rates = full_training.bracketed([1, 2, 4], lambda rate: abs(rate - best))
     assert (rates[0], rates[-1]) == (tried[0], tried[-1])
 
 
@@ -264,14 +265,25 @@ def test_the_command_goes_on_where_it_stopped(
     settings = [part for pair in sizes.items() for part in ("--set", "{}={}".format(*pair))]
     trained = here("train", "--corpus", corpus, "--out", tmp_path / "ours", *settings)
     assert trained.returncode == 0, trained.stderr
-    monkeypatch.setattr(converged, "RATES", {"gru": (1e-2, 2e-2)})
-    monkeypatch.setattr(converged, "FURTHER", 0)
-    monkeypatch.setattr(converged, "MEMORY_STEPS", 2)
+    monkeypatch.setattr(full_training, "RATES", {"gru": (1e-2, 2e-2)})
+    monkeypatch.setattr(full_training, "FURTHER", 0)
+    monkeypatch.setattr(full_training, "MEMORY_STEPS", 2)
 
     def command(clock: str) -> dict[str, Any]:
         results = tmp_path / "results.json"
         argv = ["converged.py", str(corpus), "--beside", str(tmp_path / "ours"), "--models", "gru"]
-        argv += ["--rungs", "1,2", "--clock", clock, "--minutes", "9", "--results", str(results)]
+        argv += [
+            "--rungs",
+            "1,2",
+            "--dropouts",
+            "0,0.1",
+            "--clock",
+            clock,
+            "--minutes",
+            "9",
+            "--results",
+            str(results),
+        ]
         monkeypatch.setattr("sys.argv", [*argv, "--runs", str(tmp_path / "runs")])
         converged.main()
         content: dict[str, Any] = json.loads(results.read_text())
@@ -281,7 +293,8 @@ def test_the_command_goes_on_where_it_stopped(
     row = first["rows"]["gru"]
     assert row["stopped"] == "time limit"
     assert not row["converged"]
-    assert len(first["searches"]["gru"]["tried"][0]) == 4
+    assert len(first["searches"]["gru"]["tried"][0]) == 2
+    assert set(row["dropouts"]) == {"0", "0.1"}
     assert command("0.01") == first
     assert "is in the results already" in capsys.readouterr().out
     more = command("0.02")

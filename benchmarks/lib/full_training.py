@@ -1,0 +1,215 @@
+"""A baseline tried as hard as ours: searched, trained until validation stops, and then measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rillet.train.checkpoint import Checkpoint
+from rillet.train.config.training_config import TrainingConfig
+
+from .baselines import Baseline, matched_gru
+from .comparison_texts import Texts
+from .converging import ConvergingRun
+from .halving import halve
+from .lstm import matched_lstm
+from .memory_on_top import Frozen, FrozenBaseline, fit_memory
+from .min_gru import matched_min_gru
+from .resumable_results import ResumableResults
+from .sliding_transformer import matched_sliding
+
+__all__ = ["BUILD", "FullTraining", "bracketed", "with_memory"]
+
+BUILD: dict[str, Callable[[int, int, float], Baseline]] = {
+    "gru": matched_gru,
+    "lstm": matched_lstm,
+    "mingru": matched_min_gru,
+    "transformer": lambda size, vocab, dropout: matched_sliding(size, vocab, 256, dropout),
+}
+"""Builds a baseline from a number of parameters, the vocabulary and dropout."""
+
+RATES = {
+    "gru": (5e-3, 1e-2, 2e-2),
+    "lstm": (5e-3, 1e-2, 2e-2),
+    "mingru": (5e-3, 1e-2, 2e-2),
+    "transformer": (1.5e-3, 3e-3, 6e-3),
+}
+FURTHER = 2
+"""Rates to add where the best is the highest or the lowest."""
+
+BATCHES = {"transformer": 8}
+"""Streams of a step where they are not ours: a transformer takes more steps, of nanoGPT's size."""
+
+MEMORY_STEPS = 120
+
+Notify = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class FullTraining:
+    """All that is done with a baseline; what the results already hold is not repeated.
+
+    Attributes:
+        name: The baseline, of :data:`BUILD`.
+        checkpoint: Our model, for its size and its settings.
+        texts: The texts.
+        folder: Folder for the runs.
+        results: Where the figures go.
+        notify: Called with lines on the progress.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    texts: Texts
+    folder: Path
+    results: ResumableResults
+    notify: Notify
+
+    def run(
+        self, rungs: Sequence[int], dropouts: Sequence[float], limits: tuple[float, float]
+    ) -> None:
+        """Search the rate, train with each dropout, add the memory to the best, and measure.
+
+        Args:
+            rungs: Steps of the search after each rung.
+            dropouts: Dropouts to train with, to the end each: short runs cannot tell.
+            limits: Seconds of each training, CPU time and by the clock.
+        """
+        if self._is_done(dropouts, limits):
+            self.notify("is in the results already")
+            return
+        rate = self.search(rungs)
+        tried: dict[float, dict[str, Any]] = {}
+        for dropout in dropouts:
+            run = self.begin(rate, dropout)
+            self.notify(f"trains at rate {rate:g}, dropout {dropout:g}, from step {run.steps}")
+            stopped = run.train(limit=limits[0], wall_limit=limits[1], notify=self.notify)
+            tried[dropout] = {
+                "validation": run.plateau.best,
+                "best_step": run.plateau.best_step,
+                "steps": run.steps,
+                "cpu_minutes": run.cpu / 60,
+                "minutes": run.wall / 60,
+                "stopped": stopped,
+                "converged": run.plateau.converged,
+                "history": run.history,
+            }
+        best = min(tried, key=lambda dropout: float(tried[dropout]["validation"]))
+        run = self.begin(rate, best)
+        model, settings = run.best(), run.config
+        row = {
+            **tried[best],
+            "parameters": model.parameter_count(),
+            "shape": shape_of(model),
+            "tokens": run.steps * settings.batch * settings.chunk,
+            "cpu_minutes": sum(own["cpu_minutes"] for own in tried.values()),
+            "limits": [seconds / 60 for seconds in limits],
+            "converged": all(own["converged"] for own in tried.values()),
+            "dropouts": {f"{dropout:g}": own["validation"] for dropout, own in tried.items()},
+            "settings": {
+                "learning_rate": rate,
+                "dropout": best,
+                "batch": settings.batch,
+                "chunk": settings.chunk,
+            },
+            **with_memory(FrozenBaseline(model), self.checkpoint, self.texts, self.notify),
+        }
+        self.results.put("rows", self.name, row)
+
+    def search(self, rungs: Sequence[int]) -> float:
+        """Choose a learning rate by short runs without dropout, which the training continues."""
+        done = self.results.get("searches", self.name)
+        if done is None:
+            began, own = time.process_time(), self.checkpoint.model.config.training
+
+            def measure(rate: float, steps: int) -> float:
+                trial = f"{self.name}, rate {rate:g}, step {steps}"
+                if self.results.get("trials", trial) is None:
+                    run = self.begin(rate, 0.0)
+                    run.train(until=round(steps * (own.batch / run.config.batch) ** 0.5))
+                    # Kept, since an interrupted search would find the run further on.
+                    self.results.put("trials", trial, {"validation": run.measure()})
+                loss = float(self.results.get("trials", trial)["validation"])
+                self.notify(f"rate {rate:g}, step {steps}: {loss:.4f}")
+                return loss
+
+            rates = bracketed(RATES[self.name], lambda rate: measure(rate, rungs[0]))
+            chosen, tried = halve(rates, rungs, measure)
+            done = {
+                "learning_rate": chosen,
+                "rungs": list(rungs),
+                "tried": [{f"{rate:g}": loss for rate, loss in losses} for losses in tried],
+                "cpu_minutes": (time.process_time() - began) / 60,
+            }
+            self.results.put("searches", self.name, done)
+        return float(done["learning_rate"])
+
+    def begin(self, rate: float, dropout: float) -> ConvergingRun:
+        """Begin a run, or continue it."""
+        own = self.checkpoint.model.config
+        torch.manual_seed(own.seed)  # for the initial weights
+        parameters = self.checkpoint.training["parameters"]
+        model = BUILD[self.name](parameters, own.vocab_size, dropout)
+        config = training_config(self.name, own.training, rate)
+        folder = self.folder / f"{self.name}-{rate:g}-{dropout:g}"
+        return ConvergingRun(model, self.texts.trained, self.texts.validation, config, folder)
+
+    def _is_done(self, dropouts: Sequence[float], limits: tuple[float, float]) -> bool:
+        row = self.results.get("rows", self.name)
+        if row is None or not {f"{dropout:g}" for dropout in dropouts} <= set(row["dropouts"]):
+            return False
+        within = all(60 * given >= now for given, now in zip(row["limits"], limits, strict=True))
+        return within or bool(row["converged"])
+
+
+def training_config(name: str, own: TrainingConfig, rate: float) -> TrainingConfig:
+    """The settings of a baseline's training: ours, but for its rate and its batch."""
+    batch = BATCHES.get(name, own.batch)
+    # As many tokens between two validations, whatever the batch, and at least 20 steps.
+    every = max(20, 30 * own.batch // batch)
+    return own.replace(learning_rate=rate, batch=batch, validate_every=every)
+
+
+def bracketed(rates: Sequence[float], measure: Callable[[float], float]) -> list[float]:
+    """Add higher or lower rates, a factor of two apart, until the best is not the outermost."""
+    losses = {rate: measure(rate) for rate in rates}
+    for _ in range(FURTHER):
+        best = min(losses, key=lambda rate: losses[rate])
+        if best not in (min(losses), max(losses)):
+            break
+        further = best * 2 if best == max(losses) else best / 2
+        losses[further] = measure(further)
+    return sorted(losses)
+
+
+def with_memory(
+    network: Frozen, checkpoint: Checkpoint, texts: Texts, notify: Notify
+) -> dict[str, Any]:
+    """Train our memory on top of a network, and measure both on the held-out text."""
+    own = checkpoint.model.config
+    training = own.training.replace(steps=MEMORY_STEPS, validate_every=40, warmup=10)
+    began = time.process_time()
+    top, figures = fit_memory(
+        network, texts.words, texts.trained, texts.validation, own, training, notify=notify
+    )
+    figures["cpu_minutes"] = (time.process_time() - began) / 60
+    figures["settings"] = {"learning_rate": training.learning_rate, "batch": training.batch}
+    mixed, alone = top.losses(texts.held_out)
+    notify(f"held out: {alone:.4f}, with the memory {mixed:.4f}")
+    return {"memory": figures, "held_out": {"loss": mixed, "without_memory": alone}}
+
+
+def shape_of(model: Baseline) -> dict[str, int]:
+    """The sizes that the number of parameters decided."""
+    layers = getattr(model, "blocks", None)
+    count = len(layers) if layers is not None else getattr(model, "layers").num_layers  # noqa: B009
+    sizes = {"width": model.tokens.embedding_dim, "layers": int(count)}
+    for name in ("heads", "window"):
+        if hasattr(model, name):
+            sizes[name] = int(getattr(model, name))
+    return sizes
