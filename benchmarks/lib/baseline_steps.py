@@ -15,7 +15,7 @@ from .baselines import GRU, Baseline
 from .lstm import LSTM
 from .min_gru import MinGRU
 from .plain_export import export_step
-from .sliding_transformer import PERIOD, SlidingTransformer, rotate
+from .sliding_transformer import PERIOD, SlidingTransformer
 
 __all__ = ["baseline_step"]
 
