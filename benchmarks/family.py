@@ -5,9 +5,9 @@
 Losses are nats per character of the held-out text, read as one stream: by the network alone, with
 the memory from zeros, and with the memory as the bundle was taught. PPMd and zpaq (Debian's package
 zpaq) are given the training text; what they pay for the held-out text is the size of both less that
-of the first. zpaq changes its model with the size of its input, at 2^20 and 2^23 - 4,096 bytes: if
-the two sizes lie on different sides, it is given the end of the training text only. Microseconds
-are the median of a step, and that over the characters of a token. Needs `pip install '.[bench]'`.
+of the first (:mod:`lib.compressors`): if zpaq would change its model in between, it is given the
+end of the training text only. Microseconds are the median of a step, and that over the characters
+of a token. Needs `pip install '.[bench]'`.
 """
 
 from __future__ import annotations

@@ -100,11 +100,10 @@ class _Sliding(nn.Module):
         model, position = self.model, past["position"]
         present: State = {"position": position + 1}
         x = F.embedding(tokens.squeeze(1), model.tokens.weight)  # [B, d]
-        turned = (position % PERIOD).to(x.dtype).unsqueeze(1) * model.frequencies
-        angles = turned.view(-1, 1, 1, turned.shape[1])  # [B, 1, 1, e / 2]
+        turns = model.turns((position % PERIOD).to(x.dtype).view(-1, 1, 1, 1))
         slot = (position % model.window).view(-1, 1, 1, 1)
         for index, block in enumerate(model.steps()):
             names = f"cache_k{index}", f"cache_v{index}"
-            x, after = block.step(x, (past[names[0]], past[names[1]]), slot, angles)
+            x, after = block.step(x, (past[names[0]], past[names[1]]), slot, turns)
             present.update(zip(names, after, strict=True))
         return model.norm(x), present

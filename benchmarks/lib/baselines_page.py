@@ -25,12 +25,13 @@ def baselines_page(comparisons: list[Comparison]) -> str:
         _paragraph(" ".join([*(_verdict(each) for each in comparisons), _not_run(comparisons)])),
         _paragraph(
             "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
-            "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. Rate "
-            "and dropout are searched by successive halving on validation text. The choice trains "
-            "on at a constant rate, which falls to 0.3 of itself where four validations bring no "
-            "improvement of 0.0005, and goes on from the best weights; below 0.02 of the first "
-            "rate, training has converged. A run that its minutes cut short says so: its loss is "
-            "what it had reached, not what it can reach."
+            "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. The "
+            "learning rate is chosen on validation text by successive halving. Training then goes "
+            "on with each dropout at that rate, which falls to 0.3 of itself where four "
+            "validations bring no improvement of 0.0005, and resumes from the best weights; once "
+            "the rate is below 0.02 of the first, the network has converged. The best dropout by "
+            "validation is kept. A run that its minutes cut short says so: its loss is what it had "
+            "reached, not what it can reach."
         ),
         _paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "
@@ -87,10 +88,15 @@ def _verdict(comparison: Comparison) -> str:
             sentences.append(f"ours is on the front of loss against {noun}")
     ahead = [name for name in losses if losses[name] < losses["ours"] and name != "ours"]
     if ahead:
-        named = "; ".join(f"{title_of(name)} ({losses[name]:.4f})" for name in ahead)
-        sentences.append(f"a lower loss than ours ({losses['ours']:.4f}) has {named}")
+        named = _listed([f"{title_of(name)} ({losses[name]:.4f})" for name in ahead])
+        verb = "loses" if len(ahead) == 1 else "lose"
+        sentences.append(f"**{named} {verb} less** than ours ({losses['ours']:.4f})")
     else:
-        sentences.append(f"nothing here has a lower loss than ours ({losses['ours']:.4f})")
+        sentences.append(f"nothing here loses less than ours ({losses['ours']:.4f})")
+    packed = [name for name in comparison.compressors if name not in ahead]
+    if packed:
+        best = min(packed, key=lambda name: losses[name])
+        sentences.append(f"the best compressor behind it is {best} ({losses[best]:.4f})")
     cut = [NETWORKS[name] for name, row in comparison.trained.items() if not row["converged"]]
     if cut:
         sentences.append(
@@ -113,21 +119,22 @@ def _not_run(comparisons: list[Comparison]) -> str:
 
 
 def _section(comparison: Comparison) -> list[str]:
-    about, title = comparison.about, SIZES[comparison.name]
+    title = SIZES[comparison.name]
     parts = [
         f"## {title[0].upper()}{title[1:]}",
         _given(comparison),
         _losses(comparison),
-        _commands(comparison.rows),
-        _settings(comparison),
     ]
+    if comparison.rows:
+        parts += [_commands(comparison.rows), _settings(comparison)]
     if comparison.compressors:
         parts += [_compressors(comparison), _commands(comparison.compressors)]
         parts.append(
             _paragraph(
                 "What a compressor pays for the held-out text is the size of both texts less that "
-                "of the first. zpaq changes its model at 2^20 and 2^23 - 4,096 bytes; where the "
-                "two sizes lie on different sides, it is given the end of the first text only. "
+                "of the first. zpaq changes its model a little below each power of two from 2^20 "
+                "on; where the two sizes lie on different sides, it is given the end of the first "
+                "text only. "
                 "Memory and CPU time are those of compressing both, in a process of its own."
             )
         )
@@ -147,7 +154,6 @@ def _section(comparison: Comparison) -> list[str]:
             f"![Loss against microseconds](images/baselines-{comparison.name}-us.png)",
             f"![Loss against bytes](images/baselines-{comparison.name}-bytes.png)",
         ]
-    assert about
     return parts
 
 
@@ -231,14 +237,16 @@ def _settings(comparison: Comparison) -> str:
         rates = sorted(float(rate) for rate in search["tried"][0])
         dropouts = [float(dropout) for dropout in row["dropouts"]]
         shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
+        chosen = f"dropout {row['settings']['dropout']:g}" + (
+            f" of {_numbers(dropouts)}" if len(dropouts) > 1 else ", the only one tried"
+        )
         texts.append(
             f"{NETWORKS[name]} ({shape}): rate {row['settings']['learning_rate']:g} of "
-            f"{_numbers(rates)} after {_numbers(search['rungs'])} steps of 8,192 tokens, dropout "
-            f"{row['settings']['dropout']:g} of {_numbers(dropouts)}; batch "
-            f"{row['settings']['batch']}, best validation {row['validation']:.4f} at step "
-            f"{row['best_step']:,} of {row['steps']:,}"
+            f"{_numbers(rates)} after {_numbers(search['rungs'])} steps of 8,192 tokens, "
+            f"{chosen}; batch {row['settings']['batch']}, best validation {row['validation']:.4f} "
+            f"at step {row['best_step']:,} of {row['steps']:,}"
         )
-    return _paragraph("Settings. " + ". ".join(texts) + "." if texts else "No baseline has run.")
+    return _paragraph(f"Settings. {'. '.join(texts)}." if texts else "No baseline has run.")
 
 
 def _compressors(comparison: Comparison) -> str:

@@ -1,8 +1,8 @@
 """PPMd and zpaq, given a text before the one they are measured on.
 
 What they pay for a text is the size of both less that of the first. zpaq changes its model with the
-size of its input, at 2^20 and 2^23 - 4,096 bytes: if the two sizes lie on different sides, it is
-given the end of the first text only.
+size of its input, a little below each power of two from 2^20 on: if the two sizes lie on different
+sides, it is given the end of the first text only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ __all__ = ["ZPAQ_CHANGES", "Pack", "compressors", "given_before", "ppmd", "zpaq"
 ORDERS, MEGABYTES = (5, 6, 8), 256
 """PPMd's orders and its memory, which are tried in turn."""
 
-ZPAQ_CHANGES = (1 << 20, (1 << 23) - 4096)
+ZPAQ_CHANGES = tuple((1 << bits) - 8192 for bits in range(20, 25))
+"""Sizes just below those at which zpaq -m5 changes its model.
+
+It sizes its tables by the power of two that is at least the input, 4,095 bytes and a list of four
+bytes for each fragment of about 64 KiB.
+"""
 
 Pack = Callable[[bytes], int]
 

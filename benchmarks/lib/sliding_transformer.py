@@ -23,6 +23,9 @@ __all__ = ["PERIOD", "SlidingTransformer", "matched_sliding", "rotate"]
 PERIOD = 4096
 """Positions after which all angles repeat: a stream may count them modulo this."""
 
+Turns = tuple[Tensor, Tensor]
+"""Cosine and sine of each angle."""
+
 
 class _Block(nn.Module):
     """Pre-norm attention over a sliding window and a GELU MLP, each with a residual."""
@@ -37,13 +40,13 @@ class _Block(nn.Module):
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
-    def forward(self, x: Tensor, cached: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, cached: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
         """Read a chunk.
 
         Args:
             x: ``[B, T, d]``, T at most the window.
             cached: Keys and values of the window - 1 steps before, ``[2, B, window - 1, d]``.
-            angles: Of all these steps in order, ``[window - 1 + T, e / 2]``.
+            turns: Of all these steps in order, ``[window - 1 + T, e / 2]`` each.
 
         Returns:
             ``[B, T, d]``, and the keys and values of the last window - 1 steps.
@@ -52,17 +55,18 @@ class _Block(nn.Module):
         q, k, v = self.query_key_value(self.attention_norm(x)).chunk(3, dim=-1)
         both = torch.cat([cached.to(k.dtype), torch.stack([k, v])], dim=2)
         keys, values = (self._heads(part) for part in both)
+        last = turns[0][-length:], turns[1][-length:]
         seen, _ = band(length, self.window, x.device)
         # No dropout of attention weights, as in :class:`.baselines.GPT`.
         mixed = F.scaled_dot_product_attention(
-            rotate(self._heads(q), angles[-length:]), rotate(keys, angles), values, seen
+            rotate(self._heads(q), last), rotate(keys, turns), values, seen
         )
         mixed = self.attention_output(mixed.transpose(1, 2).flatten(2))
         x = x + F.dropout(mixed, self.dropout, self.training)
         return self.feed_forward(x), both[:, :, length:]
 
     def step(
-        self, x: Tensor, cached: tuple[Tensor, Tensor], slot: Tensor, angles: Tensor
+        self, x: Tensor, cached: tuple[Tensor, Tensor], slot: Tensor, turns: Turns
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Read one token, whose key and value take the oldest slot of a cache.
 
@@ -70,7 +74,7 @@ class _Block(nn.Module):
             x: ``[B, d]``.
             cached: Rotated keys, and values, of the window, ``[B, H, window, e]`` each.
             slot: The oldest slot, ``[B, 1, 1, 1]``.
-            angles: Of the token's position, ``[B, 1, 1, e / 2]``.
+            turns: Of the token's position, ``[B, 1, 1, e / 2]`` each.
 
         Returns:
             ``[B, d]`` and the cache.
@@ -79,9 +83,9 @@ class _Block(nn.Module):
         joint = self.query_key_value(self.attention_norm(x))
         q, k, v = joint.view(-1, 3, self.heads, size).unsqueeze(3).unbind(1)
         slot = slot.expand(-1, self.heads, 1, size)
-        keys = cached[0].scatter(2, slot, rotate(k, angles))
+        keys = cached[0].scatter(2, slot, rotate(k, turns))
         values = cached[1].scatter(2, slot, v)
-        scores = (rotate(q, angles) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
+        scores = (rotate(q, turns) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
         mixed = (torch.softmax(scores, dim=-1) @ values).flatten(1)
         return self.feed_forward(x + self.attention_output(mixed)), (keys, values)
 
@@ -131,6 +135,11 @@ class SlidingTransformer(Baseline):
                 branch = name.endswith(("attention_output.weight", "down.weight"))
                 nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
 
+    def turns(self, positions: Tensor) -> Turns:
+        """Cosine and sine of positions ``[..., 1]``, ``[..., e / 2]`` each."""
+        angles = positions * self.frequencies
+        return angles.cos(), angles.sin()
+
     def steps(self) -> list[_Block]:
         """The blocks, to be stepped one by one."""
         return cast(list[_Block], list(self.blocks))
@@ -152,18 +161,18 @@ class SlidingTransformer(Baseline):
     def _read(self, tokens: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
         steps = torch.arange(self.window - 1 + tokens.shape[1], device=x.device)
-        angles = steps.unsqueeze(1) * self.frequencies
+        turns = self.turns(steps.unsqueeze(1))
         after = []
         for block, cached in zip(self.blocks, state.unflatten(0, (-1, 2)), strict=True):
-            x, kept = block(x, cached, angles)
+            x, kept = block(x, cached, turns)
             after.append(kept)
         return self.norm(x), torch.cat(after)
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate the halves of each head by their angles: ``[..., e]`` and ``[..., e / 2]``."""
+def rotate(x: Tensor, turns: Turns) -> Tensor:
+    """Rotate the halves of each head, ``[..., e]``, by cosine and sine, ``[..., e / 2]`` each."""
     first, second = x.chunk(2, dim=-1)
-    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cosine, sine = (part.to(x.dtype) for part in turns)
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
