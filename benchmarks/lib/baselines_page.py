@@ -97,12 +97,15 @@ def _verdict(comparison: Comparison) -> str:
     if packed:
         best = min(packed, key=lambda name: losses[name])
         sentences.append(f"the best compressor behind it is {best} ({losses[best]:.4f})")
-    cut = [NETWORKS[name] for name, row in comparison.trained.items() if not row["converged"]]
+    rows = {n: row for n, row in comparison.trained.items() if not row["converged"]}
+    cut = [NETWORKS[name] for name in rows]
     if cut:
+        minutes = _listed([f"{row['cpu_minutes']:.1f}" for row in rows.values()])
         sentences.append(
             f"**{_listed(cut)} {'was' if len(cut) == 1 else 'were'} cut short by a time limit** "
-            "before validation had stopped improving, so that this does not decide against "
-            f"{'it' if len(cut) == 1 else 'them'}"
+            f"before validation had stopped improving ({minutes} CPU minutes, against "
+            f"{comparison.about['ours']['minutes']:.0f} by the clock of ours), so that this does "
+            f"not decide against {'it' if len(cut) == 1 else 'them'}"
         )
     return f"On {where}, {'; '.join(sentences)}."
 
