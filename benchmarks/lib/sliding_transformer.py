@@ -91,13 +91,12 @@ class _Block(nn.Module):
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """The second half of the block, ``[..., d]`` to ``[..., d]``."""
-        y: Tensor = F.dropout(
-            self.down(F.gelu(self.up(self.mlp_norm(x)))), self.dropout, self.training
-        )
-        return x + y
+        y: Tensor = self.down(F.gelu(self.up(self.mlp_norm(x))))
+        return x + F.dropout(y, self.dropout, self.training)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return heads
 
 
 class SlidingTransformer(Baseline):
