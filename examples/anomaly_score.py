@@ -3,14 +3,10 @@
 python examples/anomaly_score.py models/shakespeare-nano service.log --top 5 --mask-digits
 
 The score of a line is its surprise in bits per character, minus the median of the lines just before
-it; --window 0 leaves the median out. With --places 2, the two least expected characters of a line
-make its surprise: that finds a wrong word in a long line. Nobody expects most numbers: with
---mask-digits, the stream reads a 0 for each. Nothing is trained: the stream's memory learns the log
-while it reads. A model trained on similar logs (examples/train_on_notes.py) knows them already.
-It does best with --mask-digits --window 0 --learn none: then a fault that recurs stays odd. Mask
-what it is trained on, too:
-
-sed 's/[0-9][0-9]*/0/g' older.log > masked.txt
+it; --window 0 leaves the median out. --places 2 takes the two least expected characters of a line,
+which finds a wrong word in a long one; --mask-digits reads a 0 for each number, as most are odd.
+The stream's memory learns the log while it reads. A model of similar logs, trained without their
+numbers (sed 's/[0-9][0-9]*/0/g'), does best with --mask-digits --window 0 --learn none.
 """
 
 from __future__ import annotations
@@ -51,13 +47,7 @@ def scores(
 ) -> Iterator[Scored]:
     """Score each line of a log after the first ``window`` lines.
 
-    Args:
-        model: The model.
-        lines: The log.
-        window: Lines before it that a line is compared with; 0 for none.
-        places: Least expected characters of a line that make its surprise; all by default.
-        mask_digits: Whether the stream reads a 0 for each number.
-        learn: Whether the memory learns the log: ``"read"``, or ``"none"``.
+    ``places`` counts the least expected characters that make a line's surprise; all by default.
     """
     session = model.session(learn)
     session.feed("\n")
@@ -83,9 +73,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("log", nargs="?", type=Path, help="a file; standard input when absent")
     parser.add_argument("--top", type=int, default=10, help="lines to show (10)")
-    parser.add_argument(
-        "--window", type=int, default=20, help="lines to compare with (20; 0: none)"
-    )
+    parser.add_argument("--window", type=int, default=20, help="lines to compare with (20)")
     parser.add_argument("--places", type=int, help="least expected characters to score (all)")
     parser.add_argument("--mask-digits", action="store_true", help="read each number as 0")
     parser.add_argument("--learn", choices=("read", "none"), default="read")
@@ -95,13 +83,9 @@ def main() -> None:
     # The shipped model knows no digits; characters that it does not know are skipped.
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     source = sys.stdin if options.log is None else options.log.open(encoding="utf-8")
+    how = options.window, options.places, options.mask_digits, options.learn
     with source:
-        ranked = sorted(
-            scores(
-                model, source, options.window, options.places, options.mask_digits, options.learn
-            ),
-            key=lambda line: -line.score,
-        )
+        ranked = sorted(scores(model, source, *how), key=lambda line: -line.score)
     for line in ranked[: options.top]:
         print(f"{line.score:+.2f}\t{line.bits:.2f}\t{line.number}\t{line.line}")
 

@@ -134,6 +134,7 @@ class LoadedModel:
 
     def close(self) -> None:
         """Release the engine's graphs; the next call reloads them."""
+        self._spares.clear()
         self.engine.close()
 
 

@@ -158,10 +158,14 @@ print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 
 [ -z "$libraries" ] || export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 cd "$root" || exit 2
 
-# Engines are built beside a bundle, so the bundles are copied.
+# Engines are built beside a bundle, so the bundle is copied. micro ships in int8, which TensorRT
+# cannot read, so it is exported.
 cp -r models/shakespeare-nano "$scratch/nano"
-cp -r models/shakespeare-micro "$scratch/micro"
 checkpoints=models/checkpoints
+if wanted verify || wanted speed; then
+    rillet "export: micro" 60 export "$checkpoints/shakespeare-micro" --out "$scratch/micro" \
+        --parity-steps 100
+fi
 
 # What a GPU gets, and what the processor gets when the script is tried.
 if [ "$device" = cuda ]; then

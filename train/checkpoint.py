@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
 from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
@@ -59,12 +60,14 @@ def weights_sha256(model: DualCNN) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) -> Path:
     """Write a checkpoint atomically: a crash leaves either the old file or the new one.
 
     Args:
         folder: The run's folder; it must exist.
         checkpoint: The checkpoint to write.
+        half: Round matrices to 16 bits, which halves the file. It is another model then: export
+            what is loaded from the file.
 
     Returns:
         Path of the file.
@@ -79,6 +82,11 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     tensors = {
         name: tensor.detach().contiguous() for name, tensor in checkpoint.model.state_dict().items()
     }
+    if half:
+        tensors = {
+            name: tensor.half() if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
+            for name, tensor in tensors.items()
+        }
     path = folder / CHECKPOINT_FILE
     write_atomic(path, safetensors.torch.save(tensors, CHECKPOINT_FORMAT.metadata(header)))
     return path
@@ -100,6 +108,10 @@ def load_checkpoint(run: Path) -> Checkpoint:
             "`rillet train` wrote"
         )
     header, tensors = CHECKPOINT_FORMAT.read(path, "pt")
+    tensors = {
+        name: tensor.float() if tensor.dtype == torch.float16 else tensor
+        for name, tensor in tensors.items()
+    }
     try:
         tokenizer = Tokenizer(header["tokenizer"], str(path))
         config = DualCNNConfig.from_dict(header["model"])

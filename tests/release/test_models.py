@@ -20,9 +20,8 @@ NAMES = [path.name for path in BUNDLES]
 
 def test_all_models_are_shipped() -> None:
     assert {"shakespeare-nano", "shakespeare-nano-int8"} <= set(NAMES)
-    assert {"shakespeare-micro", "shakespeare-micro-int8"} <= set(NAMES)
-    assert {"bible-nano", "bible-nano-int8"} <= set(NAMES)
-    assert {"tales-nano-int8", "tales-micro-int8"} <= set(NAMES)
+    assert {"shakespeare-micro-int8", "bible-nano", "bible-nano-int8"} <= set(NAMES)
+    assert {"tales-nano-int8", "tales-micro-int8", "tales-small-int8"} <= set(NAMES)
 
 
 def test_the_folder_stays_small() -> None:
@@ -47,7 +46,8 @@ def test_each_way_of_generating_gives_the_same_text(bundle: Path, tmp_path: Path
     assert len(wanted) >= 100
     session = model.session()
     session.feed("First ")
-    assert session.fork().generate(in_graph=True, **options) == wanted
+    if (bundle / "generate.onnx").is_file():
+        assert session.fork().generate(in_graph=True, **options) == wanted
     with model.batch() as batch:
         assert batch.generate(["First ", "Second "], **options)[0] == wanted
     stream = session.stream(**options)
@@ -56,7 +56,7 @@ def test_each_way_of_generating_gives_the_same_text(bundle: Path, tmp_path: Path
     assert begun + "".join(model.restore(tmp_path / "state").resume()) == wanted
 
 
-@pytest.mark.parametrize("name", ["shakespeare-nano", "shakespeare-micro", "bible-nano"])
+@pytest.mark.parametrize("name", ["shakespeare-nano", "bible-nano"])
 def test_parity_with_the_checkpoint(name: str) -> None:
     report = verify(MODELS / name, MODELS / "checkpoints" / name, steps=500)
     assert report.passed, report.table()

@@ -240,6 +240,24 @@ def test_foreign_and_newer_checkpoints_are_rejected(small_run: Path, tmp_path: P
         load_checkpoint(tmp_path)
 
 
+def test_half_a_checkpoint_is_the_model_to_three_digits(small: Checkpoint, tmp_path: Path) -> None:
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    for folder, is_half in ((whole, False), (half, True)):
+        folder.mkdir()
+        save_checkpoint(folder, small, half=is_half)
+    found, expected = load_checkpoint(half).model.state_dict(), small.model.state_dict()
+    assert {name: tensor.dtype for name, tensor in found.items()} == {
+        name: tensor.dtype for name, tensor in expected.items()
+    }
+    for name, tensor in expected.items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=1e-6, msg=name)
+    sizes = [(folder / CHECKPOINT_FILE).stat().st_size for folder in (whole, half)]
+    assert sizes[1] < 0.8 * sizes[0]
+    save_checkpoint(whole, load_checkpoint(half), half=True)  # rounded once, it stays
+    assert (whole / CHECKPOINT_FILE).read_bytes() == (half / CHECKPOINT_FILE).read_bytes()
+
+
 def test_weights_that_are_not_finite_are_rejected(small: Checkpoint, tmp_path: Path) -> None:
     save_checkpoint(tmp_path, small)
     other = load_checkpoint(tmp_path)
