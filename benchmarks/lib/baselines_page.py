@@ -93,6 +93,13 @@ def _verdict(comparison: Comparison) -> str:
         sentences.append(f"**{named} {verb} less** than ours ({losses['ours']:.4f})")
     else:
         sentences.append(f"nothing here loses less than ours ({losses['ours']:.4f})")
+    alone = {name: losses[name] for name in comparison.trained}
+    if alone and min(alone.values()) < losses["ours, no memory"]:
+        best = min(alone, key=lambda name: alone[name])
+        sentences.append(
+            f"**without memories, {title_of(best)} loses less** ({alone[best]:.4f}) than our network "
+            f"({losses['ours, no memory']:.4f})"
+        )
     packed = [name for name in comparison.compressors if name not in ahead]
     if packed:
         best = min(packed, key=lambda name: losses[name])

@@ -74,6 +74,15 @@ def test_first_paragraph_says_where_ours_is_beaten(comparison: Comparison) -> No
     assert "nothing here loses less than ours" in text
 
 
+def test_first_paragraph_says_which_network_is_better_alone(comparison: Comparison) -> None:
+    ours = comparison.about["ours"]["held_out"]["without_memory"]
+    for row in comparison.trained.values():
+        row["held_out"]["without_memory"] = ours + 0.01
+    assert "without memories" not in first_paragraph(comparison)
+    comparison.trained["gru"]["held_out"]["without_memory"] = ours - 0.01
+    assert "without memories, GRU loses less" in first_paragraph(comparison)
+
+
 def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     comparison: Comparison,
 ) -> None:
