@@ -97,8 +97,8 @@ def _verdict(comparison: Comparison) -> str:
     if alone and min(alone.values()) < losses["ours, no memory"]:
         best = min(alone, key=lambda name: alone[name])
         sentences.append(
-            f"**without memories, {title_of(best)} loses less** ({alone[best]:.4f}) than our network "
-            f"({losses['ours, no memory']:.4f})"
+            f"**without memories, {title_of(best)} loses less** ({alone[best]:.4f}) than our "
+            f"network ({losses['ours, no memory']:.4f})"
         )
     packed = [name for name in comparison.compressors if name not in ahead]
     if packed:
