@@ -110,7 +110,13 @@ COMMANDS = sorted(
 )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=pytest.mark.slow if command.startswith("verify") else ())
+        for command in COMMANDS
+    ],
+)
 def test_commands_on_shipped_models_run(command: str) -> None:
     result = here(*shlex.split(command), cwd=ROOT)
     assert result.returncode == 0, result.stderr

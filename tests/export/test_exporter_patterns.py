@@ -107,6 +107,7 @@ def kinds(graph: onnx.GraphProto) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_graphs_hold_nothing_that_is_shortened() -> None:
     config = SMALL.replace(memory_key="contexts", memory=90, contexts="1 3 word", vocab_size=6)
     model = DualCNN(config).eval()

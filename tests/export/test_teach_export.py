@@ -96,6 +96,7 @@ def test_a_lower_precision_keeps_it(taught_bundle: Path, tmp_path: Path) -> None
     assert "read as one stream, in float32:" in card
 
 
+@pytest.mark.slow
 def test_the_size_can_be_chosen_alone(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "larger"
     result = here("export", run, "--out", out, "--memory-size", "1.2 kB", *FAST)

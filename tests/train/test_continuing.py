@@ -77,6 +77,7 @@ def test_more_steps_on_the_same_text(run: Path, texts: Path, tmp_path: Path) -> 
     assert (run / CHECKPOINT_FILE).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: Path) -> None:
     """And no claim on held-out text that the first run may have trained on."""
     notes: list[str] = []
