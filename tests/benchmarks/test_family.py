@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import family
@@ -26,19 +25,6 @@ def test_zpaq_uses_the_same_model_for_both_sizes() -> None:
     change = compressors.ZPAQ_CHANGES[0]
     _, given = compressors.compressors(b"ab" * (change // 2), b"c" * 1000)["zpaq -m5"]
     assert len(given) + 1000 == change
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("zpaq") is None, reason="zpaq is not installed")
-def test_zpaq_changes_its_model_above_that_size_and_not_below() -> None:
-    random = np.random.default_rng(0)
-    words = np.asarray([b"%d " % number for number in random.integers(0, 1 << 20, 400)])
-    data = b"".join(words[random.integers(0, len(words), 200_000)])
-    change = compressors.ZPAQ_CHANGES[0]
-    sizes = [compressors.zpaq(data[: change + more]) for more in (-8192, 0, 8192)]
-    below, across = sizes[1] - sizes[0], sizes[2] - sizes[1]
-    assert below > 0
-    assert abs(across - below) > below / 2
 
 
 def test_a_row_has_the_losses_of_one_text(tmp_path: Path) -> None:
