@@ -11,7 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["GPT", "GRU", "Baseline", "match_width", "matched_gpt", "matched_gru"]
+__all__ = [
+    "GPT",
+    "GRU",
+    "Baseline",
+    "Recurrent",
+    "TransformerBlock",
+    "initialise",
+    "match_width",
+    "matched_gpt",
+    "matched_gru",
+]
 
 _TOLERANCE = 0.03
 """How far a matched model's parameter count may be from the target, relatively."""
@@ -57,7 +67,7 @@ class Baseline(nn.Module):
 B = TypeVar("B", bound=Baseline)
 
 
-class _Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm attention and a GELU MLP of four times the width, each with a residual."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
@@ -80,9 +90,21 @@ class _Block(nn.Module):
         # No dropout of attention weights: it would rule out PyTorch's fused CPU kernel.
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         mixed = self.attention_output(mixed.transpose(1, 2).reshape(batch, length, width))
-        x = x + F.dropout(mixed, self.dropout, self.training)
-        y = self.down(F.gelu(self.up(self.mlp_norm(x))))
+        return self.feed_forward(x + F.dropout(mixed, self.dropout, self.training))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block, ``[..., d]`` to ``[..., d]``."""
+        y: Tensor = self.down(F.gelu(self.up(self.mlp_norm(x))))
         return x + F.dropout(y, self.dropout, self.training)
+
+
+def initialise(model: nn.Module, layers: int) -> None:
+    """Draw the matrices of a transformer of :class:`TransformerBlock` as nanoGPT does."""
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2:
+            # Every branch adds to the residual stream: scale down so that its variance stays.
+            branch = name.endswith(("attention_output.weight", "down.weight"))
+            nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
 
 
 class GPT(Baseline):
@@ -104,13 +126,9 @@ class GPT(Baseline):
         self.context, self.heads, self.dropout = context, heads, dropout
         self.tokens = nn.Embedding(vocab, width)
         self.positions = nn.Embedding(context, width)
-        self.blocks = nn.ModuleList(_Block(width, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
-        for name, weight in self.named_parameters():
-            if weight.dim() == 2:
-                # Every branch adds to the residual stream: scale down so that its variance stays.
-                branch = name.endswith(("attention_output.weight", "down.weight"))
-                nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
+        initialise(self, layers)
 
     def features(self, tokens: Tensor, state: None = None) -> tuple[Tensor, None]:
         """What the head reads of a window ``[B, T]``, and no state: windows are independent."""
@@ -122,8 +140,8 @@ class GPT(Baseline):
         return self.norm(x), None
 
 
-class GRU(Baseline):
-    """An embedding, gated recurrent layers (Cho et al., 2014) and a head.
+class Recurrent(Baseline):
+    """An embedding, recurrent layers and a head.
 
     Args:
         vocab: Number of tokens V.
@@ -132,16 +150,23 @@ class GRU(Baseline):
         dropout: Dropout of the inputs of each layer and of the head.
     """
 
+    cell: type[nn.GRU | nn.LSTM]
     head: nn.Linear
 
     def __init__(self, vocab: int, width: int, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
         self.dropout = dropout
         self.tokens = nn.Embedding(vocab, width)
-        self.layers = nn.GRU(
+        self.layers = self.cell(
             width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
         )
         self.head = nn.Linear(width, vocab)
+
+
+class GRU(Recurrent):
+    """Gated recurrent layers (Cho et al., 2014)."""
+
+    cell = nn.GRU
 
     def zero_state(self, batch: int = 1) -> Tensor:
         """The initial state, ``[layers, B, d]``."""

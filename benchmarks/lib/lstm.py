@@ -6,35 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .baselines import Baseline, match_width
+from .baselines import Recurrent, match_width
 
 __all__ = ["LSTM", "matched_lstm"]
 
 
-class LSTM(Baseline):
-    """An embedding, LSTM layers and a head.
+class LSTM(Recurrent):
+    """LSTM layers between an embedding and a head."""
 
-    Args:
-        vocab: Number of tokens V.
-        width: Width d of the embedding and of each layer.
-        layers: Number of recurrent layers.
-        dropout: Dropout of the inputs of each layer and of the head.
-    """
-
-    head: nn.Linear
+    cell = nn.LSTM
 
     def __init__(self, vocab: int, width: int, layers: int = 2, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.tokens = nn.Embedding(vocab, width)
-        self.layers = nn.LSTM(
-            width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
+        super().__init__(vocab, width, layers, dropout)
         for index in range(layers):
             # The forget gate begins open (Gers et al., 2000), so that gradients reach far back.
             bias = getattr(self.layers, f"bias_ih_l{index}")
             nn.init.ones_(bias.data[width : 2 * width])
-        self.head = nn.Linear(width, vocab)
 
     def zero_state(self, batch: int = 1) -> Tensor:
         """The initial state, hidden and cell of each layer, ``[2 layers, B, d]``."""

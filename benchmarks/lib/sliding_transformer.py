@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from rillet.train.model.causal import band
 
-from .baselines import Baseline, match_width
+from .baselines import Baseline, TransformerBlock, initialise, match_width
 
 __all__ = ["PERIOD", "SlidingTransformer", "matched_sliding", "rotate"]
 
@@ -27,20 +27,14 @@ Turns = tuple[Tensor, Tensor]
 """Cosine and sine of each angle."""
 
 
-class _Block(nn.Module):
-    """Pre-norm attention over a sliding window and a GELU MLP, each with a residual."""
+class _Block(TransformerBlock):
+    """A block whose attention slides along a stream."""
 
     def __init__(self, width: int, heads: int, window: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.window, self.dropout = heads, window, dropout
-        self.attention_norm = nn.LayerNorm(width, bias=False)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.attention_output = nn.Linear(width, width, bias=False)
-        self.mlp_norm = nn.LayerNorm(width, bias=False)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        super().__init__(width, heads, dropout)
+        self.window = window
 
-    def forward(self, x: Tensor, cached: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor, cached: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
         """Read a chunk.
 
         Args:
@@ -62,8 +56,8 @@ class _Block(nn.Module):
             rotate(self._heads(q), last), rotate(keys, turns), values, seen
         )
         mixed = self.attention_output(mixed.transpose(1, 2).flatten(2))
-        x = x + F.dropout(mixed, self.dropout, self.training)
-        return self.feed_forward(x), both[:, :, length:]
+        x = self.feed_forward(x + F.dropout(mixed, self.dropout, self.training))
+        return x, both[:, :, length:]
 
     def step(
         self, x: Tensor, cached: tuple[Tensor, Tensor], slot: Tensor, turns: Turns
@@ -88,11 +82,6 @@ class _Block(nn.Module):
         scores = (rotate(q, turns) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
         mixed = (torch.softmax(scores, dim=-1) @ values).flatten(1)
         return self.feed_forward(x + self.attention_output(mixed)), (keys, values)
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """The second half of the block, ``[..., d]`` to ``[..., d]``."""
-        y: Tensor = self.down(F.gelu(self.up(self.mlp_norm(x))))
-        return x + F.dropout(y, self.dropout, self.training)
 
     def _heads(self, x: Tensor) -> Tensor:
         heads: Tensor = x.unflatten(2, (self.heads, -1)).transpose(1, 2)
@@ -131,10 +120,7 @@ class SlidingTransformer(Baseline):
         self.blocks = nn.ModuleList(_Block(width, heads, window, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
         self.register_buffer("frequencies", _frequencies(width // heads), persistent=False)
-        for name, weight in self.named_parameters():
-            if weight.dim() == 2:
-                branch = name.endswith(("attention_output.weight", "down.weight"))
-                nn.init.normal_(weight, std=0.02 * ((2 * layers) ** -0.5 if branch else 1))
+        initialise(self, layers)
 
     def turns(self, positions: Tensor) -> Turns:
         """Cosine and sine of positions ``[..., 1]``, ``[..., e / 2]`` each."""
@@ -164,8 +150,8 @@ class SlidingTransformer(Baseline):
         steps = torch.arange(self.window - 1 + tokens.shape[1], device=x.device)
         turns = self.turns(steps.unsqueeze(1))
         after = []
-        for block, cached in zip(self.blocks, state.unflatten(0, (-1, 2)), strict=True):
-            x, kept = block(x, cached, turns)
+        for block, cached in zip(self.steps(), state.unflatten(0, (-1, 2)), strict=True):
+            x, kept = block.read(x, cached, turns)
             after.append(kept)
         return self.norm(x), torch.cat(after)
 
