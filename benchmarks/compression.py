@@ -1,17 +1,18 @@
-"""Bits for each byte of a stream: examples/compress.py against gzip, xz, zstd and PPMd.
+"""Bits for each byte of a stream: examples/compress.py against gzip, xz, zstd, PPMd and zpaq.
 
     python benchmarks/compression.py FILE BUNDLE... [--before EARLIER] [--json FILE]
     python benchmarks/compression.py FILE --train BYTES --out FOLDER [--training OPTIONS]
 
 Each bundle compresses the file with its memory and without, and decompresses it again; a difference
 ends the run. With --before, every compressor is given the text of EARLIER: bundles and PPMd read it
-first, zstd and xz have it in their windows, gzip cannot. Of these, the size is what the file adds.
+first, zpaq as lib/compressors.py says, zstd and xz have it in their windows, gzip cannot. Of these,
+the size is what the file adds.
 
 With --train, EARLIER is the first BYTES of FILE, up to the end of a line, and a model is trained on
 them: OPTIONS are those of `rillet train` (--steps 300). The rest of the file is compressed, also by
 a stream of that model that has read nothing.
 
-Milliseconds are of the thread, for reading and compressing; decompressing with a bundle takes as
+Milliseconds are of a processor, for reading and compressing; decompressing with a bundle takes as
 long. Needs `pip install '.[bench]'`.
 """
 
@@ -20,16 +21,15 @@ from __future__ import annotations
 import argparse
 import gzip
 import lzma
+import resource
 import runpy
 import shlex
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyppmd
 import zstandard
 
 import rillet.runtime
+from lib.compressors import Pack, compressors
 from lib.own_model import train_own_model
 from lib.results import write_results
 
@@ -69,50 +69,45 @@ def main() -> None:
         figures[name] = {"bits_per_byte": 8 * size / len(data), "ms_per_kB": seconds / read * 1e6}
         print("{bits_per_byte:8.3f} {ms_per_kB:10.3f}".format(**figures[name]), name, flush=True)
 
-    for name, pack in COMPRESSORS.items():
-        size, seconds = timed(pack, before + data)
-        report(name, size - timed(pack, before)[0], seconds, len(before + data))
+    common = {name: (pack, before) for name, pack in COMMON.items()}
+    for name, (pack, given) in {**common, **compressors(before, data)}.items():
+        size, seconds = timed(pack, given + data)
+        report(name, size - timed(pack, given)[0], seconds, len(given + data))
     for bundle in arguments.bundles:
         model = rillet.runtime.load(bundle)
         ways = {"learning": (True, before), "without memory": (False, b"")}
         if arguments.train is not None:
             ways["learning, from zeros"] = True, b""
         for how, (memory, given) in ways.items():
-            begun = time.thread_time()
+            begun = cpu_seconds()
             packed = EXAMPLE["compress"](model, data, memory, given)
-            seconds = time.thread_time() - begun
+            seconds = cpu_seconds() - begun
             if EXAMPLE["decompress"](model, packed, given) != data:
                 raise SystemExit(f"Error: {bundle} does not give the file back")
             report(f"{bundle}, {how}", len(packed), seconds, len(given + data))
     write_results(arguments.json, figures)
 
 
-def timed(pack: Callable[[bytes], bytes], data: bytes) -> tuple[int, float]:
-    """The size of what a compressor makes of data, and seconds of the thread."""
-    begun = time.thread_time()
-    return len(pack(data)), time.thread_time() - begun
+def timed(pack: Pack, data: bytes) -> tuple[int, float]:
+    """The size of what a compressor makes of data, and seconds of the processors."""
+    begun = cpu_seconds()
+    return pack(data), cpu_seconds() - begun
 
 
-def xz(data: bytes) -> bytes:
-    return lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+def cpu_seconds() -> float:
+    """Processor time of this process, and of those that it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def zstd(data: bytes) -> bytes:
-    return bytes(zstandard.ZstdCompressor(level=22).compress(data))
+def xz(data: bytes) -> int:
+    return len(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
 
 
-def ppmd(order: int) -> Callable[[bytes], bytes]:
-    def pack(data: bytes) -> bytes:
-        return bytes(pyppmd.compress(data, max_order=order, mem_size=1 << 28))
-
-    return pack
-
-
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip -9": lambda data: gzip.compress(data, 9),
+COMMON: dict[str, Pack] = {
+    "gzip -9": lambda data: len(gzip.compress(data, 9)),
     "xz -9e": xz,
-    "zstd --ultra -22": zstd,
-    **{f"PPMd, order {order}, 256 MiB": ppmd(order) for order in (4, 6, 8, 10, 12)},
+    "zstd --ultra -22": lambda data: len(zstandard.ZstdCompressor(level=22).compress(data)),
 }
 
 

@@ -108,7 +108,7 @@ def load_checkpoint(run: Path) -> Checkpoint:
             "`rillet train` wrote"
         )
     header, tensors = CHECKPOINT_FORMAT.read(path, "pt")
-    tensors = {
+    tensors = {  # a checkpoint that was saved by half
         name: tensor.float() if tensor.dtype == torch.float16 else tensor
         for name, tensor in tensors.items()
     }

@@ -22,7 +22,7 @@ import pyppmd
 
 __all__ = ["ZPAQ_CHANGES", "Pack", "compressors", "given_before", "ppmd", "zpaq"]
 
-ORDERS, MEGABYTES = (5, 6, 8), 256
+ORDERS, MEGABYTES = (5, 6, 8, 10), 256
 """PPMd's orders and its memory, which are tried in turn."""
 
 ZPAQ_CHANGES = tuple((1 << bits) - 8192 for bits in range(20, 25))

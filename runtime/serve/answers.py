@@ -59,7 +59,7 @@ class Answer:
     ) -> bytes:
         """A piece of a text as an event."""
         logprobs = json.dumps(self.logprobs(index, tokens)) if self._logprobs else "null"
-        ended = "null" if reason is None else json.dumps(finish_reason(reason))
+        ended = json.dumps(finish_reason(reason))
         # To encode a text alone takes a third of what an object takes.
         return (
             f'data: {self._prefix}{{"index": {index}, "text": {json.dumps(text)}, '

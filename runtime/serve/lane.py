@@ -127,10 +127,10 @@ class Lane:
     def _deliver(self, rows: list[Written], seconds: float | None) -> None:
         """Put what was written where it is read; in the event loop."""
         for job, tokens, finish_reason, error in rows:
-            has_ended = finish_reason is not None or error is not None
-            if tokens or has_ended:
-                job.inbox.put(Piece(job.index, tokens, finish_reason, error))
-            if has_ended:
+            piece = Piece(job.index, tokens, finish_reason, error)
+            if tokens or piece.is_last:
+                job.inbox.put(piece)
+            if piece.is_last:
                 job.ended.set()
         if seconds is not None:
             self._on_round(seconds, sum(len(row.tokens) for row in rows))

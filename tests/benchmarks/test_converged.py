@@ -272,18 +272,8 @@ def test_the_command_goes_on_where_it_stopped(
     def command(clock: str) -> dict[str, Any]:
         results = tmp_path / "results.json"
         argv = ["converged.py", str(corpus), "--beside", str(tmp_path / "ours"), "--models", "gru"]
-        argv += [
-            "--rungs",
-            "1,2",
-            "--dropouts",
-            "0,0.1",
-            "--clock",
-            clock,
-            "--minutes",
-            "9",
-            "--results",
-            str(results),
-        ]
+        argv += ["--rungs", "1,2", "--dropouts", "0,0.1", "--minutes", "9", "--clock", clock]
+        argv += ["--results", str(results)]
         monkeypatch.setattr("sys.argv", [*argv, "--runs", str(tmp_path / "runs")])
         converged.main()
         content: dict[str, Any] = json.loads(results.read_text())

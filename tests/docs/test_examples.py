@@ -38,7 +38,9 @@ def run(script: str, *arguments: object, given: str = "") -> subprocess.Complete
 def test_each_is_short_and_listed_with_its_command() -> None:
     listing = (EXAMPLES / "README.md").read_text()
     for script in SCRIPTS:
-        assert len(script.read_text().splitlines()) < 200, script.name
+        # Tokens of several letters make the keyboard's search a long one.
+        most = 180 if script.name == "keyboard.py" else 100
+        assert len(script.read_text().splitlines()) < most, script.name
         assert f"python examples/{script.name} " in listing
     assert "look_inside.ipynb" in listing
     assert "javascript" in listing

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from rillet.export import ExportOptions
+from rillet.export.bundle.writer import write_bundle
 from rillet.train import (
     PRESETS,
     DualCNN,
@@ -133,6 +135,15 @@ def test_the_size_of_a_bundle_is_known_before_it_is_exported() -> None:
     bundle = ROOT / "models" / "shakespeare-nano"
     size = sum(file.stat().st_size for file in bundle.iterdir())
     assert size <= bundle_size(model) <= 1.1 * size
+
+
+@pytest.mark.slow
+def test_a_checkpoint_without_a_bundle_exports_with_the_estimated_size(tmp_path: Path) -> None:
+    """And passes the gate: its graphs are the checkpoint's."""
+    checkpoint = load_checkpoint(ROOT / "models" / "checkpoints" / "shakespeare-micro")
+    write_bundle(checkpoint, tmp_path / "micro", options=ExportOptions(parity_steps=500))
+    size = sum(file.stat().st_size for file in (tmp_path / "micro").iterdir())
+    assert size <= bundle_size(checkpoint.model) <= 1.1 * size
 
 
 def test_a_small_model_has_the_estimated_size(small_run: Path, small_bundle: Path) -> None:
