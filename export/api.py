@@ -20,7 +20,7 @@ from .options import ExportOptions
 from .parity.gate import STEPS, gate_work, run_gate
 from .parity.graph_diff import bundle_differences
 from .parity.report import ParityReport
-from .quantization.conversions import chosen_method
+from .quantization.conversions import check_native, chosen_method
 from .quantization.lower_precision import quantize
 
 __all__ = ["export", "export_with_report", "verify", "verify_work"]
@@ -94,7 +94,7 @@ def export_with_report(
     if precision == "fp32":
         report = write_bundle(loaded, out, progress=progress, options=options, note=note)
         return Bundle.open(out), report
-    chosen_method(precision, None, False)
+    check_native(not options.native_only, precision, chosen_method(precision, None, False))
     with scratch_folder(out) as scratch:
         full = scratch / out.name
         report = write_bundle(loaded, full, progress=progress, options=options, note=note)

@@ -32,6 +32,7 @@ class ExportOptions:
         genai: Write the files that onnxruntime-genai needs.
         onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
             that TensorRT cannot read; see :mod:`.scatter_read`.
+        native_only: Write no graphs, but weights for the native engine alone: a third of the bytes.
         parity_steps: Tokens of real text on which each graph must agree with PyTorch.
         text_sample: Let the bundle carry the checkpoint's sample of the run's text, on which its
             precision can be lowered. Otherwise, nothing of that text is in the bundle.
@@ -53,6 +54,7 @@ class ExportOptions:
     generate: bool = True
     genai: bool = False
     onnxruntime_only: bool = False
+    native_only: bool = False
     parity_steps: int = STEPS
     text_sample: bool = True
     teach: str | Path | Sequence[str | Path] = ()
@@ -66,12 +68,25 @@ class ExportOptions:
         if self.static_batch is not None:
             check_count("static_batch", self.static_batch, 1)
         check_count("parity_steps", self.parity_steps, 1)
+        self._check_native_only()
         _ = self.memory_bytes  # raises if it is no size
         SamplingParams(**self.sampling)  # raises if a value can never work
         if self.genai and self.texts:
             raise UsageError(
                 "onnxruntime-genai begins every stream at zeros, and a taught bundle's begin with "
                 "what it was taught; leave out --genai or --teach"
+            )
+
+    def _check_native_only(self) -> None:
+        graphs = {
+            "--static-batch": self.static_batch is not None,
+            "--last-logits": self.last_logits,
+            "--genai": self.genai,
+            "--onnxruntime-only": self.onnxruntime_only,
+        }
+        for option in (option for option, given in graphs.items() if self.native_only and given):
+            raise UsageError(
+                f"{option} is about graphs, and --native-only writes none; leave one of them out"
             )
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .errors import BundleError, UsageError
+from .errors import BundleError, EngineError, UsageError
 from .files import sha256_bytes, sha256_file
 from .hub import fetch_bundle, in_hub_cache, on_hub
 from .start_state import START_STATE_FILE, read_start_state
@@ -78,8 +78,9 @@ class Bundle:
                     f"{file} is damaged or was changed: its SHA-256 is not the one in "
                     f"{BUNDLE_FILE}; copy the bundle again, or export it again"
                 )
-        for required in ("decode", "prefill"):
-            bundle.graph(required)
+        if bundle.has_graphs:
+            for required in ("decode", "prefill"):
+                bundle.graph(required)
         for name in manifest["graphs"]:
             _check_self_contained(bundle.graph(name))
         return bundle
@@ -93,7 +94,8 @@ class Bundle:
                 if isinstance(entry, dict) and isinstance(entry.get("file"), str):
                     hashes[entry["file"]] = str(entry.get("sha256"))
             hashes.update({name: str(value) for name, value in files.items()})
-        if "tokenizer.json" not in hashes:
+        runs = self.has_graphs or WEIGHTS_FILE in hashes
+        if not runs or "tokenizer.json" not in hashes:
             raise BundleError(f"{self.path / BUNDLE_FILE} lists no graphs or no tokenizer")
         return hashes
 
@@ -114,8 +116,23 @@ class Bundle:
             raise BundleError(f"{path} is missing; copy the bundle again, or export it again")
         return path
 
+    @property
+    def has_graphs(self) -> bool:
+        """Whether the bundle has graphs, or weights for the native engine alone."""
+        return bool(self.manifest.get("graphs"))
+
     def graph(self, name: str) -> Path:
-        """The path of a graph, such as ``decode`` or ``prefill``."""
+        """The path of a graph, such as ``decode`` or ``prefill``.
+
+        Raises:
+            BundleError: The manifest lists no such graph, or its file is missing.
+            EngineError: The bundle is for the native engine alone.
+        """
+        if not self.has_graphs:
+            raise EngineError(
+                f"{self.path} has no graphs, so only the native engine runs it; use the provider "
+                "native, or export the model without --native-only"
+            )
         entry = self.manifest["graphs"].get(name)
         if not isinstance(entry, dict) or not isinstance(entry.get("file"), str):
             raise BundleError(f"{self.path / BUNDLE_FILE} lists no {name} graph")
@@ -150,7 +167,7 @@ class Bundle:
     @property
     def last_logits(self) -> bool:
         """Whether the prefill graph returns logits for the last token of a call only."""
-        return bool(self.manifest["graphs"]["prefill"].get("logits") == "last")
+        return bool(self.manifest["graphs"].get("prefill", {}).get("logits") == "last")
 
     @property
     def independent_rows(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ...runtime.engines.ort.host_engine import OnnxEngine
+from ...runtime.engines.base import Engine
 from ...runtime.files import scratch_folder, write_atomic
 from ...runtime.start_state import START_STATE_FILE, start_state_bytes
 from ...runtime.text_sample import TextSample
@@ -75,7 +75,7 @@ def taught_entry(taught: Taught) -> dict[str, Any]:
     }
 
 
-def measure_taught(engine: OnnxEngine, sample: TextSample | None, taught: Taught) -> dict[str, Any]:
+def measure_taught(engine: Engine, sample: TextSample | None, taught: Taught) -> dict[str, Any]:
     """Measure the loss on the run's sample, from zeros and taught.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import platform
 import time
 from collections.abc import Callable
@@ -12,9 +11,7 @@ import numpy as np
 
 from ...runtime.bundle import Bundle
 from ...runtime.engines.base import Engine
-from ...runtime.engines.native.engine import NativeEngine
-from ...runtime.engines.ort.host_engine import OnnxEngine
-from ...runtime.errors import EngineError
+from ..parity.engines import processor_engines
 
 __all__ = ["measure_times"]
 
@@ -35,13 +32,10 @@ def measure_times(bundle: Bundle) -> dict[str, Any]:
         A description of the ``machine``, and for each of the ``engines``, by name, ``step`` and
         ``prefill`` in microseconds per token.
     """
-    engines: list[Engine] = [OnnxEngine(bundle, "cpu", 1)]
-    # A bundle without weights, or a machine without the library, has no native engine.
-    with contextlib.suppress(EngineError):
-        engines.insert(0, NativeEngine(bundle))
+    fastest_first = reversed(processor_engines(bundle))
     return {
         "machine": f"{platform.machine()}, {platform.system()}",
-        "engines": {engine.version: _time(engine) for engine in engines},
+        "engines": {engine.version: _time(engine) for engine in fastest_first},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import json
@@ -13,11 +12,7 @@ from typing import Any
 import onnx
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
-from ...runtime.engines.base import Engine
-from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.library import library_path
-from ...runtime.engines.ort.host_engine import OnnxEngine
-from ...runtime.errors import EngineError
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.start_state import read_start_state
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
@@ -30,6 +25,7 @@ from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.comparison import Comparison
+from ..parity.engines import measuring_engine, processor_engines
 from ..parity.gate import gate_work, run_gate
 from ..parity.golden import golden_record
 from ..parity.report import ParityReport
@@ -89,17 +85,20 @@ def write_bundle(
         if taught is not None:
             note("measuring")
             manifest["taught"] |= measure_taught(
-                OnnxEngine(bundle, "cpu"), checkpoint.text_sample, taught
+                measuring_engine(bundle), checkpoint.text_sample, taught
             )
         write_manifest(folder, manifest)
         write_card(folder, target.name, manifest)
     return report
 
 
-def export_work(steps: int, generate: bool, taught: bool = False) -> int:
+def export_work(options: ExportOptions) -> int:
     """Tokens that the gate of an export reads, for a progress bar."""
+    steps, taught = options.parity_steps, bool(options.texts)
     native = 0 if library_path() is None else gate_work("native", steps, False, taught=taught)
-    return gate_work("cpu", steps, generate, taught=taught) + native
+    if options.native_only:
+        return native
+    return gate_work("cpu", steps, options.generate, taught=taught) + native
 
 
 def _gate(
@@ -109,12 +108,9 @@ def _gate(
     progress: Callable[[int], object] | None,
 ) -> list[Comparison]:
     """Compare the graphs with PyTorch, and the weights where the native engine can run them."""
-    engines: list[Engine] = [OnnxEngine(bundle, "cpu")]
-    with contextlib.suppress(EngineError):
-        engines.append(NativeEngine(bundle))
     return [
         row
-        for engine in engines
+        for engine in processor_engines(bundle)
         for row in run_gate(
             checkpoint.model,
             checkpoint.tokenizer,
@@ -150,7 +146,7 @@ def _write_files(
     if taught is not None:
         files.append(write_start_state(folder, taught))
         start = read_start_state(folder / files[-1], table, config.vocab_size)
-    graphs = build_graphs(checkpoint, options, note)
+    graphs = {} if options.native_only else build_graphs(checkpoint, options, note)
     if options.genai:
         note("genai")
         both = (read_by_scatter(graphs["decode"]), graphs["prefill"])

@@ -88,6 +88,11 @@ __all__ = ["export_command"]
     help="Write a decoding graph that is faster on ONNX Runtime and that TensorRT cannot read.",
 )
 @click.option(
+    "--native-only",
+    is_flag=True,
+    help="Write no graphs: only the native engine runs the bundle, which is a third as large.",
+)
+@click.option(
     "--text-sample/--no-text-sample",
     default=True,
     show_default=True,
@@ -139,6 +144,7 @@ def export_command(
     last_logits: bool,
     generate: bool,
     onnxruntime_only: bool,
+    native_only: bool,
     text_sample: bool,
     teach: tuple[str, ...],
     memory_size: str | None,
@@ -154,6 +160,7 @@ def export_command(
         last_logits=last_logits,
         generate=generate,
         onnxruntime_only=onnxruntime_only,
+        native_only=native_only,
         genai=genai,
         parity_steps=parity_steps,
         text_sample=text_sample,
@@ -163,8 +170,7 @@ def export_command(
         top_p=top_p,
         min_p=min_p,
     )
-    work = export_work(parity_steps, generate, taught=bool(teach))
-    with ProgressBar("parity", work) as bar:
+    with ProgressBar("parity", export_work(options)) as bar:
 
         def note(phase: str) -> None:
             bar.update(0, f"building {phase}" if phase.endswith(".onnx") else phase)

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from ...runtime.bundle import WEIGHTS_FILE, Bundle
+from ...runtime.bundle import Bundle
 from ...runtime.cli.progress import ProgressBar
 from ...runtime.cli.terminal import tell
-from ...runtime.engines.native.library import library_path
 from ...runtime.tokenizer import Tokenizer
 from ..bundle.commands import generate_command
 from ..quantization.conversions import METHODS, PRECISIONS
@@ -87,9 +86,8 @@ def quantize_command(
 ) -> None:
     """Lower the precision of BUNDLE, unless its loss rises by more than is allowed."""
     source = Bundle.open(bundle)
-    native = precision == "int8" and WEIGHTS_FILE in source.hashes() and library_path() is not None
     # The length of a whole text is not known yet; the bar then assumes the default.
-    with ProgressBar("measuring", quantize_work(tokens, native)) as bar:
+    with ProgressBar("measuring", quantize_work(source, precision, tokens)) as bar:
         lowered = quantize(
             source,
             out,
@@ -116,7 +114,7 @@ def quantize_command(
         tell(f"{label}: {size / 1e6:.2f} MB")
     if cost["left_out"]:
         tell(f"Left out, in fp32 only: {', '.join(cost['left_out'])}")
-    if cost["method"] not in PRECISIONS[precision].portable:
+    if lowered.has_graphs and cost["method"] not in PRECISIONS[precision].portable:
         tell("The graphs use ONNX Runtime's own operators: TensorRT cannot read them.")
     tell(f"Bundle: {out} ({precision}, {cost['method']})")
     tokenizer = Tokenizer.load(lowered.file("tokenizer.json"))

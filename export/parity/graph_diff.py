@@ -25,7 +25,8 @@ def bundle_differences(model: DualCNN, bundle: Bundle) -> list[str]:
         A phrase for each difference, at most five.
     """
     differences = []
-    for kind, build in (("decode", decode_graph), ("prefill", prefill_graph)):
+    builders = (("decode", decode_graph), ("prefill", prefill_graph))
+    for kind, build in builders if bundle.has_graphs else ():
         actual = onnx.load(str(bundle.graph(kind)))
         opset = next(entry.version for entry in actual.opset_import if not entry.domain)
         if kind == "prefill" and bundle.last_logits:

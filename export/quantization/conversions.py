@@ -20,7 +20,7 @@ from .fp16_choice import lower_within
 from .matmuls import walk
 from .static_int8 import matmul_inputs, to_static_int8
 
-__all__ = ["METHODS", "PRECISIONS", "Precision", "chosen_method", "convert"]
+__all__ = ["METHODS", "PRECISIONS", "Precision", "check_native", "chosen_method", "convert"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,9 @@ PRECISIONS = {
 """The limits of fp16 and int8 are part of the design; int4's marks a loss worth knowing about."""
 
 METHODS = tuple(dict.fromkeys(m for precision in PRECISIONS.values() for m in precision.methods))
+
+_NATIVE = ("int8", "weight-only")
+"""The precision and method of the native engine's own."""
 
 _BLOCK = 32
 _INT8_ACCURACY = 4
@@ -73,6 +76,19 @@ def chosen_method(precision: str, method: str | None, recurrence: bool) -> str:
             "calibrated; leave out --recurrence, or choose the method weight-only"
         )
     return method
+
+
+def check_native(has_graphs: bool, precision: str, method: str) -> None:
+    """Check that a bundle can have a precision: without graphs, it can have the native engine's.
+
+    Raises:
+        UsageError: Only graphs can hold it.
+    """
+    if not has_graphs and (precision, method) != _NATIVE:
+        raise UsageError(
+            f"the bundle is for the native engine alone, and {precision} ({method}) needs graphs; "
+            "choose int8 (weight-only), or leave out --native-only"
+        )
 
 
 def convert(

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from ...runtime.engines.base import Engine, Values
-from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...train.model.state import State
 from ..parity.comparison import Comparison, compared_graphs
 from ..parity.graph_parity import compare_graph
@@ -24,7 +23,7 @@ _NAMES = ("text, beside float32's graphs", "random tokens, beside float32's grap
 
 
 def measure_drift(
-    reference: OnnxEngine,
+    reference: Engine,
     engine: Engine,
     text: npt.NDArray[np.int64],
     tolerance: float,
@@ -59,9 +58,9 @@ def drift_work(provider: str, tokens: int) -> int:
 
 
 class EngineAsModel:
-    """A :class:`.graph_parity.ReferenceModel` computed by an engine's prefill graph."""
+    """A :class:`.graph_parity.ReferenceModel` computed by an engine's prefill."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def zero_state(self, batch: int) -> State:

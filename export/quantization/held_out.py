@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ...runtime.bundle import Bundle
-from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import CorpusError
 from ...runtime.files import sha256_bytes
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer, text_bytes
+from ..parity.engines import measuring_engine
 from ..parity.texts import real_text
 from .drift import EngineAsModel
 
@@ -73,7 +73,7 @@ def measured_text(
         CorpusError: The file cannot be read or is too short.
     """
     if file is None:
-        model = EngineAsModel(OnnxEngine(bundle, "cpu"))
+        model = EngineAsModel(measuring_engine(bundle))
         count = _CALIBRATION + TOKENS + 1
         kept = sample or bundle.text_sample()
         chosen = real_text(kept, tokenizer, model, count, 2 * FEWEST_TOKENS)

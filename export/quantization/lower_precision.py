@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
-from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_file, write_atomic
 from ...runtime.start_state import START_STATE_FILE
@@ -23,8 +22,9 @@ from ..graphs.build import fix_batch
 from ..graphs.generate import generate_graph
 from ..graphs.scatter_read import read_by_scatter
 from ..options import check_count
+from ..parity.engines import measuring_engine
 from ..parity.report import TOLERANCE
-from .conversions import PRECISIONS, chosen_method, convert
+from .conversions import PRECISIONS, check_native, chosen_method, convert
 from .held_out import FEWEST_TOKENS, TOKENS, measured_text
 from .int8_weights import int8_weights
 from .matmuls import walk
@@ -53,7 +53,8 @@ def quantize(
 
     State, logits, the memory and, by default, the recurrence stay float32. Only the step, prefill,
     generating and static graphs are lowered, and for int8 the native engine's weights; other files
-    are left out, and ``quantization.left_out`` of the new manifest lists them.
+    are left out, and ``quantization.left_out`` of the new manifest lists them. A bundle without
+    graphs becomes another.
 
     Args:
         bundle: A bundle in fp32, or its folder.
@@ -89,6 +90,7 @@ def quantize(
     _check_limits(precision, max_loss_rise, max_difference, tokens)
     source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), Path(out)
     _check_paths(source, target)
+    check_native(source.has_graphs, precision, method)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
     chosen_difference = max_difference
     if max_difference is None:
@@ -206,7 +208,7 @@ def _write_files(source: Bundle, folder: Path, lowering: Lowering) -> dict[str, 
         "method": lowering.method,
         "lowered_bytes": {kind: _narrow_bytes(model) for kind, model in graphs.items()},
         "recurrence": lowering.recurrence,
-        "quantizer": OnnxEngine(source, "cpu").version,
+        "quantizer": measuring_engine(source).version,
         "left_out": sorted(left_out),
     }
     manifest["parity"] = []
@@ -217,6 +219,8 @@ def _lowered_graphs(
     source: Bundle, lowering: Lowering, portable: bool
 ) -> dict[str, onnx.ModelProto]:
     """Lower the graphs of a bundle, by kind."""
+    if not source.has_graphs:
+        return {}
     graphs = {
         kind: convert(
             onnx.load(source.graph(kind)),

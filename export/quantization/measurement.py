@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
-from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.native.library import library_path
-from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import ParityError
 from ..parity.comparison import Comparison
+from ..parity.engines import measuring_engine, processor_engines
 from ..parity.losses import prefill_loss, step_loss
 from ..parity.report import TOLERANCE
 from .drift import drift_work, measure_drift
@@ -62,7 +61,8 @@ def measure_cost(
     Returns:
         The figures for the manifest, and a comparison of each graph on each text.
     """
-    before, after = OnnxEngine(source, "cpu"), OnnxEngine(lowered, "cpu")
+    before = measuring_engine(source)
+    after, *native = processor_engines(lowered)
     start = source.start_state()
     text, tokens = lowering.text, lowering.text.tokens
     first = tokens[:, : _STEPS + 1]
@@ -80,10 +80,9 @@ def measure_cost(
     }
     tie = min(lowering.max_difference, TOLERANCE["fp16"])
     rows = measure_drift(before, after, tokens, tie, progress, start)
-    if WEIGHTS_FILE in lowered.hashes() and library_path() is not None:
-        native = NativeEngine(lowered)
-        figures["native_loss"] = prefill_loss(native, tokens, progress, start)
-        rows += measure_drift(before, native, tokens, tie, progress, start)
+    for engine in native:
+        figures["native_loss"] = prefill_loss(engine, tokens, progress, start)
+        rows += measure_drift(before, engine, tokens, tie, progress, start)
     figures = {k: round(v, 6) if isinstance(v, float) else v for k, v in figures.items()}
     if lowering.precision == "fp16":
         figures["max_difference"] = lowering.max_difference
@@ -96,8 +95,9 @@ def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Compariso
     Raises:
         ParityError: The loss rises too far, or fp16 differs too much.
     """
+    graphs = any(row.provider != "native" for row in rows)
     measured = (
-        ("prefill graph", "loss", "loss_fp32"),
+        ("prefill graph" if graphs else "native engine", "loss", "loss_fp32"),
         ("decode graph", "step_loss", "step_loss_fp32"),
         ("native engine", "native_loss", "loss_fp32"),
     )
@@ -121,12 +121,17 @@ def check_cost(lowering: Lowering, figures: dict[str, Any], rows: list[Compariso
             )
 
 
-def quantize_work(tokens: int, native: bool = False) -> int:
+def quantize_work(source: Bundle, precision: str, tokens: int) -> int:
     """Tokens that :func:`rillet.export.quantize` reads of a text, for a progress bar.
 
     Args:
+        source: The bundle in float32.
+        precision: The lower precision.
         tokens: Tokens of the text.
-        native: Whether the native engine reads them too.
     """
-    work = 2 * tokens + 2 * min(tokens, _STEPS) + drift_work("cpu", tokens)
+    work = 2 * tokens + 2 * min(tokens, _STEPS)
+    if not source.has_graphs:
+        return work + drift_work("native", tokens)
+    work += drift_work("cpu", tokens)
+    native = precision == "int8" and WEIGHTS_FILE in source.hashes() and library_path() is not None
     return work + tokens + drift_work("native", tokens) if native else work

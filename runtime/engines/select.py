@@ -86,7 +86,7 @@ def _automatic(bundle: Bundle) -> list[Provider]:
     if _is_built(bundle) and driver_obstacle() is None:
         names.append("tensorrt")
     try:
-        names += ["cuda"] if has_cuda() else []
+        names += ["cuda"] if bundle.has_graphs and has_cuda() else []
     except EngineError:
         # Without ONNX Runtime: a Jetson may have TensorRT alone, and any device the library.
         names += [name for name in processor_engines(bundle) if name != "cpu"]
@@ -98,6 +98,8 @@ def _automatic(bundle: Bundle) -> list[Provider]:
 
 def processor_engines(bundle: Bundle) -> list[Provider]:
     """What runs a bundle on the processor, best first."""
+    if not bundle.has_graphs:
+        return ["native"]
     return ["native", "cpu"] if _has_native(bundle) else ["cpu"]
 
 

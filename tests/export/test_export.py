@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from onnx import numpy_helper
 
-from rillet.export import ParityReport, export, verify
+from rillet.export import ExportOptions, ParityReport, export, verify
 from rillet.export.api import verify_work
 from rillet.export.bundle.folder import CARD
 from rillet.export.bundle.writer import export_work
@@ -93,7 +93,7 @@ def dropped_output(graph: onnx.ModelProto) -> None:
 def test_export_and_verify(small_run: Path, tmp_path: Path) -> None:
     read: list[int] = []
     bundle = export(small_run, tmp_path / "model", parity_steps=300, progress=read.append)
-    assert sum(read) == export_work(300, generate=True)
+    assert sum(read) == export_work(ExportOptions(parity_steps=300))
     read.clear()
     report = verify(bundle, small_run, steps=300, progress=read.append)
     assert sum(read) == verify_work(bundle, ["cpu"], 300, long=False)
@@ -292,7 +292,7 @@ def test_verify_prints_json(small_bundle: Path, small_run: Path) -> None:
 _EXPORTER = """
 import sys
 from pathlib import Path
-from rillet.export import export
+from rillet.export import ExportOptions, export
 from rillet.train import load_checkpoint
 export(load_checkpoint(Path(sys.argv[1])), sys.argv[2], parity_steps=200)
 """
