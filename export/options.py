@@ -32,7 +32,6 @@ class ExportOptions:
         genai: Write the files that onnxruntime-genai needs.
         onnxruntime_only: Write the decoding graph in a form that is faster on ONNX Runtime and
             that TensorRT cannot read; see :mod:`.scatter_read`.
-        native_only: Write no graphs, but weights for the native engine alone: a third of the bytes.
         parity_steps: Tokens of real text on which each graph must agree with PyTorch.
         text_sample: Let the bundle carry the checkpoint's sample of the run's text, on which its
             precision can be lowered. Otherwise, nothing of that text is in the bundle.
@@ -43,6 +42,7 @@ class ExportOptions:
         temperature: Default temperature of the bundle; 0.8 by default.
         top_p: Default top-p of the bundle; 1 by default, which keeps all tokens.
         min_p: Default min-p of the bundle; 0 by default, which keeps all tokens.
+        native_only: Write no graphs, but weights for the native engine alone: a third of the bytes.
 
     Raises:
         UsageError: A value is out of range.
@@ -54,7 +54,6 @@ class ExportOptions:
     generate: bool = True
     genai: bool = False
     onnxruntime_only: bool = False
-    native_only: bool = False
     parity_steps: int = STEPS
     text_sample: bool = True
     teach: str | Path | Sequence[str | Path] = ()
@@ -62,6 +61,7 @@ class ExportOptions:
     temperature: float | None = None
     top_p: float | None = None
     min_p: float | None = None
+    native_only: bool = False
 
     def __post_init__(self) -> None:
         check_opset(self.opset)

@@ -14,14 +14,19 @@ from .files import sha256_bytes, sha256_file
 from .hub import fetch_bundle, in_hub_cache, on_hub
 from .start_state import START_STATE_FILE, read_start_state
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
+from .tensor_file import TensorFormat
 from .text_sample import TEXT_SAMPLE_FILE, TextSample
 
-__all__ = ["BUNDLE_FILE", "WEIGHTS_FILE", "Bundle", "checksum"]
+__all__ = ["BUNDLE_FILE", "WEIGHTS_FILE", "WEIGHTS_FORMAT", "Bundle", "checksum"]
 
 BUNDLE_FILE = "bundle.json"
 
 WEIGHTS_FILE = "weights.safetensors"
 """The weights as plain tensors, for engines that run no graph; absent from older bundles."""
+
+WEIGHTS_FORMAT = TensorFormat(
+    "rillet-weights", "1.0", "rillet weights file", "export the model again"
+)
 
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 

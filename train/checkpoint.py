@@ -10,11 +10,13 @@ from typing import Any
 import safetensors.torch
 import torch
 
+from ..runtime.bundle import BUNDLE_FILE, WEIGHTS_FILE
 from ..runtime.errors import BundleError, RilletError, brief
 from ..runtime.files import write_atomic
 from ..runtime.tensor_file import TensorFormat
 from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
+from .bundle_weights import read_bundle
 from .config.model_config import DualCNNConfig
 from .model.dual_cnn import DualCNN
 
@@ -93,21 +95,26 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) ->
 
 
 def load_checkpoint(run: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint, or the model in a bundle.
 
     Args:
-        run: The folder that ``rillet train`` wrote, or the checkpoint file in it.
+        run: The folder that ``rillet train`` wrote, or the checkpoint file in it; or a bundle with
+            weights (see :mod:`.bundle_weights`).
 
     Raises:
         BundleError: The checkpoint is missing, damaged, or of an incompatible version.
     """
     path = run / CHECKPOINT_FILE if run.is_dir() else run
-    if not path.is_file():
+    if path.is_file():
+        header, tensors = CHECKPOINT_FORMAT.read(path, "pt")
+    elif (run / BUNDLE_FILE).is_file():
+        path = run / WEIGHTS_FILE
+        header, tensors = read_bundle(run)
+    else:
         raise BundleError(
             f"{run} holds no checkpoint ({CHECKPOINT_FILE}); pass the folder that "
-            "`rillet train` wrote"
+            "`rillet train` wrote, or a bundle"
         )
-    header, tensors = CHECKPOINT_FORMAT.read(path, "pt")
     tensors = {  # a checkpoint that was saved by half
         name: tensor.float() if tensor.dtype == torch.float16 else tensor
         for name, tensor in tensors.items()

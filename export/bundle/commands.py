@@ -6,8 +6,8 @@ import shlex
 from typing import Any
 
 from ...runtime.tokenizer import Tokenizer
-from .continued import commands_of_training, run_name
-from .json_file import dictionary, words
+from .continued import commands_of_export, commands_of_training
+from .json_file import dictionary
 
 __all__ = ["commands_of_bundle", "generate_command"]
 
@@ -20,19 +20,12 @@ def commands_of_bundle(name: str, manifest: dict[str, Any]) -> list[str]:
         manifest: The content of ``bundle.json``.
     """
     model = manifest["model"]
-    if (trained := manifest.get("trained_memory")) is not None:
-        model = {**model, "memory": trained}
-    commands = commands_of_training(manifest["training"], model)
-    given = dictionary(manifest.get("arguments"))
-    lowered = manifest["precision"] != "fp32"
-    full = "FLOAT32" if lowered else name
-    if "export" in given:
-        run, options = run_name(max(1, len(commands))), words(given["export"])
-        commands.append(shlex.join(["rillet", "export", run, *options, "--out", full]))
-    if lowered and "quantize" in given:
-        options = words(given["quantize"])
-        commands.append(shlex.join(["rillet", "quantize", full, *options, "--out", name]))
-    return commands
+    for bundle in (dictionary(manifest["training"].get("bundle")), manifest):
+        if (trained := bundle.get("trained_memory")) is not None:
+            model = {**model, "memory": trained}
+            break
+    commands, run = commands_of_training(manifest["training"], model)
+    return commands + commands_of_export(name, run, manifest)
 
 
 def generate_command(bundle: str, tokenizer: Tokenizer, *options: str) -> str:

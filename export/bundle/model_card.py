@@ -12,6 +12,7 @@ from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from ...runtime.tokenizer import Tokenizer
 from .commands import commands_of_bundle, generate_command
 from .continued import runs_of
+from .json_file import dictionary
 
 __all__ = ["render_card"]
 
@@ -119,6 +120,9 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
         size = ""
         if (trained := manifest.get("trained_memory")) is not None:
             size = f", with a memory of {trained:,} slots as in training"
+        lowered = dictionary(manifest["training"].get("bundle")).get("precision", "fp32")
+        if lowered != "fp32":
+            size += f", before the weights were lowered to {lowered}"
         lines += [
             f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream{size}:",
             "",

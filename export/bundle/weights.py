@@ -6,23 +6,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ...runtime.errors import BundleError
-from ...runtime.tensor_file import TensorFormat
+from ...runtime.bundle import WEIGHTS_FORMAT
 from ...train.config.model_config import DualCNNConfig
 from ...train.model.adaptation import BOUNDS, RATES
 from ...train.model.dual_cnn import DualCNN
 
-__all__ = ["WEIGHTS_FORMAT", "weights_bytes"]
+__all__ = ["weights_bytes"]
 
 _VERSION = (1, 0)
-
-WEIGHTS_FORMAT = TensorFormat(
-    "rillet-weights",
-    f"{_VERSION[0]}.{_VERSION[1]}",
-    "rillet weights file",
-    "export the model again",
-    BundleError,
-)
 
 
 def weights_bytes(model: DualCNN) -> bytes:

@@ -153,7 +153,10 @@ def export_command(
     min_p: float | None,
     genai: bool,
 ) -> None:
-    """Export the checkpoint in RUN to a bundle, if it passes the parity gate."""
+    """Export the checkpoint in RUN to a bundle, if it passes the parity gate.
+
+    RUN is the folder of a run, or a bundle with weights, whose model is exported again.
+    """
     options = ExportOptions(
         opset=opset,
         static_batch=static_batch,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from ..bundle.weights import WEIGHTS_FORMAT
+from ...runtime.bundle import WEIGHTS_FORMAT
 
 __all__ = ["int8_weights"]
 

@@ -128,8 +128,19 @@ def test_another_text_with_the_same_tokenizer(run: Path, texts: Path, tmp_path: 
     )
     # A run made from Python leaves no command, and so none of the others'.
     training, model = third.training, third.config.to_dict()
-    assert len(commands_of_training(training, model)) == 3
-    assert commands_of_training({**training, "given": None}, model) == []
+    commands, run = commands_of_training(training, model)
+    assert (len(commands), run) == (3, "RUN3")
+    assert commands_of_training({**training, "given": None}, model) == ([], "RUN")
+    # A run that was read from a bundle names the bundle, and how that was made.
+    made = {"name": "B", "precision": "int8", "arguments": {"export": [], "quantize": ["--q"]}}
+    earlier = {**training["continued_from"], "bundle": made}
+    commands, run = commands_of_training({**training, "continued_from": earlier}, model)
+    assert run == "RUN3"
+    assert commands[2:4] == [
+        "rillet export RUN2 --out FLOAT32",
+        "rillet quantize FLOAT32 --q --out B",
+    ]
+    assert commands[4].startswith("rillet train --continue-from B --corpus other.txt ")
 
 
 def test_a_checkpoint_of_before_says_nothing_of_its_held_out_text(

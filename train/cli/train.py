@@ -88,7 +88,7 @@ __all__ = ["train_command"]
     "--continue-from",
     type=click.Path(path_type=Path),
     metavar="RUN0",
-    help="Train the model of this run further, in RUN, on the same text or another.",
+    help="Train the model of this run or bundle further, in RUN, on the same text or another.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing checkpoint.")
 @click.option("--allow-fallback", is_flag=True, help="Replace a failing part with a simpler one.")
