@@ -19,7 +19,6 @@ __all__ = ["EngineAsModel", "drift_work", "measure_drift"]
 
 _STEPS = 1_500
 _NOISE = (3, 150)
-_NAMES = ("text, beside float32's graphs", "random tokens, beside float32's graphs")
 
 
 def measure_drift(
@@ -44,11 +43,22 @@ def measure_drift(
         The figures of each graph on the text and on random tokens.
     """
     model = EngineAsModel(reference)
+    beside = "weights" if reference.provider == "native" else "graphs"
     noise = np.random.default_rng(1).integers(0, engine.vocab_size, _NOISE)
     return [
-        compare_graph(model, engine, graph, tokens, name, tolerance, 0, progress, start)
+        compare_graph(
+            model,
+            engine,
+            graph,
+            tokens,
+            f"{name}, beside float32's {beside}",
+            tolerance,
+            0,
+            progress,
+            start,
+        )
         for graph in compared_graphs(engine.provider)
-        for name, tokens in zip(_NAMES, (text[:, :_STEPS], noise), strict=True)
+        for name, tokens in (("text", text[:, :_STEPS]), ("random tokens", noise))
     ]
 
 
