@@ -1,8 +1,9 @@
 """Baselines tried as hard as ours: rates and dropout searched, trained until validation stops.
 
     python benchmarks/converged.py CORPUS --beside CHECKPOINT [--held-out FILE] [--validation FILE]
-        [--models gru,lstm,mingru,transformer,ours,compressors] [--dropouts 0,0.1,0.2]
-        [--minutes 60] [--clock 240] [--rungs 60,180] [--runs build/converged] [--results FILE]
+        [--models gru,lstm,mingru,transformer,ours,compressors] [--longer RUN]
+        [--dropouts 0,0.1,0.2] [--minutes 60] [--clock 240] [--rungs 60,180]
+        [--runs build/converged] [--results FILE]
 
 CHECKPOINT is one of ours, trained on the same text. The baselines get its parameters, within 3 %,
 its tokens, its trainer, streams, optimiser and weight average, and its validation and held-out
@@ -13,7 +14,7 @@ is trained on top of it, and the held-out text is read as one stream, with the m
 
 ``ours`` does the same to our own network: what its memory is worth when it is trained afterwards,
 as on the baselines, beside what it is worth trained together. ``compressors`` are PPMd and zpaq,
-given the same text.
+given the same text. ``--longer`` adds a run of ours with more steps than the checkpoint's.
 
 Every finished row is written to the results at once, so the same command goes on where it was
 interrupted. A row that its minutes cut short is trained on by a command with more of them.
@@ -49,6 +50,8 @@ def main() -> None:
     results = ResumableResults(path, about(arguments, checkpoint, texts))
     rungs = [int(steps) for steps in arguments.rungs.split(",")]
     dropouts = [float(dropout) for dropout in arguments.dropouts.split(",")]
+    if arguments.longer is not None:
+        results.put(*longer_row(load_checkpoint(arguments.longer)))
     folder, limits = arguments.runs / arguments.beside.name, (arguments.minutes, arguments.clock)
     for name in arguments.models.split(","):
         notify = say(name)
@@ -68,6 +71,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--beside", type=Path, required=True, metavar="CHECKPOINT")
     parser.add_argument("--held-out", type=Path, metavar="FILE")
     parser.add_argument("--validation", type=Path, metavar="FILE")
+    parser.add_argument("--longer", type=Path, metavar="RUN")
     parser.add_argument("--models", default=",".join([*BUILD, *OTHERS]))
     parser.add_argument("--dropouts", default="0,0.1,0.2")
     parser.add_argument("--minutes", type=float, default=60, help="CPU minutes of each training")
@@ -103,20 +107,32 @@ def about(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: Texts) -
         "held_out_characters": texts.characters,
         "held_out_bytes": len(texts.after),
         "vocabulary": len(texts.words),
-        "ours": {
-            "parameters": training["parameters"],
-            "steps": training["steps"],
-            "minutes": training["seconds"] / 60,
-            "validation": training["validation_loss"],
-            "held_out": training["held_out"],
-            "settings": {
-                "learning_rate": training["config"]["learning_rate"],
-                "dropout": checkpoint.model.config.dropout,
-                "batch": training["config"]["batch"],
-                "chunk": training["config"]["chunk"],
-            },
+        "ours": reached(checkpoint),
+    }
+
+
+def reached(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a run of ours was given, and what it reached."""
+    training = checkpoint.training
+    return {
+        "parameters": training["parameters"],
+        "steps": training["steps"],
+        "minutes": training["seconds"] / 60,
+        "validation": training["validation_loss"],
+        "held_out": training["held_out"],
+        "settings": {
+            "learning_rate": training["config"]["learning_rate"],
+            "dropout": checkpoint.model.config.dropout,
+            "batch": training["config"]["batch"],
+            "chunk": training["config"]["chunk"],
         },
     }
+
+
+def longer_row(run: Checkpoint) -> tuple[str, str, dict[str, Any]]:
+    """The row of a longer run of ours, and where it goes."""
+    row = reached(run)
+    return "rows", f"ours, {row['steps']:,} steps", row
 
 
 def add_ours(results: ResumableResults, checkpoint: Checkpoint, texts: Texts) -> None:

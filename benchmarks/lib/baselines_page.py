@@ -7,22 +7,20 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+from .baselines_verdict import listed, not_run, title_of, verdict
 from .converged_results import NETWORKS, SIZES, Comparison
-from .pareto import dominators
 
-__all__ = ["baselines_page", "title_of"]
+__all__ = ["baselines_page"]
 
 NONE = "–"  # noqa: RUF001
 """An empty cell."""
-
-COSTS = {"us": "microseconds", "bytes": "bytes"}
 
 
 def baselines_page(comparisons: list[Comparison]) -> str:
     """Render the page as Markdown."""
     parts = [
         "# Baselines",
-        _paragraph(" ".join([*(_verdict(each) for each in comparisons), _not_run(comparisons)])),
+        _paragraph(" ".join([*(verdict(each) for each in comparisons), not_run(comparisons)])),
         _paragraph(
             "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
             "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. The "
@@ -51,81 +49,6 @@ def baselines_page(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         parts += _section(comparison)
     return "\n\n".join(parts) + "\n"
-
-
-def title_of(name: str) -> str:
-    """The title of a step: ``gru, memory`` is the GRU with our memory."""
-    first, _, memory = name.partition(", ")
-    title = NETWORKS.get(first, first)
-    if first in NETWORKS:
-        return f"{title} with our memory" if memory == "memory" else title
-    return name
-
-
-def _verdict(comparison: Comparison) -> str:
-    """Where ours lies on the fronts, and what is worth less than it seems."""
-    where, sentences = SIZES[comparison.name], []
-    losses = comparison.losses()
-    for cost, noun in COSTS.items():
-        points = comparison.points(cost)
-        if len(points) < 3:
-            continue
-        better = dominators(points["ours"], points)
-        unit = 1e3 if cost == "bytes" else 1
-        amount = "{:,.0f} kB" if cost == "bytes" else "{:,.0f} µs"
-        if better:
-            named = "; ".join(
-                f"{title_of(name)} ({points[name].loss:.4f}, "
-                f"{amount.format(points[name].cost / unit)})"
-                for name in better
-            )
-            sentences.append(
-                f"**ours is not on the front of loss against {noun}**: no worse in either and "
-                f"better in one {'is' if len(better) == 1 else 'are'} {named}, against "
-                f"{points['ours'].loss:.4f} and {amount.format(points['ours'].cost / unit)}"
-            )
-        else:
-            sentences.append(f"ours is on the front of loss against {noun}")
-    ahead = [name for name in losses if losses[name] < losses["ours"] and name != "ours"]
-    if ahead:
-        named = _listed([f"{title_of(name)} ({losses[name]:.4f})" for name in ahead])
-        verb = "loses" if len(ahead) == 1 else "lose"
-        sentences.append(f"**{named} {verb} less** than ours ({losses['ours']:.4f})")
-    else:
-        sentences.append(f"nothing here loses less than ours ({losses['ours']:.4f})")
-    alone = {name: losses[name] for name in comparison.trained}
-    if alone and min(alone.values()) < losses["ours, no memory"]:
-        best = min(alone, key=lambda name: alone[name])
-        sentences.append(
-            f"**without memories, {title_of(best)} loses less** ({alone[best]:.4f}) than our "
-            f"network ({losses['ours, no memory']:.4f})"
-        )
-    packed = [name for name in comparison.compressors if name not in ahead]
-    if packed:
-        best = min(packed, key=lambda name: losses[name])
-        sentences.append(f"the best compressor behind it is {best} ({losses[best]:.4f})")
-    rows = {n: row for n, row in comparison.trained.items() if not row["converged"]}
-    cut = [NETWORKS[name] for name in rows]
-    if cut:
-        minutes = _listed([f"{row['cpu_minutes']:.1f}" for row in rows.values()])
-        sentences.append(
-            f"**{_listed(cut)} {'was' if len(cut) == 1 else 'were'} cut short by a time limit** "
-            f"before validation had stopped improving ({minutes} CPU minutes, against "
-            f"{comparison.about['ours']['minutes']:.0f} by the clock of ours), so that this does "
-            f"not decide against {'it' if len(cut) == 1 else 'them'}"
-        )
-    return f"On {where}, {'; '.join(sentences)}."
-
-
-def _not_run(comparisons: list[Comparison]) -> str:
-    run = {comparison.name: comparison for comparison in comparisons}
-    lacking = []
-    for name, title in SIZES.items():
-        if name not in run:
-            lacking.append(title)
-        elif run[name].missing:
-            lacking.append(f"{_listed(run[name].missing)} on {title}")
-    return f"Not run yet: {'; '.join(lacking)}." if lacking else ""
 
 
 def _section(comparison: Comparison) -> list[str]:
@@ -185,30 +108,14 @@ def _given(comparison: Comparison) -> str:
 
 
 def _losses(comparison: Comparison) -> str:
-    losses, ours = comparison.losses(), comparison.about["ours"]
-    settings = ours["settings"]
-    read = ours["steps"] * settings["batch"] * settings["chunk"] / 1e6
-    rows: list[tuple[float, list[str]]] = [
-        (
-            losses["ours"],
-            [
-                "ours",
-                f"{ours['parameters']:,}",
-                f"{read:.1f}",
-                f"{ours['minutes']:.0f} by the clock",
-                "its steps",
-                f"{losses['ours, no memory']:.4f}",
-                f"{losses['ours']:.4f}",
-            ],
-        )
-    ]
-    for name, row in comparison.rows.items():
+    losses, per_character = comparison.losses(), comparison.per_character
+    rows: list[tuple[float, list[str]]] = []
+    for name, row in {"ours": comparison.about["ours"], **comparison.rows}.items():
         if name not in comparison.trained:
-            scale = losses["ours"] / ours["held_out"]["loss"]
-            loss = row["held_out"]["loss"] * scale
-            alone = row["held_out"]["without_memory"] * scale
-            cells = [name, NONE, NONE, f"{row['memory']['cpu_minutes']:.1f} for the memory", NONE]
-            rows.append((loss, [*cells, f"{alone:.4f}", f"{loss:.4f}"]))
+            loss, alone = (
+                row["held_out"][key] * per_character for key in ("loss", "without_memory")
+            )
+            rows.append((loss, [name, *_own_training(row), f"{alone:.4f}", f"{loss:.4f}"]))
             continue
         search = comparison.searches[name]["cpu_minutes"]
         rows.append(
@@ -238,6 +145,16 @@ def _losses(comparison: Comparison) -> str:
         ],
         (row for _, row in rows),
     )
+
+
+def _own_training(row: dict[str, Any]) -> list[str]:
+    """Parameters, tokens, time and end of a training of ours, or of a memory on top of it."""
+    if "memory" in row:
+        return [NONE, NONE, f"{row['memory']['cpu_minutes']:.1f} for the memory", NONE]
+    settings = row["settings"]
+    read = row["steps"] * settings["batch"] * settings["chunk"] / 1e6
+    minutes = f"{row['minutes']:.0f} by the clock"
+    return [f"{row['parameters']:,}", f"{read:.1f}", minutes, "its steps"]
 
 
 def _settings(comparison: Comparison) -> str:
@@ -306,12 +223,8 @@ def _plain(command: str) -> str:
     return re.sub(r"(?<= )/\S*/", "", command)
 
 
-def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
 def _numbers(values: Iterable[float]) -> str:
-    return _listed([f"{value:g}" for value in values])
+    return listed([f"{value:g}" for value in values])
 
 
 def _paragraph(text: str) -> str:

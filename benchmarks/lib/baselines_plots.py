@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from .baselines_page import title_of
+from .baselines_verdict import title_of
 from .converged_results import Comparison
 from .pareto import front
 

@@ -49,6 +49,18 @@ class Comparison:
         return {name: self.rows[name] for name in NETWORKS if name in self.rows}
 
     @property
+    def longer(self) -> dict[str, dict[str, Any]]:
+        """The rows of longer runs of ours."""
+        return {
+            name: row for name, row in self.rows.items() if "minutes" in row and "memory" not in row
+        }
+
+    @property
+    def per_character(self) -> float:
+        """Nats per character of a nat per token of the held-out text."""
+        return float((self.about["held_out_tokens"] - 1) / self.about["held_out_characters"])
+
+    @property
     def missing(self) -> list[str]:
         """Titles of what has not been run."""
         missing = [title for name, title in NETWORKS.items() if name not in self.rows]
@@ -56,13 +68,12 @@ class Comparison:
 
     def losses(self) -> dict[str, float]:
         """Held-out losses in nats per character, by the name of a step and of a compressor."""
-        per_character = (self.about["held_out_tokens"] - 1) / self.about["held_out_characters"]
         ours = self.about["ours"]["held_out"]
         found = {"ours": ours["loss"], "ours, no memory": ours["without_memory"]}
         for name, row in self.trained.items():
             found[name] = row["held_out"]["without_memory"]
             found[f"{name}, memory"] = row["held_out"]["loss"]
-        found = {name: loss * per_character for name, loss in found.items()}
+        found = {name: loss * self.per_character for name, loss in found.items()}
         return found | {name: row["loss"] for name, row in self.compressors.items()}
 
     def points(self, cost: str) -> dict[str, Point]:
