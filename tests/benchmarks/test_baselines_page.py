@@ -93,3 +93,20 @@ def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     assert "LSTM was cut short by a time limit" in first_paragraph(comparison)
     comparison.rows.pop("lstm")
     assert "LSTM" in first_paragraph(comparison).partition("Not run yet:")[2]
+
+
+def test_a_longer_run_of_ours_has_its_row_and_its_words(comparison: Comparison) -> None:
+    ours = comparison.about["ours"]
+    held_out = {"loss": 1.25, "without_memory": 1.45}
+    comparison.rows["ours, 9,000 steps"] = {
+        **ours,
+        "steps": 9_000,
+        "held_out": held_out,
+        "measured": {"command": "python benchmarks/converged.py"},
+    }
+    scale = comparison.per_character
+    told = f"ours, 9,000 steps, loses {1.25 * scale:.4f}, and {1.45 * scale:.4f} without its memory"
+    assert told in first_paragraph(comparison)
+    row = next(line for line in baselines_page([comparison]).split("\n") if "9,000 steps |" in line)
+    assert f"| {9_000 * 8_192 / 1e6:.1f} |" in row
+    assert row.endswith(f"| its steps | {1.45 * scale:.4f} | {1.25 * scale:.4f} |")
