@@ -32,7 +32,7 @@ import torch
 
 from lib.comparison_texts import Texts, read_texts
 from lib.compressors import given_before
-from lib.full_training import BUILD, FullTraining, with_memory
+from lib.full_training import BUILD, FullTraining, measured, memory_on
 from lib.memory_on_top import FrozenDualCNN
 from lib.resumable_results import ResumableResults
 from rillet.train import load_checkpoint
@@ -139,7 +139,8 @@ def add_ours(results: ResumableResults, checkpoint: Checkpoint, texts: Texts) ->
     """Add our own network with its memory trained afterwards."""
     if results.get("rows", "ours, memory afterwards") is None:
         network = FrozenDualCNN(checkpoint.model)
-        row = with_memory(network, checkpoint, texts, say("ours"))
+        top, figures = memory_on(network, checkpoint, texts, say("ours"))
+        row = measured(top, figures, texts, say("ours"))
         results.put("rows", "ours, memory afterwards", row)
 
 

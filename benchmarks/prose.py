@@ -1,24 +1,33 @@
 """How well does a bundle write, and with which sampling? Measured against text that people wrote.
 
     python benchmarks/prose.py BUNDLE... --corpus TRAINING --text HELDOUT [--json FILE]
+        [--beside CHECKPOINT --networks lstm,gru [--validation FILE] [--runs build/converged]]
 
 Writes texts with each bundle at several settings and measures, as lib/prose_measures.py defines
 them: the share of words that the training text has, of sentences that link-parser parses (Debian's
 package link-grammar), of paragraphs that close their quotation marks, of distinct word trigrams,
 and of repeated pieces of 20 characters. The same measures of the held-out text are what to aim at:
 the setting that comes closest in all of them is recommended, as options of `rillet export`.
+
+``--networks`` adds baselines of ``converged.py`` with our memory on top, trained beside a
+checkpoint of ours; their runs must still be there.
 """
 
 from __future__ import annotations
 
+import argparse
 import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import rillet.runtime
+from converged import default_results
 from lib.arguments import text_parser
+from lib.baseline_writer import converged_baseline, write_texts
 from lib.prose_measures import measure, words_of
 from lib.results import write_results
 from rillet.runtime import Model, UnknownCharacterWarning
@@ -29,6 +38,9 @@ SETTINGS: tuple[dict[str, float], ...] = tuple(
     for filters in ({}, {"top_p": 0.95}, {"top_p": 0.9}, {"min_p": 0.05}, {"min_p": 0.1})
 )
 
+Writer = Callable[[dict[str, float], int, int], list[str]]
+"""Texts with a setting: how many, and how long."""
+
 COLUMNS = ("words", "sentences", "quotes", "trigrams", "repeated", "distance")
 
 
@@ -36,6 +48,10 @@ def main() -> None:
     parser = text_parser(__doc__)
     parser.add_argument("--texts", type=int, default=10, help="texts for each setting (10)")
     parser.add_argument("--length", type=int, default=2_000, help="characters of a text (2,000)")
+    parser.add_argument("--beside", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("--networks", default="", metavar="NAMES")
+    parser.add_argument("--validation", type=Path, metavar="FILE")
+    parser.add_argument("--runs", type=Path, default=Path("build/converged"))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     vocabulary = set(words_of(arguments.corpus.read_text(encoding="utf-8")))
@@ -44,18 +60,35 @@ def main() -> None:
     print(" " * 46 + "  ".join(COLUMNS))
     show("held-out text", real)
     figures: dict[str, Any] = {"held-out text": real}
-    for bundle in arguments.bundles:
-        model = rillet.runtime.load(bundle)
+    for name, write in writers(arguments):
         measured: list[dict[str, Any]] = []
         for setting in SETTINGS:
-            texts = write(model, setting, arguments.texts, arguments.length)
+            texts = write(setting, arguments.texts, arguments.length)
             values = measure(texts, vocabulary)
             measured.append({"setting": setting, **values, "distance": distance(values, real)})
-            show(f"{Path(bundle).name} {options(setting)}", measured[-1])
+            show(f"{Path(name).name} {options(setting)}", measured[-1])
         best = min(measured, key=lambda values: values["distance"])
-        figures[bundle] = {"measured": measured, "recommended": best["setting"]}
+        figures[name] = {"measured": measured, "recommended": best["setting"]}
         print(f"Closest to the held-out text: {options(best['setting'])}\n", flush=True)
     write_results(arguments.json, figures)
+
+
+def writers(arguments: argparse.Namespace) -> Iterator[tuple[str, Writer]]:
+    """What writes: the bundles, and the baselines beside a checkpoint."""
+    for bundle in arguments.bundles:
+        yield bundle, partial(write, rillet.runtime.load(bundle))
+    for name in filter(None, arguments.networks.split(",")):
+        if arguments.beside is None:
+            raise SystemExit("--networks stand beside a checkpoint of ours: give --beside")
+        network = converged_baseline(
+            name,
+            arguments.beside,
+            (arguments.corpus, arguments.text, arguments.validation),
+            arguments.runs,
+            default_results(arguments.beside),
+            print,
+        )
+        yield f"{name} beside {arguments.beside.name}", partial(write_texts, *network)
 
 
 def pieces(text: str, count: int, length: int) -> list[str]:

@@ -18,12 +18,12 @@ from .comparison_texts import Texts
 from .converging import ConvergingRun
 from .halving import halve
 from .lstm import matched_lstm
-from .memory_on_top import Frozen, FrozenBaseline, fit_memory
+from .memory_on_top import Frozen, FrozenBaseline, MemoryOnTop, fit_memory
 from .min_gru import matched_min_gru
 from .resumable_results import ResumableResults
 from .sliding_transformer import matched_sliding
 
-__all__ = ["BUILD", "FullTraining", "bracketed", "with_memory"]
+__all__ = ["BUILD", "FullTraining", "bracketed", "measured", "memory_on"]
 
 BUILD: dict[str, Callable[[int, int, float], Baseline]] = {
     "gru": matched_gru,
@@ -117,7 +117,7 @@ class FullTraining:
                 "batch": settings.batch,
                 "chunk": settings.chunk,
             },
-            **with_memory(FrozenBaseline(model), self.checkpoint, self.texts, self.notify),
+            **measured(*self.memory_on(model), self.texts, self.notify),
         }
         self.results.put("rows", self.name, row)
 
@@ -159,6 +159,10 @@ class FullTraining:
         folder = self.folder / f"{self.name}-{rate:g}-{dropout:g}"
         return ConvergingRun(model, self.texts.trained, self.texts.validation, config, folder)
 
+    def memory_on(self, model: Baseline) -> tuple[MemoryOnTop, dict[str, Any]]:
+        """Train our memory on top of a network; see :func:`memory_on`."""
+        return memory_on(FrozenBaseline(model), self.checkpoint, self.texts, self.notify)
+
     def _is_done(self, dropouts: Sequence[float], limits: tuple[float, float]) -> bool:
         row = self.results.get("rows", self.name)
         if row is None or not {f"{dropout:g}" for dropout in dropouts} <= set(row["dropouts"]):
@@ -187,10 +191,10 @@ def bracketed(rates: Sequence[float], measure: Callable[[float], float]) -> list
     return sorted(losses)
 
 
-def with_memory(
+def memory_on(
     network: Frozen, checkpoint: Checkpoint, texts: Texts, notify: Notify
-) -> dict[str, Any]:
-    """Train our memory on top of a network, and measure both on the held-out text."""
+) -> tuple[MemoryOnTop, dict[str, Any]]:
+    """Train a memory like a checkpoint's on top of a network; return both, and the figures."""
     own = checkpoint.model.config
     training = own.training.replace(steps=MEMORY_STEPS, validate_every=40, warmup=10)
     began = time.process_time()
@@ -199,6 +203,13 @@ def with_memory(
     )
     figures["cpu_minutes"] = (time.process_time() - began) / 60
     figures["settings"] = {"learning_rate": training.learning_rate, "batch": training.batch}
+    return top, figures
+
+
+def measured(
+    top: MemoryOnTop, figures: dict[str, Any], texts: Texts, notify: Notify
+) -> dict[str, Any]:
+    """The part of a row that a network with its memory reaches on the held-out text."""
     mixed, alone = top.losses(texts.held_out)
     notify(f"held out: {alone:.4f}, with the memory {mixed:.4f}")
     return {"memory": figures, "held_out": {"loss": mixed, "without_memory": alone}}

@@ -12,6 +12,7 @@ import torch
 
 import converged
 from lib import full_training
+from lib.baseline_writer import converged_baseline, write_texts
 from lib.baselines import GRU, Baseline
 from lib.converging import ConvergingRun, pieces_loss
 from lib.halving import halve
@@ -290,3 +291,11 @@ def test_the_command_goes_on_where_it_stopped(
     more = command("0.02")
     assert more["searches"] == first["searches"]
     assert more["rows"]["gru"]["steps"] > row["steps"]
+    given = (tmp_path / "ours", (corpus, None, None), tmp_path / "runs", tmp_path / "results.json")
+    network = converged_baseline("gru", *given, print)
+    texts = write_texts(*network, {"temperature": 0.8}, 2, 80, prompt="T")
+    assert texts == write_texts(*network, {"temperature": 0.8}, 2, 80, prompt="T")
+    assert [len(one) for one in texts] == [80, 80]
+    assert texts[0] != texts[1]
+    with pytest.raises(SystemExit, match="no row lstm"):
+        converged_baseline("lstm", *given, print)
