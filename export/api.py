@@ -90,6 +90,10 @@ def export_with_report(
             "them out, or choose fp16, int8 or int4"
         )
     check_target(out)
+    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).resolve() == out.resolve():
+        raise UsageError(
+            f"{out} is the bundle that is exported, and would be lost; choose another --out"
+        )
     loaded = _load(checkpoint)
     if precision == "fp32":
         report = write_bundle(loaded, out, progress=progress, options=options, note=note)

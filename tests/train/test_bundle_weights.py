@@ -11,7 +11,7 @@ import torch
 
 from rillet.export import export, quantize
 from rillet.export.bundle.folder import write_manifest
-from rillet.runtime import Bundle, BundleError
+from rillet.runtime import Bundle, BundleError, UsageError
 from rillet.runtime.bundle import WEIGHTS_FILE, WEIGHTS_FORMAT
 from rillet.runtime.files import sha256_file
 from rillet.train import Checkpoint, load_checkpoint
@@ -96,6 +96,13 @@ def test_commands_export_and_continue(lowered: Path, text: str, tmp_path: Path) 
     done = here("train", "--continue-from", lowered, "--corpus", tmp_path / "notes.txt", *options)
     assert done.returncode == 0, done.stderr
     assert load_checkpoint(run).training["continued_from"]["bundle"]["precision"] == "int8"
+
+
+def test_a_bundle_is_not_exported_onto_itself(lowered: Path) -> None:
+    before = {file.name: file.read_bytes() for file in lowered.iterdir()}
+    with pytest.raises(UsageError, match="would be lost"):
+        export(lowered, lowered)
+    assert {file.name: file.read_bytes() for file in lowered.iterdir()} == before
 
 
 def test_a_folder_with_neither_says_both(tmp_path: Path) -> None:
