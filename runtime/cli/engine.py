@@ -176,6 +176,7 @@ def _phases(bar: ProgressBar) -> Progress:
 
 def _check_precision(bundle: Bundle, precision: str | None) -> None:
     """Refuse a precision that the graphs do not have, or that TensorRT cannot read."""
+    bundle.graph("decode")  # raises if there are no graphs at all
     own = str(bundle.manifest.get("precision"))
     quantization = bundle.manifest.get("quantization")
     method = str(quantization.get("method")) if isinstance(quantization, dict) else None

@@ -163,6 +163,7 @@ def test_commands(small_run: Path, tmp_path: Path) -> None:
     done = here("generate", out, "The ", "--provider", "cpu")
     assert (done.returncode, "without --native-only" in done.stderr) == (1, True)
     assert "Traceback" not in done.stderr
+    assert "has no graphs" in here("engine", "build", out).stderr
 
 
 def test_streams_and_snapshots_work(lowered: Bundle, tmp_path: Path) -> None:
