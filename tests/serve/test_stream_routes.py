@@ -13,6 +13,17 @@ import pytest
 from rillet.runtime import Model
 from support.server import NANO, Server, serving
 
+LONG = 60_000
+"""Tokens that take long enough for another request to come in between."""
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that writes long texts."""
+    log = tmp_path_factory.mktemp("patient") / "log"
+    with serving(log, NANO, "--max-tokens", LONG) as server:
+        yield server
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -96,21 +107,21 @@ def test_a_text_is_written_without_moving_the_stream(server: Server, shakespeare
     )
 
 
-def test_a_stream_that_does_not_move_is_free_while_it_is_written_from(server: Server) -> None:
-    path = opened(server)
+def test_a_stream_that_does_not_move_is_free_while_it_is_written_from(patient: Server) -> None:
+    path = opened(patient)
     answers: list[int] = []
 
     def write() -> None:
-        wish = {"max_tokens": 4_000, "advance": False}
-        answers.append(server.post(f"{path}/completions", wish).status)
+        wish = {"max_tokens": LONG, "advance": False}
+        answers.append(patient.post(f"{path}/completions", wish).status)
 
     writer = threading.Thread(target=write)
     writer.start()
-    server.wait_for("rillet_rows", 1)
-    assert server.post(f"{path}/feed", {"text": "ROMEO:"}).status == 200
+    patient.wait_for("rillet_rows", 1)
+    assert patient.post(f"{path}/feed", {"text": "ROMEO:"}).status == 200
     writer.join()
     assert answers == [200]
-    assert server.ask("GET", path).json["position"] == 6
+    assert patient.ask("GET", path).json["position"] == 6
 
 
 def test_a_fork_goes_its_own_way(server: Server) -> None:
@@ -149,21 +160,21 @@ def test_a_state_is_the_file_that_save_writes(
     assert server.ask("PUT", f"{other}/state?model=none", state).status == 404
 
 
-def test_one_request_at_a_time_uses_a_stream(server: Server) -> None:
-    path = opened(server)
+def test_one_request_at_a_time_uses_a_stream(patient: Server) -> None:
+    path = opened(patient)
     done: list[str] = []
-    body = {"max_tokens": 4_096, "seed": 1}
+    body = {"max_tokens": LONG, "seed": 1}
     writer = threading.Thread(
-        target=lambda: done.append(completed(server, path, **body)), daemon=True
+        target=lambda: done.append(completed(patient, path, **body)), daemon=True
     )
     writer.start()
-    server.wait_for("rillet_rows", 1)
-    answer = server.post(f"{path}/feed", {"text": "A"})
+    patient.wait_for("rillet_rows", 1)
+    answer = patient.post(f"{path}/feed", {"text": "A"})
     assert answer.status == 409
     assert answer.headers["retry-after"] == "1"
     writer.join(60)
-    assert len(done[0]) == 4_096
-    assert server.post(f"{path}/feed", {"text": "A"}).json["position"] == 4_098
+    assert len(done[0]) == LONG
+    assert patient.post(f"{path}/feed", {"text": "A"}).json["position"] == LONG + 2
 
 
 def test_a_stream_moves_between_servers(

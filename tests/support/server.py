@@ -83,10 +83,11 @@ class Server:
 
     def wait_for(self, name: str, value: float) -> None:
         """Wait until a figure has a value."""
-        for _ in range(200):
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
             if self.figure(name) == value:
                 return
-            time.sleep(0.05)
+            time.sleep(0.002)
         raise AssertionError(f"{name} is {self.figure(name)} and not {value}")
 
     def stop(self) -> int:
