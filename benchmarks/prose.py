@@ -38,6 +38,9 @@ SETTINGS: tuple[dict[str, float], ...] = tuple(
     for filters in ({}, {"top_p": 0.95}, {"top_p": 0.9}, {"min_p": 0.05}, {"min_p": 0.1})
 )
 
+UNFILTERED = {"top_p": 1.0, "min_p": 0.0}
+"""What a setting leaves out, whatever the bundle's defaults are."""
+
 Writer = Callable[[dict[str, float], int, int], list[str]]
 """Texts with a setting: how many, and how long."""
 
@@ -103,7 +106,7 @@ def write(model: Model, setting: dict[str, Any], count: int, length: int) -> lis
     texts = []
     for seed in range(count):
         text = ""
-        for piece in model.stream("\n", seed=seed, max_new_tokens=length, **setting):
+        for piece in model.stream("\n", seed=seed, max_new_tokens=length, **UNFILTERED | setting):
             text += piece
             if len(text) >= length:
                 break
