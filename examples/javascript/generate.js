@@ -46,6 +46,7 @@ class Stream {
 
   static async open(bundle) {
     const manifest = JSON.parse(fs.readFileSync(path.join(bundle, "bundle.json"), "utf8"));
+    if (!manifest.graphs.decode) throw new Error(`${bundle} has no graphs; export one with them`);
     const graph = path.join(bundle, manifest.graphs.decode.file);
     const session = await ort.InferenceSession.create(graph, { intraOpNumThreads: 1 });
     return [new Stream(session, manifest.state, taught(bundle)), manifest];

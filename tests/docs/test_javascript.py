@@ -15,7 +15,7 @@ from rillet.train import builtin_corpus, make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "javascript"
-BUNDLES = sorted(path.parent for path in (ROOT / "models").glob("*/bundle.json"))
+BUNDLES = sorted(path.parent for path in (ROOT / "models").glob("*/decode.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,12 @@ def test_it_writes(node: str) -> None:
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith("ROMEO:")
     assert len(result.stdout) == len("ROMEO:") + 80 + 1
+
+
+def test_a_bundle_without_graphs_is_refused(node: str) -> None:
+    result = run(node, ROOT / "models" / "tales-small-int8", "Once")
+    assert result.returncode == 1
+    assert result.stderr.endswith("tales-small-int8 has no graphs; export one with them\n")
 
 
 @pytest.mark.parametrize("bundle", ["shakespeare-nano", "bible-nano"])
