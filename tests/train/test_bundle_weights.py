@@ -84,6 +84,13 @@ def test_what_it_was_taught_stays_behind(taught_bundle: Path, tmp_path: Path) ->
     assert bundle.manifest["model"]["memory"] == whole.manifest["model"]["memory"]
 
 
+def test_an_export_keeps_the_default_sampling(small: Checkpoint, tmp_path: Path) -> None:
+    options = {"parity_steps": 60, "native_only": True}
+    export(small, tmp_path / "a", top_p=0.9, min_p=0.1, **options)
+    again = export(tmp_path / "a", tmp_path / "b", min_p=0.2, **options).generation_defaults()
+    assert (again["temperature"], again["top_p"], again["min_p"]) == (0.8, 0.9, 0.2)
+
+
 def test_commands_export_and_continue(lowered: Path, text: str, tmp_path: Path) -> None:
     done = here("export", lowered, "--parity-steps", "100", "--out", tmp_path / "graphs")
     assert done.returncode == 0, done.stderr
