@@ -64,10 +64,17 @@ def verdict(comparison: Comparison) -> str:
         sentences.append(
             f"**{listed(cut)} {'was' if len(cut) == 1 else 'were'} cut short by a time limit** "
             f"before validation had stopped improving ({minutes} CPU minutes, against "
-            f"{comparison.about['ours']['minutes']:.0f} by the clock of ours), so that this does "
-            f"not decide against {'it' if len(cut) == 1 else 'them'}"
+            f"{comparison.about['ours']['minutes']:.0f} by the clock of ours), "
+            + _open_question([name for name in rows if f"{name}, memory" not in ahead])
         )
     return f"On {where}, {'; '.join(sentences)}."
+
+
+def _open_question(behind: list[str]) -> str:
+    """What the runs that were cut short leave open, given those that are behind ours."""
+    if not behind:
+        return "and could lose still less"
+    return f"so that this does not decide against {listed([NETWORKS[name] for name in behind])}"
 
 
 def not_run(comparisons: list[Comparison]) -> str:

@@ -91,6 +91,11 @@ def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     assert "cut short" not in first_paragraph(comparison)
     comparison.trained["lstm"]["converged"] = False
     assert "LSTM was cut short by a time limit" in first_paragraph(comparison)
+    ours = comparison.about["ours"]["held_out"]["loss"]
+    comparison.trained["lstm"]["held_out"]["loss"] = ours + 0.01
+    assert "this does not decide against LSTM" in first_paragraph(comparison)
+    comparison.trained["lstm"]["held_out"]["loss"] = ours - 0.01
+    assert "and could lose still less" in first_paragraph(comparison)
     comparison.rows.pop("lstm")
     assert "LSTM" in first_paragraph(comparison).partition("Not run yet:")[2]
 
