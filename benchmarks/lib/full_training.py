@@ -20,10 +20,11 @@ from .halving import halve
 from .lstm import matched_lstm
 from .memory_on_top import Frozen, FrozenBaseline, MemoryOnTop, fit_memory
 from .min_gru import matched_min_gru
+from .plateau import Plateau
 from .resumable_results import ResumableResults
 from .sliding_transformer import matched_sliding
 
-__all__ = ["BUILD", "FullTraining", "bracketed", "measured", "memory_on"]
+__all__ = ["BUILD", "FullTraining", "bracketed", "measured", "memory_on", "patience_for"]
 
 BUILD: dict[str, Callable[[int, int, float], Baseline]] = {
     "gru": matched_gru,
@@ -46,6 +47,9 @@ BATCHES = {"transformer": 8}
 """Streams of a step where they are not ours: a transformer takes more steps, of nanoGPT's size."""
 
 MEMORY_STEPS = 120
+
+PATIENCE = 4
+"""Fewest validations without an improvement after which a rate falls."""
 
 Notify = Callable[[str], object]
 
@@ -157,7 +161,9 @@ class FullTraining:
         model = BUILD[self.name](parameters, own.vocab_size, dropout)
         config = training_config(self.name, own.training, rate)
         folder = self.folder / f"{self.name}-{rate:g}-{dropout:g}"
-        return ConvergingRun(model, self.texts.trained, self.texts.validation, config, folder)
+        text, pieces = self.texts.trained, self.texts.validation
+        plateau = Plateau(patience=patience_for(len(text), config))
+        return ConvergingRun(model, text, pieces, config, folder, plateau)
 
     def memory_on(self, model: Baseline) -> tuple[MemoryOnTop, dict[str, Any]]:
         """Train our memory on top of a network; see :func:`memory_on`."""
@@ -177,6 +183,12 @@ def training_config(name: str, own: TrainingConfig, rate: float) -> TrainingConf
     # As many tokens between two validations, whatever the batch, and at least 20 steps.
     every = max(20, 30 * own.batch // batch)
     return own.replace(learning_rate=rate, batch=batch, validate_every=every)
+
+
+def patience_for(tokens: int, config: TrainingConfig) -> int:
+    """Validations in one pass over a text: in less, a step that is too long may yet pay."""
+    between = config.validate_every * config.batch * config.chunk
+    return max(PATIENCE, round(tokens / between))
 
 
 def bracketed(rates: Sequence[float], measure: Callable[[float], float]) -> list[float]:

@@ -15,6 +15,7 @@ from lib import full_training
 from lib.baseline_writer import converged_baseline, write_texts
 from lib.baselines import GRU, Baseline
 from lib.converging import ConvergingRun, pieces_loss
+from lib.full_training import patience_for
 from lib.halving import halve
 from lib.lstm import LSTM, matched_lstm
 from lib.memory_on_top import FrozenBaseline, FrozenDualCNN, MemoryOnTop, fit_memory
@@ -121,6 +122,13 @@ def test_the_rate_falls_after_patience_and_ends_training() -> None:
     assert rule.see(6, 1.7) == (False, True)
     assert rule.converged
     assert (rule.best, rule.best_step) == (1.5, 4)
+
+
+def test_patience_lasts_for_a_pass_over_the_text() -> None:
+    config = TrainingConfig(batch=32, chunk=256, validate_every=30)
+    assert patience_for(983_776, config) == 4  # tiny Shakespeare
+    assert patience_for(2_458_120, config) == 10
+    assert patience_for(50_000, config) == 4
 
 
 def test_the_rate_closes_to_the_end_of_a_limit() -> None:
