@@ -73,7 +73,7 @@ def write_texts(
     """Texts of one length that a network writes after a prompt, with seeds 0, 1, 2 and so on.
 
     Args:
-        top: The network and the memory, which learns what it writes.
+        top: The network and the memory, which does not learn what it writes, as by our default.
         tokenizer: Their tokenizer.
         setting: How to draw; fields of :class:`SamplingParams`.
         count: Number of texts, written together.
@@ -84,6 +84,7 @@ def write_texts(
     top.network.module.eval()
     top.memory.eval()
     begun = torch.tensor([tokenizer.encode(prompt)] * count)
+    nothing = torch.zeros(count)
     logits, _, state = top.read(begun)
     written: list[list[int]] = [[] for _ in samplers]
     while True:
@@ -93,4 +94,5 @@ def write_texts(
             decoded = [tokenizer.decode(tokens) for tokens in written]
             if min(map(len, decoded)) >= length:
                 return [text[:length] for text in decoded]
-        logits, _, state = top.read(torch.tensor([tokens[-1:] for tokens in written]), state)
+        last = torch.tensor([tokens[-1:] for tokens in written])
+        logits, _, state = top.read(last, state, nothing)

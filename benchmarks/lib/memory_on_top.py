@@ -112,12 +112,15 @@ class MemoryOnTop:
     def __init__(self, network: Frozen, memory: ContextMemory, config: DualCNNConfig) -> None:
         self.network, self.memory, self.config = network, memory, config
 
-    def read(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Tensor, Any]:
+    def read(
+        self, tokens: Tensor, state: Any = None, learn: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Any]:
         """Read a chunk.
 
         Args:
             tokens: ``[B, T]``.
             state: The state that the last call returned; ``None`` at the start of a stream.
+            learn: 0 for rows that store nothing, ``[B]``; 1 by default.
 
         Returns:
             Log-probabilities with the memory and logits without it, ``[B, T, V]``, and the state.
@@ -125,8 +128,8 @@ class MemoryOnTop:
         inner, before = state or (None, memory_state(self.config, len(tokens)))
         logits, features, inner = self.network(tokens, inner)
         present: State = {}
-        slots = self.memory.remember(tokens, None, before, present)
-        mixed = self.memory(tokens, None, logits, features, slots, before, present)
+        slots = self.memory.remember(tokens, learn, before, present)
+        mixed = self.memory(tokens, learn, logits, features, slots, before, present)
         return mixed, logits, (inner, present)
 
     def targets(self, tokens: Tensor, following: Tensor, state: Any) -> tuple[Tensor, Any]:
