@@ -20,7 +20,7 @@ from rillet.train.data.streams import Text
 
 from .baseline_training import BaselineTrainer
 from .baselines import Baseline
-from .plateau import Plateau, closing
+from .plateau import PROGRESS, Plateau, closing
 
 __all__ = ["ConvergingRun", "pieces_loss"]
 
@@ -177,8 +177,9 @@ class ConvergingRun:
         self.trainer.state = tensors.get("state")
         self.steps, self.cpu, self.wall = (header[name] for name in ("steps", "cpu", "wall"))
         self.history = [(step, loss, scale) for step, loss, scale in header["history"]]
-        for name, value in header["plateau"].items():
-            setattr(self.plateau, name, type(getattr(self.plateau, name))(value))
+        for name in PROGRESS:
+            kind = type(getattr(self.plateau, name))
+            setattr(self.plateau, name, kind(header["plateau"][name]))
         torch.set_rng_state(tensors["random"])
 
     def _stop(self, reason: str) -> str:

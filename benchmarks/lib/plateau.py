@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Plateau", "closing"]
+__all__ = ["PROGRESS", "Plateau", "closing"]
+
+PROGRESS = ("scale", "best", "best_step", "mark", "waited")
+"""The attributes of a :class:`Plateau` that change; the others are its rule."""
 
 
 @dataclass

@@ -69,6 +69,14 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
         assert torch.equal(one, other)
 
 
+def test_a_run_goes_on_under_a_new_rule(tokens: torch.Tensor, tmp_path: Path) -> None:
+    first = small_run(tokens, tmp_path, patience=1)
+    first.train(until=6)
+    again = small_run(tokens, tmp_path, patience=7)
+    assert again.plateau.patience == 7
+    assert again.plateau.best == first.plateau.best
+
+
 def test_a_run_with_other_settings_is_refused(tokens: torch.Tensor, tmp_path: Path) -> None:
     run = small_run(tokens, tmp_path)
     run.train(until=1)
