@@ -111,7 +111,7 @@ class Writer:
         if draft is None:
             self.stream.next_token(generation)
         elif self.take_ahead(generation) is None:
-            self._catch_up(draft, draft.outcome, draft.tokens[-1])
+            self._catch_up(draft, draft.outcome, delivered=True)
 
     def take_ahead(self, generation: Generation) -> GeneratedToken | None:
         """Leave the next token of a draft in the outbox, if there is one before its last.
@@ -138,8 +138,7 @@ class Writer:
         draft = self.draft
         if draft is not None and draft.taken:
             taken = draft.tokens[: draft.taken]
-            outcome = self._reread(draft.generation, taken)
-            self._catch_up(draft, outcome, draft.generation.outbox)
+            self._catch_up(draft, self._reread(draft.generation, taken))
         is_shy = draft is not None or self._singles > 1
         self._singles, self._length = _SHY if is_shy else 1, _FIRST
         self.draft = None
@@ -207,15 +206,23 @@ class Writer:
         logits = model.engine.step(array[:, -1], state, stream.learn_written)[0]
         return _Outcome(written, state, logits, pending, after)
 
-    def _catch_up(self, draft: Draft, outcome: _Outcome, outbox: GeneratedToken | None) -> None:
-        """Bring the stream where its reader is: all of it happens, or nothing."""
+    def _catch_up(self, draft: Draft, outcome: _Outcome, delivered: bool = False) -> None:
+        """Bring the stream where its reader is: all of it happens, or nothing.
+
+        Args:
+            draft: What was drawn ahead.
+            outcome: Where the stream stands then.
+            delivered: Leave the last token in the outbox as well.
+        """
         stream, generation = self.stream, draft.generation
         undo, before, state = stream.undo_point(), generation.twin(), stream.state
         try:
             tokens = [token.token for token in outcome.tokens]
             stream.adopt(outcome.state, tokens, outcome.logits, outcome.pending)
             generation.become(outcome.generation)
-            generation.outbox, self.draft = outbox, None
+            if delivered:
+                generation.outbox = outcome.tokens[-1]
+            self.draft = None
         except BaseException:
             undo()
             generation.become(before)

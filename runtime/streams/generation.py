@@ -88,7 +88,8 @@ class Generation:
         count: Tokens generated.
         finish_reason: Why it ended; ``None`` before the end.
         stop_string: The stop string that ended it.
-        outbox: An accepted token that has not been delivered yet, because of an interrupt.
+        outbox: An accepted token that has not been delivered yet. Its reader takes it without a
+            lock, so nobody else may put back a token that was there before.
         backlog: Text of an earlier generation that this one continues, to be shown first.
     """
 
@@ -144,7 +145,9 @@ class Generation:
         def undo() -> None:
             undo_sampler()
             undo_stops()
-            self.count, self.owed, self.outbox, self.backlog = count, owed, outbox, backlog
+            self.count, self.owed, self.backlog = count, owed, backlog
+            if self.outbox is not None:  # or its reader has taken it meanwhile
+                self.outbox = outbox
             self.finish_reason, self.stop_string = finish_reason, stop_string
 
         return undo
@@ -155,8 +158,12 @@ class Generation:
         return self._is_drawing and self.owed is None and not self.backlog
 
     def twin(self) -> Generation:
-        """A copy that accepts tokens on its own, of a generation whose sampler is plain."""
+        """A copy that accepts tokens on its own, of a generation whose sampler is plain.
+
+        It has no outbox: that stays with the generation that it is copied from.
+        """
         twin = copy.copy(self)
+        del twin.outbox
         twin.sampler, twin.stops = self.sampler.twin(), self.stops.twin()
         return twin
 

@@ -25,6 +25,7 @@ import pytest
 from rillet.runtime import EngineError, Model, Session, TextStream, UsageError, load
 from rillet.runtime.engines.base import Drafter
 from rillet.runtime.engines.native.engine import NativeEngine
+from rillet.runtime.streams.stream import Stream
 from rillet.train import Checkpoint
 from support.native import needs_native, weights_bundle
 
@@ -295,6 +296,41 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
+
+
+def test_a_token_that_is_taken_while_another_thread_looks_is_taken_once(
+    models: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader takes a token without the lock that the other holds."""
+    ahead, alone = (model.session() for model in models)
+    for session in (ahead, alone):
+        session.feed("It is ")
+    stream = ahead.tokens(max_new_tokens=60, seed=5)
+    taken = [next(stream).token for _ in range(8)]
+    assert stream.peek() is not None  # it was drawn, and waits for its reader
+    adopt = Stream.adopt
+
+    def adopt_meanwhile(*arguments: Any) -> None:
+        taken.append(next(stream).token)
+        adopt(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Stream, "adopt", adopt_meanwhile)
+        assert ahead.logits is not None
+    assert len(taken) == 9
+    taken += [token.token for token in stream]
+    assert taken == [token.token for token in alone.tokens(max_new_tokens=60, seed=5)]
+
+
+def test_undoing_a_step_puts_no_taken_token_back(models: Pair) -> None:
+    session = models[0].session()
+    session.feed("It is ")
+    stream = session.tokens(max_new_tokens=60, seed=5)
+    assert stream.peek() is not None
+    undo = stream.generation.undo_point()
+    next(stream)
+    undo()
+    assert stream.generation.outbox is None
 
 
 def test_threads_that_share_a_stream_do_not_corrupt_it(models: Pair, hasty: None) -> None:
