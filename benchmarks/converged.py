@@ -32,6 +32,7 @@ import torch
 
 from lib.comparison_texts import Texts, read_texts
 from lib.compressors import given_before
+from lib.converged_results import results_file
 from lib.full_training import BUILD, FullTraining, measured, memory_on
 from lib.memory_on_top import FrozenDualCNN
 from lib.resumable_results import ResumableResults
@@ -39,6 +40,7 @@ from rillet.train import load_checkpoint
 from rillet.train.checkpoint import Checkpoint
 
 OTHERS = ("ours", "compressors")
+RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
     torch.set_num_threads(1)
     checkpoint = load_checkpoint(arguments.beside)
     texts = read_texts(checkpoint, arguments.corpus, arguments.held_out, arguments.validation)
-    path = arguments.results or default_results(arguments.beside)
+    path = arguments.results or results_file(RESULTS, arguments.beside.name)
     results = ResumableResults(path, about(arguments, checkpoint, texts))
     rungs = [int(steps) for steps in arguments.rungs.split(",")]
     dropouts = [float(dropout) for dropout in arguments.dropouts.split(",")]
@@ -85,11 +87,6 @@ def parse() -> argparse.Namespace:
         if name not in known:
             parser.error(f"--models has {name!r}; choose from {', '.join(known)}")
     return arguments
-
-
-def default_results(checkpoint: Path) -> Path:
-    """The file of the figures beside a checkpoint."""
-    return Path(__file__).parent / "results/converged" / f"{checkpoint.name}.json"
 
 
 def about(arguments: argparse.Namespace, checkpoint: Checkpoint, texts: Texts) -> dict[str, Any]:

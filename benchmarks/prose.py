@@ -25,9 +25,8 @@ from typing import Any
 import numpy as np
 
 import rillet.runtime
-from converged import default_results
 from lib.arguments import text_parser
-from lib.baseline_writer import converged_baseline, write_texts
+from lib.converged_results import results_file
 from lib.prose_measures import measure, words_of
 from lib.results import write_results
 from rillet.runtime import Model, UnknownCharacterWarning
@@ -37,6 +36,8 @@ SETTINGS: tuple[dict[str, float], ...] = tuple(
     for temperature in (0.5, 0.8)
     for filters in ({}, {"top_p": 0.95}, {"top_p": 0.9}, {"min_p": 0.05}, {"min_p": 0.1})
 )
+
+RESULTS = Path(__file__).parent / "results"
 
 UNFILTERED = {"top_p": 1.0, "min_p": 0.0}
 """What a setting leaves out, whatever the bundle's defaults are."""
@@ -80,15 +81,20 @@ def writers(arguments: argparse.Namespace) -> Iterator[tuple[str, Writer]]:
     """What writes: the bundles, and the baselines beside a checkpoint."""
     for bundle in arguments.bundles:
         yield bundle, partial(write, rillet.runtime.load(bundle))
-    for name in filter(None, arguments.networks.split(",")):
-        if arguments.beside is None:
-            raise SystemExit("--networks stand beside a checkpoint of ours: give --beside")
+    if not arguments.networks:
+        return
+    if arguments.beside is None:
+        raise SystemExit("--networks stand beside a checkpoint of ours: give --beside")
+    # Not at the top: bundles need no torch.
+    from lib.baseline_writer import converged_baseline, write_texts
+
+    for name in arguments.networks.split(","):
         network = converged_baseline(
             name,
             arguments.beside,
             (arguments.corpus, arguments.text, arguments.validation),
             arguments.runs,
-            default_results(arguments.beside),
+            results_file(RESULTS, arguments.beside.name),
             print,
         )
         yield f"{name} beside {arguments.beside.name}", partial(write_texts, *network)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from ..runtime.errors import ParityError, UsageError
 from ..runtime.files import scratch_folder
 from ..train.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from ..train.teach import resized
-from .bundle.defaults import sampling_of
 from .bundle.folder import check_target
 from .bundle.writer import write_bundle
 from .options import ExportOptions
@@ -97,9 +95,6 @@ def export_with_report(
             f"{out} is the bundle that is exported, and would be lost; choose another --out"
         )
     loaded = _load(checkpoint)
-    if not isinstance(checkpoint, Checkpoint):
-        kept = {**sampling_of(Path(checkpoint)), **options.sampling}
-        options = dataclasses.replace(options, **kept)
     if precision == "fp32":
         report = write_bundle(loaded, out, progress=progress, options=options, note=note)
         return Bundle.open(out), report

@@ -46,7 +46,11 @@ def read_bundle(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "tokenizer": Tokenizer.load(bundle.file("tokenizer.json")).source,
         "training": {
             **(training if isinstance(training, dict) else {}),
-            "bundle": {"name": bundle.path.name, **origin},
+            "bundle": {
+                "name": bundle.path.name,
+                "sampling": bundle.generation_defaults(),
+                **origin,
+            },
         },
         "text_sample": None if sample is None else sample.to_dict(),
     }, _plain(path, stored)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .pareto import Point
 
-__all__ = ["NETWORKS", "SIZES", "Comparison", "read_comparisons"]
+__all__ = ["NETWORKS", "SIZES", "Comparison", "read_comparisons", "results_file"]
 
 NETWORKS = {"gru": "GRU", "lstm": "LSTM", "mingru": "minGRU", "transformer": "transformer"}
 """Titles of the baselines."""
@@ -92,11 +92,16 @@ class Comparison:
         return found
 
 
+def results_file(results: Path, name: str) -> Path:
+    """The file of the figures beside a checkpoint, by its name."""
+    return results / "converged" / f"{name}.json"
+
+
 def read_comparisons(results: Path) -> list[Comparison]:
     """Read what has been measured, in the order of :data:`SIZES`."""
     found = []
     for name in SIZES:
-        path = results / "converged" / f"{name}.json"
+        path = results_file(results, name)
         if not path.is_file():
             continue
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ...runtime.bundle import BUNDLE_FILE, Bundle
 from ...runtime.tokenizer import Tokenizer
+from .json_file import dictionary
 
 __all__ = ["SAMPLING", "generation_config", "sampling_of", "start_token"]
 
@@ -29,11 +28,13 @@ def generation_config(
     return {**chosen, "max_new_tokens": 200, "bos_token_id": start_token(tokenizer)}
 
 
-def sampling_of(run: Path) -> dict[str, float]:
-    """The default sampling that a bundle was exported with, if a model is read from one."""
-    if not (run / BUNDLE_FILE).is_file():
-        return {}
-    defaults = Bundle.open(run).generation_defaults()
+def sampling_of(training: Mapping[str, Any]) -> dict[str, float]:
+    """The default sampling of the bundle that a model was read from, where it is not the usual.
+
+    Args:
+        training: The checkpoint's training record.
+    """
+    defaults = dictionary(dictionary(training.get("bundle")).get("sampling"))
     usual = {**SAMPLING, "min_p": 0.0}
     return {
         name: defaults[name]

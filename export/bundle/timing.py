@@ -11,7 +11,7 @@ import numpy as np
 
 from ...runtime.bundle import Bundle
 from ...runtime.engines.base import Engine
-from ..parity.engines import processor_engines
+from ..parity.engines import open_engines
 
 __all__ = ["measure_times"]
 
@@ -32,7 +32,7 @@ def measure_times(bundle: Bundle) -> dict[str, Any]:
         A description of the ``machine``, and for each of the ``engines``, by name, ``step`` and
         ``prefill`` in microseconds per token.
     """
-    fastest_first = reversed(processor_engines(bundle))
+    fastest_first = reversed(open_engines(bundle))
     return {
         "machine": f"{platform.machine()}, {platform.system()}",
         "engines": {engine.version: _time(engine) for engine in fastest_first},

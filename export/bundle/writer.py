@@ -25,11 +25,11 @@ from ..graphs.metadata import exporter_versions, state_table, write_metadata
 from ..graphs.scatter_read import read_by_scatter
 from ..options import ExportOptions
 from ..parity.comparison import Comparison
-from ..parity.engines import measuring_engine, processor_engines
+from ..parity.engines import measuring_engine, open_engines
 from ..parity.gate import gate_work, run_gate
 from ..parity.golden import golden_record
 from ..parity.report import ParityReport
-from .defaults import generation_config
+from .defaults import generation_config, sampling_of
 from .folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from .genai import write_genai
 from .json_file import write_json
@@ -69,6 +69,8 @@ def write_bundle(
     if steps is not None:
         options = dataclasses.replace(options, parity_steps=steps)
     check_target(target)
+    kept = {**sampling_of(checkpoint.training), **options.sampling}
+    options = dataclasses.replace(options, **kept)
     note = note or (lambda _: None)
     trained = checkpoint.model.config
     checkpoint = of_chosen_size(checkpoint, options)
@@ -110,7 +112,7 @@ def _gate(
     """Compare the graphs with PyTorch, and the weights where the native engine can run them."""
     return [
         row
-        for engine in processor_engines(bundle)
+        for engine in open_engines(bundle)
         for row in run_gate(
             checkpoint.model,
             checkpoint.tokenizer,

@@ -10,10 +10,10 @@ from ...runtime.engines.native.engine import NativeEngine
 from ...runtime.engines.ort.host_engine import OnnxEngine
 from ...runtime.errors import EngineError
 
-__all__ = ["measuring_engine", "processor_engines"]
+__all__ = ["measuring_engine", "open_engines"]
 
 
-def processor_engines(bundle: Bundle) -> list[Engine]:
+def open_engines(bundle: Bundle) -> list[Engine]:
     """ONNX Runtime for the graphs, and the native engine where there is one.
 
     Raises:

@@ -10,7 +10,7 @@ from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.engines.native.library import library_path
 from ...runtime.errors import ParityError
 from ..parity.comparison import Comparison
-from ..parity.engines import measuring_engine, processor_engines
+from ..parity.engines import measuring_engine, open_engines
 from ..parity.losses import prefill_loss, step_loss
 from ..parity.report import TOLERANCE
 from .drift import drift_work, measure_drift
@@ -62,7 +62,7 @@ def measure_cost(
         The figures for the manifest, and a comparison of each graph on each text.
     """
     before = measuring_engine(source)
-    after, *native = processor_engines(lowered)
+    after, *native = open_engines(lowered)
     start = source.start_state()
     text, tokens = lowering.text, lowering.text.tokens
     first = tokens[:, : _STEPS + 1]

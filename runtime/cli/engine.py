@@ -96,6 +96,7 @@ def build(
     opened = Bundle.open(bundle)
     batches = tuple(sorted(set(parse_numbers("--batch", batch))))
     options = BuildOptions(batches, timing_cache, version_compatible, hardware_compatible)
+    opened.graph("decode")  # raises if the bundle has no graphs
     _check_precision(opened, precision)
     api = find_tensorrt(library, build=True)
     say = (lambda _: None) if as_json else tell
@@ -176,7 +177,6 @@ def _phases(bar: ProgressBar) -> Progress:
 
 def _check_precision(bundle: Bundle, precision: str | None) -> None:
     """Refuse a precision that the graphs do not have, or that TensorRT cannot read."""
-    bundle.graph("decode")  # raises if there are no graphs at all
     own = str(bundle.manifest.get("precision"))
     quantization = bundle.manifest.get("quantization")
     method = str(quantization.get("method")) if isinstance(quantization, dict) else None

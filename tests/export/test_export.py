@@ -292,7 +292,7 @@ def test_verify_prints_json(small_bundle: Path, small_run: Path) -> None:
 _EXPORTER = """
 import sys
 from pathlib import Path
-from rillet.export import ExportOptions, export
+from rillet.export import export
 from rillet.train import load_checkpoint
 export(load_checkpoint(Path(sys.argv[1])), sys.argv[2], parity_steps=200)
 """

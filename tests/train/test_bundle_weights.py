@@ -87,8 +87,9 @@ def test_what_it_was_taught_stays_behind(taught_bundle: Path, tmp_path: Path) ->
 def test_an_export_keeps_the_default_sampling(small: Checkpoint, tmp_path: Path) -> None:
     options = {"parity_steps": 60, "native_only": True}
     export(small, tmp_path / "a", top_p=0.9, min_p=0.1, **options)
-    again = export(tmp_path / "a", tmp_path / "b", min_p=0.2, **options).generation_defaults()
-    assert (again["temperature"], again["top_p"], again["min_p"]) == (0.8, 0.9, 0.2)
+    for source in (tmp_path / "a", load_checkpoint(tmp_path / "a")):
+        again = export(source, tmp_path / "b", min_p=0.2, **options).generation_defaults()
+        assert (again["temperature"], again["top_p"], again["min_p"]) == (0.8, 0.9, 0.2)
 
 
 def test_commands_export_and_continue(lowered: Path, text: str, tmp_path: Path) -> None:
