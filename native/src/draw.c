@@ -5,13 +5,14 @@
 
 #include "draw.h"
 #include "model.h"
+#include "sort.h"
 
 enum { UNDERFLOW = -1000 }; /* where the exponential is zero, and far from overflow */
 
 /* The scratch of a draw: weights, and tokens in two orders. */
 typedef struct {
     double *weight, *other;
-    int32_t *order, *merged;
+    int32_t *order, *sorted;
 } rl_draft;
 
 size_t rl_draw_scratch(int32_t vocabulary) {
@@ -66,41 +67,57 @@ static double kth_largest(double *values, int32_t count, int32_t k) {
     return values[wanted];
 }
 
-/* Merges two sorted runs of tokens; of equal weights, the earlier run's comes first. */
-static void merge(const double *weight, const int32_t *run, int64_t middle, int64_t end,
-                  int32_t *out) {
-    int64_t i = 0, j = middle;
-    while (i < middle && j < end)
-        if (weight[run[j]] > weight[run[i]])
-            *out++ = run[j++];
-        else
-            *out++ = run[i++];
-    while (i < middle) *out++ = run[i++];
-    while (j < end) *out++ = run[j++];
+/* Whether a token comes before another: the larger weight, of equal ones the lower token. */
+static int is_before(const void *weight, const void *a, const void *b) {
+    int32_t first = *(const int32_t *)a, second = *(const int32_t *)b;
+    double one = ((const double *)weight)[first], other = ((const double *)weight)[second];
+    return one > other || (one == other && first < second);
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+/* Added to a sum of 1 and more, a weight below 2^-54 changes no bit. */
+enum { OCTAVES = 54, MANTISSA = 52 };
+static const double negligible = 1.0 / (INT64_C(1) << OCTAVES);
 
-/* Sorts tokens from the largest weight to the smallest, equal ones as they were; returns where the
- * result lies. */
-static const int32_t *sort(const double *weight, int32_t *order, int32_t *spare, int64_t count) {
-    for (int64_t size = 1; size < count; size *= 2) {
-        for (int64_t at = 0; at < count; at += 2 * size)
-            merge(weight, order + at, smaller(size, count - at), smaller(2 * size, count - at),
-                  spare + at);
-        int32_t *swapped = order;
-        order = spare;
-        spare = swapped;
+/* The upper bits of a weight's distance from 1, which order weights as they are. */
+static int32_t group_of(double weight, int shift) {
+    uint64_t bits;
+    memcpy(&bits, &weight, sizeof bits);
+    return (int32_t)((UINT64_C(0x3ff0000000000000) - bits) >> shift);
+}
+
+/* Sorts the first tokens of `order` from the largest weight to the smallest, equal ones as they
+ * were, by groups that mostly hold one or two. There is room for two groups a token. */
+static const int32_t *sort(rl_draft *d, int32_t count, int32_t vocabulary) {
+    int32_t groups = 2 * vocabulary, *end = (int32_t *)d->other, at = 0;
+    int shift = 0;
+    while ((uint64_t)OCTAVES << MANTISSA >> shift >= (uint64_t)groups) shift++;
+    memset(end, 0, (size_t)groups * sizeof *end);
+    for (int32_t i = 0; i < count; i++) end[group_of(d->weight[d->order[i]], shift)]++;
+    for (int32_t g = 0; g < groups; g++) {
+        int32_t size = end[g];
+        end[g] = at;
+        at += size;
     }
-    return order;
+    for (int32_t i = 0; i < count; i++) {
+        int32_t token = d->order[i];
+        d->sorted[end[group_of(d->weight[token], shift)]++] = token;
+    }
+    for (int32_t g = 0, from = 0; g < groups; from = end[g++])
+        if (end[g] - from > 1)
+            rl_sort(d->sorted + from, (size_t)(end[g] - from), sizeof(int32_t), is_before,
+                    d->weight);
+    return d->sorted;
 }
 
 /* Leaves only the likeliest tokens that reach a share of the sum. */
 static void keep_nucleus(rl_draft *d, int32_t count, double share) {
     int32_t kept = 0;
     for (int32_t i = 0; i < count; i++)
-        if (d->weight[i] > 0) d->order[kept++] = i;
-    const int32_t *order = sort(d->weight, d->order, d->merged, kept);
+        if (d->weight[i] < negligible)
+            d->weight[i] = 0;
+        else
+            d->order[kept++] = i;
+    const int32_t *order = sort(d, kept, count);
     double total = 0, before = 0;
     for (int32_t i = 0; i < kept; i++) total += d->weight[order[i]];
     for (int32_t i = 0; i < kept; i++) {

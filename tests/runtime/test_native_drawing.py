@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillet.runtime import Sampler, SamplingParams
+from rillet.runtime import Bundle, Sampler, SamplingParams
 from rillet.runtime.engines.base import Drawing
 from rillet.runtime.engines.native.drawing import Sampling
 from rillet.runtime.engines.native.engine import NativeEngine
 from rillet.runtime.engines.native.library import block, load_library
 from rillet.train import Checkpoint
 from support.native import needs_native, weights_bundle
+from support.operations import ROOT
 
 pytestmark = needs_native
 
@@ -100,6 +101,20 @@ def test_a_drawn_token_is_that_of_the_sampler(
         with np.errstate(over="ignore", under="ignore"):
             expected = sampler.choose(logits)
         assert drawn(engine, logits, params, uniforms.uniform()) == expected
+
+
+@pytest.mark.parametrize("spread", [0.5, 4.0, 60.0])
+def test_a_large_vocabulary_is_sorted_as_the_sampler_sorts(spread: float) -> None:
+    """Thousands of groups of weights, of one token, of many, and of those below them all."""
+    engine = NativeEngine(Bundle.open(ROOT / "models" / "tales-base-int8"))
+    random = np.random.default_rng(3)
+    params = SamplingParams(temperature=0.8, top_p=0.97, seed=1)
+    sampler, uniforms = Sampler(params), Sampler(params)
+    for digits in (1, 3, 9):  # the fewer, the more ties
+        for _ in range(40):
+            logits = random.normal(0, spread, engine.vocab_size).round(digits).astype(np.float32)
+            expected = sampler.choose(logits)
+            assert drawn(engine, logits, params, uniforms.uniform()) == expected
 
 
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
