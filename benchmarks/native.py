@@ -23,7 +23,7 @@ from safetensors.numpy import load_file
 
 from lib.arrays import TokenArray
 from lib.baselines import matched_gru
-from lib.bursts import Burst, least_times
+from lib.bursts import Burst, engine_burst, least_times
 from lib.machine_limits import read_rate
 from lib.plain_export import export_recurrent
 from lib.results import write_results
@@ -113,14 +113,14 @@ def contenders(bundle: Bundle, lowered: Bundle, tokens: TokenArray) -> dict[str,
         "ONNX Runtime: prefill.onnx": Steps(prefill, rest, CHUNK),
         "ONNX Runtime: batch of 64": batch(host, rest),
         "native: one call a token": Calls(native, start, rest[:STEPS], 1),
-        "native: Engine.step": steps(native, start, rest[:STEPS]),
+        "native: Engine.step": engine_burst(native, start, rest[:STEPS]),
         "native: prefill": Calls(native, start, rest, CHUNK),
         "native: batch of 64": batch(native, rest),
         "ONNX Runtime: text": text(Model(bundle, host), start),
         "native: text": text(Model(bundle, native), start),
         "native: one call, as long": Calls(native, start, np.resize(rest, WRITTEN), 1),
         "native int8: one call a token": Calls(int8, start, rest[:STEPS], 1),
-        "native int8: Engine.step": steps(int8, start, rest[:STEPS]),
+        "native int8: Engine.step": engine_burst(int8, start, rest[:STEPS]),
         "native int8: prefill": Calls(int8, start, rest, CHUNK),
         "native int8: batch of 64": batch(int8, rest),
     }
@@ -176,19 +176,6 @@ class Calls:
             self.read(*call)
             self.logits[-1].argmax()
         return self.count
-
-
-def steps(engine: Engine, start: TokenArray, tokens: TokenArray) -> Burst:
-    """Steps as the runtime takes them."""
-    state = engine.zero_state()
-    engine.prefill(start[None], state, last=True)
-
-    def burst() -> int:
-        for token in tokens:
-            engine.step(token[None], state)[0].argmax()
-        return len(tokens)
-
-    return burst
 
 
 def batch(engine: Engine, tokens: TokenArray) -> Burst:

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Burst", "least_times", "torch_burst"]
+from rillet.runtime.engines.base import Engine
+
+from .arrays import TokenArray
+
+__all__ = ["Burst", "engine_burst", "least_times", "torch_burst"]
 
 Burst = Callable[[], int]
 """Does some work; returns the number of tokens it was for."""
@@ -36,6 +40,25 @@ def least_times(bursts: Mapping[str, Burst], count: int) -> dict[str, float]:
             tokens = burst()
             least[name] = min(least[name], (time.thread_time() - start) / tokens * 1e6)
     return least
+
+
+def engine_burst(engine: Engine, start: TokenArray, tokens: TokenArray) -> Burst:
+    """A burst of steps as the runtime takes them, with the greedy choice.
+
+    Args:
+        engine: The engine.
+        start: What the stream has read before.
+        tokens: The tokens of a burst.
+    """
+    state = engine.zero_state()
+    engine.prefill(start[None], state, last=True)
+
+    def burst() -> int:
+        for token in tokens:
+            engine.step(token[None], state)[0].argmax()
+        return len(tokens)
+
+    return burst
 
 
 def torch_burst(

@@ -126,9 +126,12 @@ class FullTraining:
         self.results.put("rows", self.name, row)
 
     def search(self, rungs: Sequence[int]) -> float:
-        """Choose a learning rate by short runs without dropout, which the training continues."""
+        """Choose a learning rate by short runs without dropout, which the training continues.
+
+        A search that ended after other rungs is made again; the trials of both are measured once.
+        """
         done = self.results.get("searches", self.name)
-        if done is None:
+        if done is None or done["rungs"] != list(rungs):
             began, own = time.process_time(), self.checkpoint.model.config.training
 
             def measure(rate: float, steps: int) -> float:

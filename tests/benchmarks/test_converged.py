@@ -286,10 +286,10 @@ def test_the_command_goes_on_where_it_stopped(
     monkeypatch.setattr(full_training, "FURTHER", 0)
     monkeypatch.setattr(full_training, "MEMORY_STEPS", 2)
 
-    def command(clock: str) -> dict[str, Any]:
+    def command(clock: str, rungs: str = "1,2") -> dict[str, Any]:
         results = tmp_path / "results.json"
         argv = ["converged.py", str(corpus), "--beside", str(tmp_path / "ours"), "--models", "gru"]
-        argv += ["--rungs", "1,2", "--dropouts", "0,0.1", "--minutes", "9", "--clock", clock]
+        argv += ["--rungs", rungs, "--dropouts", "0,0.1", "--minutes", "9", "--clock", clock]
         argv += ["--results", str(results)]
         monkeypatch.setattr("sys.argv", [*argv, "--runs", str(tmp_path / "runs")])
         converged.main()
@@ -307,6 +307,10 @@ def test_the_command_goes_on_where_it_stopped(
     more = command("0.02")
     assert more["searches"] == first["searches"]
     assert more["rows"]["gru"]["steps"] > row["steps"]
+    # A longer search is another one: the best rate of a short one can be too high.
+    longer = command("0.03", "1,2,3")["searches"]["gru"]
+    assert len(longer["tried"]) == 3
+    assert longer["tried"][:2] == first["searches"]["gru"]["tried"]
     given = (tmp_path / "ours", (corpus, None, None), tmp_path / "runs", tmp_path / "results.json")
     network = converged_baseline("gru", *given, print)
     texts = write_texts(*network, {"temperature": 0.8}, 2, 80, prompt="T")

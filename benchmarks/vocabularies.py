@@ -1,0 +1,257 @@
+"""Characters against BPE, at equal bytes and at equal work a character.
+
+    python benchmarks/vocabularies.py CORPUS --held-out FILE --json FILE [--only NAME,...]
+        [--steps 400] [--characters 200000] [--runs build/vocabularies]
+    python benchmarks/vocabularies.py --json FILE --markdown
+
+The model to compare with is ``nano`` with 1,024 tokens. Beside it, for each vocabulary,
+
+- *equal bytes*: the width that gives as many trained parameters, trained for as many tokens;
+- *equal work*: the width that gives as many multiplications a character, trained for as many
+  characters,
+
+so that training takes about the same time as well. Each is trained, exported in int8 and scored by
+the commands that a user types, on the first characters of the held-out text, read from zeros. Then
+all take turns in short bursts of steps. A finished row is kept: the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import rillet.runtime
+from lib.bursts import engine_burst, least_times
+from lib.resumable_results import ResumableResults
+from rillet.runtime.files import make_folder, sha256_bytes, write_atomic
+from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer
+
+VOCABULARIES = (0, 384, 512, 1024, 2048, 4096)
+"""Tokens of each tokenizer; 0 is one for each character. BPE has 256 bytes to begin with."""
+
+MIDDLE = 1024
+"""The vocabulary that the others are compared with."""
+
+DROPOUT = 0.02
+"""What a text of 8 MB wants of ``nano``."""
+
+BURSTS, BEFORE, STEPS = 30, 2_000, 300
+"""Bursts of each bundle; tokens that its stream has read before; steps of a burst."""
+
+COLUMNS = {
+    "width": "width",
+    "parameters": "parameters",
+    "characters_per_token": "characters a token",
+    "bundle_kb": "int8 bundle, kB",
+    "token_us": "µs a token",
+    "character_us": "µs a character",
+    "without_memory": "network alone",
+    "loss": "with the memory",
+}
+
+Figures = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model to train.
+
+    Attributes:
+        name: Its name in the results.
+        vocabulary: One of :data:`VOCABULARIES`.
+        config: Its shape and its rate.
+        steps: How long to train it.
+    """
+
+    name: str
+    vocabulary: int
+    config: DualCNNConfig
+    steps: int
+
+    def options(self) -> list[str]:
+        """What ``rillet train`` is told of it."""
+        config = self.config
+        settings = {
+            "width": config.width,
+            "wave_features": config.wave_features,
+            "hidden": config.hidden,
+            "learning_rate": config.training.learning_rate,
+            "dropout": config.dropout,
+            "bpe_vocab": self.vocabulary or MIDDLE,
+        }
+        kind = "bpe" if self.vocabulary else "char"
+        own = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        return ["--preset", "nano", "--tokenizer", kind, "--steps", str(self.steps), *own]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("corpus", type=Path, nargs="?")
+    parser.add_argument("--held-out", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--only", metavar="NAME,...")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--characters", type=int, default=200_000)
+    parser.add_argument("--runs", type=Path, default=Path("build/vocabularies"))
+    parser.add_argument("--markdown", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.markdown:
+        print(markdown(json.loads(arguments.json.read_text(encoding="utf-8"))))
+        return
+    if arguments.corpus is None or arguments.held_out is None:
+        parser.error("CORPUS and --held-out are required")
+    corpus = arguments.corpus.read_text(encoding="utf-8")
+    unseen = arguments.held_out.read_text(encoding="utf-8")[: arguments.characters]
+    about = {
+        "corpus": arguments.corpus.name,
+        "corpus_sha256": sha256_bytes(corpus.encode()),
+        "held_out": arguments.held_out.name,
+        "characters": len(unseen),
+        "steps": arguments.steps,
+    }
+    results = ResumableResults(arguments.json, about)
+    make_folder(arguments.runs)
+    text = arguments.runs / "held-out.txt"
+    write_atomic(text, unseen.encode())
+    known = {variant.name: variant for variant in variants(corpus, arguments.steps)}
+    names = arguments.only.split(",") if arguments.only else list(known)
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"--only has {unknown[0]!r}; choose from {', '.join(known)}")
+    chosen = [known[name] for name in names]
+    for variant in chosen:
+        if results.get("rows", variant.name) is None:
+            row = measured(variant, arguments.corpus, text, arguments.runs / variant.name)
+            results.put("rows", variant.name, row)
+            print(variant.name, json.dumps(row), flush=True)
+    bundles = {v.name: arguments.runs / v.name / "bundle" for v in chosen}
+    for name, micros in timed(bundles, unseen).items():
+        row = results.get("rows", name)
+        per_token = row["characters_per_token"]
+        results.put("rows", name, {**row, "token_us": micros, "character_us": micros / per_token})
+
+
+def variants(corpus: str, steps: int) -> Iterator[Variant]:
+    """All models to train: the middle one, and the others of equal bytes and of equal work."""
+    shares, sizes = {}, {}
+    for vocabulary in VOCABULARIES:
+        tokenizer = make_tokenizer(corpus, "bpe" if vocabulary else "char", vocabulary or None)
+        sizes[vocabulary] = tokenizer.vocab_size
+        shares[vocabulary] = len(corpus) / len(tokenizer.encode(corpus))
+    middle = shaped(sizes[MIDDLE], PRESETS["nano"].width)
+    parameters, work = parameter_count(middle), multiplications(middle) / shares[MIDDLE]
+    yield Variant(title(MIDDLE), MIDDLE, middle, steps)
+    for vocabulary in VOCABULARIES:
+        if vocabulary == MIDDLE:
+            continue
+        config = nearest(sizes[vocabulary], parameters, parameter_count)
+        yield Variant(title(vocabulary, "at equal bytes"), vocabulary, config, steps)
+        config = nearest(sizes[vocabulary], work * shares[vocabulary], multiplications)
+        own = round(steps * shares[MIDDLE] / shares[vocabulary])
+        yield Variant(title(vocabulary, "at equal work"), vocabulary, config, own)
+
+
+def title(vocabulary: int, what: str = "") -> str:
+    """A variant's name."""
+    return f"{f'BPE {vocabulary}' if vocabulary else 'characters'} {what}".strip()
+
+
+def shaped(vocab_size: int, width: int) -> DualCNNConfig:
+    """``nano`` of another width; the rate falls with it as from ``nano`` to ``micro``."""
+    nano, micro = PRESETS["nano"], PRESETS["micro"]
+    slope = math.log(micro.training.learning_rate / nano.training.learning_rate)
+    slope /= math.log(micro.width / nano.width)
+    rate = nano.training.learning_rate * max(1.0, width / nano.width) ** slope
+    return nano.replace(
+        vocab_size=vocab_size,
+        width=width,
+        wave_features=width,
+        hidden=4 * round(nano.hidden / nano.width * width / 4),
+        dropout=DROPOUT,
+        learning_rate=float(f"{rate:.2g}"),
+    )
+
+
+def nearest(
+    vocab_size: int, target: float, measure: Callable[[DualCNNConfig], int]
+) -> DualCNNConfig:
+    """The width whose measure is nearest to a target."""
+    heads = PRESETS["nano"].attention_heads
+    widths = range(4 * heads, 257, heads)
+    index = bisect_left(widths, target, key=lambda width: measure(shaped(vocab_size, width)))
+    configs = [shaped(vocab_size, width) for width in widths[max(0, index - 1) : index + 1]]
+    return min(configs, key=lambda config: abs(measure(config) - target))
+
+
+def parameter_count(config: DualCNNConfig) -> int:
+    """Trained parameters."""
+    return DualCNN(config).parameter_count()
+
+
+def multiplications(config: DualCNNConfig) -> int:
+    """Multiplications of a step with trained weights: all but those of the embedding."""
+    return parameter_count(config) - config.vocab_size * config.width
+
+
+def measured(variant: Variant, corpus: Path, held_out: Path, folder: Path) -> Figures:
+    """Train a model, export it and score the held-out text, by the commands."""
+    run, bundle = folder / "run", folder / "bundle"
+    if not (run / "summary.json").is_file():
+        options = ["--corpus", str(corpus), "--validation", str(held_out), "--threads", "1"]
+        rillet_command("train", *options, "--out", str(run), "--overwrite", *variant.options())
+    rillet_command("export", str(run), "--out", str(bundle), "--native-only",
+                   "--precision", "int8", "--parity-steps", "1000")  # fmt: skip
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    model = rillet.runtime.load(bundle)
+    text = held_out.read_text(encoding="utf-8")
+    alone, score = (model.session(memory=memory).score([text]) for memory in (False, True))
+    return {
+        "width": variant.config.width,
+        "hidden": variant.config.hidden,
+        "parameters": summary["parameters"],
+        "characters_per_token": score.characters / score.tokens,
+        "bundle_kb": sum(file.stat().st_size for file in bundle.iterdir()) / 1e3,
+        "loss": score.bits_per_char * math.log(2),
+        "without_memory": alone.bits_per_char * math.log(2),
+        "steps": variant.steps,
+        "learning_rate": variant.config.training.learning_rate,
+        "minutes": summary["seconds"] / 60,
+    }
+
+
+def rillet_command(*words: str) -> None:
+    """Run a command of rillet's."""
+    subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *words], check=True)
+
+
+def timed(bundles: dict[str, Path], text: str) -> dict[str, float]:
+    """Microseconds of a step of each bundle, in turns, on the same text."""
+    bursts = {}
+    for name, path in bundles.items():
+        model = rillet.runtime.load(path, "native")
+        tokens = np.array(model.tokenizer.encode(text), np.int64)
+        bursts[name] = engine_burst(model.engine, tokens[:BEFORE], tokens[BEFORE:][:STEPS])
+    return least_times(bursts, BURSTS)
+
+
+def markdown(content: Figures) -> str:
+    """The table of a results file."""
+    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for name, row in content["rows"].items():
+        cells = (f"{row[key]:,}" if key in ("width", "parameters") else f"{row[key]:.4g}"
+                 for key in COLUMNS)  # fmt: skip
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
