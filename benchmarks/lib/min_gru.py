@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,22 +35,45 @@ class _Block(nn.Module):
 
 
 def scan(kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
-    """Compute ``h_t = kept_t h_{t-1} + added_t`` for all T by doubling, ``[B, T, d]``.
+    """Compute ``h_t = kept_t h_{t-1} + added_t`` for all T, ``[B, T, d]``.
 
     Args:
         kept: Factors between 0 and 1, ``[B, T, d]``.
         added: What each step adds, ``[B, T, d]``.
         before: The state before the first step, ``[B, d]``.
     """
-    added = torch.cat([added[:, :1] + kept[:, :1] * before.unsqueeze(1), added[:, 1:]], dim=1)
-    length, reach = kept.shape[1], 1
-    while reach < length:
-        # Each entry covers `reach` steps; combine it with the entry just before those.
-        more = kept[:, reach:] * added[:, :-reach]
-        added = torch.cat([added[:, :reach], added[:, reach:] + more], dim=1)
-        kept = torch.cat([kept[:, :reach], kept[:, reach:] * kept[:, :-reach]], dim=1)
-        reach *= 2
-    return added
+    if kept.shape[1] == 1:  # can be exported
+        return added + kept * before.unsqueeze(1)
+    states: Tensor = _Scan.apply(kept, added, before)  # type: ignore[no-untyped-call]
+    return states
+
+
+class _Scan(torch.autograd.Function):
+    """The recurrence step by step.
+
+    On a processor core, a parallel scan by doubling takes 17 times as long, forward and backward.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kept: Tensor, added: Tensor, before: Tensor) -> Tensor:
+        states = torch.empty_like(added)
+        last = before
+        for factor, addend, state in zip(
+            kept.unbind(1), added.unbind(1), states.unbind(1), strict=True
+        ):
+            last = torch.addcmul(addend, factor, last, out=state)
+        ctx.save_for_backward(kept, before, states)
+        return states
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        kept, before, states = ctx.saved_tensors
+        total = gradients[0].clone()
+        steps, factors = total.unbind(1), kept.unbind(1)
+        for at in reversed(range(len(steps) - 1)):
+            steps[at].addcmul_(factors[at + 1], steps[at + 1])
+        earlier = torch.cat([before.unsqueeze(1), states[:, :-1]], dim=1)
+        return total * earlier, total, factors[0] * steps[0]
 
 
 class MinGRU(Baseline):

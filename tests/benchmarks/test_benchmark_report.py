@@ -80,6 +80,13 @@ def test_scan_equals_the_loop(length: int) -> None:
     torch.testing.assert_close(scan(kept, added, before), torch.stack(states, dim=1))
 
 
+@pytest.mark.parametrize("length", [1, 2, 5])
+def test_scan_has_the_gradients_of_the_loop(length: int) -> None:
+    torch.manual_seed(length)
+    values = [torch.rand(2, length, 3), torch.randn(2, length, 3), torch.randn(2, 3)]
+    torch.autograd.gradcheck(scan, [value.double().requires_grad_() for value in values])
+
+
 @torch.no_grad()
 def test_min_gru_does_not_depend_on_chunks() -> None:
     torch.manual_seed(0)
