@@ -1,4 +1,4 @@
-"""Characters against BPE, at equal bytes and at equal work.
+"""Characters against BPE, at equal parameters, at equal bytes and at equal work.
 
     python benchmarks/vocabularies.py CORPUS --held-out FILE --json FILE [--only NAME,...]
         [--steps 400] [--characters 200000] [--runs build/vocabularies]
@@ -6,15 +6,17 @@
 
 The model to compare with is ``nano`` with 1,024 tokens. Beside it, for each vocabulary,
 
-- *at equal bytes*: the width that gives as many trained parameters, trained for as many tokens;
+- *at equal parameters*: the width that gives as many of them, trained for as many tokens;
+- *at equal bytes*: the width that gives weights of as many bytes in int8, for as many tokens; a
+  token's row of the embedding stays in float32, so that smaller vocabularies may be wider;
 - *at equal work*: the width that gives as many multiplications a character, trained for as many
-  characters.
+  characters; longer tokens allow more of them.
 
-Equal work leaves a smaller vocabulary fewer parameters than equal bytes do, so that what loses at
-equal bytes loses here as well: only larger vocabularies are tried. Each model is trained, exported
-in int8 and scored by the commands that a user types, on the first characters of the held-out text,
-read from zeros. Then all take turns in short bursts of steps. A finished row is kept: the same
-command goes on.
+Larger vocabularies at equal bytes, and smaller ones at equal work, would have fewer parameters than
+in the first row: they are left out, since what loses with more need not be tried with fewer. Each
+model is trained, exported in int8 and scored by the commands that a user types, on the first
+characters of the held-out text, read from zeros. Then all take turns in short bursts of steps. A
+finished row is kept: the same command goes on.
 """
 
 from __future__ import annotations
@@ -143,25 +145,28 @@ def main() -> None:
 
 
 def variants(corpus: str, steps: int) -> Iterator[Variant]:
-    """All models to train: the middle one, and the others of equal bytes and of equal work."""
+    """All models to train: the middle one, and the others that are equal to it in something."""
     shares, sizes = {}, {}
     for vocabulary in VOCABULARIES:
         tokenizer = make_tokenizer(corpus, "bpe" if vocabulary else "char", vocabulary or None)
         sizes[vocabulary] = tokenizer.vocab_size
         shares[vocabulary] = len(corpus) / len(tokenizer.encode(corpus))
     middle = shaped(sizes[MIDDLE], PRESETS["nano"].width)
-    parameters, work = parameter_count(middle), multiplications(middle) / shares[MIDDLE]
+    work = multiplications(middle) / shares[MIDDLE]
     yield Variant(title(MIDDLE), MIDDLE, middle, steps)
     for vocabulary in VOCABULARIES:
         if vocabulary == MIDDLE:
             continue
-        config = nearest(sizes[vocabulary], parameters, parameter_count)
-        yield Variant(title(vocabulary, "at equal bytes"), vocabulary, config, steps)
+        size, share = sizes[vocabulary], shares[vocabulary]
+        config = nearest(size, parameter_count(middle), parameter_count)
+        yield Variant(title(vocabulary, "at equal parameters"), vocabulary, config, steps)
         if vocabulary < MIDDLE:
-            continue
-        config = nearest(sizes[vocabulary], work * shares[vocabulary], multiplications)
-        own = round(steps * shares[MIDDLE] / shares[vocabulary])
-        yield Variant(title(vocabulary, "at equal work"), vocabulary, config, own)
+            config = nearest(size, weight_bytes(middle), weight_bytes)
+            yield Variant(title(vocabulary, "at equal bytes"), vocabulary, config, steps)
+        else:
+            config = nearest(size, work * share, multiplications)
+            own = round(steps * shares[MIDDLE] / share)
+            yield Variant(title(vocabulary, "at equal work"), vocabulary, config, own)
 
 
 def title(vocabulary: int, what: str = "") -> str:
@@ -204,6 +209,11 @@ def parameter_count(config: DualCNNConfig) -> int:
 def multiplications(config: DualCNNConfig) -> int:
     """Multiplications of a step with trained weights: all but those of the embedding."""
     return parameter_count(config) - config.vocab_size * config.width
+
+
+def weight_bytes(config: DualCNNConfig) -> int:
+    """Bytes of the weights in int8, but for what no vocabulary and no width changes."""
+    return multiplications(config) + 4 * config.vocab_size * (config.width + config.code_width)
 
 
 def measured(variant: Variant, corpus: Path, held_out: Path, folder: Path) -> Figures:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .converged_results import NETWORKS, SIZES, Comparison
 from .pareto import dominators
 
@@ -36,18 +38,14 @@ def verdict(comparison: Comparison) -> str:
             sentences.append(f"ours is on the front of loss against {noun}")
     ahead = [name for name in losses if losses[name] < losses["ours"] and name != "ours"]
     if ahead:
-        named = listed([f"{title_of(name)} ({losses[name]:.4f})" for name in ahead])
-        verb = "loses" if len(ahead) == 1 else "lose"
-        sentences.append(f"**{named} {verb} less** than ours ({losses['ours']:.4f})")
+        sentences.append(f"**{_lose_less(ahead, losses)}** than ours ({losses['ours']:.4f})")
     else:
         sentences.append(f"nothing here loses less than ours ({losses['ours']:.4f})")
-    alone = {name: losses[name] for name in comparison.trained}
-    if alone and min(alone.values()) < losses["ours, no memory"]:
-        best = min(alone, key=lambda name: alone[name])
-        sentences.append(
-            f"**without memories, {title_of(best)} loses less** ({alone[best]:.4f}) than our "
-            f"network ({losses['ours, no memory']:.4f})"
-        )
+    ours = losses["ours, no memory"]
+    alone = [name for name in comparison.trained if losses[name] < ours]
+    if alone:
+        named = _lose_less(alone, losses)
+        sentences.append(f"**without memories, {named}** than ours ({ours:.4f})")
     for name, row in comparison.longer.items():
         with_memory, without = (
             row["held_out"][key] * comparison.per_character for key in ("loss", "without_memory")
@@ -68,6 +66,13 @@ def verdict(comparison: Comparison) -> str:
             + _open_question([name for name in rows if f"{name}, memory" not in ahead])
         )
     return f"On {where}, {'; '.join(sentences)}."
+
+
+def _lose_less(names: list[str], losses: Mapping[str, float]) -> str:
+    """That some lose less, the best of them first."""
+    best_first = sorted(names, key=lambda name: losses[name])
+    named = listed([f"{title_of(name)} ({losses[name]:.4f})" for name in best_first])
+    return f"{named} {'loses' if len(names) == 1 else 'lose'} less"
 
 
 def _open_question(behind: list[str]) -> str:

@@ -80,7 +80,10 @@ def test_first_paragraph_says_which_network_is_better_alone(comparison: Comparis
         row["held_out"]["without_memory"] = ours + 0.01
     assert "without memories" not in first_paragraph(comparison)
     comparison.trained["gru"]["held_out"]["without_memory"] = ours - 0.01
-    assert "without memories, GRU loses less" in first_paragraph(comparison)
+    assert f"without memories, GRU ({ours - 0.01:.4f}) loses less" in first_paragraph(comparison)
+    comparison.trained["lstm"]["held_out"]["without_memory"] = ours - 0.02
+    text = first_paragraph(comparison)
+    assert f"LSTM ({ours - 0.02:.4f}) and GRU ({ours - 0.01:.4f}) lose less" in text
 
 
 def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import vocabularies
-from vocabularies import multiplications, parameter_count, variants
+from vocabularies import multiplications, parameter_count, variants, weight_bytes
 
 SMALL = (0, 300, 400)
 
@@ -24,20 +24,18 @@ def test_models_are_equal_in_what_their_names_say(text: str) -> None:
     both, *others = variants(corpus, 100)
     assert both.name == "BPE 300"
     assert [other.name for other in others] == [
+        "characters at equal parameters",
         "characters at equal bytes",
-        "BPE 400 at equal bytes",
+        "BPE 400 at equal parameters",
         "BPE 400 at equal work",
     ]
-    for other in others:
-        if other.name.endswith("bytes"):
-            assert parameter_count(other.config) == pytest.approx(
-                parameter_count(both.config), rel=0.05
-            )
-            assert other.steps == 100
-        else:
-            # As many characters, and as much work for each: with longer tokens, fewer steps.
-            work = multiplications(other.config) * other.steps
-            assert work == pytest.approx(multiplications(both.config) * 100, rel=0.08)
+    for other, measure in zip(
+        others, (parameter_count, weight_bytes, parameter_count, multiplications), strict=True
+    ):
+        # As many characters, and as much work for each: with longer tokens, fewer steps.
+        ratio = other.steps / 100 if measure is multiplications else 1
+        assert (other.steps == 100) == (measure is not multiplications)
+        assert ratio * measure(other.config) == pytest.approx(measure(both.config), rel=0.08)
 
 
 def test_the_rate_falls_with_the_width_as_from_nano_to_micro() -> None:
