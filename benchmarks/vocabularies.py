@@ -258,9 +258,9 @@ def timed(bundles: dict[str, Path], text: str) -> dict[str, float]:
 
 
 def markdown(content: Figures) -> str:
-    """The table of a results file."""
+    """The table of a results file, the best first."""
     lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (len(COLUMNS) + 1) + "|"]
-    for name, row in content["rows"].items():
+    for name, row in sorted(content["rows"].items(), key=lambda pair: float(pair[1]["loss"])):
         cells = (f"{row[key]:,}" if key in ("width", "parameters") else f"{row[key]:.4g}"
                  for key in COLUMNS)  # fmt: skip
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
