@@ -12,11 +12,11 @@ The model to compare with is ``nano`` with 1,024 tokens. Beside it, for each voc
 - *at equal work*: the width that gives as many multiplications a character, trained for as many
   characters; longer tokens allow more of them.
 
-Larger vocabularies at equal bytes, and smaller ones at equal work, would have fewer parameters than
-in the first row: they are left out, since what loses with more need not be tried with fewer. Each
-model is trained, exported in int8 and scored by the commands that a user types, on the first
-characters of the held-out text, read from zeros. Then all take turns in short bursts of steps. A
-finished row is kept: the same command goes on.
+At equal bytes, larger vocabularies would have fewer parameters than at equal parameters, and so
+would smaller ones at equal work. These are left out: what loses with more need not be tried with
+fewer. Each model is trained and exported in int8 by the commands that a user types. It reads the
+first characters of the held-out text, from zeros. Then all take turns in short bursts of steps. A
+row is kept as long as its bundle is there: the same command goes on.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
-import sys
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import rillet.runtime
+from lib.baselines import nearest_width
 from lib.bursts import engine_burst, least_times
+from lib.process import run_rillet
 from lib.resumable_results import ResumableResults
 from rillet.runtime.files import make_folder, sha256_bytes, write_atomic
 from rillet.train import PRESETS, DualCNN, DualCNNConfig, make_tokenizer
@@ -132,12 +132,13 @@ def main() -> None:
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"--only has {unknown[0]!r}; choose from {', '.join(known)}")
     chosen = [known[name] for name in names]
+    bundles = {variant.name: arguments.runs / variant.name / "bundle" for variant in chosen}
     for variant in chosen:
-        if results.get("rows", variant.name) is None:
+        # All bundles are needed below, since only times of the same run compare.
+        if results.get("rows", variant.name) is None or not bundles[variant.name].is_dir():
             row = measured(variant, arguments.corpus, text, arguments.runs / variant.name)
             results.put("rows", variant.name, row)
             print(variant.name, json.dumps(row), flush=True)
-    bundles = {v.name: arguments.runs / v.name / "bundle" for v in chosen}
     for name, micros in timed(bundles, unseen).items():
         row = results.get("rows", name)
         per_token = row["characters_per_token"]
@@ -196,11 +197,12 @@ def nearest(
     """The width whose measure is nearest to a target."""
     heads = PRESETS["nano"].attention_heads
     widths = range(4 * heads, 257, heads)
-    index = bisect_left(widths, target, key=lambda width: measure(shaped(vocab_size, width)))
-    configs = [shaped(vocab_size, width) for width in widths[max(0, index - 1) : index + 1]]
-    return min(configs, key=lambda config: abs(measure(config) - target))
+    return shaped(
+        vocab_size, nearest_width(widths, target, lambda w: measure(shaped(vocab_size, w)))
+    )
 
 
+@lru_cache
 def parameter_count(config: DualCNNConfig) -> int:
     """Trained parameters."""
     return DualCNN(config).parameter_count()
@@ -219,11 +221,10 @@ def weight_bytes(config: DualCNNConfig) -> int:
 def measured(variant: Variant, corpus: Path, held_out: Path, folder: Path) -> Figures:
     """Train a model, export it and score the held-out text, by the commands."""
     run, bundle = folder / "run", folder / "bundle"
-    if not (run / "summary.json").is_file():
-        options = ["--corpus", str(corpus), "--validation", str(held_out), "--threads", "1"]
-        rillet_command("train", *options, "--out", str(run), "--overwrite", *variant.options())
-    rillet_command("export", str(run), "--out", str(bundle), "--native-only",
-                   "--precision", "int8", "--parity-steps", "1000")  # fmt: skip
+    options = ["--corpus", str(corpus), "--validation", str(held_out), "--threads", "1"]
+    run_rillet("train", *options, "--out", str(run), "--overwrite", *variant.options())
+    options = ["--native-only", "--precision", "int8", "--parity-steps", "1000"]
+    run_rillet("export", str(run), "--out", str(bundle), *options)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     model = rillet.runtime.load(bundle)
     text = held_out.read_text(encoding="utf-8")
@@ -240,11 +241,6 @@ def measured(variant: Variant, corpus: Path, held_out: Path, folder: Path) -> Fi
         "learning_rate": variant.config.training.learning_rate,
         "minutes": summary["seconds"] / 60,
     }
-
-
-def rillet_command(*words: str) -> None:
-    """Run a command of rillet's."""
-    subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *words], check=True)
 
 
 def timed(bundles: dict[str, Path], text: str) -> dict[str, float]:

@@ -21,6 +21,7 @@ __all__ = [
     "match_width",
     "matched_gpt",
     "matched_gru",
+    "nearest_width",
 ]
 
 _TOLERANCE = 0.03
@@ -197,7 +198,7 @@ def matched_gpt(parameters: int, vocab: int, context: int, dropout: float = 0.1)
     widths: dict[int, int] = {}
     for layers in range(1, 13):
         # Even widths only: an odd one slows the matrix products.
-        width = _nearest_width(range(8, 1025, 2), parameters, partial(build, layers=layers))
+        width = _matching_width(range(8, 1025, 2), parameters, partial(build, layers=layers))
         if width is not None:
             widths[layers] = width
     if not widths:
@@ -221,19 +222,24 @@ def match_width(kind: str, parameters: int, vocab: int, build: Callable[[int], B
     Raises:
         ValueError: No width comes that close.
     """
-    width = _nearest_width(range(4, 2049), parameters, build)
+    width = _matching_width(range(4, 2049), parameters, build)
     if width is None:
         raise ValueError(f"no {kind} with {vocab} tokens has about {parameters:,} parameters")
     return build(width)
 
 
-def _nearest_width(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
+def _matching_width(widths: range, parameters: int, build: Callable[[int], Baseline]) -> int | None:
     """The width that gives the nearest number of parameters; ``None`` if that is not within 3 %."""
 
     def count(width: int) -> int:
         with torch.device("meta"):  # allocates nothing
             return build(width).parameter_count()
 
-    index = bisect_left(widths, parameters, key=count)
-    width = min(widths[max(0, index - 1) : index + 1], key=lambda d: abs(count(d) - parameters))
+    width = nearest_width(widths, parameters, count)
     return width if abs(count(width) - parameters) <= _TOLERANCE * parameters else None
+
+
+def nearest_width(widths: range, target: float, measure: Callable[[int], float]) -> int:
+    """The width whose measure, which grows with it, is nearest to a target."""
+    index = bisect_left(widths, target, key=measure)
+    return min(widths[max(0, index - 1) : index + 1], key=lambda d: abs(measure(d) - target))

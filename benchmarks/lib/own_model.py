@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from .process import run_rillet
 
 __all__ = ["OwnModel", "train_own_model"]
 
@@ -52,7 +52,7 @@ def train_own_model(text: bytes, folder: Path, options: list[str]) -> OwnModel:
         ["train", "--corpus", str(corpus), "--validation", str(last), "--out", str(run), *options],
         ["export", str(run), "--out", str(bundle), "--parity-steps", "500"],
     ):
-        subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *command], check=True)
+        run_rillet(*command)
     after = _children()
     return OwnModel(
         bundle,

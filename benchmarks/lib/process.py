@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["measure_fresh_process", "resident_mb"]
+__all__ = ["measure_fresh_process", "resident_mb", "run_rillet"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -58,3 +58,12 @@ def resident_mb() -> float:
         return float("nan")
     status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
     return int(status["VmRSS"].split()[0]) * 1024 / 1e6
+
+
+def run_rillet(*words: str) -> None:
+    """Run a command of rillet's in a process of its own.
+
+    Raises:
+        subprocess.CalledProcessError: It failed, and said why.
+    """
+    subprocess.run([sys.executable, "-m", "rillet.runtime.cli", *words], check=True)
