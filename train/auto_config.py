@@ -173,7 +173,8 @@ def limit_for(choice: Choice, seconds: float, started: float, device: torch.devi
         choice.most,
         speed.step,
         training.validation_tokens * speed.validation,
-        training.held_out_tokens * speed.held_out + _slack(seconds),
+        training.held_out_tokens * speed.held_out,
+        _HELD_OUT_SHARE * seconds,
         _slack(seconds),
     )
 

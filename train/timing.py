@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -24,6 +25,9 @@ _CHUNK = 512
 """Tokens of a stream that an evaluation reads at a time."""
 
 _CPU = torch.device("cpu")
+
+_MEASURING = 2.0
+"""Seconds in which steps are measured, two at least."""
 
 _PIECES = 8
 """Streams of a validation."""
@@ -91,12 +95,11 @@ def measure_speed(config: DualCNNConfig, device: torch.device = _CPU) -> Speed:
         start = time.monotonic()
         evaluate(model, tokens[: rows * _CHUNK + 1], rows, _CHUNK)
         seconds.append((time.monotonic() - start) / (rows * _CHUNK))
-    return Speed(_seconds_per_step(model, config, device, 2), *seconds)
+    return Speed(_seconds_per_step(model, config, device), *seconds)
 
 
-def _seconds_per_step(
-    model: DualCNN, config: DualCNNConfig, device: torch.device, steps: int
-) -> float:
+def _seconds_per_step(model: DualCNN, config: DualCNNConfig, device: torch.device) -> float:
+    """The median, which a moment of another program does not change."""
     model.autocast = autocast_dtype(config.training.precision, device)
     model.train()
     tokens = _random_tokens(config, config.training.batch * config.training.chunk * 2)
@@ -104,10 +107,12 @@ def _seconds_per_step(
     group = Group(device=device)
     batch = BatchStep(model, config.training, group, streams, None, lambda note: None)
     batch.backward(0)  # warm-up
-    start = time.monotonic()
-    for step in range(steps):
-        batch.backward(step)
-    return (time.monotonic() - start) / steps
+    seconds: list[float] = []
+    while len(seconds) < 2 or sum(seconds) < _MEASURING:
+        start = time.monotonic()
+        batch.backward(len(seconds))
+        seconds.append(time.monotonic() - start)
+    return statistics.median(seconds)
 
 
 def _random_tokens(config: DualCNNConfig, count: int) -> torch.Tensor:

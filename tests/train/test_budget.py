@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rillet.export import ExportOptions
 from rillet.export.bundle.writer import write_bundle
@@ -71,31 +75,68 @@ def model_for(tokens: torch.Tensor) -> DualCNN:
 
 
 def test_steps_follow_the_pace(clock: Clock) -> None:
-    """Twice as slow, half the steps; and what follows is expected to be as slow."""
-    limit = TimeLimit(clock.now + 100, most=500, step=0.5, validation=1.0, after=9.0)
+    """Twice as slow, half the steps; and what follows is expected to be as slow, within bounds."""
+    limit = TimeLimit(
+        clock.now + 100, most=500, step=0.5, validation=1.0, held_out=5.0, longest=9.0, rest=4.0
+    )
     assert limit.plan(0, 500, validate_every=10) == 150  # 90 s, at 0.6 s with the validations
     for _ in range(10):
         clock.now += 1
         limit.took(1.0)
-    assert limit.plan(10, 150, validate_every=10) == 10 + 64  # 90 - 18 - 1 s, at 1.1 s
-    assert limit.plan(10, 74, validate_every=10) == 74
+    assert limit.plan(10, 150, validate_every=10) == 10 + 69  # 90 - 4 - 9 - 1 s, at 1.1 s
+    assert limit.plan(10, 79, validate_every=10) == 79
     limit.validated(3.0)
-    assert limit.plan(10, 74, validate_every=10) == 10 + 53
+    assert limit.plan(10, 79, validate_every=10) == 10 + 56
     clock.now += 1000
-    assert limit.plan(11, 63, validate_every=10) == 11
-    assert limit.corrections == [(0, 150), (10, 74), (10, 63), (11, 11)]
+    assert limit.plan(11, 66, validate_every=10) == 11
+    assert limit.corrections == [(0, 150), (10, 79), (10, 66), (11, 11)]
+
+
+def steps_within(clock: Clock, seconds: float, paces: Iterator[float]) -> tuple[int, float]:
+    """Steps that a run does whose steps take so long, and the seconds that it leaves."""
+    limit = TimeLimit(clock.now + seconds, 10**6, 0.4, 2.0, 0.1 * seconds, 0.1 * seconds, 15.0)
+    done, planned = 0, limit.plan(0, 10**6, 200)
+    while done < planned:
+        pace = next(paces)
+        clock.now += pace
+        limit.took(pace)
+        done += 1
+        planned = limit.plan(done, planned, 200)
+        if done % 200 == 0 or done == planned:
+            clock.now += 2
+            limit.validated(2.0)
+    return done, limit.measured_by - 0.1 * seconds - clock.now
+
+
+@pytest.mark.parametrize("begins", [0, 5, 300, 700])
+def test_a_slow_moment_does_not_end_a_run(clock: Clock, begins: int) -> None:
+    """Another program that takes the machine for half a minute costs about that half minute."""
+    slow = range(begins, begins + 15)
+    done, _ = steps_within(clock, 480, (2.0 if step in slow else 0.4 for step in itertools.count()))
+    undisturbed, _ = steps_within(clock, 480, itertools.repeat(0.4))
+    assert done >= undisturbed - 15 * 5 - 15
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(paces=st.lists(st.floats(0.05, 3.0), min_size=1, max_size=12), every=st.integers(1, 200))
+def test_a_run_uses_its_time_and_no_more(clock: Clock, paces: list[float], every: int) -> None:
+    """However its pace changes, it ends within two steps of the end."""
+    changing = itertools.chain.from_iterable([pace] * every for pace in itertools.cycle(paces))
+    _, left = steps_within(clock, 480, changing)
+    slowest = max(paces)
+    assert -slowest - 2 <= left <= 2 * slowest + 4
 
 
 def test_there_is_always_a_step_and_never_too_many(clock: Clock) -> None:
-    assert TimeLimit(clock.now - 5, 100, 1.0, 1.0, 1.0).plan(0, 100, 10) == 1
-    assert TimeLimit(clock.now + 9e9, 100, 1.0, 1.0, 1.0).plan(0, 40, 10) == 100
+    assert TimeLimit(clock.now - 5, 100, 1.0, 1.0, 1.0, 1.0).plan(0, 100, 10) == 1
+    assert TimeLimit(clock.now + 9e9, 100, 1.0, 1.0, 1.0, 1.0).plan(0, 40, 10) == 100
 
 
 def run(
     tokens: torch.Tensor, folder: Path, clock: Clock, seconds: float, resume: bool = False
 ) -> DualCNNTrainer:
     """Train under a limit; a step takes a second, and two after the fifth."""
-    limit = TimeLimit(clock.now + seconds, 100, 1.0, 0.5, 3.0)
+    limit = TimeLimit(clock.now + seconds, 100, 1.0, 0.5, 3.0, 6.0)
     own = DualCNNTrainer(model_for(tokens[:8_000]), CONFIG, folder=folder)
     inner = BatchStep.backward
 
