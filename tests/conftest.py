@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,7 +40,15 @@ settings.register_profile(
 )
 settings.load_profile("rillet")
 
+# When slow tests no longer begin, in seconds since 1970, so that CI ends in time on slow machines.
+SLOW_UNTIL = float(os.environ.get("RILLET_SLOW_UNTIL", "inf"))
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if time.time() > SLOW_UNTIL and item.get_closest_marker("slow"):
+        pytest.skip("RILLET_SLOW_UNTIL has passed: there is no time left for slow tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
