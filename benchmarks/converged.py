@@ -113,7 +113,8 @@ def reached(checkpoint: Checkpoint) -> dict[str, Any]:
     training = checkpoint.training
     return {
         "parameters": training["parameters"],
-        "steps": training["steps"],
+        "steps": training["config"]["steps"],
+        "best_step": training["steps"],
         "minutes": training["seconds"] / 60,
         "validation": training["validation_loss"],
         "held_out": training["held_out"],

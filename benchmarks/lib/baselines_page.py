@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from .baselines_verdict import listed, not_run, title_of, verdict
+from .baselines_verdict import is_cut_short, listed, summary, title_of, verdict
 from .converged_results import NETWORKS, SIZES, Comparison
 
 __all__ = ["baselines_page"]
@@ -20,7 +21,18 @@ def baselines_page(comparisons: list[Comparison]) -> str:
     """Render the page as Markdown."""
     parts = [
         "# Baselines",
-        _paragraph(" ".join([*(verdict(each) for each in comparisons), not_run(comparisons)])),
+        _paragraph(verdict(comparisons)),
+        _table(
+            [
+                "",
+                "ours, nats per character",
+                "lower",
+                "ours without its memory",
+                "networks that are lower alone",
+                "cut short by a time limit",
+            ],
+            (summary(each) for each in comparisons),
+        ),
         _paragraph(
             "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
             "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. The "
@@ -28,8 +40,8 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             "on with each dropout at that rate, which falls to 0.3 of itself where a pass over the "
             "text brings no improvement of 0.0005, and resumes from the best weights; once "
             "the rate is below 0.02 of the first, the network has converged. The best dropout by "
-            "validation is kept. A run that its minutes cut short says so: its loss is what it had "
-            "reached, not what it can reach."
+            "validation is kept. The loss of a run that a time limit cut short is an upper bound. "
+            "The runs used several machines: compare the tokens that they read, not their minutes."
         ),
         _paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "
@@ -59,7 +71,7 @@ def _section(comparison: Comparison) -> list[str]:
         _losses(comparison),
     ]
     if comparison.rows:
-        parts += [_commands(comparison.rows), _settings(comparison)]
+        parts += [_commands(comparison.rows, _longer(comparison)), _settings(comparison)]
     if comparison.compressors:
         parts += [_compressors(comparison), _commands(comparison.compressors)]
         parts.append(
@@ -103,7 +115,9 @@ def _given(comparison: Comparison) -> str:
         f"{validation}. Held out: {held_out}, {about['held_out_tokens']:,} tokens, "
         f"{about['held_out_characters']:,} characters. Losses are nats per character of it. Ours "
         f"was trained for a fixed {ours['steps']:,} steps, {ours['minutes']:.0f} minutes, at rate "
-        f"{ours['settings']['learning_rate']:g} and dropout {ours['settings']['dropout']:g}."
+        f"{ours['settings']['learning_rate']:g} and dropout {ours['settings']['dropout']:g}; of "
+        f"its validations, on pieces set aside from the text, that of step {ours['best_step']:,} "
+        "was the best."
     )
 
 
@@ -117,7 +131,6 @@ def _losses(comparison: Comparison) -> str:
             )
             rows.append((loss, [name, *_own_training(row), f"{alone:.4f}", f"{loss:.4f}"]))
             continue
-        search = comparison.searches[name]["cpu_minutes"]
         rows.append(
             (
                 losses[f"{name}, memory"],
@@ -125,8 +138,8 @@ def _losses(comparison: Comparison) -> str:
                     NETWORKS[name],
                     f"{row['parameters']:,} + {row['memory']['parameters']:,}",
                     f"{row['tokens'] / 1e6:.1f}",
-                    f"{search:.1f} + {row['cpu_minutes']:.1f} + {row['memory']['cpu_minutes']:.1f}",
-                    "converged" if row["converged"] else "**time limit**",
+                    f"{row['cpu_minutes']:.1f}{_with_others(row)}",
+                    "**time limit**" if is_cut_short(row) else "converged",
                     f"{losses[name]:.4f}",
                     f"{losses[f'{name}, memory']:.4f}",
                 ],
@@ -138,13 +151,19 @@ def _losses(comparison: Comparison) -> str:
             "",
             "parameters (+ memory's)",
             "million tokens read",
-            "CPU minutes: search + training + memory",
+            "CPU minutes of training",
             "ended by",
             "network alone",
             "with our memory",
         ],
         (row for _, row in rows),
     )
+
+
+def _with_others(row: dict[str, Any]) -> str:
+    """What the minutes of a row are of, if of several trainings."""
+    count = len(row["dropouts"])
+    return f" for {count} dropouts" if count > 1 else ""
 
 
 def _own_training(row: dict[str, Any]) -> list[str]:
@@ -212,10 +231,20 @@ def _steps(comparison: Comparison) -> str:
     )
 
 
-def _commands(rows: dict[str, dict[str, Any]]) -> str:
-    """The commands that measured rows, each once."""
-    commands = dict.fromkeys(_plain(row["measured"]["command"]) for row in rows.values())
-    return "```sh\n" + "\n".join(commands) + "\n```"
+def _commands(rows: dict[str, dict[str, Any]], before: Iterable[str] = ()) -> str:
+    """The commands that measured rows, each once, after those that came before them."""
+    commands = [*before, *(_plain(row["measured"]["command"]) for row in rows.values())]
+    return "```sh\n" + "\n".join(dict.fromkeys(commands)) + "\n```"
+
+
+def _longer(comparison: Comparison) -> list[str]:
+    """The commands that trained the longer runs of ours."""
+    preset = comparison.name.rpartition("-")[2]
+    return [
+        f"rillet train --corpus {comparison.about['corpus']} --preset {preset} --threads 1 "
+        f"--steps {row['steps']} --out {Path(row['measured']['command'].split()[-1]).name}"
+        for row in comparison.longer.values()
+    ]
 
 
 def _plain(command: str) -> str:

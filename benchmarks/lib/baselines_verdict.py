@@ -2,87 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from .converged_results import NETWORKS, SIZES, Comparison
 from .pareto import dominators
 
-__all__ = ["listed", "not_run", "title_of", "verdict"]
+__all__ = ["is_cut_short", "listed", "summary", "title_of", "verdict"]
 
 _COSTS = {"us": "microseconds", "bytes": "bytes"}
+_MEMORY = ", memory"
 
 
-def verdict(comparison: Comparison) -> str:
-    """Where ours lies on the fronts, and what is worth less than it seems."""
-    where, sentences = SIZES[comparison.name], []
-    losses = comparison.losses()
-    for cost, noun in _COSTS.items():
-        points = comparison.points(cost)
-        if len(points) < 3:
-            continue
-        better = dominators(points["ours"], points)
-        unit = 1e3 if cost == "bytes" else 1
-        amount = "{:,.0f} kB" if cost == "bytes" else "{:,.0f} µs"
-        if better:
-            named = "; ".join(
-                f"{title_of(name)} ({points[name].loss:.4f}, "
-                f"{amount.format(points[name].cost / unit)})"
-                for name in better
-            )
-            sentences.append(
-                f"**ours is not on the front of loss against {noun}**: no worse in either and "
-                f"better in one {'is' if len(better) == 1 else 'are'} {named}, against "
-                f"{points['ours'].loss:.4f} and {amount.format(points['ours'].cost / unit)}"
-            )
-        else:
-            sentences.append(f"ours is on the front of loss against {noun}")
-    ahead = [name for name in losses if losses[name] < losses["ours"] and name != "ours"]
-    if ahead:
-        sentences.append(f"**{_lose_less(ahead, losses)}** than ours ({losses['ours']:.4f})")
-    else:
-        sentences.append(f"nothing here loses less than ours ({losses['ours']:.4f})")
-    ours = losses["ours, no memory"]
-    alone = [name for name in comparison.trained if losses[name] < ours]
-    if alone:
-        named = _lose_less(alone, losses)
-        sentences.append(f"**without memories, {named}** than ours ({ours:.4f})")
-    for name, row in comparison.longer.items():
-        with_memory, without = (
-            row["held_out"][key] * comparison.per_character for key in ("loss", "without_memory")
-        )
-        sentences.append(f"{name}, loses {with_memory:.4f}, and {without:.4f} without its memory")
-    packed = [name for name in comparison.compressors if name not in ahead]
-    if packed:
-        best = min(packed, key=lambda name: losses[name])
-        sentences.append(f"the best compressor behind it is {best} ({losses[best]:.4f})")
-    rows = {n: row for n, row in comparison.trained.items() if not row["converged"]}
-    cut = [NETWORKS[name] for name in rows]
-    if cut:
-        minutes = listed([f"{row['cpu_minutes']:.1f}" for row in rows.values()])
+def verdict(comparisons: list[Comparison]) -> str:
+    """The first paragraph: where ours is beaten, and what is not known yet."""
+    return " ".join([*(_standing(each) for each in comparisons), _not_run(comparisons)]).strip()
+
+
+def _standing(comparison: Comparison) -> str:
+    beaten = {cost: _ahead(comparison, cost) for cost in _COSTS if comparison.points(cost)}
+    off = [_COSTS[cost] for cost, names in beaten.items() if names]
+    on = [_COSTS[cost] for cost, names in beaten.items() if not names]
+    behind = list(dict.fromkeys(name for names in beaten.values() for name in names))
+    less = _less(comparison)
+    sentences = []
+    if off:
         sentences.append(
-            f"**{listed(cut)} {'was' if len(cut) == 1 else 'were'} cut short by a time limit** "
-            f"before validation had stopped improving ({minutes} CPU minutes, against "
-            f"{comparison.about['ours']['minutes']:.0f} by the clock of ours), "
-            + _open_question([name for name in rows if f"{name}, memory" not in ahead])
+            f"**ours is not on the front of loss against {listed(off)}**: {_named(behind)} "
+            f"{_verb('lose', behind)} no more and {_verb('cost', behind)} no more"
         )
-    return f"On {where}, {'; '.join(sentences)}."
+    if on:
+        sentences.append(f"ours is on the front of loss against {listed(on)}")
+    if others := [name for name in less if name not in behind]:
+        sentences.append(f"**{_named(others)} {_verb('lose', others)} less than ours**")
+    if not less:
+        sentences.append("nothing here loses less than ours")
+    if alone := _alone(comparison):
+        told = f"{_named(alone)} {_verb('lose', alone)} less than ours"
+        sentences.append(f"**without memories, {told}**")
+    if undecided := _undecided(comparison):
+        sentences.append(
+            f"{_named(undecided)} might too, had a time limit not ended the training"
+        )
+    return f"On {SIZES[comparison.name]}, {'; '.join(sentences)}."
 
 
-def _lose_less(names: list[str], losses: Mapping[str, float]) -> str:
-    """That some lose less, the best of them first."""
-    best_first = sorted(names, key=lambda name: losses[name])
-    named = listed([f"{title_of(name)} ({losses[name]:.4f})" for name in best_first])
-    return f"{named} {'loses' if len(names) == 1 else 'lose'} less"
+def summary(comparison: Comparison) -> list[str]:
+    """Cells of the table beneath: where, our losses, and those that are less, best first."""
+    losses = comparison.losses()
+
+    def figures(names: Iterable[str]) -> str:
+        return "; ".join(f"{title_of(name)} {losses[name]:.4f}" for name in names) or "none"
+
+    cut = [NETWORKS[name] for name, row in comparison.trained.items() if is_cut_short(row)]
+    return [
+        SIZES[comparison.name],
+        f"{losses['ours']:.4f}",
+        figures(_less(comparison)),
+        f"{losses['ours, no memory']:.4f}",
+        figures(_alone(comparison)),
+        listed(cut) if cut else "none",
+    ]
 
 
-def _open_question(behind: list[str]) -> str:
-    """What the runs that were cut short leave open, given those that are behind ours."""
-    if not behind:
-        return "and could lose still less"
-    return f"so that this does not decide against {listed([NETWORKS[name] for name in behind])}"
+def is_cut_short(row: dict[str, object]) -> bool:
+    """Whether a time limit ended the training that a row reports."""
+    return row["stopped"] == "time limit"
 
 
-def not_run(comparisons: list[Comparison]) -> str:
+def _ahead(comparison: Comparison, cost: str) -> list[str]:
+    points = comparison.points(cost)
+    return dominators(points["ours"], points)
+
+
+def _alone(comparison: Comparison) -> list[str]:
+    """The networks that lose less than ours when neither has a memory, the best first."""
+    losses = comparison.losses()
+    ours = losses["ours, no memory"]
+    names = [name for name in comparison.trained if losses[name] < ours]
+    return sorted(names, key=lambda name: losses[name])
+
+
+def _undecided(comparison: Comparison) -> list[str]:
+    """The networks behind ours whose training a time limit ended."""
+    losses = comparison.losses()
+    return [
+        name + _MEMORY
+        for name, row in comparison.trained.items()
+        if is_cut_short(row) and losses[name + _MEMORY] >= losses["ours"]
+    ]
+
+
+def _less(comparison: Comparison) -> list[str]:
+    """What loses less than ours, the best first."""
+    losses = comparison.losses()
+    names = [name for name in losses if losses[name] < losses["ours"]]
+    return sorted(names, key=lambda name: losses[name])
+
+
+def _named(names: list[str]) -> str:
+    """Names in order, but those with our memory together."""
+    bare = [title_of(name) for name in names if not name.endswith(_MEMORY)]
+    with_memory = [title_of(name.removesuffix(_MEMORY)) for name in names if name.endswith(_MEMORY)]
+    return listed(bare + ([f"{listed(with_memory)} with our memory"] if with_memory else []))
+
+
+def _verb(verb: str, names: list[str]) -> str:
+    return f"{verb}s" if len(names) == 1 else verb
+
+
+def _not_run(comparisons: list[Comparison]) -> str:
     run = {comparison.name: comparison for comparison in comparisons}
     lacking = []
     for name, title in SIZES.items():
@@ -95,11 +123,8 @@ def not_run(comparisons: list[Comparison]) -> str:
 
 def title_of(name: str) -> str:
     """The title of a step: ``gru, memory`` is the GRU with our memory."""
-    first, _, memory = name.partition(", ")
-    title = NETWORKS.get(first, first)
-    if first in NETWORKS:
-        return f"{title} with our memory" if memory == "memory" else title
-    return name
+    network = NETWORKS.get(name.removesuffix(_MEMORY), "")
+    return f"{network} with our memory" if network and name.endswith(_MEMORY) else network or name
 
 
 def listed(names: list[str]) -> str:

@@ -57,8 +57,8 @@ class Comparison:
 
     @property
     def per_character(self) -> float:
-        """Nats per character of a nat per token of the held-out text."""
-        return float((self.about["held_out_tokens"] - 1) / self.about["held_out_characters"])
+        """Nats per character of a nat per token of the held-out text, without what is first."""
+        return float((self.about["held_out_tokens"] - 1) / (self.about["held_out_characters"] - 1))
 
     @property
     def missing(self) -> list[str]:

@@ -25,16 +25,24 @@ _PACKAGES = (
     "rillet",
 )
 
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "asimddp", "sve")
+"""Vector instructions that decide how fast a model is."""
+
 
 def describe_machine() -> dict[str, Any]:
     """The processor, the system, and the versions of the installed packages that matter."""
-    processor = platform.processor()
+    processor, instructions = platform.processor(), ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = names[0].partition(":")[2].strip() if names else processor
+        found = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        facts = {key.strip(): value.strip() for key, value in found.items()}
+        processor = facts.get("model name", processor)
+        # A virtual machine's processor has no model, but this tells one speed from another.
+        flags = facts.get("flags", facts.get("Features", "")).split()
+        instructions = " ".join(flag for flag in _INSTRUCTIONS if flag in flags)
     return {
         "processor": processor,
+        "instructions": instructions,
         "cores": _usable_cores(),
         "system": platform.platform(),
         "python": platform.python_version(),
