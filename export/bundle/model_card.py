@@ -69,7 +69,7 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         "precision": manifest["precision"],
         "trained on": ", after ".join(runs_of(training, "corpus")) or None,
         "training tokens": f"{tokens:,}" if tokens is not None else None,
-        "steps": ", after ".join(runs_of(training, "steps")) or None,
+        "steps": _steps(training),
         "training seed": training.get("config", {}).get("seed"),
     }
     table = [
@@ -78,6 +78,17 @@ def _model(manifest: dict[str, Any]) -> list[str]:
         if value is not None
     ]
     return ["## Model", "", "| | |", "| --- | --- |", *table]
+
+
+def _steps(training: dict[str, Any]) -> str | None:
+    """Steps of the checkpoint, and how many were planned if these are not all."""
+    steps, planned = (
+        ", after ".join(runs_of(training, "steps")),
+        training.get("config", {}).get("steps", 0),
+    )
+    if planned > training.get("steps", planned):
+        steps += f" (the best checkpoint; {planned:,} were planned)"
+    return steps or None
 
 
 def _reservoir(model: dict[str, Any]) -> str:
@@ -122,7 +133,9 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
             size = f", with a memory of {trained:,} slots as in training"
         lowered = dictionary(manifest["training"].get("bundle")).get("precision", "fp32")
         if lowered != "fp32":
-            size += f", before the weights were lowered to {lowered}"
+            size += f", before the weights were quantized to {lowered}"
+        elif manifest["precision"] != "fp32":
+            size += ", in float32"
         lines += [
             f"Over {held_out['tokens']:,} tokens that {apart}, read as one stream{size}:",
             "",
@@ -139,8 +152,8 @@ def _loss(manifest: dict[str, Any]) -> list[str]:
     if lowered:
         lines += [
             "",
-            f"Lowered to {manifest['precision']} ({lowered['method']}): {lowered['loss']:.4f} nats "
-            f"per token over {lowered['tokens']:,} tokens of {lowered['text']}, "
+            f"Quantized to {manifest['precision']} ({lowered['method']}): {lowered['loss']:.4f} "
+            f"nats per token over {lowered['tokens']:,} tokens of {lowered['text']}, "
             f"{lowered['loss_fp32']:.4f} in float32.",
         ]
     return lines

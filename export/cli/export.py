@@ -90,7 +90,7 @@ __all__ = ["export_command"]
 @click.option(
     "--native-only",
     is_flag=True,
-    help="Write no graphs: only the native engine runs the bundle, which is a third as large.",
+    help="Write no graphs: only the native engine runs the bundle, which shrinks to a quarter.",
 )
 @click.option(
     "--text-sample/--no-text-sample",
