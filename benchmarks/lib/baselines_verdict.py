@@ -40,9 +40,7 @@ def _standing(comparison: Comparison) -> str:
         told = f"{_named(alone)} {_verb('lose', alone)} less than ours"
         sentences.append(f"**without memories, {told}**")
     if undecided := _undecided(comparison):
-        sentences.append(
-            f"{_named(undecided)} might too, had a time limit not ended the training"
-        )
+        sentences.append(f"{_named(undecided)} might too, had a time limit not ended the training")
     return f"On {SIZES[comparison.name]}, {'; '.join(sentences)}."
 
 
