@@ -5,6 +5,7 @@
  *     ./stream models/shakespeare-nano "ROMEO:" 200
  */
 #include <rillet.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,12 @@ static void *read_file(const char *folder, const char *name, size_t *length) {
         perror(path);
         exit(1);
     }
-    *length = (size_t)ftell(file);
+    long end = ftell(file);
+    if (end < 0 || end == LONG_MAX) { /* a folder */
+        fprintf(stderr, "%s is not a file\n", path);
+        exit(1);
+    }
+    *length = (size_t)end;
     rewind(file);
     void *data = block(*length);
     if (fread(data, 1, *length, file) != *length) {

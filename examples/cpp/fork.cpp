@@ -127,7 +127,9 @@ int main(int argc, char **argv) {
     try {
         const Model model(argv[1]);
         Stream prompt(model);
-        for (std::int32_t token : model.encode(argv[2])) prompt.read(token, 1);
+        auto tokens = model.encode(argv[2]);
+        if (tokens.empty()) tokens.push_back(0); // a text begins with the first token
+        for (std::int32_t token : tokens) prompt.read(token, 1);
         for (int i = 0; i < std::atoi(argv[4]); i++)
             std::cout << Stream(prompt).write(std::atoi(argv[3]), static_cast<std::uint64_t>(i))
                       << "\n---\n";

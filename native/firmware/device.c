@@ -80,8 +80,11 @@ static size_t cut(const char *text, size_t length, size_t most) {
     return at;
 }
 
+static int has_begun(void) { return stream.weights_sha256 != NULL; }
+
 void device_read(const char *text, size_t length) {
     enum { MOST = 64 };
+    if (!has_begun()) return;
     int32_t tokens[MOST];
     while (length > 0) {
         size_t part = cut(text, length, MOST);
@@ -94,6 +97,7 @@ void device_read(const char *text, size_t length) {
 }
 
 static int32_t next(const rillet_sampling *how) {
+    if (!has_begun()) return -1;
     if (stream.logits == NULL && step(MODEL_START, 1) != 0) return -1;
     double uniform = how->temperature > 0 ? rillet_random_next(&numbers) : 0;
     int32_t token = rillet_draw(model(), how, logits, uniform, scratch);
@@ -115,6 +119,7 @@ int32_t device_next_greedy(void) {
 void device_set_temperature(double temperature) { sampling.temperature = temperature; }
 
 int device_save(void) {
+    if (!has_begun()) return -1;
     int slot = slots_save(current, model(), state(), &stream, &numbers);
     if (slot < 0) return -1;
     current = slot;

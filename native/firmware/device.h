@@ -1,4 +1,5 @@
-/* One stream of text on a device, in static memory: no heap, no files. */
+/* One stream of text on a device, in static memory: no heap, no files. device_begin or device_load
+ * come first; until one has, the others return -1 or do nothing. */
 #ifndef DEVICE_H
 #define DEVICE_H
 

@@ -32,7 +32,9 @@ extern "C" {
 #define RILLET_API
 #endif
 
-#define RILLET_ALIGN 64    /* bytes that every block is aligned to; sizes are multiples of it */
+/* Bytes that every block is aligned to. The sizes of models, states and scratch are multiples of
+ * it. Those of files and texts are not: round them up for aligned_alloc. */
+#define RILLET_ALIGN 64
 #define RILLET_MESSAGE 160 /* bytes of a message, its final zero included */
 #ifndef RILLET_RECENT
 #define RILLET_RECENT 256 /* tokens that a saved stream remembers */
@@ -48,7 +50,7 @@ typedef enum {
     RILLET_TOO_SMALL = 3,   /* a block is smaller than was asked for, or not aligned */
     RILLET_TOKEN = 4,       /* a token does not exist; no stream has changed */
     RILLET_NOT_FINITE = 5,  /* a log-probability is not finite; the streams have advanced */
-    RILLET_VALUE = 6,       /* a state tensor holds a token or slot that does not exist */
+    RILLET_VALUE = 6, /* a state tensor holds what does not exist, or a setting is out of range */
 } rillet_status;
 
 typedef struct rillet_model rillet_model;
@@ -113,7 +115,8 @@ RILLET_API void rillet_state_reset(const rillet_model *model, rillet_state *stat
  * states   for each row, its stream
  * tokens   for each row, the token read
  * learn    for each row, 1 to store it in the memory and 0 not to; NULL for 1
- * logits   for each row, where its log-probabilities go, [vocabulary]; a NULL computes none
+ * logits   for each row, where its log-probabilities go, [vocabulary]; a NULL computes none, and
+ *          NULL for all computes none at all
  * scratch  as large as rillet_scratch_size(model, rows)
  */
 RILLET_API rillet_status rillet_read(const rillet_model *model, size_t rows,
@@ -122,11 +125,12 @@ RILLET_API rillet_status rillet_read(const rillet_model *model, size_t rows,
 
 /* How a token is drawn from log-probabilities: divided by the temperature; of those, the likeliest
  * `top_k`; of those, the likeliest that reach `top_p` of the probability; of those, the ones at
- * least `min_p` as likely as the likeliest. {1, 1, 0, 0} keeps them as they are. */
+ * least `min_p` as likely as the likeliest. {1} keeps them as they are, and zeros choose greedily.
+ * All are finite, and none is negative. */
 typedef struct {
     double temperature; /* 0 takes the likeliest token */
-    double top_p; /* above 0; 1 keeps all */
-    double min_p; /* 0 keeps all */
+    double top_p; /* up to 1; 1 and 0 keep all */
+    double min_p; /* up to 1; 0 keeps all */
     int32_t top_k; /* 0 keeps all */
 } rillet_sampling;
 
@@ -142,7 +146,7 @@ RILLET_API void rillet_random_seed(rillet_random *random, uint64_t seed);
 RILLET_API double rillet_random_next(rillet_random *random);
 
 /* Draws a token from log-probabilities, [vocabulary], by a uniform number in [0, 1); greedy choice
- * ignores it. Returns -1 if a log-probability is not finite.
+ * ignores it. Returns -1 if a log-probability is not finite, or how to draw is out of range.
  *
  * scratch  as large as rillet_scratch_size(model, 1)
  */
@@ -163,7 +167,8 @@ RILLET_API int32_t rillet_draw(const rillet_model *model, const rillet_sampling 
  * scratch            as large as rillet_scratch_size(model, rows)
  *
  * If a prediction is not finite, the call ends with RILLET_NOT_FINITE, and the streams have
- * advanced too far: work on copies to go back.
+ * advanced too far: work on copies to go back. RILLET_VALUE if how to draw is out of range; no
+ * stream has changed.
  */
 RILLET_API rillet_status rillet_generate(const rillet_model *model, size_t rows, size_t count,
                                          rillet_state *const *states, float *const *logits,

@@ -71,5 +71,5 @@ void stream_learn(stream *s, const char *bytes, size_t length) {
     stream reader;
     stream_learn_begin(&reader, s);
     stream_read(&reader, bytes, length, 1);
-    stream_learn_end(s, &reader);
+    if (!stream_stops()) stream_learn_end(s, &reader);
 }

@@ -19,6 +19,8 @@ static void stop(int number) {
     signal(number, SIG_DFL); /* a second one ends at once */
 }
 
+static int is_asked(void) { return asked != 0; }
+
 static content text_of(const bundle *b, const char *path) {
     content c = read_file(path, "give a text file, or - for standard input");
     check_text(b->tokenizer, c.data, c.length);
@@ -112,6 +114,10 @@ static int run(const options *o, stream *s, generation *g, const bundle *b) {
     content prompt = read_prompt(o, b);
     begin(g, o, b, has_saved ? &saved : NULL, prompt.length > 0);
     stream_read(s, prompt.data, prompt.length, s->learn_read);
+    if (asked) { /* before a text has begun */
+        if (o->save_state != NULL) stream_save(s, prompt.length > 0 ? NULL : g, o->save_state);
+        return FAILED;
+    }
     clock_gettime(CLOCK_MONOTONIC, &began);
     int64_t before = g->count;
     int has_reader = !o->echo || show(stdout, prompt.data, prompt.length) == 0;
@@ -133,6 +139,7 @@ int main(int count, char **words) {
     signal(SIGPIPE, SIG_IGN); /* the stream is saved even if nobody reads its text */
     signal(SIGINT, stop);
     signal(SIGTERM, stop);
+    stream_should_stop = is_asked;
     open_bundle(&b, o.bundle);
     int status = run(&o, &s, &g, &b);
     if (asked) {

@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -121,11 +122,19 @@ static void take_argument(options *o, const char *word, int *arguments) {
 }
 
 static void check_options(const options *o) {
-    if (o->bundle == NULL) fail(USAGE, "there is no BUNDLE; see rillet-run --help");
+    if (o->bundle == NULL || *o->bundle == 0)
+        fail(USAGE, "there is no BUNDLE; see rillet-run --help");
+    if (o->save_state != NULL && *o->save_state == 0)
+        fail(USAGE, "--save-state is empty; give a file");
     if (o->file != NULL && *o->prompt)
         fail(USAGE, "there are a prompt and --file; give one of them");
     if (strcmp(o->learn, "read") && strcmp(o->learn, "all") && strcmp(o->learn, "none"))
         fail(USAGE, "learn is '%s'; it must be one of read, all, none", o->learn);
+}
+
+static void tell_and_exit(const char *text) {
+    if (show(stdout, text, strlen(text)) != 0) fail(FAILED, "standard output: %s", strerror(errno));
+    exit(0);
 }
 
 void read_options(options *o, int count, char **words) {
@@ -142,11 +151,9 @@ void read_options(options *o, int count, char **words) {
         } else if (strcmp(word, "--") == 0) {
             only_arguments = 1;
         } else if (strcmp(word, "-h") == 0 || strcmp(word, "--help") == 0) {
-            fputs(help, stdout);
-            exit(0);
+            tell_and_exit(help);
         } else if (strcmp(word, "--version") == 0) {
-            puts("rillet-run, version " RILLET_VERSION);
-            exit(0);
+            tell_and_exit("rillet-run, version " RILLET_VERSION "\n");
         } else if (!take_flag(&l, o) && !take_value(&l, o)) {
             fail(USAGE, "rillet-run has no option %s; see rillet-run --help", word);
         }

@@ -8,6 +8,10 @@
 
 enum { ROWS = 512 }; /* rows of one call */
 
+int (*stream_should_stop)(void);
+
+int stream_stops(void) { return stream_should_stop != NULL && stream_should_stop(); }
+
 static void set_learning(stream *s) {
     int adapts = state_index(s->bundle->model, "adapted") >= 0;
     s->learn_read = s->memory && strcmp(s->learn, "none") != 0;
@@ -67,7 +71,7 @@ static void read_rows(stream *s, const int32_t *tokens, size_t count, float lear
 }
 
 void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn) {
-    for (size_t at = 0; at < count; at += ROWS)
+    for (size_t at = 0; at < count && !stream_stops(); at += ROWS)
         read_rows(s, tokens + at, count - at < ROWS ? count - at : ROWS, learn);
     if (count > 0) s->decoder.waiting = 0; /* half a character is never completed now */
 }

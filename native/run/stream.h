@@ -24,13 +24,19 @@ typedef struct {
 
 void stream_begin(stream *s, const bundle *b, const char *learn, int memory, int taught);
 
+/* Asked now and then while a text is read, which ends between two tokens once it returns 1; NULL
+ * for texts that are read to the end. */
+extern int (*stream_should_stop)(void);
+int stream_stops(void);
+
 /* Reads a text; `learn` is 1 to store it, 0 not to. */
 void stream_read(stream *s, const char *bytes, size_t length, float learn);
 
 /* The same of tokens, all of which exist. */
 void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn);
 
-/* Reads a text into the memory alone: the stream continues where it is, and knows the text. */
+/* Reads a text into the memory alone: the stream continues where it is, and knows the text, unless
+ * reading was stopped. */
 void stream_learn(stream *s, const char *bytes, size_t length);
 
 /* The same in parts: begins a reader, which then reads the text; hands over what it has learnt. */

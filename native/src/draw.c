@@ -1,5 +1,6 @@
 /* Drawing a token from log-probabilities, step for step as runtime/sampling/sampler.py: in double
  * precision, sums in the same order, ties to the lower token. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -142,7 +143,7 @@ static void weigh(const rillet_sampling *how, const float *logits, int32_t count
     }
     for (int32_t i = 0; i < count; i++)
         d->weight[i] = d->weight[i] > UNDERFLOW ? exp(d->weight[i]) : 0;
-    if (how->top_p < 1) keep_nucleus(d, count, how->top_p);
+    if (how->top_p > 0 && how->top_p < 1) keep_nucleus(d, count, how->top_p);
     /* The largest weight is 1. */
     for (int32_t i = 0; how->min_p > 0 && i < count; i++)
         if (d->weight[i] < how->min_p) d->weight[i] = 0;
@@ -161,11 +162,24 @@ static int32_t invert(const double *weight, int32_t count, double uniform) {
     return last; /* rounding has led past the end */
 }
 
+/* Whether a number is one, from 0 to `most`. The bits tell: comparisons are compiled for numbers.
+ */
+static int is_within(double value, double most) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (bits >> MANTISSA & 0x7ff) != 0x7ff && value >= 0 && value <= most;
+}
+
+int rl_can_draw(const rillet_sampling *how) {
+    return is_within(how->temperature, DBL_MAX) && is_within(how->top_p, 1) &&
+           is_within(how->min_p, 1) && how->top_k >= 0;
+}
+
 int32_t rillet_draw(const rillet_model *model, const rillet_sampling *sampling, const float *logits,
                     double uniform, void *scratch) {
     int32_t count = model->vocabulary;
-    if (!all_finite(logits, count)) return -1;
-    if (sampling->temperature <= 0) return likeliest(logits, count);
+    if (!all_finite(logits, count) || !rl_can_draw(sampling)) return -1;
+    if (sampling->temperature == 0) return likeliest(logits, count);
     rl_draft draft = divide(count, scratch);
     weigh(sampling, logits, count, &draft);
     return invert(draft.weight, count, uniform);

@@ -1,4 +1,5 @@
 /* Generating: drawing tokens and reading them, many in one call. */
+#include "draw.h"
 #include "model.h"
 
 /* A token of each row, from what it predicts; -1 if a row predicts nothing. */
@@ -29,6 +30,8 @@ rillet_status rillet_generate(const rillet_model *model, size_t rows, size_t cou
                               rillet_random *random, const float *learn, int32_t end_token,
                               int32_t *tokens, float *log_probabilities, size_t *written,
                               void *scratch) {
+    *written = 0;
+    if (!rl_can_draw(sampling)) return RILLET_VALUE;
     for (*written = 0; *written < count; ++*written) {
         size_t at = *written * rows;
         int32_t *drawn = tokens + at;

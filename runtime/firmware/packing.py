@@ -84,9 +84,11 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
     engine = NativeEngine(bundle)  # checks that the weights are the graphs'
     model = engine.model
     if not model.shrink(memory or 0, SLACK):
+        # Each context has a slot at least.
+        most, least = _memory(engine.state_table), _contexts(bundle)
         raise UsageError(
-            f"--memory is {memory}, and {bundle.path} has {_memory(engine.state_table):,}; give "
-            "that many or fewer, or leave the option out"
+            f"--memory is {memory}, and {bundle.path} can have {least:,} to {most:,}; give one of "
+            "these, or leave the option out"
         )
     text = Tokenizer.load(bundle.file("tokenizer.json"))
     pairs = text.is_byte_level and not text.reads_any_bytes
@@ -146,6 +148,11 @@ def _products(weights: bytes) -> int:
         and name.endswith(".weight")
         and not name.startswith(("embedder.", unread))
     )
+
+
+def _contexts(bundle: Bundle) -> int:
+    model = bundle.manifest["model"]
+    return len(model["contexts"].split()) if model["memory_key"] == "contexts" else 1
 
 
 def _memory(table: list[StateTensor]) -> int:

@@ -80,6 +80,31 @@ def test_hostile_weights_do_no_harm(
 
 
 @pytest.fixture(scope="module")
+def misuse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The test program of wrong calls, with the library."""
+    program = tmp_path_factory.mktemp("native") / "misuse"
+    sources = sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
+    main = str(ROOT / "tests" / "native" / "misuse.c")
+    # As the library is built: a comparison with NaN is whatever the compiler likes.
+    build(program, [main, *sources, "-ffinite-math-only", "-fno-signed-zeros"], "-DRL_PLAIN_ONLY")
+    return program
+
+
+@pytest.mark.parametrize("name", ["small", "memory of contexts"])
+def test_wrong_calls_are_refused_and_change_nothing(
+    name: str,
+    misuse: Path,
+    small: Checkpoint,
+    variant_checkpoint: Callable[[str], Checkpoint],
+    tmp_path: Path,
+) -> None:
+    checkpoint = small if name == "small" else variant_checkpoint(name)
+    weights = weights_bundle(checkpoint, tmp_path, "fp32").path / WEIGHTS_FILE
+    result = subprocess.run([misuse, weights], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
 def hostile_text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program for tokenizers, with the parts of the library that it uses."""
     program = tmp_path_factory.mktemp("native") / "hostile_text"

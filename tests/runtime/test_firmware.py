@@ -197,10 +197,13 @@ def test_a_folder_is_not_overwritten(tmp_path: Path) -> None:
     assert (out / "main.c").read_text() == "mine"
 
 
-def test_a_memory_is_not_larger_than_the_model_s(tmp_path: Path) -> None:
-    result = here("firmware", NANO, "--out", tmp_path / "out", "--memory", 100_000)
+@pytest.mark.parametrize("slots", [5, 100_000])
+def test_a_memory_has_a_slot_for_each_context_and_no_more_than_the_model_s(
+    slots: int, tmp_path: Path
+) -> None:
+    result = here("firmware", NANO, "--out", tmp_path / "out", "--memory", slots)
     assert result.returncode == 2
-    assert "--memory is 100000" in result.stderr
+    assert f"--memory is {slots}, and {NANO} can have 6 to 65,532" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

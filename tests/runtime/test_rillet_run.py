@@ -8,6 +8,7 @@ import pty
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -223,6 +224,36 @@ def test_a_signal_stops_it_between_two_tokens_and_saves(small_bundle: Path, tmp_
         assert written[:2_000] == whole[: len(written)][:2_000]
         session = load(small_bundle, "native").restore(saved)
         assert session.position == len(written)
+
+
+@pytest.mark.parametrize("option", ["--file", "--learn-from"])
+def test_a_signal_stops_it_while_it_reads(option: str, tmp_path: Path) -> None:
+    """A long prompt is read up to some token; a half-learned text is not learned."""
+    long, saved = tmp_path / "long.txt", tmp_path / "saved"
+    long.write_text("To be, or not to be: " * 500_000, encoding="utf-8")
+    with subprocess.Popen(
+        [program(), SHIPPED, option, long, "--save-state", saved],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        text, errors = process.communicate()
+    assert (process.returncode, text, errors) == (143, b"", b"\nStopped.\n")
+    session = load(SHIPPED, "native").restore(saved)
+    assert session.position < 10_000_000
+    assert (session.position > 0) is (option == "--file")
+    assert rillet_run(SHIPPED, "--load-state", saved, "so ", "--max-new-tokens", 3).returncode == 0
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_says_that_its_help_cannot_be_written(option: str) -> None:
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([program(), option], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (run.returncode, run.stderr) == (
+        1,
+        b"Error: standard output: No space left on device\n",
+    )
 
 
 def test_a_reader_that_goes_away_ends_it_and_it_saves(small_bundle: Path, tmp_path: Path) -> None:

@@ -211,7 +211,10 @@ static int rl_is_finite(const rillet_model *m, const float *joint) {
     return rl_finite(rl_sum(joint, m->head_layer.panels * RL_PANEL) * 1e-30f);
 }
 
-/* Reads a group; returns the number of rows whose prediction is not finite. */
+static float *rl_room(float *const *logits, int row) { return logits == NULL ? NULL : logits[row]; }
+
+/* Reads a group; returns the number of rows whose prediction is not finite. There is room for each
+ * row's prediction in `logits`, or NULL; without `logits`, none is wanted. */
 static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *const *logits,
                   rl_scratch *s) {
     int wide = m->head_layer.panels * RL_PANEL, failures = 0, first = 0;
@@ -221,18 +224,18 @@ static int rl_run(const rillet_model *m, int rows, const rl_row *row, float *con
     rl_run_waves(m, rows, row, s);
     rl_run_readout(m, rows, row, s);
     /* A prefill often wants the last prediction alone; online weights want all. */
-    while (!m->adapts && first < rows && logits[first] == NULL) first++;
+    while (!m->adapts && first < rows && rl_room(logits, first) == NULL) first++;
     if (first < rows)
         rl_apply(m, &m->head_layer, rows - first, s->features + (long)first * m->features_padded,
                  m->features_padded, s->joint + (long)first * wide, wide, 0, s);
     if (rl_has_keys(m)) rl_run_keys(m, rows, row, s);
     for (int r = 0; r < rows; r++) {
-        float *joint = s->joint + (long)r * wide;
+        float *joint = s->joint + (long)r * wide, *out = rl_room(logits, r);
         int finite = r < first || rl_is_finite(m, joint);
-        finite &= rl_finish(m, row + r, s->keys + (long)r * m->key_padded, joint, logits[r], s);
-        if (finite || logits[r] == NULL) continue;
+        finite &= rl_finish(m, row + r, s->keys + (long)r * m->key_padded, joint, out, s);
+        if (finite || out == NULL) continue;
         failures++;
-        for (int i = 0; i < m->vocabulary; i++) logits[r][i] = __builtin_nanf("");
+        for (int i = 0; i < m->vocabulary; i++) out[i] = __builtin_nanf("");
     }
     return failures;
 }
@@ -249,7 +252,7 @@ static rillet_status rl_read(const rillet_model *m, size_t rows, rillet_state *c
     for (size_t done = 0; done < rows;) {
         int count = rl_begin(m, rows - done, states + done, tokens + done,
                              learn == NULL ? NULL : learn + done, row);
-        failures += rl_run(m, count, row, logits + done, &s);
+        failures += rl_run(m, count, row, logits == NULL ? NULL : logits + done, &s);
         done += (size_t)count;
     }
     return failures ? RILLET_NOT_FINITE : RILLET_OK;
