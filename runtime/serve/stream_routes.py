@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..errors import RilletError
 from ..streams.score import Score
 from .bodies import NewStream, StreamCompletion, Text
 from .completions import Wish, answered, prompts_of
@@ -159,7 +161,16 @@ async def complete(request: Request, served: Served) -> Response:
         if not body.advance:
             session = await host.turns.call(session.fork)
             await stack.aclose()  # others may use it from here on
-        answer = await answered(request, wish, Texts(host, client_of(request), wish.plan(session)))
+        mark = await host.turns.call(session.checkpoint) if body.advance else None
+        try:
+            texts = Texts(host, client_of(request), wish.plan(session))
+            answer = await answered(request, wish, texts)
+        except RilletError:
+            # What an option asks for may show to be impossible at any token, and whoever is refused
+            # must be able to ask again from the same place.
+            if mark is not None:
+                await host.turns.call(partial(session.rollback, mark))
+            raise
         if isinstance(answer, EventStream):
             answer.events = _closing(answer.events, stack.pop_all())
         return answer
