@@ -8,32 +8,23 @@ idle one takes no memory.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import secrets
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import StateError
-from ..files import make_folder
 from ..streams.session import Session
 from .errors import RequestError
 from .host import Host
 from .limits import Limits
+from .saved_streams import Stamp, StreamFolder, from_bytes, is_id
 
 __all__ = ["OpenStream", "StreamStore"]
 
-_ID = re.compile(r"[0-9a-f]{32}")
-
 _CLOSING = 500
 """How often to look whether streams are saved, fifty times a second."""
-
-Stamp = tuple[int, int, int]
-"""What changes when a file does."""
 
 
 @dataclass(eq=False)
@@ -67,12 +58,11 @@ class StreamStore:
     """
 
     def __init__(self, hosts: Iterable[Host], limits: Limits, folder: Path | None) -> None:
-        self._hosts, self._limits, self._folder = list(hosts), limits, folder
+        self._hosts, self._limits = list(hosts), limits
         self._open: dict[str, OpenStream] = {}
         self._opening: set[str] = set()
-        if folder is not None:
-            for host in self._hosts:
-                make_folder(folder / host.name)
+        names = [host.name for host in self._hosts]
+        self._folder = None if folder is None else StreamFolder(folder, names)
 
     def __len__(self) -> int:
         return len(self._open)
@@ -80,15 +70,10 @@ class StreamStore:
     def listed(self) -> list[tuple[str, Host]]:
         """Every stream, open or saved, with its model."""
         found = {stream.id: stream.host for stream in self._open.values()}
-        for host in self._hosts if self._folder is not None else ():
-            found |= dict.fromkeys(self._saved(host), host)
+        for host in self._hosts:
+            if self._folder is not None:
+                found |= dict.fromkeys(self._folder.names(host), host)
         return sorted(found.items(), key=lambda entry: entry[0])
-
-    def _saved(self, host: Host) -> list[str]:
-        assert self._folder is not None
-        with os.scandir(self._folder / host.name) as entries:
-            names = [entry.name.removesuffix(".state") for entry in entries]
-        return [name for name in names if _ID.fullmatch(name)]
 
     # Opening.
 
@@ -126,12 +111,12 @@ class StreamStore:
 
     async def put(self, name: str, data: bytes, host: Host) -> OpenStream:
         """Replace a stream by what a file holds, or add it under that name."""
-        if not _ID.fullmatch(name):
+        if not is_id(name):
             raise RequestError(
                 f"the stream's id is {name[:40]!r}; it must be 32 digits of 0-9 and a-f"
             )
-        session = await host.turns.call(lambda: _restored(host, data))
-        if name not in self._open and self._file(name) is None:
+        session = await host.turns.call(lambda: from_bytes(host, data))
+        if name not in self._open and self._host_of(name) is None:
             return await self._add(OpenStream(name, host, session))
         async with self.use(name) as stream:
             if stream.host is not host:
@@ -148,7 +133,7 @@ class StreamStore:
         async with self.use(name, changes=False) as stream:
             self._open.pop(name, None)
             if self._folder is not None:
-                self._path(stream).unlink(missing_ok=True)
+                self._folder.delete(stream.host, name)
 
     async def _find(self, name: str) -> OpenStream:
         stream = self._open.get(name)
@@ -161,19 +146,18 @@ class StreamStore:
             )
         if stream is not None and self._is_current(stream):
             return stream
-        found = self._file(name)
-        if found is None:
+        folder, host = self._folder, self._host_of(name)
+        if folder is None or host is None:
             self._open.pop(name, None)  # deleted elsewhere
             raise RequestError(
                 f"there is no stream {name[:40]!r}; open one with POST /v1/streams",
                 404,
                 code="stream_not_found",
             )
-        host, path = found
         self._opening.add(name)
         try:
-            stamp = _stamp(path)
-            session = await host.turns.call(lambda: host.model.restore(path))
+            stamp = folder.stamp(host, name)
+            session = await host.turns.call(lambda: folder.read(host, name))
             if stream is None:
                 await self._make_room(host)
         finally:
@@ -183,34 +167,29 @@ class StreamStore:
 
     def _is_current(self, stream: OpenStream) -> bool:
         """Whether nobody else has saved the stream since, or deleted it."""
-        return self._folder is None or _stamp(self._path(stream)) == stream.stamp
+        return self._folder is None or self._folder.stamp(stream.host, stream.id) == stream.stamp
 
-    def _file(self, name: str) -> tuple[Host, Path] | None:
-        """The file of a saved stream, and its model."""
-        if self._folder is None or not _ID.fullmatch(name):
+    def _host_of(self, name: str) -> Host | None:
+        """The model of a saved stream; ``None`` if there is no such stream."""
+        if self._folder is None or not is_id(name):
             return None
         for host in self._hosts:
-            path = self._folder / host.name / f"{name}.state"
-            if path.is_file():
-                return host, path
+            if self._folder.stamp(host, name) is not None:
+                return host
         return None
-
-    def _path(self, stream: OpenStream) -> Path:
-        assert self._folder is not None
-        return self._folder / stream.host.name / f"{stream.id}.state"
 
     # Saving, and making room.
 
     async def _save(self, stream: OpenStream) -> None:
-        if self._folder is None:
+        if (folder := self._folder) is None:
             return
-        path = self._path(stream)
-        await stream.host.turns.call(lambda: stream.session.save(path))
-        stream.stamp = _stamp(path)
+        host = stream.host
+        await host.turns.call(lambda: folder.save(host, stream.id, stream.session))
+        stream.stamp = folder.stamp(host, stream.id)
 
     async def _make_room(self, host: Host) -> None:
-        if self._folder is not None:
-            saved = await host.turns.call(lambda: len(self._saved(host)))
+        if (folder := self._folder) is not None:
+            saved = await host.turns.call(lambda: len(folder.names(host)))
             if saved >= self._limits.saved_streams:
                 raise _too_many(saved)
         if len(self._open) < self._limits.streams:
@@ -249,25 +228,3 @@ def _too_many(count: int) -> RequestError:
         code="too_many_streams",
         retry_after=60,
     )
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
-def _restored(host: Host, data: bytes) -> Session:
-    """A stream from the bytes of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stream.state"
-        path.write_bytes(data)
-        try:
-            return host.model.restore(path)
-        except StateError as error:
-            reason = str(error).replace(str(path), "it")
-            raise RequestError(
-                f"the body is no saved stream of {host.name}: {reason}", code="invalid_state"
-            ) from error

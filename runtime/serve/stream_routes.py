@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -18,6 +16,7 @@ from .bodies import NewStream, StreamCompletion, Text
 from .completions import Wish, answered, prompts_of
 from .event_stream import EventStream, unless_gone
 from .reading import encode, read
+from .saved_streams import to_bytes
 from .served import Served, body_of, client_of
 from .store import OpenStream
 from .texts import Texts
@@ -132,13 +131,7 @@ async def save(request: Request, served: Served) -> Response:
     """The stream as the file that :meth:`.Session.save` writes."""
     async with served.store.use(_name(request), changes=False) as stream:
         session = stream.session
-
-        def content() -> bytes:
-            with tempfile.TemporaryDirectory() as folder:
-                session.save(Path(folder) / "stream.state")
-                return (Path(folder) / "stream.state").read_bytes()
-
-        data = await stream.host.turns.call(content)
+        data = await stream.host.turns.call(lambda: to_bytes(session))
     headers = {"content-disposition": f'attachment; filename="{_name(request)}.state"'}
     return Response(data, media_type="application/octet-stream", headers=headers)
 
