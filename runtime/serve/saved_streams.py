@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import stat
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StateError
@@ -15,6 +18,8 @@ from .errors import RequestError
 from .host import Host
 
 __all__ = ["Stamp", "StreamFolder", "from_bytes", "is_id", "to_bytes"]
+
+log = logging.getLogger("rillet.serve")
 
 _ID = re.compile(r"[0-9a-f]{32}")
 
@@ -29,6 +34,9 @@ def is_id(name: str) -> bool:
 
 class StreamFolder:
     """The files of all streams: ``MODEL/ID.state``.
+
+    All methods raise a :class:`RequestError` if the disk fails, which tells clients why and no
+    path, and the log both.
 
     Args:
         root: The folder; what is missing of it is created.
@@ -45,37 +53,70 @@ class StreamFolder:
 
     def names(self, host: Host) -> list[str]:
         """The streams of a model."""
-        with os.scandir(self._root / host.name) as entries:
-            names = [entry.name.removesuffix(".state") for entry in entries]
-        return [name for name in names if is_id(name)]
+        with _disk_errors(), os.scandir(self._root / host.name) as entries:
+            files = [entry.name for entry in entries if entry.is_file()]
+        found = [file.removesuffix(".state") for file in files if file.endswith(".state")]
+        return [name for name in found if is_id(name)]
 
     def stamp(self, host: Host, name: str) -> Stamp | None:
         """A stream's file as it is now; ``None`` if there is none."""
-        try:
-            status = self._path(host, name).stat()
-        except OSError:
+        path = self._path(host, name)
+        with _disk_errors():
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                path.parent.stat()  # the stream is gone only if its folder is there
+                return None
+        if not stat.S_ISREG(status.st_mode):
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
     def save(self, host: Host, name: str, session: Session) -> None:
         """Write a stream to its file."""
-        session.save(self._path(host, name))
+        with _disk_errors():
+            session.save(self._path(host, name))
 
     def read(self, host: Host, name: str) -> Session:
         """Read a stream from its file."""
-        return host.model.restore(self._path(host, name))
+        try:
+            return host.model.restore(self._path(host, name))
+        except StateError as error:
+            log.error("%s", error)
+            raise RequestError(
+                f"the file of the stream {name} cannot be read: it is damaged, or of another "
+                "model; delete the stream, or replace it with PUT /v1/streams/{id}/state",
+                500,
+                code="damaged_stream",
+            ) from error
 
     def delete(self, host: Host, name: str) -> None:
         """Delete a stream's file, if there is one."""
-        self._path(host, name).unlink(missing_ok=True)
+        with _disk_errors():
+            self._path(host, name).unlink(missing_ok=True)
 
     def _path(self, host: Host, name: str) -> Path:
         return self._root / host.name / f"{name}.state"
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Tell clients that the disk fails, and why; the paths are for the log alone."""
+    try:
+        yield
+    except OSError as error:  # a StorageError is one, too
+        log.error("%s", error)
+        reason = type(error).__name__ if error.errno is None else os.strerror(error.errno)
+        raise RequestError(
+            f"the server's storage of streams fails ({reason}), and nothing has changed; try again "
+            "when whoever runs it has mended that",
+            507,
+            code="storage",
+        ) from error
+
+
 def to_bytes(session: Session) -> bytes:
     """What the file of a stream holds."""
-    with tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stream.state"
         session.save(path)
         return path.read_bytes()
@@ -87,7 +128,7 @@ def from_bytes(host: Host, data: bytes) -> Session:
     Raises:
         RequestError: They hold no stream of this model.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with _disk_errors(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "stream.state"
         path.write_bytes(data)
         try:
