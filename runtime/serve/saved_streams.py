@@ -135,6 +135,7 @@ def from_bytes(host: Host, data: bytes) -> Session:
             return host.model.restore(path)
         except StateError as error:
             reason = str(error).replace(str(path), "it")
+            reason = reason.replace(str(host.model.bundle.path), host.name)
             raise RequestError(
                 f"the body is no saved stream of {host.name}: {reason}", code="invalid_state"
             ) from error
