@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,10 +11,27 @@ import click
 from ..engines.base import EXPERIMENTAL, PROVIDER_CHOICES
 from ..errors import UsageError
 
-__all__ = ["engine_options", "parse_choices", "parse_numbers"]
+__all__ = ["Seconds", "engine_options", "parse_choices", "parse_numbers"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=str)
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds: click's own range lets ``nan`` through, and ``inf``."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read the option's value."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            raise click.BadParameter(
+                f"{seconds} is no number of seconds; give one such as 600", ctx, param
+            )
+        return seconds
 
 
 def engine_options(command: F) -> F:

@@ -11,8 +11,8 @@ from ..errors import UsageError
 from ..model import Model, load
 from ..serve.app import Settings
 from ..serve.limits import Limits
-from ..serve.run import hosts_of, is_loopback, read_keys, serve
-from .options import engine_options
+from ..serve.run import checked_origins, hosts_of, is_loopback, read_keys, serve
+from .options import Seconds, engine_options
 from .terminal import tell
 
 __all__ = ["serve_command"]
@@ -45,7 +45,8 @@ __all__ = ["serve_command"]
     "cors_origins",
     multiple=True,
     metavar="ORIGIN",
-    help="Let web pages of this origin call the server; repeat for several.",
+    help="Let web pages of this origin call the server, such as https://page.example; repeat for "
+    "several.",
 )
 @click.option(
     "--rows",
@@ -84,7 +85,7 @@ __all__ = ["serve_command"]
 )
 @click.option(
     "--max-seconds",
-    type=click.FloatRange(0.1),
+    type=Seconds(0.1),
     default=Limits.seconds,
     show_default=True,
     help="Seconds after which a request's texts end.",
@@ -98,7 +99,7 @@ __all__ = ["serve_command"]
 )
 @click.option(
     "--idle-seconds",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=Limits.idle_seconds,
     show_default=True,
     help="With --sessions: seconds after which a stream leaves the memory.",
@@ -141,7 +142,8 @@ def serve_command(
         streams=max_streams,
         idle_seconds=idle_seconds,
     )
-    settings = Settings(limits, sessions, keys, hosts_of(host), cors_origins)
+    origins = checked_origins(cors_origins)
+    settings = Settings(limits, sessions, keys, hosts_of(host), origins)
     models: dict[str, Model] = {}
     for bundle in bundles:
         name = bundle.resolve().name

@@ -12,6 +12,14 @@ _Text = Annotated[str, Field(max_length=1 << 20)]
 _Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 _Stop = Annotated[str, Field(min_length=1, max_length=256)]
 
+# Whoever gets a field of several types wrong is told its description, after "give".
+_STOP = "a text of 1 to 256 characters, or a list of up to 16 of them"
+_STREAM_PROMPT = "a text of up to 1,048,576 characters, or a list of tokens: whole numbers from 0"
+_PROMPT = (
+    "a text of up to 1,048,576 characters, a list of such texts, a list of tokens (whole numbers "
+    "from 0), or a list of such lists"
+)
+
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -33,8 +41,10 @@ class _Writing(_Body):
     presence_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 128)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Field(max_length=16)] | None = Field(
+        None, description=_STOP
+    )
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     echo: bool | None = None
@@ -63,7 +73,9 @@ class Completion(_Writing):
     """``POST /v1/completions``."""
 
     model: str | None = None
-    prompt: _Text | list[_Text] | list[_Token] | list[list[_Token]] | None = ""
+    prompt: _Text | list[_Text] | list[_Token] | list[list[_Token]] | None = Field(
+        "", description=_PROMPT
+    )
     n: Annotated[int, Field(ge=1)] | None = None
     best_of: Annotated[int, Field(ge=1)] | None = None
 
@@ -75,7 +87,7 @@ class StreamCompletion(_Writing):
     """
 
     advance: bool = True
-    prompt: _Text | list[_Token] | None = ""
+    prompt: _Text | list[_Token] | None = Field("", description=_STREAM_PROMPT)
 
 
 class NewStream(_Body):

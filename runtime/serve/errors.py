@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ..errors import EngineError, RilletError, StorageError, brief
 
@@ -55,19 +55,39 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def invalid_body(error: ValidationError) -> RequestError:
-    """What is wrong with a body: its first fault."""
+def invalid_body(error: ValidationError, kind: type[BaseModel]) -> RequestError:
+    """What is wrong with a body: its first fault.
+
+    Args:
+        error: All its faults.
+        kind: What it should be. A field that may be of several types has a description, for the
+            faults of each type together say less, and pydantic counts the type to the field's name.
+    """
     fault = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in fault["loc"] if isinstance(part, int | str))
+    place = [str(part) for part in fault["loc"] if isinstance(part, int | str)]
+    field = ".".join(place)
     if fault["type"] == "extra_forbidden":
         return RequestError(
             f"the field {field!r} is unknown; /openapi.json lists those that there are",
             code="unknown_field",
             param=field,
         )
+    if fault["type"] == "missing":
+        return RequestError(
+            f"{field} is missing; /openapi.json says what it holds",
+            code="missing_field",
+            param=field,
+        )
     if fault["type"] == "json_invalid":
         return RequestError(f"the body is no JSON: {brief(fault['msg'])}", code="invalid_json")
     seen = brief(repr(fault["input"])[:80])
+    known = kind.model_fields.get(place[0]) if place else None
+    if known is not None and known.description is not None:
+        return RequestError(
+            f"{place[0]} is {seen}; give {known.description}",
+            code="invalid_value",
+            param=place[0],
+        )
     return RequestError(
         f"{field or 'the body'} is {seen}, which it cannot be: {brief(fault['msg'])}",
         code="invalid_value",

@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -95,6 +96,8 @@ class Guard:
             return error
         except Gone:
             raise
+        except ClientDisconnect:  # in the middle of its body, or that was no HTTP
+            raise Gone from None
         except HTTPException as error:  # of the router
             reason = _ROUTING.get(error.status_code, error.detail)
             return RequestError(f"{reason}; /openapi.json lists what there is", error.status_code)

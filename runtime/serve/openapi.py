@@ -39,7 +39,8 @@ _REASONS = {
     413: "The text or the body is too long.",
     415: "The body is no JSON.",
     429: "Too much is asked for at once; try again later.",
-    500: "The model failed.",
+    500: "The model failed, or the stream's file is damaged.",
+    507: "The server cannot store streams.",
 }
 
 _ANY = (400, 401, 403)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
-from ..errors import RilletError
 from ..loaded import LoadedModel
 from ..streams.encoding import TextSize, encode_pieces, unknown_text
 from ..streams.generation import GeneratedToken
@@ -63,40 +63,47 @@ def read(
         tokens: The tokens.
         on_read: Called with the number of tokens of each piece.
     """
-    mark = session.checkpoint() if len(tokens) > _PIECE else None
-    try:
+    with _all_or_nothing(session) if len(tokens) > _PIECE else nullcontext():
         for start in range(0, len(tokens), _PIECE):
             piece = tokens[start : start + _PIECE]
             session.feed_tokens(piece)
             on_read(len(piece))
             if start + _PIECE < len(tokens):
                 yield
-    except (RilletError, GeneratorExit):
-        if mark is not None:
-            session.rollback(mark)
-        raise
 
 
 def read_with_predictions(
     session: Session, tokens: Sequence[int], top: int, on_read: Callable[[int], object]
 ) -> Generator[None, None, list[GeneratedToken]]:
-    """Read tokens one by one, and note how likely each was.
+    """Read tokens one by one, and note how likely each was: all of them, or none, as :func:`read`.
 
     Returns:
         The tokens, each with its log-probability; that of a new stream's first is NaN, and has no
         alternatives.
     """
     noted = []
-    for place, token in enumerate(tokens):
-        logits, text = session.logits, session.model.tokenizer.decode([token])
-        if logits is None:
-            noted.append(GeneratedToken(token, text, float("nan")))
-        else:
-            best = np.argsort(-logits, kind="stable")[:top].tolist()
-            likely = tuple((number, float(logits[number])) for number in best)
-            noted.append(GeneratedToken(token, text, float(logits[token]), likely))
-        session.feed_tokens([token])
-        on_read(1)
-        if place % _PIECE == 0:
-            yield
+    with _all_or_nothing(session):
+        for place, token in enumerate(tokens):
+            logits, text = session.logits, session.model.tokenizer.decode([token])
+            if logits is None:
+                noted.append(GeneratedToken(token, text, float("nan")))
+            else:
+                best = np.argsort(-logits, kind="stable")[:top].tolist()
+                likely = tuple((number, float(logits[number])) for number in best)
+                noted.append(GeneratedToken(token, text, float(logits[token]), likely))
+            session.feed_tokens([token])
+            on_read(1)
+            if place % _PIECE == 0:
+                yield
     return noted
+
+
+@contextmanager
+def _all_or_nothing(session: Session) -> Iterator[None]:
+    """Bring a stream back to where it was if what is done with it fails, or is closed."""
+    mark = session.checkpoint()
+    try:
+        yield
+    except BaseException:
+        session.rollback(mark)
+        raise

@@ -51,7 +51,7 @@ class Route:
 
 
 _WRITES = (404, 413, 415, 429, 500)
-_STREAM = (404, 409)
+_STREAM = (404, 409, 500, 507)
 _ONE = "/v1/streams/{id}"
 
 ROUTES = (
@@ -61,13 +61,15 @@ ROUTES = (
     Route("POST", "/v1/chat/completions", completions.chat, status=None, refusals=(404,)),
     Route("GET", "/v1/models", about.models),
     Route("GET", "/v1/models/{id}", about.model, refusals=(404,)),
-    Route("GET", "/v1/streams", stream_routes.listed),
-    Route("POST", "/v1/streams", stream_routes.create, NewStream, status=201, refusals=_WRITES),
+    Route("GET", "/v1/streams", stream_routes.listed, refusals=(507,)),
+    Route(
+        "POST", "/v1/streams", stream_routes.create, NewStream, status=201, refusals=(507, *_WRITES)
+    ),
     Route("GET", _ONE, stream_routes.show, refusals=_STREAM),
     Route("DELETE", _ONE, stream_routes.delete, refusals=_STREAM),
-    Route("POST", f"{_ONE}/feed", stream_routes.feed, Text, refusals=(409, *_WRITES)),
-    Route("POST", f"{_ONE}/learn", stream_routes.learn, Text, refusals=(409, *_WRITES)),
-    Route("POST", f"{_ONE}/score", stream_routes.score, Text, refusals=(409, *_WRITES)),
+    Route("POST", f"{_ONE}/feed", stream_routes.feed, Text, refusals=(*_STREAM, *_WRITES)),
+    Route("POST", f"{_ONE}/learn", stream_routes.learn, Text, refusals=(*_STREAM, *_WRITES)),
+    Route("POST", f"{_ONE}/score", stream_routes.score, Text, refusals=(*_STREAM, *_WRITES)),
     Route("POST", f"{_ONE}/fork", stream_routes.fork, status=201, refusals=(429, *_STREAM)),
     Route(
         "POST",
@@ -76,7 +78,7 @@ ROUTES = (
         StreamCompletion,
         (JSON, EVENTS),
         200,
-        (409, *_WRITES),
+        (*_STREAM, *_WRITES),
     ),
     Route("GET", f"{_ONE}/state", stream_routes.save, kinds=(BYTES,), refusals=_STREAM),
     Route(
@@ -84,7 +86,7 @@ ROUTES = (
         f"{_ONE}/state",
         stream_routes.load,
         bytes,
-        refusals=(404, 409, 413, 429),
+        refusals=(413, 429, *_STREAM),
         asks_for_model=True,
     ),
     Route("GET", "/health", about.health),

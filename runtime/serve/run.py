@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import socket
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +18,7 @@ from ..model import Model
 from ..streams.encoding import UnknownCharacterWarning
 from .app import Settings, application
 
-__all__ = ["hosts_of", "is_loopback", "read_keys", "serve"]
+__all__ = ["checked_origins", "hosts_of", "is_loopback", "read_keys", "serve"]
 
 _GRACE = 10
 """Seconds that texts have to end in, once the server is asked to stop."""
@@ -44,16 +45,22 @@ def serve(
 
     Raises:
         UsageError: The address cannot be listened at.
+        StorageError: Streams cannot be saved in their folder.
     """
     sys.setswitchinterval(_SWITCH)
     # Answers carry this warning.
     warnings.simplefilter("ignore", UnknownCharacterWarning)
     logging.getLogger("rillet.serve").setLevel(logging.INFO)
     listener = _listen(host, port)
+    try:
+        app = application(models, settings)
+    except BaseException:
+        listener.close()
+        raise
     name = f"[{host}]" if listener.family == socket.AF_INET6 else host
     on_listening(f"http://{name}:{listener.getsockname()[1]}")
     config = uvicorn.Config(
-        application(models, settings),
+        app,
         log_config=_LOGGING,
         access_log=False,
         server_header=False,
@@ -107,6 +114,29 @@ def read_keys(path: Path) -> list[str]:
             f"{path} holds no keys: give a file with a key of letters and digits on each line"
         )
     return keys
+
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+_OWN_PORTS = {("http", ":80"), ("https", ":443")}
+"""Ports that browsers leave out of an origin."""
+
+
+def checked_origins(origins: Iterable[str]) -> list[str]:
+    """The origins of web pages that may call, each as browsers write it; ``*`` is any.
+
+    Raises:
+        UsageError: There is one that no browser sends, so that it would let nobody in.
+    """
+    origins = list(origins)
+    for origin in origins:
+        parts = _ORIGIN.fullmatch(origin)
+        if origin != "*" and (parts is None or parts.groups() in _OWN_PORTS):
+            raise UsageError(
+                f"--cors-origin is {origin!r}; give an origin as browsers send it, such as "
+                "https://page.example or http://localhost:3000: no capitals, no path, and the port "
+                "only where it is not the usual one"
+            )
+    return origins
 
 
 _LOGGING = {

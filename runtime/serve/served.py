@@ -65,10 +65,13 @@ async def body_of(request: Request, kind: type[B]) -> B:
             "Content-Type: application/json",
             415,
         )
+    body = await request.body()
+    if not body:
+        raise RequestError("the body is empty; send a JSON object, such as {}", code="invalid_json")
     try:
-        return kind.model_validate_json(await request.body() or b"{}")
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        raise invalid_body(error) from None
+        raise invalid_body(error, kind) from None
 
 
 def client_of(request: Request) -> str:

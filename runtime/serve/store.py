@@ -8,32 +8,23 @@ idle one takes no memory.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import secrets
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import StateError
-from ..files import make_folder
 from ..streams.session import Session
 from .errors import RequestError
 from .host import Host
 from .limits import Limits
+from .saved_streams import Stamp, StreamFolder, from_bytes, is_id
 
 __all__ = ["OpenStream", "StreamStore"]
 
-_ID = re.compile(r"[0-9a-f]{32}")
-
 _CLOSING = 500
 """How often to look whether streams are saved, fifty times a second."""
-
-Stamp = tuple[int, int, int]
-"""What changes when a file does."""
 
 
 @dataclass(eq=False)
@@ -67,28 +58,22 @@ class StreamStore:
     """
 
     def __init__(self, hosts: Iterable[Host], limits: Limits, folder: Path | None) -> None:
-        self._hosts, self._limits, self._folder = list(hosts), limits, folder
+        self._hosts, self._limits = list(hosts), limits
         self._open: dict[str, OpenStream] = {}
         self._opening: set[str] = set()
-        if folder is not None:
-            for host in self._hosts:
-                make_folder(folder / host.name)
+        names = [host.name for host in self._hosts]
+        self._folder = None if folder is None else StreamFolder(folder, names)
 
     def __len__(self) -> int:
         return len(self._open)
 
     def listed(self) -> list[tuple[str, Host]]:
         """Every stream, open or saved, with its model."""
-        found = {stream.id: stream.host for stream in self._open.values()}
-        for host in self._hosts if self._folder is not None else ():
-            found |= dict.fromkeys(self._saved(host), host)
+        if (folder := self._folder) is None:
+            found = {stream.id: stream.host for stream in self._open.values()}
+        else:
+            found = {name: host for host in self._hosts for name in folder.names(host)}
         return sorted(found.items(), key=lambda entry: entry[0])
-
-    def _saved(self, host: Host) -> list[str]:
-        assert self._folder is not None
-        with os.scandir(self._folder / host.name) as entries:
-            names = [entry.name.removesuffix(".state") for entry in entries]
-        return [name for name in names if _ID.fullmatch(name)]
 
     # Opening.
 
@@ -97,60 +82,78 @@ class StreamStore:
         return await self._add(OpenStream(secrets.token_hex(16), host, session))
 
     async def _add(self, stream: OpenStream) -> OpenStream:
-        await self._make_room(stream.host)
+        """Add a stream, or replace that of its name."""
+        if self._host_of(stream.id) is None:
+            self._opening.add(stream.id)
+            try:
+                await self._check_room_on_disk(stream.host)
+            finally:
+                self._opening.discard(stream.id)
+        if stream.id not in self._open:
+            self._make_room()
         self._open[stream.id] = stream
-        await self._save(stream)
-        return stream
+        async with self._changing(stream):
+            return stream
 
     @asynccontextmanager
     async def use(self, name: str, changes: bool = True) -> AsyncIterator[OpenStream]:
-        """Use a stream alone; what has changed is saved at the end.
+        """Use a stream alone; what has changed is saved at the end, or has not happened.
 
         Args:
             name: Its id.
             changes: Whether the use changes it.
 
         Raises:
-            RequestError: There is none, or another request uses it.
+            RequestError: There is none, another request uses it, or it cannot be saved.
         """
         stream = await self._find(name)
+        async with self._changing(stream, changes):
+            yield stream
+
+    @asynccontextmanager
+    async def _changing(self, stream: OpenStream, changes: bool = True) -> AsyncIterator[None]:
         stream.is_busy = True
         try:
-            yield stream
+            yield
         finally:
             try:
                 if changes:
                     await asyncio.shield(self._save(stream))
+            except Exception:
+                # Whoever is told of it may ask for the same again: from where the file stands.
+                self._open.pop(stream.id, None)
+                raise
             finally:
                 stream.is_busy, stream.used = False, time.monotonic()
 
     async def put(self, name: str, data: bytes, host: Host) -> OpenStream:
         """Replace a stream by what a file holds, or add it under that name."""
-        if not _ID.fullmatch(name):
+        if not is_id(name):
             raise RequestError(
                 f"the stream's id is {name[:40]!r}; it must be 32 digits of 0-9 and a-f"
             )
-        session = await host.turns.call(lambda: _restored(host, data))
-        if name not in self._open and self._file(name) is None:
-            return await self._add(OpenStream(name, host, session))
-        async with self.use(name) as stream:
-            if stream.host is not host:
-                raise RequestError(
-                    f"the stream is of {stream.host.name} and the file of {host.name}; put it "
-                    "under another id",
-                    409,
-                )
-            stream.session = session
-        return stream
+        session = await host.turns.call(lambda: from_bytes(host, data))
+        self._check_free(name)
+        owner = self._host_of(name)
+        if owner is not None and owner is not host:
+            raise RequestError(
+                f"the stream is of {owner.name} and the file of {host.name}; put it under another "
+                "id",
+                409,
+            )
+        return await self._add(OpenStream(name, host, session))
 
     async def delete(self, name: str) -> None:
-        """Forget a stream, and delete its file."""
-        async with self.use(name, changes=False) as stream:
-            self._open.pop(name, None)
-            if self._folder is not None:
-                self._path(stream).unlink(missing_ok=True)
+        """Forget a stream, and delete its file, whatever that holds."""
+        self._check_free(name)
+        host = self._host_of(name)
+        if host is None:
+            raise self._missing(name)
+        if self._folder is not None:
+            self._folder.delete(host, name)
+        self._open.pop(name, None)
 
-    async def _find(self, name: str) -> OpenStream:
+    def _check_free(self, name: str) -> None:
         stream = self._open.get(name)
         if name in self._opening or (stream is not None and stream.is_busy):
             raise RequestError(
@@ -159,23 +162,33 @@ class StreamStore:
                 code="busy",
                 retry_after=1,
             )
+
+    def _missing(self, name: str) -> RequestError:
+        self._open.pop(name, None)  # deleted elsewhere
+        return RequestError(
+            f"there is no stream {name[:40]!r}; open one with POST /v1/streams",
+            404,
+            code="stream_not_found",
+        )
+
+    async def _find(self, name: str) -> OpenStream:
+        self._check_free(name)
+        stream = self._open.get(name)
         if stream is not None and self._is_current(stream):
             return stream
-        found = self._file(name)
-        if found is None:
-            self._open.pop(name, None)  # deleted elsewhere
-            raise RequestError(
-                f"there is no stream {name[:40]!r}; open one with POST /v1/streams",
-                404,
-                code="stream_not_found",
-            )
-        host, path = found
+        folder, host = self._folder, self._host_of(name)
+        if folder is None or host is None:
+            raise self._missing(name)
+        self._open.pop(name, None)  # saved elsewhere
         self._opening.add(name)
         try:
-            stamp = _stamp(path)
-            session = await host.turns.call(lambda: host.model.restore(path))
-            if stream is None:
-                await self._make_room(host)
+            stamp = folder.stamp(host, name)
+            session = await host.turns.call(lambda: folder.read(host, name))
+            self._make_room()
+        except RequestError:
+            if self._host_of(name) is None:  # deleted elsewhere, just now
+                raise self._missing(name) from None
+            raise
         finally:
             self._opening.discard(name)
         stream = self._open[name] = OpenStream(name, host, session, stamp)
@@ -183,36 +196,37 @@ class StreamStore:
 
     def _is_current(self, stream: OpenStream) -> bool:
         """Whether nobody else has saved the stream since, or deleted it."""
-        return self._folder is None or _stamp(self._path(stream)) == stream.stamp
+        if (folder := self._folder) is None:
+            return True
+        return folder.stamp(stream.host, stream.id) == stream.stamp
 
-    def _file(self, name: str) -> tuple[Host, Path] | None:
-        """The file of a saved stream, and its model."""
-        if self._folder is None or not _ID.fullmatch(name):
+    def _host_of(self, name: str) -> Host | None:
+        """The model of a stream; ``None`` if there is no such stream."""
+        if (folder := self._folder) is None:
+            stream = self._open.get(name)
+            return None if stream is None else stream.host
+        if not is_id(name):
             return None
-        for host in self._hosts:
-            path = self._folder / host.name / f"{name}.state"
-            if path.is_file():
-                return host, path
-        return None
-
-    def _path(self, stream: OpenStream) -> Path:
-        assert self._folder is not None
-        return self._folder / stream.host.name / f"{stream.id}.state"
+        saved = (host for host in self._hosts if folder.stamp(host, name) is not None)
+        return next(saved, None)
 
     # Saving, and making room.
 
     async def _save(self, stream: OpenStream) -> None:
-        if self._folder is None:
+        if (folder := self._folder) is None:
             return
-        path = self._path(stream)
-        await stream.host.turns.call(lambda: stream.session.save(path))
-        stream.stamp = _stamp(path)
+        host = stream.host
+        await host.turns.call(lambda: folder.save(host, stream.id, stream.session))
+        stream.stamp = folder.stamp(host, stream.id)
 
-    async def _make_room(self, host: Host) -> None:
-        if self._folder is not None:
-            saved = await host.turns.call(lambda: len(self._saved(host)))
+    async def _check_room_on_disk(self, host: Host) -> None:
+        if (folder := self._folder) is not None:
+            saved = await host.turns.call(lambda: len(folder.names(host)))
             if saved >= self._limits.saved_streams:
                 raise _too_many(saved)
+
+    def _make_room(self) -> None:
+        """Make room in memory."""
         if len(self._open) < self._limits.streams:
             return
         idle = [one for one in self._open.values() if not one.is_busy]
@@ -249,25 +263,3 @@ def _too_many(count: int) -> RequestError:
         code="too_many_streams",
         retry_after=60,
     )
-
-
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_ino, status.st_size
-
-
-def _restored(host: Host, data: bytes) -> Session:
-    """A stream from the bytes of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "stream.state"
-        path.write_bytes(data)
-        try:
-            return host.model.restore(path)
-        except StateError as error:
-            reason = str(error).replace(str(path), "it")
-            raise RequestError(
-                f"the body is no saved stream of {host.name}: {reason}", code="invalid_state"
-            ) from error

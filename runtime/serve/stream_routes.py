@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from ..errors import RilletError
 from ..streams.score import Score
 from .bodies import NewStream, StreamCompletion, Text
 from .completions import Wish, answered, prompts_of
 from .event_stream import EventStream, unless_gone
 from .reading import encode, read
+from .saved_streams import to_bytes
 from .served import Served, body_of, client_of
 from .store import OpenStream
 from .texts import Texts
@@ -130,13 +131,7 @@ async def save(request: Request, served: Served) -> Response:
     """The stream as the file that :meth:`.Session.save` writes."""
     async with served.store.use(_name(request), changes=False) as stream:
         session = stream.session
-
-        def content() -> bytes:
-            with tempfile.TemporaryDirectory() as folder:
-                session.save(Path(folder) / "stream.state")
-                return (Path(folder) / "stream.state").read_bytes()
-
-        data = await stream.host.turns.call(content)
+        data = await stream.host.turns.call(lambda: to_bytes(session))
     headers = {"content-disposition": f'attachment; filename="{_name(request)}.state"'}
     return Response(data, media_type="application/octet-stream", headers=headers)
 
@@ -159,7 +154,16 @@ async def complete(request: Request, served: Served) -> Response:
         if not body.advance:
             session = await host.turns.call(session.fork)
             await stack.aclose()  # others may use it from here on
-        answer = await answered(request, wish, Texts(host, client_of(request), wish.plan(session)))
+        mark = await host.turns.call(session.checkpoint) if body.advance else None
+        try:
+            texts = Texts(host, client_of(request), wish.plan(session))
+            answer = await answered(request, wish, texts)
+        except RilletError:
+            # What an option asks for may show to be impossible at any token, and whoever is refused
+            # must be able to ask again from the same place.
+            if mark is not None:
+                await host.turns.call(partial(session.rollback, mark))
+            raise
         if isinstance(answer, EventStream):
             answer.events = _closing(answer.events, stack.pop_all())
         return answer
