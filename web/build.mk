@@ -34,7 +34,7 @@ web/dist/rillet.wasm: $(WEB_SOURCES:%.c=build/web/plain/%.o)
 # Without comments and indentation: the declarations hold what a caller reads.
 web/dist/%.js: web/src/%.js web/build.mk
 	@mkdir -p $(@D)
-	@sed -E 's#/\*\* @type [^*]*\*/ ?##g; /^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d; s#; // .*#;#; s/^ +//; s/ (=|=>|===|!==|&&|\|\|) /\1/g; /^$$/d' \
+	@sed -E 's#/\*\* @type [^*]*\*/ ?##g; /^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d; s#; // .*#;#; s/^ +//; s/ (=|=>|===|!==|&&|\|\|) /\1/g; s/ \{$$/{/; s/^(\} )?(if|for|else if|while|catch) \(/\1\2(/; s/ \? /?/g; s/ \+ /+/g; s/ : /:/g; s/ ([<>]=?) /\1/g; /^$$/d' \
 		$< > $@
 
 web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) build/demo/sw.js

@@ -19,7 +19,7 @@ static void stop(int number) {
     signal(number, SIG_DFL); /* a second one ends at once */
 }
 
-static int is_asked(void) { return asked != 0; }
+int stream_stops(void) { return asked != 0; }
 
 static content text_of(const bundle *b, const char *path) {
     content c = read_file(path, "give a text file, or - for standard input");
@@ -139,7 +139,6 @@ int main(int count, char **words) {
     signal(SIGPIPE, SIG_IGN); /* the stream is saved even if nobody reads its text */
     signal(SIGINT, stop);
     signal(SIGTERM, stop);
-    stream_should_stop = is_asked;
     open_bundle(&b, o.bundle);
     int status = run(&o, &s, &g, &b);
     if (asked) {

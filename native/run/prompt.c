@@ -54,14 +54,11 @@ void check_text(const rillet_tokenizer *tokenizer, const char *bytes, size_t len
         else
             more++;
     }
-    if (more > 0)
-        note("the text has characters that this model has never seen, and they were left out: %s "
-             "and "
-             "%zu more",
-             names.data, more);
-    else if (count > 0)
-        note("the text has characters that this model has never seen, and they were left out: %s",
-             names.data);
+    char rest[40] = "";
+    if (more > 0) snprintf(rest, sizeof rest, " and %zu more", more);
+    if (count > 0)
+        note("the text has characters that this model has never seen, and they were left out: %s%s",
+             names.data, rest);
     free(found.data);
     free(names.data);
 }

@@ -8,10 +8,6 @@
 
 enum { ROWS = 512 }; /* rows of one call */
 
-int (*stream_should_stop)(void);
-
-int stream_stops(void) { return stream_should_stop != NULL && stream_should_stop(); }
-
 static void set_learning(stream *s) {
     int adapts = state_index(s->bundle->model, "adapted") >= 0;
     s->learn_read = s->memory && strcmp(s->learn, "none") != 0;

@@ -24,9 +24,8 @@ typedef struct {
 
 void stream_begin(stream *s, const bundle *b, const char *learn, int memory, int taught);
 
-/* Asked now and then while a text is read, which ends between two tokens once it returns 1; NULL
- * for texts that are read to the end. */
-extern int (*stream_should_stop)(void);
+/* The program's: whether reading has to end, between two tokens. Asked now and then while a text is
+ * read. */
 int stream_stops(void);
 
 /* Reads a text; `learn` is 1 to store it, 0 not to. */

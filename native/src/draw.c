@@ -1,6 +1,5 @@
 /* Drawing a token from log-probabilities, step for step as runtime/sampling/sampler.py: in double
  * precision, sums in the same order, ties to the lower token. */
-#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -162,23 +161,24 @@ static int32_t invert(const double *weight, int32_t count, double uniform) {
     return last; /* rounding has led past the end */
 }
 
-/* Whether a number is one, from 0 to `most`. The bits tell: comparisons are compiled for numbers.
- */
-static int is_within(double value, double most) {
+/* Whether a number is from 0 to another, which its bits tell: comparisons of doubles are compiled
+ * for what is not NaN. */
+static int is_within(double value, uint64_t most) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return (bits >> MANTISSA & 0x7ff) != 0x7ff && value >= 0 && value <= most;
+    return bits << 1 == 0 || bits <= most;
 }
 
 int rl_can_draw(const rillet_sampling *how) {
-    return is_within(how->temperature, DBL_MAX) && is_within(how->top_p, 1) &&
-           is_within(how->min_p, 1) && how->top_k >= 0;
+    const uint64_t one = UINT64_C(0x3ff0000000000000), largest = UINT64_C(0x7fefffffffffffff);
+    return is_within(how->temperature, largest) && is_within(how->top_p, one) &&
+           is_within(how->min_p, one) && how->top_k >= 0;
 }
 
 int32_t rillet_draw(const rillet_model *model, const rillet_sampling *sampling, const float *logits,
                     double uniform, void *scratch) {
     int32_t count = model->vocabulary;
-    if (!all_finite(logits, count) || !rl_can_draw(sampling)) return -1;
+    if (!rl_can_draw(sampling) || !all_finite(logits, count)) return -1;
     if (sampling->temperature == 0) return likeliest(logits, count);
     rl_draft draft = divide(count, scratch);
     weigh(sampling, logits, count, &draft);

@@ -518,17 +518,10 @@ static int read_file(reader *r, const rillet_model *model, const void *bytes, si
     return read_header(r, header, rillet_vocabulary(model));
 }
 
-static const char unaligned[] = "the file does not lie at a multiple of RILLET_ALIGN bytes";
-
 static rillet_status restore(const rillet_model *model, rillet_state *state, rillet_saved *saved,
                              const void *file, size_t length, void *scratch, size_t room,
                              char *message) {
     reader r;
-    if ((uintptr_t)file % sizeof(int64_t) != 0) {
-        rillet_state_reset(model, state);
-        if (message != NULL) memcpy(message, unaligned, sizeof unaligned);
-        return RILLET_TOO_SMALL;
-    }
     r.saved = saved;
     r.problem = NULL;
     saved->seen = NULL;

@@ -13,6 +13,9 @@ void session_recover(void) {
     begun = NULL;
 }
 
+/* A page reads in small pieces, and stops between them. */
+int stream_stops(void) { return 0; }
+
 static void begin(region *r) {
     begun = r;
     heap_enter(r);
