@@ -252,7 +252,6 @@ class Session:
         """
         return TextStream(self.tokens(params, **sampling), on_text)
 
-    @exclusive
     def generate(
         self,
         params: SamplingParams | None = None,
@@ -264,9 +263,11 @@ class Session:
     ) -> str:
         """Generate a text.
 
+        If an error or an interrupt cuts it off, :meth:`resume` begins with what was written.
+
         Args:
             params: How to sample; the bundle's defaults when absent.
-            on_text: Called with each piece.
+            on_text: Called with each piece, which then does not wait for :meth:`resume` any more.
             in_graph: Draw tokens inside the bundle's generating graph, many for one call: the
                 same text for the same seed. It knows temperature, top-k, top-p and stop strings,
                 and ``on_text`` must leave the session alone.
@@ -282,15 +283,31 @@ class Session:
                 know.
             BundleError: ``in_graph`` is set, and the bundle has no generating graph.
         """
+        generation, text = self._write_text(params, on_text, in_graph, best_of, sampling)
+        # Nothing is called from here on, so no interrupt loses the text.
+        generation.kept = []
+        return text
+
+    @exclusive
+    def _write_text(
+        self,
+        params: SamplingParams | None,
+        on_text: Callable[[str], object] | None,
+        in_graph: bool,
+        best_of: int,
+        sampling: dict[str, Any],
+    ) -> tuple[Generation, str]:
+        """A generation that has ended, and its text, which it keeps until that is returned."""
         if best_of != 1:
-            seed = self.best_seed(best_of, params, **sampling)
-            changes = {**sampling, "seed": seed}
-            return self.generate(params, on_text=on_text, in_graph=in_graph, **changes)
+            sampling = {**sampling, "seed": self.best_seed(best_of, params, **sampling)}
         if in_graph:
             from .in_graph import generate_in_graph
 
-            return generate_in_graph(self._stream, self._begin(params, sampling), on_text)
-        return "".join(self.stream(params, on_text=on_text, **sampling))
+            generation = self._begin(params, sampling)
+            return generation, generate_in_graph(self._stream, generation, on_text)
+        stream = self.stream(params, on_text=on_text, **sampling)
+        text = stream.keep_all() if on_text is None else "".join(stream)
+        return stream.tokens.generation, text
 
     @exclusive
     def best_seed(
@@ -397,6 +414,7 @@ class Session:
         self._stream.check_open()
         if self._generation is None:
             raise UsageError("the session has no generation to resume; begin one with stream()")
+        self._generation.put_back()
         if max_new_tokens is not None:
             max_new_tokens = self.model.sampling(max_new_tokens=max_new_tokens).max_new_tokens
         if sampling:

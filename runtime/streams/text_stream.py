@@ -157,6 +157,19 @@ class TextStream(Iterator[str]):
         generation.outbox, generation.backlog = None, ""
         return text
 
+    def keep_all(self) -> str:
+        """Generate to the end, and return the text, which the generation keeps as well.
+
+        Whoever returns it drops :attr:`.Generation.kept`; what an interrupt or an error cuts off
+        waits there for the next reader.
+        """
+        generation = self.tokens.generation
+        while (waiting := self._peek()) is not None:
+            # Nothing is called from one place to the other, so no interrupt loses or doubles it.
+            generation.kept += [waiting]
+            generation.outbox, generation.backlog = None, ""
+        return "".join(map(shown, generation.kept))
+
     def as_bytes(self) -> Iterator[bytes]:
         """The text as UTF-8, piece by piece; take from this or from the stream.
 
