@@ -15,6 +15,7 @@ from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from ..sampling.sampler import RowError
 from ..sampling.stats import GenerationStats
+from ..uncopied import Uncopied
 from .encoding import checked_tokens
 from .generation import GeneratedToken, Generation, draw_rows
 from .session import Session
@@ -43,7 +44,7 @@ class _Row:
         )
 
 
-class Batch:
+class Batch(Uncopied):
     """Sessions that step together; they may join and leave between any two steps.
 
     While a session is in a batch, its state is a row of the batch's, and the session's own
@@ -57,6 +58,8 @@ class Batch:
     Raises:
         UsageError: The engine computes the rows of a batch from one another.
     """
+
+    instead = "let its sessions leave, and put a fork of each into another batch"
 
     def __init__(self, model: LoadedModel) -> None:
         if not model.engine.independent_rows:

@@ -14,6 +14,7 @@ from ..errors import UsageError
 from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from ..scalars import plain
+from ..uncopied import Uncopied
 from .beam_search import BeamText, beam_search
 from .best_of import best_seed
 from .draft import Writer
@@ -32,7 +33,7 @@ _SHORT = 1 << 16
 """Characters that one call of the engine reads, which leaves nothing half done."""
 
 
-class Session:
+class Session(Uncopied):
     """One stream, and the generation that it last began.
 
     One thread at a time uses it; a second is refused, and nothing is mixed up.
@@ -48,6 +49,8 @@ class Session:
     Raises:
         UsageError: ``learn`` is none of these.
     """
+
+    instead = "session.fork() gives a twin, and session.save(path) a file for another process"
 
     def __init__(
         self,

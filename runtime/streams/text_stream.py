@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from ..errors import UsageError
 from ..sampling.stats import GenerationStats
 from ..tokenizer import shown, text_bytes
+from ..uncopied import Uncopied
 from .draft import Writer
 from .generation import GeneratedToken, Generation
 
 __all__ = ["TextStream", "TokenStream", "delivered"]
+
+_INSTEAD = "fork its session and call resume() of the twin"
 
 
 def delivered(token: GeneratedToken) -> GeneratedToken:
@@ -20,7 +23,7 @@ def delivered(token: GeneratedToken) -> GeneratedToken:
     return token._replace(text=shown(token.text), data=text_bytes(token.text))
 
 
-class TokenStream(Iterator[GeneratedToken]):
+class TokenStream(Uncopied, Iterator[GeneratedToken]):
     """Generated tokens, one at a time, each read back by the stream before it is returned.
 
     Args:
@@ -28,6 +31,8 @@ class TokenStream(Iterator[GeneratedToken]):
         writer: What generates its tokens.
         report: Called with the figures at the end.
     """
+
+    instead = _INSTEAD
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class TokenStream(Iterator[GeneratedToken]):
         return GenerationStats(self._tokens, self._first, self._seconds, self.finish_reason)
 
 
-class TextStream(Iterator[str]):
+class TextStream(Uncopied, Iterator[str]):
     """Generated text, piece by piece.
 
     A piece is never empty, never part of a character, and never the beginning of a stop
@@ -133,6 +138,8 @@ class TextStream(Iterator[str]):
         tokens: Where the tokens come from.
         on_text: Called with each piece before it is returned.
     """
+
+    instead = _INSTEAD
 
     def __init__(self, tokens: TokenStream, on_text: Callable[[str], object] | None = None) -> None:
         self.tokens = tokens
