@@ -13,6 +13,7 @@ import click
 
 from ..engines.base import ProviderChoice
 from ..errors import UsageError
+from ..files import check_writable
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
 from ..streams.encoding import encode_pieces
@@ -152,6 +153,8 @@ def generate(
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs adds to what --json writes; give both")
+    if save_state is not None:
+        check_writable(save_state)
     changes = sampling_changes(sampling)
     if logprobs:
         changes["top_logprobs"] = logprobs
