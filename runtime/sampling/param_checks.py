@@ -214,7 +214,8 @@ def checked_bias(value: Any) -> dict[int | str, float]:
     """
     if not isinstance(value, Mapping):
         raise UsageError(f"logit_bias is {value!r}; it must map tokens to numbers")
-    for token, bias in value.items():
+    biases = {plain(token): plain(bias) for token, bias in value.items()}
+    for token, bias in biases.items():
         if type(token) not in (int, str) or token == "":
             raise UsageError(f"logit_bias names the token {token!r}; give its number or its text")
         is_real = isinstance(bias, int | float) and not isinstance(bias, bool)
@@ -223,4 +224,4 @@ def checked_bias(value: Any) -> dict[int | str, float]:
                 f"logit_bias adds {bias!r} to {token!r}; it must lie between -1e30 and 1e30, or be "
                 "-inf"
             )
-    return dict(value)
+    return biases
