@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from .errors import BundleError, EngineError, UsageError
-from .files import sha256_bytes, sha256_file
+from .files import as_path, sha256_bytes, sha256_file
 from .hub import fetch_bundle, in_hub_cache, on_hub
 from .start_state import START_STATE_FILE, read_start_state
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
@@ -63,7 +63,7 @@ class Bundle:
         Raises:
             BundleError: There is no bundle, its format is newer, or a file is missing, damaged or
                 outside the folder.
-            UsageError: A folder is given with a revision.
+            UsageError: A folder is given with a revision, or what can be no path.
         """
         if on_hub(path):
             path = fetch_bundle(path, revision)
@@ -73,7 +73,7 @@ class Bundle:
                 "hf:OWNER/NAME"
             )
         # Resolved, so that graphs that load later are found whatever the working folder is then.
-        path = Path(path).resolve()
+        path = as_path(path).resolve()
         manifest = _read_manifest(path)
         bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
         for name, expected in bundle.hashes().items():

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import StorageError
+from .errors import StorageError, UsageError
 
 try:
     import fcntl
@@ -29,6 +29,7 @@ except ImportError:  # pragma: no cover - Windows: stale temporaries stay there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "as_path",
     "check_writable",
     "make_folder",
     "replace_file",
@@ -38,6 +39,23 @@ __all__ = [
     "sha256_file",
     "write_atomic",
 ]
+
+
+def as_path(value: object) -> Path:
+    """What a caller gave as a path.
+
+    Raises:
+        UsageError: It can be none on this system.
+    """
+    try:
+        if isinstance(value, str | os.PathLike) and "\0" not in (text := os.fspath(value)):
+            os.fsencode(text)
+            return Path(text)
+    except (TypeError, ValueError):  # a path of bytes, or characters that no path has
+        pass
+    raise UsageError(
+        f"the path is {value!r}; it must be a text or a pathlib.Path that can name a file here"
+    )
 
 
 def sha256_bytes(data: bytes) -> str:

@@ -74,6 +74,11 @@ class LoadedModel(Uncopied):
         Raises:
             UsageError: A field is unknown or its value can never work.
         """
+        if params is not None and not isinstance(params, SamplingParams):
+            raise UsageError(
+                f"params is {params!r}; give SamplingParams, or options by name; session.feed() "
+                "reads a text"
+            )
         base = SamplingParams(**self._defaults) if params is None else params
         if unknown := sorted(set(changes) - _OPTIONS):
             raise UsageError(

@@ -127,14 +127,19 @@ def checked_flag(name: str, value: Any) -> Any:
     return value
 
 
-def checked_function(name: str, value: Any) -> Callable[..., Any] | None:
+def checked_function(name: str, value: Any, of: str) -> Callable[..., Any] | None:
     """An option that is a function, or ``None``.
+
+    Args:
+        name: Its name.
+        value: What was given.
+        of: What the function takes, for the message.
 
     Raises:
         UsageError: It cannot be called.
     """
     if value is not None and not callable(value):
-        raise UsageError(f"{name} is {value!r}; it must be a function of the tokens and the logits")
+        raise UsageError(f"{name} is {value!r}; it must be a function of {of}")
     return value  # type: ignore[no-any-return]
 
 
@@ -174,13 +179,20 @@ def checked_words(value: Any) -> tuple[str, ...]:
     return words
 
 
-def checked_choices(value: Any) -> tuple[str, ...]:
-    """Choices, as a tuple.
+def checked_choices(value: Any) -> tuple[str, ...] | None:
+    """Choices, as a tuple; ``None`` lets any text be written.
 
     Raises:
-        UsageError: They are no texts, or one begins another.
+        UsageError: They are no texts, or none at all, or one begins another.
     """
+    if value is None:
+        return None
     choices = checked_texts("choices", value)
+    if not choices:
+        raise UsageError(
+            f"choices is {value!r}, so that no text could be written; give at least one, or leave "
+            "it out"
+        )
     ordered = sorted(set(choices))
     # Sorted, a text comes directly before the texts that begin with it.
     for first, second in itertools.pairwise(ordered):

@@ -99,6 +99,8 @@ class Batch(Uncopied):
         Raises:
             UsageError: The session is of another model, closed, or in a batch.
         """
+        if not isinstance(session, Session):
+            raise UsageError(f"the session is {session!r}; make one with model.session()")
         if session.model is not self.model:
             raise UsageError("the session is of another model than the batch; make it with its own")
         stream, generation = session.lend(params, sampling)
@@ -168,6 +170,8 @@ class Batch(Uncopied):
             raise UsageError(
                 "an interrupted write() left tokens that nobody has taken; call write() first"
             )
+        if not isinstance(tokens, Mapping):
+            raise UsageError(f"tokens is {tokens!r}; it must map each session to a token")
         if set(tokens) != set(self):
             raise UsageError(
                 f"tokens has {len(tokens)} sessions and the batch {len(self)}; give a "
@@ -295,8 +299,9 @@ class Batch(Uncopied):
         Raises:
             UsageError: The prompts are one text; a prompt or an option can never work.
         """
-        if isinstance(prompts, str):
-            raise UsageError(f"prompts is one text, {prompts[:40]!r}; give a list of texts")
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            what = "one text, " if isinstance(prompts, str) else ""
+            raise UsageError(f"prompts is {what}{str(prompts)[:40]!r}; give a list of texts")
         base = self.model.sampling(params, **sampling)
         texts: dict[Session, list[str]] = {}
         with Batch(self.model) as batch:

@@ -63,8 +63,10 @@ def beam_search(
     for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
         if type(value) is not int or value < 1:
             raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or above")
-    if not -10 <= length_penalty <= 10:
-        raise UsageError(f"length_penalty is {length_penalty}; it must lie between -10 and 10")
+    length_penalty = plain(length_penalty)
+    is_real = isinstance(length_penalty, int | float) and not isinstance(length_penalty, bool)
+    if not is_real or not -10 <= length_penalty <= 10:
+        raise UsageError(f"length_penalty is {length_penalty!r}; it must lie between -10 and 10")
     start = stream.fork()
     start.start()
     return _Search(start, beams, max_new_tokens, stop, length_penalty).run()

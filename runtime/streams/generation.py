@@ -314,6 +314,7 @@ class Generation:
             for name, option in self.params.__dataclass_fields__.items()
             if name in _ALWAYS_SAVED or getattr(self.params, name) != option.default
         }
+        params["choices"] = list(self.params.choices or ())  # as earlier versions have it
         params["logit_bias"] = [[key, bias] for key, bias in self.params.logit_bias.items()]
         outbox, backlog = self._unread()
         return {
@@ -341,9 +342,9 @@ class Generation:
             KeyError: The value has another form.
             TypeError: The value has another form.
         """
-        params = SamplingParams(
-            **{**value["params"], "logit_bias": dict(value["params"]["logit_bias"])}
-        )
+        options = value["params"]
+        kept = {"choices": options["choices"] or None, "logit_bias": dict(options["logit_bias"])}
+        params = SamplingParams(**{**options, **kept})
         generation = cls(params, tokenizer, seen)
         generation.sampler.restore(value["sampler"])
         if generation.stops.push(str(value["held"])) != ("", None):

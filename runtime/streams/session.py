@@ -11,7 +11,9 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..files import as_path
 from ..loaded import LoadedModel
+from ..sampling.param_checks import checked_flag, checked_function
 from ..sampling.params import SamplingParams
 from ..scalars import plain
 from ..uncopied import Uncopied
@@ -202,6 +204,8 @@ class Session(Uncopied):
         Raises:
             UsageError: The text is too short for a prediction.
         """
+        checked_flag("per_token", per_token)
+        checked_function("progress", progress, "a number of tokens")
         before = self._stream.snapshot()
         try:
             return score_stream(self._stream, _pieces(text), per_token, progress)
@@ -253,6 +257,7 @@ class Session(Uncopied):
         Raises:
             UsageError: An option has a value that can never work.
         """
+        checked_function("on_text", on_text, "a text")
         return TextStream(self.tokens(params, **sampling), on_text)
 
     def generate(
@@ -301,6 +306,8 @@ class Session(Uncopied):
         sampling: dict[str, Any],
     ) -> tuple[Generation, str]:
         """A generation that has ended, and its text, which it keeps until that is returned."""
+        checked_function("on_text", on_text, "a text")
+        checked_flag("in_graph", in_graph)
         if best_of != 1:
             sampling = {**sampling, "seed": self.best_seed(best_of, params, **sampling)}
         if in_graph:
@@ -414,6 +421,7 @@ class Session(Uncopied):
         Raises:
             UsageError: There is no generation to resume.
         """
+        checked_function("on_text", on_text, "a text")
         self._stream.check_open()
         if self._generation is None:
             raise UsageError("the session has no generation to resume; begin one with stream()")
@@ -527,8 +535,9 @@ class Session(Uncopied):
         """
         from .saved_state import SavedStream, save_stream
 
+        file = as_path(path)
         stream = SavedStream(self.learn_mode, self.memory, self.taught, self.checkpoint())
-        save_stream(self.model, stream, Path(path))
+        save_stream(self.model, stream, file)
 
     @exclusive
     def lend(
