@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..files import check_writable
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
+from ..streams.best_of import MOST_DRAFTS
 from ..streams.encoding import encode_pieces
 from ..streams.generation import GeneratedToken
 from ..streams.session import Session
@@ -57,7 +58,7 @@ _BITE = 2_048
 )
 @click.option(
     "--best-of",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_DRAFTS),
     default=1,
     show_default=True,
     metavar="N",

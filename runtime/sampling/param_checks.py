@@ -13,6 +13,7 @@ from .token_tail import REACH
 
 __all__ = [
     "LONGEST_BAD_WORD",
+    "check_escapes",
     "check_numbers",
     "checked_bias",
     "checked_choices",
@@ -202,6 +203,19 @@ def checked_choices(value: Any) -> tuple[str, ...] | None:
                 "ambiguous; add the same ending, such as a line break, to all choices"
             )
     return choices
+
+
+def check_escapes(regex: str | None) -> None:
+    """Refuse a regular expression that ends in the middle of an escape: llguidance would drop it.
+
+    Raises:
+        UsageError: It does.
+    """
+    if regex is not None and (len(regex) - len(regex.rstrip("\\"))) % 2:
+        raise UsageError(
+            f"regex ends with a lone backslash, ...{regex[-20:]!r}; write two for a backslash, or "
+            "what it is to escape"
+        )
 
 
 def checked_tokens(name: str, value: Any) -> tuple[int, ...]:

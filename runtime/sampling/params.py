@@ -130,6 +130,7 @@ class SamplingParams:
             value = values[name]
             if value is not None and (not isinstance(value, str) or not value):
                 raise UsageError(f"{name} is {value!r}; it must be a non-empty text")
+        checks.check_escapes(values["regex"])
         if values["json_schema"] is not None:
             values["json_schema"] = schema_text(values["json_schema"])
         constraints = [name for name in CONSTRAINTS if values[name]]

@@ -233,7 +233,10 @@ def test_logprobs_come_from_the_model_before_sampling(small_model: Model) -> Non
         ({"include_stop": 1}, "include_stop is 1; it must be true or false"),
         ({"logits_processor": 3}, "logits_processor is 3; it must be a function"),
         ({"logits_processor": lambda *_: 3}, "logits_processor returned 3; it must return"),
-        ({"best_of": 0}, "best_of is 0; it must be a whole number, 1 or above"),
+        ({"best_of": 0}, "best_of is 0; it must be a whole number from 1 to 1000"),
+        ({"best_of": 10**9}, "best_of is 1000000000; it must be a whole number from 1 to 1000"),
+        ({"regex": "a\\"}, r"regex ends with a lone backslash, \.\.\.'a\\\\'; write two"),
+        ({"regex": "\\" * 3}, "regex ends with a lone backslash"),
         (
             {"bad_words": list("abcdefghijklmnopqrstuvwxyz "), "choices": ["the"]},
             "none .* can be written: bad_words",
