@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rillet.runtime import Model, RilletError, Session, UsageError, load
+from rillet.runtime import Model, RilletError, Session, StateError, UsageError, load
 
 NANO = Path(__file__).parents[2] / "models" / "shakespeare-nano"
 
@@ -81,6 +81,19 @@ def test_a_model_refuses_it(model: Model, name: str) -> None:
 def test_load_refuses_it(options: dict[str, Any], message: str) -> None:
     with pytest.raises(RilletError, match=message):
         load(**options)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (NANO, "is a folder and not a saved stream; give a file that session.save"),
+        (Path("/dev/null"), "is a device or a pipe and not a saved stream"),
+        (NANO / "none", "none does not exist; give a file that session.save"),
+    ],
+)
+def test_restore_says_what_it_got(model: Model, path: Path, message: str) -> None:
+    with pytest.raises(StateError, match=message):
+        model.restore(path)
 
 
 def test_no_choices_are_any_text(model: Model) -> None:
