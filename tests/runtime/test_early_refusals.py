@@ -45,6 +45,21 @@ def test_no_picture_is_drawn_that_could_not_be_saved(
         picture.draw_inside(NANO, tmp_path / "no" / "picture.png")
 
 
+def test_no_text_is_taught_to_a_bundle_that_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rillet.export.bundle import writer
+    from rillet.export.options import ExportOptions
+    from rillet.train import load_checkpoint
+
+    monkeypatch.setattr(writer, "taught_for", lambda *_: pytest.fail("it has begun"))
+    (tmp_path / "file").write_text("kept")
+    run = load_checkpoint(NANO.parent / "checkpoints" / NANO.name)
+    options = ExportOptions(teach=(str(tmp_path / "file"),))
+    with pytest.raises(StorageError, match="cannot be written"):
+        writer.write_bundle(run, tmp_path / "file" / "bundle", options=options)
+
+
 def test_a_place_that_can_be_written_is_left_alone(tmp_path: Path) -> None:
     file, link = tmp_path / "file", tmp_path / "link"
     file.write_text("kept")
