@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models.llms import LLM
 from langchain_core.outputs import GenerationChunk
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 
 from ..runtime import Model, TextStream, load
 
@@ -28,9 +28,12 @@ _SAMPLING = (
 class Rillet(LLM):
     """A bundle, loaded once and shared by all calls; each call is a stream of its own.
 
-    The sampling options are those of :class:`rillet.runtime.SamplingParams`; those that are left
-    out are the bundle's own. A call takes the rest of them, such as ``regex``, as keywords.
+    Both take every sampling option of :class:`rillet.runtime.SamplingParams` as a keyword, and
+    refuse any other; those that are left out are the bundle's own.
     """
+
+    # Sampling options without a field of their own; pydantic would drop them, and typos with them.
+    model_config = ConfigDict(extra="allow")
 
     path: str
     revision: str | None = None
@@ -46,9 +49,10 @@ class Rillet(LLM):
     _model: Model = PrivateAttr()
 
     def model_post_init(self, context: Any) -> None:
-        """Load the bundle."""
+        """Load the bundle, and check the options."""
         provider: Any = self.provider
         self._model = load(self.path, provider, self.threads, revision=self.revision)
+        self._model.sampling(**self._sampling())
 
     @property
     def _llm_type(self) -> str:
@@ -61,6 +65,7 @@ class Rillet(LLM):
 
     def _sampling(self) -> dict[str, Any]:
         chosen = {name: getattr(self, name) for name in _SAMPLING}
+        chosen |= self.model_extra or {}
         return {name: value for name, value in chosen.items() if value is not None}
 
     def _pieces(self, prompt: str, stop: list[str] | None, options: dict[str, Any]) -> TextStream:

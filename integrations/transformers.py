@@ -14,6 +14,7 @@ Code that starts ``generate`` in a thread and reads a ``TextIteratorStreamer`` w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol
@@ -51,9 +52,17 @@ class TextTokenizer:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def __call__(self, text: str, **_: Any) -> dict[str, Ids]:
-        """Encode a text: ``{"input_ids": [1, T]}``."""
-        return {"input_ids": np.array([self.model.tokenizer.encode(text)], np.int64)}
+    def __call__(self, text: str | Sequence[str], **_: Any) -> dict[str, Ids]:
+        """Encode a text, or a list of one: ``{"input_ids": [1, T]}``.
+
+        Raises:
+            UsageError: It is something else.
+        """
+        is_list = isinstance(text, list | tuple) and len(text) == 1
+        one = text[0] if is_list else text
+        if not isinstance(one, str):
+            raise UsageError(f"the tokenizer got {text!r}; give it one text, for one stream")
+        return {"input_ids": np.array([self.model.tokenizer.encode(one)], np.int64)}
 
     def decode(self, tokens: Any) -> str:
         """The text of tokens."""
@@ -125,12 +134,17 @@ class CausalLM:
 
 
 def _one_prompt(inputs: Any) -> Ids:
-    ids: Ids = np.asarray([] if inputs is None else inputs, np.int64)
+    ids: npt.NDArray[Any] = np.asarray([] if inputs is None else inputs)
     if ids.ndim == 2 and len(ids) != 1:
         raise UsageError(
             f"generate got {len(ids)} prompts and takes one; use model.batch() for more"
         )
-    return ids.reshape(-1)
+    if ids.ndim not in (1, 2) or (ids.size and ids.dtype.kind not in "iu"):
+        raise UsageError(
+            f"generate got an array of {ids.dtype} and shape {ids.shape}; give the prompt's "
+            "tokens, whole numbers [T] or [1, T]"
+        )
+    return ids.reshape(-1).astype(np.int64)
 
 
 class TextIteratorStreamer:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from .errors import BundleError, EngineError, UsageError
-from .files import sha256_bytes, sha256_file
+from .files import as_path, sha256_bytes, sha256_file
 from .hub import fetch_bundle, in_hub_cache, on_hub
 from .start_state import START_STATE_FILE, read_start_state
 from .state_table import FORMAT, FORMAT_VERSION, StateTensor, parse_state_table
@@ -63,7 +63,7 @@ class Bundle:
         Raises:
             BundleError: There is no bundle, its format is newer, or a file is missing, damaged or
                 outside the folder.
-            UsageError: A folder is given with a revision.
+            UsageError: A folder is given with a revision, or what can be no path.
         """
         if on_hub(path):
             path = fetch_bundle(path, revision)
@@ -73,7 +73,7 @@ class Bundle:
                 "hf:OWNER/NAME"
             )
         # Resolved, so that graphs that load later are found whatever the working folder is then.
-        path = Path(path).resolve()
+        path = as_path(path).resolve()
         manifest = _read_manifest(path)
         bundle = cls(path, manifest, parse_state_table(manifest.get("state")))
         for name, expected in bundle.hashes().items():
@@ -108,15 +108,16 @@ class Bundle:
         """The path of a file, given its name in ``bundle.json``.
 
         Raises:
-            BundleError: The name points outside the folder, or the file does not exist.
+            BundleError: The name points outside the folder, or the file is a link or does not
+                exist.
         """
-        is_plain = name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
-        path = self.path / name
-        if not is_plain or _leaves(path):
+        if name in ("", ".", "..") or any(mark in name for mark in "/\\:\0"):
             raise BundleError(
                 f"{self.path / BUNDLE_FILE} names the file {name!r}, which is not a regular "
                 "file in the folder; the bundle was not written by rillet"
             )
+        path = self.path / name
+        _check_in_place(path)
         if not path.is_file():
             raise BundleError(f"{path} is missing; copy the bundle again, or export it again")
         return path
@@ -233,9 +234,17 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def _leaves(path: Path) -> bool:
-    """Whether a file is a link, and so may be any file on this machine."""
-    return path.is_symlink() and not in_hub_cache(path)
+def _check_in_place(path: Path) -> None:
+    """Refuse a link, which may lead to any file on this machine; the hub's cache is made of them.
+
+    Raises:
+        BundleError: It is one.
+    """
+    if path.is_symlink() and not in_hub_cache(path):
+        raise BundleError(
+            f"{path} is a link, and a bundle holds its files itself; copy it with what its links "
+            "point to: cp -rL"
+        )
 
 
 def _check_self_contained(path: Path) -> None:
@@ -255,7 +264,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise BundleError(f"{path} is not a folder; give the folder that `rillet export` wrote")
     file = path / BUNDLE_FILE
-    if not file.is_file() or _leaves(file):
+    _check_in_place(file)
+    if not file.is_file():
         raise BundleError(
             f"{path} is not a bundle: it has no {BUNDLE_FILE}; give the folder that "
             "`rillet export` wrote"

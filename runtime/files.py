@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import StorageError
+from .errors import StorageError, UsageError
 
 try:
     import fcntl
@@ -29,6 +29,8 @@ except ImportError:  # pragma: no cover - Windows: stale temporaries stay there
     fcntl = None  # type: ignore[assignment]
 
 __all__ = [
+    "as_path",
+    "check_writable",
     "make_folder",
     "replace_file",
     "replace_folder",
@@ -37,6 +39,23 @@ __all__ = [
     "sha256_file",
     "write_atomic",
 ]
+
+
+def as_path(value: object) -> Path:
+    """What a caller gave as a path.
+
+    Raises:
+        UsageError: It can be none on this system.
+    """
+    try:
+        if isinstance(value, str | os.PathLike) and "\0" not in (text := os.fspath(value)):
+            os.fsencode(text)
+            return Path(text)
+    except (TypeError, ValueError):  # a path of bytes, or characters that no path has
+        pass
+    raise UsageError(
+        f"the path is {value!r}; it must be a text or a pathlib.Path that can name a file here"
+    )
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -66,6 +85,29 @@ def write_atomic(path: Path, data: bytes) -> None:
     """
     with replace_file(path) as file:
         file.write(data)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a path that :func:`replace_file` could not write, before the work for it begins.
+
+    A new file beside it is made and removed at once: no other check is as sure.
+
+    Args:
+        path: The file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    with _storage_errors(path):
+        path = Path(os.path.realpath(path))
+        old = _status(path)
+        if old is not None and not stat.S_ISREG(old.st_mode):
+            _check_special(path, old)
+            return
+        fresh, handle = _new_locked(path, _new_file)
+        assert handle is not None
+        fresh.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
@@ -244,9 +286,8 @@ def _keep_access(handle: int, old: os.stat_result | None) -> None:
     os.fchmod(handle, stat.S_IMODE(old.st_mode))
 
 
-@contextmanager
-def _special_file(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
-    """Write to a device or a pipe as it is; refuse anything else.
+def _check_special(path: Path, status: os.stat_result) -> None:
+    """Refuse what is neither a device nor a pipe.
 
     Raises:
         StorageError: It is neither.
@@ -255,6 +296,12 @@ def _special_file(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
         kinds = {stat.S_IFDIR: "folder", stat.S_IFSOCK: "socket", stat.S_IFBLK: "block device"}
         kind = kinds.get(stat.S_IFMT(status.st_mode), "special file")
         raise StorageError(f"{path} is a {kind}; choose the path of a file")
+
+
+@contextmanager
+def _special_file(path: Path, status: os.stat_result) -> Iterator[BinaryIO]:
+    """Write to a device or a pipe as it is; refuse anything else."""
+    _check_special(path, status)
     with path.open("wb", buffering=0) as file:
         yield file
 

@@ -15,6 +15,7 @@ from .errors import BundleError, UsageError
 from .sampling.params import SamplingParams
 from .sampling.stats import GenerationStats
 from .tokenizer import Tokenizer
+from .uncopied import Uncopied
 
 __all__ = ["LoadedModel", "load_tokenizer"]
 
@@ -24,7 +25,7 @@ log.addHandler(logging.NullHandler())
 _OPTIONS = {field.name for field in dataclasses.fields(SamplingParams)}
 
 
-class LoadedModel:
+class LoadedModel(Uncopied):
     """A bundle with the engine that runs it, its tokenizer and its sampling defaults.
 
     Streams need no more than this; :class:`rillet.runtime.Model` adds what makes them.
@@ -37,6 +38,8 @@ class LoadedModel:
     Raises:
         BundleError: The tokenizer, the start token or the start state does not fit the model.
     """
+
+    instead = "share it between threads, or load the bundle again in another process"
 
     def __init__(self, bundle: Bundle, engine: Engine, tokenizer: Tokenizer | None = None) -> None:
         self.bundle = bundle
@@ -71,6 +74,11 @@ class LoadedModel:
         Raises:
             UsageError: A field is unknown or its value can never work.
         """
+        if params is not None and not isinstance(params, SamplingParams):
+            raise UsageError(
+                f"params is {params!r}; give SamplingParams, or options by name; session.feed() "
+                "reads a text"
+            )
         base = SamplingParams(**self._defaults) if params is None else params
         if unknown := sorted(set(changes) - _OPTIONS):
             raise UsageError(

@@ -10,8 +10,10 @@ from typing import Any
 from .bundle import Bundle
 from .engines.base import Engine, ProviderChoice
 from .errors import UsageError
+from .files import as_path
 from .info import ModelInfo
 from .loaded import LoadedModel, load_tokenizer
+from .sampling.param_checks import checked_flag
 from .scalars import plain
 from .streams.batch import Batch
 from .streams.score import Score
@@ -60,6 +62,8 @@ def load(
     threads = plain(threads)
     if type(threads) is not int or threads < 1:
         raise UsageError(f"threads is {threads!r}; it must be a whole number, 1 or above")
+    checked_flag("allow_fallback", allow_fallback)
+    checked_flag("self_test", self_test)
     # Imported here, so that the package imports without an engine.
     from .engines.select import open_engine
     from .golden import self_test as run_self_test
@@ -175,7 +179,7 @@ class Model(LoadedModel):
         """
         from .streams.saved_state import load_stream
 
-        saved = load_stream(self, Path(path))
+        saved = load_stream(self, as_path(path))
         session = self.session(saved.learn, saved.memory, saved.taught)
         session.rollback(saved.snapshot)
         return session

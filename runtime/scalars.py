@@ -1,4 +1,4 @@
-"""numpy's numbers, taken as Python's."""
+"""numpy's numbers and arrays, taken as Python's."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["plain"]
 
 
 def plain(value: Any) -> Any:
-    """A number of numpy's as Python's own, such as ``int``; anything else as it is."""
-    return value.item() if isinstance(value, np.generic) else value
+    """A number or array of numpy's as Python's own, such as ``int``; anything else as it is."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -62,8 +62,11 @@ class TensorFormat:
             RilletError: Of the class :attr:`error`: the file is missing, damaged, of another
                 format, or of an incompatible version.
         """
-        if not path.is_file():
+        if not path.exists():
             raise self.error(f"{path} does not exist; {self.advice}")
+        if not path.is_file():
+            what = "folder" if path.is_dir() else "device or a pipe"
+            raise self.error(f"{path} is a {what} and not a {self.noun}; {self.advice}")
         try:
             with safe_open(path, framework=framework) as file:
                 header: Any = json.loads((file.metadata() or {})[HEADER])

@@ -74,8 +74,9 @@ def write_bundle(
     note = note or (lambda _: None)
     trained = checkpoint.model.config
     checkpoint = of_chosen_size(checkpoint, options)
-    taught = taught_for(checkpoint, options, target, note)
+    # Where nothing can be written, we know before the work begins.
     with replace_folder(target) as folder:
+        taught = taught_for(checkpoint, options, target, note)
         manifest = _write_files(checkpoint, folder, options, taught, note)
         if checkpoint.model.config != trained:
             manifest["trained_memory"] = trained.memory

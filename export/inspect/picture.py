@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import RilletError
-from ...runtime.files import write_atomic
+from ...runtime.files import check_writable, write_atomic
 from .activations import Array, Inside, look_inside
 
 __all__ = ["draw_inside", "principal_axes"]
@@ -42,6 +42,7 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
         raise RilletError(
             "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
+    check_writable(Path(path))
     inside = look_inside(bundle, text)
     figure = figures.Figure(figsize=(13, 10), layout="constrained")
     rows = figure.subplots(3, 2, width_ratios=[3, 1], height_ratios=[3, 3, 1.6])

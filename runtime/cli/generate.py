@@ -13,8 +13,10 @@ import click
 
 from ..engines.base import ProviderChoice
 from ..errors import UsageError
+from ..files import check_writable
 from ..interrupt import Interrupt, interruptible
 from ..model import Model, load
+from ..streams.best_of import MOST_DRAFTS
 from ..streams.encoding import encode_pieces
 from ..streams.generation import GeneratedToken
 from ..streams.session import Session
@@ -56,7 +58,7 @@ _BITE = 2_048
 )
 @click.option(
     "--best-of",
-    type=click.IntRange(1),
+    type=click.IntRange(1, MOST_DRAFTS),
     default=1,
     show_default=True,
     metavar="N",
@@ -152,6 +154,8 @@ def generate(
         raise UsageError("--save-state saves one stream, and --n makes several; leave one out")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs adds to what --json writes; give both")
+    if save_state is not None:
+        check_writable(save_state)
     changes = sampling_changes(sampling)
     if logprobs:
         changes["top_logprobs"] = logprobs

@@ -13,6 +13,7 @@ from .token_tail import REACH
 
 __all__ = [
     "LONGEST_BAD_WORD",
+    "check_escapes",
     "check_numbers",
     "checked_bias",
     "checked_choices",
@@ -127,14 +128,19 @@ def checked_flag(name: str, value: Any) -> Any:
     return value
 
 
-def checked_function(name: str, value: Any) -> Callable[..., Any] | None:
+def checked_function(name: str, value: Any, of: str) -> Callable[..., Any] | None:
     """An option that is a function, or ``None``.
+
+    Args:
+        name: Its name.
+        value: What was given.
+        of: What the function takes, for the message.
 
     Raises:
         UsageError: It cannot be called.
     """
     if value is not None and not callable(value):
-        raise UsageError(f"{name} is {value!r}; it must be a function of the tokens and the logits")
+        raise UsageError(f"{name} is {value!r}; it must be a function of {of}")
     return value  # type: ignore[no-any-return]
 
 
@@ -174,13 +180,20 @@ def checked_words(value: Any) -> tuple[str, ...]:
     return words
 
 
-def checked_choices(value: Any) -> tuple[str, ...]:
-    """Choices, as a tuple.
+def checked_choices(value: Any) -> tuple[str, ...] | None:
+    """Choices, as a tuple; ``None`` lets any text be written.
 
     Raises:
-        UsageError: They are no texts, or one begins another.
+        UsageError: They are no texts, or none at all, or one begins another.
     """
+    if value is None:
+        return None
     choices = checked_texts("choices", value)
+    if not choices:
+        raise UsageError(
+            f"choices is {value!r}, so that no text could be written; give at least one, or leave "
+            "it out"
+        )
     ordered = sorted(set(choices))
     # Sorted, a text comes directly before the texts that begin with it.
     for first, second in itertools.pairwise(ordered):
@@ -190,6 +203,19 @@ def checked_choices(value: Any) -> tuple[str, ...]:
                 "ambiguous; add the same ending, such as a line break, to all choices"
             )
     return choices
+
+
+def check_escapes(regex: str | None) -> None:
+    """Refuse a regular expression that ends in the middle of an escape: llguidance would drop it.
+
+    Raises:
+        UsageError: It does.
+    """
+    if regex is not None and (len(regex) - len(regex.rstrip("\\"))) % 2:
+        raise UsageError(
+            f"regex ends with a lone backslash, ...{regex[-20:]!r}; write two for a backslash, or "
+            "what it is to escape"
+        )
 
 
 def checked_tokens(name: str, value: Any) -> tuple[int, ...]:
@@ -214,7 +240,8 @@ def checked_bias(value: Any) -> dict[int | str, float]:
     """
     if not isinstance(value, Mapping):
         raise UsageError(f"logit_bias is {value!r}; it must map tokens to numbers")
-    for token, bias in value.items():
+    biases = {plain(token): plain(bias) for token, bias in value.items()}
+    for token, bias in biases.items():
         if type(token) not in (int, str) or token == "":
             raise UsageError(f"logit_bias names the token {token!r}; give its number or its text")
         is_real = isinstance(bias, int | float) and not isinstance(bias, bool)
@@ -223,4 +250,4 @@ def checked_bias(value: Any) -> dict[int | str, float]:
                 f"logit_bias adds {bias!r} to {token!r}; it must lie between -1e30 and 1e30, or be "
                 "-inf"
             )
-    return dict(value)
+    return biases

@@ -60,7 +60,7 @@ class SamplingParams:
         logits_processor: A function of the last tokens, ``[T]``, and the logits, ``[V]``, that
             returns the logits to go on with. It must depend on nothing else: a draw that fails is
             repeated.
-        choices: Write exactly one of these texts.
+        choices: Write exactly one of these texts, at least one; ``None`` allows any.
         regex: Write only text that this regular expression matches as a whole, in the syntax of
             Rust's ``regex``; the text ends where nothing may follow. Requires ``rillet[grammar]``.
         grammar: Write only text that this grammar allows, in llguidance's variant of Lark's syntax
@@ -97,7 +97,7 @@ class SamplingParams:
     logit_bias: Mapping[int | str, float] = field(default_factory=dict, kw_only=True, hash=False)
     bad_words: Sequence[str] = field(default=(), kw_only=True)
     logits_processor: LogitsFunction | None = field(default=None, kw_only=True)
-    choices: Sequence[str] = field(default=(), kw_only=True)
+    choices: Sequence[str] | None = field(default=None, kw_only=True)
     regex: str | None = field(default=None, kw_only=True)
     grammar: str | None = field(default=None, kw_only=True)
     json_schema: Mapping[str, Any] | bool | str | PathLike[str] | None = field(
@@ -123,11 +123,14 @@ class SamplingParams:
         checks.checked_flag("include_stop", values["include_stop"])
         if values["unicode_classes"] is not None:
             checks.checked_flag("unicode_classes", values["unicode_classes"])
-        checks.checked_function("logits_processor", values["logits_processor"])
+        checks.checked_function(
+            "logits_processor", values["logits_processor"], "the tokens and the logits"
+        )
         for name in ("regex", "grammar"):
             value = values[name]
             if value is not None and (not isinstance(value, str) or not value):
                 raise UsageError(f"{name} is {value!r}; it must be a non-empty text")
+        checks.check_escapes(values["regex"])
         if values["json_schema"] is not None:
             values["json_schema"] = schema_text(values["json_schema"])
         constraints = [name for name in CONSTRAINTS if values[name]]

@@ -15,6 +15,7 @@ from ..loaded import LoadedModel
 from ..sampling.params import SamplingParams
 from ..sampling.sampler import RowError
 from ..sampling.stats import GenerationStats
+from ..uncopied import Uncopied
 from .encoding import checked_tokens
 from .generation import GeneratedToken, Generation, draw_rows
 from .session import Session
@@ -43,7 +44,7 @@ class _Row:
         )
 
 
-class Batch:
+class Batch(Uncopied):
     """Sessions that step together; they may join and leave between any two steps.
 
     While a session is in a batch, its state is a row of the batch's, and the session's own
@@ -57,6 +58,8 @@ class Batch:
     Raises:
         UsageError: The engine computes the rows of a batch from one another.
     """
+
+    instead = "let its sessions leave, and put a fork of each into another batch"
 
     def __init__(self, model: LoadedModel) -> None:
         if not model.engine.independent_rows:
@@ -96,6 +99,8 @@ class Batch:
         Raises:
             UsageError: The session is of another model, closed, or in a batch.
         """
+        if not isinstance(session, Session):
+            raise UsageError(f"the session is {session!r}; make one with model.session()")
         if session.model is not self.model:
             raise UsageError("the session is of another model than the batch; make it with its own")
         stream, generation = session.lend(params, sampling)
@@ -165,6 +170,8 @@ class Batch:
             raise UsageError(
                 "an interrupted write() left tokens that nobody has taken; call write() first"
             )
+        if not isinstance(tokens, Mapping):
+            raise UsageError(f"tokens is {tokens!r}; it must map each session to a token")
         if set(tokens) != set(self):
             raise UsageError(
                 f"tokens has {len(tokens)} sessions and the batch {len(self)}; give a "
@@ -292,8 +299,9 @@ class Batch:
         Raises:
             UsageError: The prompts are one text; a prompt or an option can never work.
         """
-        if isinstance(prompts, str):
-            raise UsageError(f"prompts is one text, {prompts[:40]!r}; give a list of texts")
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            what = "one text, " if isinstance(prompts, str) else ""
+            raise UsageError(f"prompts is {what}{str(prompts)[:40]!r}; give a list of texts")
         base = self.model.sampling(params, **sampling)
         texts: dict[Session, list[str]] = {}
         with Batch(self.model) as batch:

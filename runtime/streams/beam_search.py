@@ -15,6 +15,9 @@ from .stream import Stream
 
 __all__ = ["BeamText", "beam_search"]
 
+_MOST = 1_000
+"""Beams: each holds a state of its own, and without a limit their number grows to what is asked."""
+
 
 @dataclass(frozen=True)
 class BeamText:
@@ -60,11 +63,16 @@ def beam_search(
         UsageError: A number has a value that can never work.
     """
     beams, max_new_tokens = plain(beams), plain(max_new_tokens)
-    for name, value in (("beams", beams), ("max_new_tokens", max_new_tokens)):
-        if type(value) is not int or value < 1:
-            raise UsageError(f"{name} is {value!r}; it must be a whole number, 1 or above")
-    if not -10 <= length_penalty <= 10:
-        raise UsageError(f"length_penalty is {length_penalty}; it must lie between -10 and 10")
+    if type(beams) is not int or not 1 <= beams <= _MOST:
+        raise UsageError(f"beams is {beams!r}; it must be a whole number from 1 to {_MOST}")
+    if type(max_new_tokens) is not int or max_new_tokens < 1:
+        raise UsageError(
+            f"max_new_tokens is {max_new_tokens!r}; it must be a whole number, 1 or above"
+        )
+    length_penalty = plain(length_penalty)
+    is_real = isinstance(length_penalty, int | float) and not isinstance(length_penalty, bool)
+    if not is_real or not -10 <= length_penalty <= 10:
+        raise UsageError(f"length_penalty is {length_penalty!r}; it must lie between -10 and 10")
     start = stream.fork()
     start.start()
     return _Search(start, beams, max_new_tokens, stop, length_penalty).run()

@@ -10,7 +10,10 @@ from ..scalars import plain
 from .generation import GeneratedToken
 from .text_stream import TokenStream
 
-__all__ = ["best_seed", "mean_logprob"]
+__all__ = ["MOST_DRAFTS", "best_seed", "mean_logprob"]
+
+MOST_DRAFTS = 1_000
+"""So many that one more gains nothing, and few enough for a slip to end in an error."""
 
 
 def mean_logprob(tokens: Iterable[GeneratedToken]) -> float:
@@ -37,8 +40,10 @@ def best_seed(
         UsageError: ``drafts`` can never work.
     """
     drafts = plain(drafts)
-    if type(drafts) is not int or drafts < 1:
-        raise UsageError(f"best_of is {drafts!r}; it must be a whole number, 1 or above")
+    if type(drafts) is not int or not 1 <= drafts <= MOST_DRAFTS:
+        raise UsageError(
+            f"best_of is {drafts!r}; it must be a whole number from 1 to {MOST_DRAFTS}"
+        )
     best, highest = first, -math.inf
     for seed in range(first, first + drafts):
         tokens = draft(seed)

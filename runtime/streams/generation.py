@@ -90,7 +90,10 @@ class Generation:
         stop_string: The stop string that ended it.
         outbox: An accepted token that has not been delivered yet. Its reader takes it without a
             lock, so nobody else may put back a token that was there before.
-        backlog: Text of an earlier generation that this one continues, to be shown first.
+        backlog: Text of an earlier generation that this one continues, or of a call that could
+            not return it, to be shown first.
+        kept: Text that a call has written and not returned yet, in pieces. It gives them back by
+            :meth:`put_back` if it never does.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Generation:
         self.stop_string: str | None = None
         self.outbox: GeneratedToken | None = None
         self.backlog = ""
+        self.kept: list[str] = []
         self.owed: Draw | None = None
         """A token that an earlier version drew, accepted and could not read back: it comes next."""
 
@@ -160,10 +164,10 @@ class Generation:
     def twin(self) -> Generation:
         """A copy that accepts tokens on its own, of a generation whose sampler is plain.
 
-        It has no outbox: that stays with the generation that it is copied from.
+        It holds no text for a reader: that stays with the generation that it is copied from.
         """
         twin = copy.copy(self)
-        del twin.outbox
+        del twin.outbox, twin.kept
         twin.sampler, twin.stops = self.sampler.twin(), self.stops.twin()
         return twin
 
@@ -259,8 +263,20 @@ class Generation:
     @property
     def held(self) -> str:
         """Text that was generated and not shown yet."""
-        waiting = "" if self.outbox is None else self.outbox.text
-        return self.backlog + waiting + self.stops.held
+        outbox, backlog = self._unread()
+        return backlog + ("" if outbox is None else outbox.text) + self.stops.held
+
+    def _unread(self) -> tuple[GeneratedToken | None, str]:
+        """Outbox and backlog, one of them with the text that was kept in front."""
+        text, token = "".join(self.kept) + self.backlog, self.outbox
+        return (None, text) if token is None else (token._replace(text=text + token.text), "")
+
+    def put_back(self) -> None:
+        """Let text that a call has kept and never returned be read first."""
+        if self.kept:
+            outbox, backlog = self._unread()
+            # Nothing is called from here on, so no interrupt loses or doubles the text.
+            self.outbox, self.backlog, self.kept = outbox, backlog, []
 
     def continue_from(self, earlier: Generation) -> None:
         """Continue the text of another generation, and its random numbers if the seed is the same.
@@ -280,7 +296,8 @@ class Generation:
         """Continue: up to the old limit, or for so many tokens more."""
         if self.sampler.constraint is not None and self.sampler.constraint.done:
             return
-        if max_new_tokens is None and self.outbox is not None and self.finish_reason == "stop":
+        is_unread = self.outbox is not None or bool(self.backlog)
+        if max_new_tokens is None and is_unread and self.finish_reason == "stop":
             return  # the reader has not seen that it ended
         self.stop_string = None
         if max_new_tokens is not None:
@@ -297,7 +314,9 @@ class Generation:
             for name, option in self.params.__dataclass_fields__.items()
             if name in _ALWAYS_SAVED or getattr(self.params, name) != option.default
         }
+        params["choices"] = list(self.params.choices or ())  # as earlier versions have it
         params["logit_bias"] = [[key, bias] for key, bias in self.params.logit_bias.items()]
+        outbox, backlog = self._unread()
         return {
             "params": params,
             "sampler": self.sampler.snapshot(),
@@ -306,8 +325,8 @@ class Generation:
             "count": self.count,
             "finish_reason": self.finish_reason,
             "stop_string": self.stop_string,
-            **({} if self.outbox is None else {"outbox": self.outbox[:4]}),
-            **({"backlog": self.backlog} if self.backlog else {}),
+            **({} if outbox is None else {"outbox": outbox[:4]}),
+            **({"backlog": backlog} if backlog else {}),
             **({} if self.owed is None else {"drawn": self.owed}),
         }
 
@@ -323,9 +342,9 @@ class Generation:
             KeyError: The value has another form.
             TypeError: The value has another form.
         """
-        params = SamplingParams(
-            **{**value["params"], "logit_bias": dict(value["params"]["logit_bias"])}
-        )
+        options = value["params"]
+        kept = {"choices": options["choices"] or None, "logit_bias": dict(options["logit_bias"])}
+        params = SamplingParams(**{**options, **kept})
         generation = cls(params, tokenizer, seen)
         generation.sampler.restore(value["sampler"])
         if generation.stops.push(str(value["held"])) != ("", None):

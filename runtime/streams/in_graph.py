@@ -37,7 +37,8 @@ def generate_in_graph(
         on_text: Called with each piece; it must leave the stream alone.
 
     Returns:
-        The text.
+        The text; without ``on_text``, the generation keeps it too, as
+        :meth:`.TextStream.keep_all` does.
 
     Raises:
         UsageError: An option needs the host's sampler.
@@ -46,20 +47,20 @@ def generate_in_graph(
     graph = _GraphCalls(stream, generation)
     if generation.finish_reason is None:
         stream.start()
-    pieces = []
+    pieces: list[str] = []
     began, before, first = time.perf_counter(), generation.count, None
     while generation.finish_reason is None:
-        texts = graph.call()
+        graph.call()
         first = first or time.perf_counter() - began
-        for text in filter(None, map(shown, texts)):
-            pieces.append(text)
-            if on_text is not None:
-                on_text(text)
+        while on_text is not None and generation.kept:
+            waiting, *generation.kept = generation.kept
+            pieces.append(shown(waiting))
+            on_text(pieces[-1])
     seconds = time.perf_counter() - began
     stream.model.report(
         GenerationStats(generation.count - before, first, seconds, generation.finish_reason)
     )
-    return "".join(pieces)
+    return "".join([*pieces, *map(shown, generation.kept)])
 
 
 class _GraphCalls:
@@ -70,15 +71,16 @@ class _GraphCalls:
         self._generator = stream.model.graph_generator
         _check_options(generation, self._generator.knows_min_p)
 
-    def call(self) -> list[str]:
-        """Draw and read tokens with one call: what can be shown after each; all of it, or nothing.
+    def call(self) -> None:
+        """Draw and read tokens with one call, and keep their text; all of it, or nothing.
 
         Raises:
             EngineError: The engine failed; nothing has changed.
         """
         undo, snapshot = self._generation.undo_point(), self._stream.snapshot()
         try:
-            return self._call(snapshot.state)
+            texts = [text for text in self._call(snapshot.state) if text]
+            self._generation.kept += texts  # the last thing: nothing undoes it
         except BaseException:
             self._stream.restore(snapshot)
             undo()

@@ -11,9 +11,12 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import UsageError
+from ..files import as_path
 from ..loaded import LoadedModel
+from ..sampling.param_checks import checked_flag, checked_function
 from ..sampling.params import SamplingParams
 from ..scalars import plain
+from ..uncopied import Uncopied
 from .beam_search import BeamText, beam_search
 from .best_of import best_seed
 from .draft import Writer
@@ -32,7 +35,7 @@ _SHORT = 1 << 16
 """Characters that one call of the engine reads, which leaves nothing half done."""
 
 
-class Session:
+class Session(Uncopied):
     """One stream, and the generation that it last began.
 
     One thread at a time uses it; a second is refused, and nothing is mixed up.
@@ -48,6 +51,8 @@ class Session:
     Raises:
         UsageError: ``learn`` is none of these.
     """
+
+    instead = "session.fork() gives a twin, and session.save(path) a file for another process"
 
     def __init__(
         self,
@@ -199,6 +204,8 @@ class Session:
         Raises:
             UsageError: The text is too short for a prediction.
         """
+        checked_flag("per_token", per_token)
+        checked_function("progress", progress, "a number of tokens")
         before = self._stream.snapshot()
         try:
             return score_stream(self._stream, _pieces(text), per_token, progress)
@@ -250,9 +257,9 @@ class Session:
         Raises:
             UsageError: An option has a value that can never work.
         """
+        checked_function("on_text", on_text, "a text")
         return TextStream(self.tokens(params, **sampling), on_text)
 
-    @exclusive
     def generate(
         self,
         params: SamplingParams | None = None,
@@ -264,9 +271,11 @@ class Session:
     ) -> str:
         """Generate a text.
 
+        If an error or an interrupt cuts it off, :meth:`resume` begins with what was written.
+
         Args:
             params: How to sample; the bundle's defaults when absent.
-            on_text: Called with each piece.
+            on_text: Called with each piece, which then does not wait for :meth:`resume` any more.
             in_graph: Draw tokens inside the bundle's generating graph, many for one call: the
                 same text for the same seed. It knows temperature, top-k, top-p and stop strings,
                 and ``on_text`` must leave the session alone.
@@ -282,15 +291,33 @@ class Session:
                 know.
             BundleError: ``in_graph`` is set, and the bundle has no generating graph.
         """
+        generation, text = self._write_text(params, on_text, in_graph, best_of, sampling)
+        # Nothing is called from here on, so no interrupt loses the text.
+        generation.kept = []
+        return text
+
+    @exclusive
+    def _write_text(
+        self,
+        params: SamplingParams | None,
+        on_text: Callable[[str], object] | None,
+        in_graph: bool,
+        best_of: int,
+        sampling: dict[str, Any],
+    ) -> tuple[Generation, str]:
+        """A generation that has ended, and its text, which it keeps until that is returned."""
+        checked_function("on_text", on_text, "a text")
+        checked_flag("in_graph", in_graph)
         if best_of != 1:
-            seed = self.best_seed(best_of, params, **sampling)
-            changes = {**sampling, "seed": seed}
-            return self.generate(params, on_text=on_text, in_graph=in_graph, **changes)
+            sampling = {**sampling, "seed": self.best_seed(best_of, params, **sampling)}
         if in_graph:
             from .in_graph import generate_in_graph
 
-            return generate_in_graph(self._stream, self._begin(params, sampling), on_text)
-        return "".join(self.stream(params, on_text=on_text, **sampling))
+            generation = self._begin(params, sampling)
+            return generation, generate_in_graph(self._stream, generation, on_text)
+        stream = self.stream(params, on_text=on_text, **sampling)
+        text = stream.keep_all() if on_text is None else "".join(stream)
+        return stream.tokens.generation, text
 
     @exclusive
     def best_seed(
@@ -394,9 +421,11 @@ class Session:
         Raises:
             UsageError: There is no generation to resume.
         """
+        checked_function("on_text", on_text, "a text")
         self._stream.check_open()
         if self._generation is None:
             raise UsageError("the session has no generation to resume; begin one with stream()")
+        self._generation.put_back()
         if max_new_tokens is not None:
             max_new_tokens = self.model.sampling(max_new_tokens=max_new_tokens).max_new_tokens
         if sampling:
@@ -506,8 +535,9 @@ class Session:
         """
         from .saved_state import SavedStream, save_stream
 
+        file = as_path(path)
         stream = SavedStream(self.learn_mode, self.memory, self.taught, self.checkpoint())
-        save_stream(self.model, stream, Path(path))
+        save_stream(self.model, stream, file)
 
     @exclusive
     def lend(

@@ -10,12 +10,13 @@ import numpy.typing as npt
 
 from ..engines.base import EngineState
 from ..loaded import LoadedModel
+from ..uncopied import Uncopied
 
 __all__ = ["Snapshot"]
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Uncopied):
     """A moment of a stream: :meth:`Session.checkpoint` takes it, :meth:`Session.rollback` returns.
 
     Attributes:
@@ -29,6 +30,8 @@ class Snapshot:
         repeatable: Whether the last token can be read again: see :meth:`.Stream.with_memory`.
         generation: The generation that was under way, as JSON values.
     """
+
+    instead = "share it, for it never changes, or save a session that was rolled back to it"
 
     model: LoadedModel
     state: EngineState

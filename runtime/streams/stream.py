@@ -13,7 +13,9 @@ from ..context_slots import adapts, is_learnt, is_lookup, with_stored_slots
 from ..engines.base import EngineState, Values
 from ..errors import UsageError
 from ..loaded import LoadedModel
+from ..sampling.param_checks import checked_flag
 from ..sampling.params import SamplingParams
+from ..scalars import plain
 from ..tokenizer import TextDecoder
 from .encoding import encode_pieces
 from .generation import Generation
@@ -47,7 +49,7 @@ class Stream:
         history: Tokens read and written; what :func:`learn_text` reads is not among them.
 
     Raises:
-        UsageError: ``learn`` is none of these.
+        UsageError: ``learn`` is none of these; ``memory`` or ``taught`` is not true or false.
     """
 
     def __init__(
@@ -59,6 +61,9 @@ class Stream:
     ) -> None:
         if learn not in LEARN_MODES:
             raise UsageError(f"learn is {learn!r}; it must be one of {', '.join(LEARN_MODES)}")
+        memory, taught = plain(memory), plain(taught)
+        checked_flag("memory", memory)
+        checked_flag("taught", taught)
         self.model = model
         self.learn_mode = learn
         self.memory = memory
@@ -342,11 +347,15 @@ class Stream:
             raise
 
     def check_snapshot(self, snapshot: Snapshot) -> None:
-        """Refuse a snapshot of another model.
+        """Refuse a snapshot of another model, or what is none.
 
         Raises:
-            UsageError: It is.
+            UsageError: It is one of these.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise UsageError(
+                f"the snapshot is {snapshot!r}; give what session.checkpoint() returned"
+            )
         ours, theirs = self.model, snapshot.model
         if (theirs.identity, theirs.bundle.state) != (ours.identity, ours.bundle.state):
             raise UsageError(

@@ -9,10 +9,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from ..errors import UsageError
 from ..sampling.stats import GenerationStats
 from ..tokenizer import shown, text_bytes
+from ..uncopied import Uncopied
 from .draft import Writer
 from .generation import GeneratedToken, Generation
 
 __all__ = ["TextStream", "TokenStream", "delivered"]
+
+_INSTEAD = "fork its session and call resume() of the twin"
 
 
 def delivered(token: GeneratedToken) -> GeneratedToken:
@@ -20,7 +23,7 @@ def delivered(token: GeneratedToken) -> GeneratedToken:
     return token._replace(text=shown(token.text), data=text_bytes(token.text))
 
 
-class TokenStream(Iterator[GeneratedToken]):
+class TokenStream(Uncopied, Iterator[GeneratedToken]):
     """Generated tokens, one at a time, each read back by the stream before it is returned.
 
     Args:
@@ -28,6 +31,8 @@ class TokenStream(Iterator[GeneratedToken]):
         writer: What generates its tokens.
         report: Called with the figures at the end.
     """
+
+    instead = _INSTEAD
 
     def __init__(
         self,
@@ -123,7 +128,7 @@ class TokenStream(Iterator[GeneratedToken]):
         return GenerationStats(self._tokens, self._first, self._seconds, self.finish_reason)
 
 
-class TextStream(Iterator[str]):
+class TextStream(Uncopied, Iterator[str]):
     """Generated text, piece by piece.
 
     A piece is never empty, never part of a character, and never the beginning of a stop
@@ -133,6 +138,8 @@ class TextStream(Iterator[str]):
         tokens: Where the tokens come from.
         on_text: Called with each piece before it is returned.
     """
+
+    instead = _INSTEAD
 
     def __init__(self, tokens: TokenStream, on_text: Callable[[str], object] | None = None) -> None:
         self.tokens = tokens
@@ -156,6 +163,19 @@ class TextStream(Iterator[str]):
         # Nothing is called from here on, so no interrupt loses the text.
         generation.outbox, generation.backlog = None, ""
         return text
+
+    def keep_all(self) -> str:
+        """Generate to the end, and return the text, which the generation keeps as well.
+
+        Whoever returns it drops :attr:`.Generation.kept`; what an interrupt or an error cuts off
+        waits there for the next reader.
+        """
+        generation = self.tokens.generation
+        while (waiting := self._peek()) is not None:
+            # Nothing is called from one place to the other, so no interrupt loses or doubles it.
+            generation.kept += [waiting]
+            generation.outbox, generation.backlog = None, ""
+        return "".join(map(shown, generation.kept))
 
     def as_bytes(self) -> Iterator[bytes]:
         """The text as UTF-8, piece by piece; take from this or from the stream.

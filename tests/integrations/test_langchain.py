@@ -75,6 +75,32 @@ def test_tokens_and_identity_are_the_bundles(model: Rillet) -> None:
     assert other.dict()["weights_sha256"] != model.dict()["weights_sha256"]
 
 
+def test_the_constructor_takes_every_option(model: Rillet, expected: str) -> None:
+    fields = {"path": str(NANO), "max_new_tokens": 40, "seed": 3}
+    word = expected.split()[2]
+    stops = Rillet(**fields, stop=[word])
+    assert stops.invoke("ROMEO:") == expected.partition(word)[0]
+    assert stops.dict()["stop"] == [word]  # a cache must tell it from the model without
+    other = expected.split()[1]
+    assert stops.invoke("ROMEO:", stop=[other]) == expected.partition(other)[0]
+    assert Rillet(**fields, bad_words=["e"]).invoke("ROMEO:").count("e") == 0
+
+
+def test_the_constructor_patterns(expected: str) -> None:
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    text = Rillet(path=str(NANO), max_new_tokens=20, seed=3, regex="[a-z]{3}").invoke("ROMEO:")
+    assert len(text) == 3
+
+
+def test_the_constructor_refuses_what_it_does_not_know() -> None:
+    for options, message in (
+        ({"temprature": 0.0}, "temprature: no such sampling option"),
+        ({"top_p": 2.0}, "top_p is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Rillet(path=str(NANO), **options)
+
+
 def test_a_wrong_option_is_said(model: Rillet) -> None:
     with pytest.raises(rillet.runtime.UsageError, match="top_p is 2"):
         model.invoke("ROMEO:", top_p=2.0)

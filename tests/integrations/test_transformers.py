@@ -72,11 +72,24 @@ def test_the_iteration_ends_if_generating_fails(model: CausalLM) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
         ({"input_ids": [[1], [2]]}, "generate got 2 prompts and takes one"),
         ({"input_ids": [[1]], "num_beams": 4}, "num_beams: no such sampling option"),
+        ({"inputs": np.array([[1.5]])}, r"array of float64 and shape \(1, 1\)"),
+        ({"inputs": np.array([[[1]]])}, r"shape \(1, 1, 1\); give the prompt's tokens"),
+        ({"inputs": 5}, r"shape \(\)"),
+        ({"inputs": "abc"}, "array of <U3"),
     )
     for wrong, message in cases:
         with pytest.raises(UsageError, match=message):
             model.generate(streamer=streamer, **wrong)
         assert list(streamer) == []
+
+
+def test_the_tokenizer_takes_one_text(model: CausalLM) -> None:
+    alone, listed = model.tokenizer("ROMEO:"), model.tokenizer(["ROMEO:"])
+    np.testing.assert_array_equal(alone["input_ids"], listed["input_ids"])
+    wrongs: tuple[Any, ...] = (["a", "b"], [], 5, b"a")
+    for wrong in wrongs:
+        with pytest.raises(UsageError, match="give it one text"):
+            model.tokenizer(wrong)
 
 
 def test_waiting_ends_after_the_timeout(model: CausalLM) -> None:

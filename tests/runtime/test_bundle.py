@@ -195,10 +195,11 @@ def test_a_path_outside_the_folder_is_refused(bundle: Path, name: str) -> None:
         load(bundle)
 
 
-def test_symbolic_links_are_refused(bundle: Path) -> None:
-    (bundle / "decode.onnx").rename(bundle.parent / "decode.onnx")
-    (bundle / "decode.onnx").symlink_to(bundle.parent / "decode.onnx")
-    with pytest.raises(BundleError, match="not a regular file in the folder"):
+@pytest.mark.parametrize("name", ["decode.onnx", "bundle.json"])
+def test_symbolic_links_are_refused_by_that_name(bundle: Path, name: str) -> None:
+    (bundle / name).rename(bundle.parent / name)
+    (bundle / name).symlink_to(bundle.parent / name)
+    with pytest.raises(BundleError, match=rf"{name} is a link, and .*: cp -rL"):
         load(bundle)
 
 

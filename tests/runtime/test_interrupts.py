@@ -9,11 +9,13 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rillet.runtime import Batch, GeneratedToken, Model, Session, load
+from rillet.runtime.engines.base import ProviderChoice
 
 NANO = Path(__file__).parents[2] / "models" / "shakespeare-nano"
 PROMPT = "ROMEO:\n"
@@ -79,6 +81,43 @@ def test_an_interrupted_text_resumes_as_if_nothing_had_happened(
         assert "".join(pieces) == whole
         assert session.position == len(PROMPT) + count
     assert interrupted > 20
+
+
+@pytest.mark.parametrize(
+    ("provider", "options"),
+    [
+        ("auto", {}),
+        ("auto", {"stop": ["zzzz"], "repetition_penalty": 1.2}),
+        ("cpu", {"in_graph": True}),
+    ],
+    ids=["plain", "penalties and stop strings", "in the graph"],
+)
+def test_a_text_whose_call_was_interrupted_waits_for_resume_and_in_the_file(
+    chance: random.Random, provider: ProviderChoice, options: dict[str, Any], tmp_path: Path
+) -> None:
+    """`generate` returns its text at the end: what it has written by then must not be lost."""
+    model, rest = load(NANO, provider), {"max_new_tokens": 60, "seed": 5, **options}
+    whole, longest, outcomes = fed(model).generate(**rest), float("inf"), set()
+    for _ in range(5):
+        session, began = fed(model), time.perf_counter()
+        session.generate(**rest)
+        longest = min(longest, time.perf_counter() - began)
+    for attempt in range(100):
+        session, returned = fed(model), []
+
+        def write(session: Session = session, returned: list[str] = returned) -> None:
+            returned += [session.generate(**rest)]  # no call comes after it
+
+        is_interrupted(write, moment(chance, 1.1 * longest))
+        if not session.can_resume:
+            continue
+        session.save(tmp_path / "state")
+        for one in (model.restore(tmp_path / "state"), session.fork(), session):
+            assert "".join([*returned, *one.resume()]) == whole, attempt
+            assert "".join(one.resume()) == ""
+        assert session.position == len(PROMPT) + 60
+        outcomes.add(bool(returned))
+    assert outcomes == {True, False}
 
 
 def take(stream: Iterator[str], pieces: list[str]) -> None:

@@ -59,6 +59,7 @@ class Program:
                     self.generate,
                     self.generate,
                     self.interrupt,
+                    self.interrupt_text,
                     self.fail,
                     self.fork,
                     self.roll_back,
@@ -106,6 +107,23 @@ class Program:
         take()
         assert tokens == expected
         record.log.append(("write", tokens))
+
+    def interrupt_text(self, record: Record) -> None:
+        """Strike somewhere in a call that returns a whole text, and read the rest."""
+        self.started(record)
+        options, texts = self.options(record), []
+        expected = list(self.replayed(record).tokens(**options))
+
+        def write() -> None:
+            texts.append(record.session.generate(**options))
+
+        interrupted(write, self.chance.uniform(1e-5, 2e-3))
+        sampling = record.session.last_sampling
+        if sampling is None or sampling.seed != options["seed"]:
+            write()  # it had not begun
+        texts.extend(record.session.resume())
+        assert "".join(texts) == "".join(one.text for one in expected)
+        record.log.append(("write", [one.token for one in expected]))
 
     def fail(self, record: Record) -> None:
         """Let the engine fail at a step of a generation, and resume it."""

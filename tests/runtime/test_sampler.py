@@ -233,7 +233,10 @@ def test_logprobs_come_from_the_model_before_sampling(small_model: Model) -> Non
         ({"include_stop": 1}, "include_stop is 1; it must be true or false"),
         ({"logits_processor": 3}, "logits_processor is 3; it must be a function"),
         ({"logits_processor": lambda *_: 3}, "logits_processor returned 3; it must return"),
-        ({"best_of": 0}, "best_of is 0; it must be a whole number, 1 or above"),
+        ({"best_of": 0}, "best_of is 0; it must be a whole number from 1 to 1000"),
+        ({"best_of": 10**9}, "best_of is 1000000000; it must be a whole number from 1 to 1000"),
+        ({"regex": "a\\"}, r"regex ends with a lone backslash, \.\.\.'a\\\\'; write two"),
+        ({"regex": "\\" * 3}, "regex ends with a lone backslash"),
         (
             {"bad_words": list("abcdefghijklmnopqrstuvwxyz "), "choices": ["the"]},
             "none .* can be written: bad_words",
@@ -257,3 +260,24 @@ def test_a_single_text_may_replace_a_list() -> None:
     assert alone.stop == ("end",)
     assert alone == listed
     assert hash(alone) == hash(listed)
+
+
+def test_numpys_numbers_and_arrays_are_taken() -> None:
+    bias = {np.int64(5): np.float32(1.5), "e": np.float64(-1), 7: -np.inf}
+    params = SamplingParams(
+        logit_bias=bias,
+        stop_token_ids=np.array([1, 2]),
+        stop=np.array(["a", "b"]),
+        choices=np.array(["yes", "no"]),
+        temperature=np.array(0.5),
+        max_new_tokens=np.uint8(3),
+    )
+    assert params.logit_bias == {5: 1.5, "e": -1.0, 7: -np.inf}
+    assert set(map(type, params.logit_bias)) == {int, str}
+    assert (params.stop_token_ids, params.stop) == ((1, 2), ("a", "b"))
+    assert (params.choices, params.temperature) == (("yes", "no"), 0.5)
+    for wrong in ([1.0], [[1, 2]], [True], [-1]):
+        with pytest.raises(UsageError, match="stop_token_ids is"):
+            SamplingParams(stop_token_ids=np.array(wrong))
+    with pytest.raises(UsageError, match=r"logit_bias names the token 5\.0"):
+        SamplingParams(logit_bias={np.float64(5): 1.0})

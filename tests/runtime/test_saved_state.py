@@ -163,7 +163,7 @@ def test_a_file_that_is_not_a_saved_stream_is_refused(
 ) -> None:
     with pytest.raises(StateError, match="does not exist"):
         small_model.restore(tmp_path / "none")
-    with pytest.raises(StateError, match="does not exist"):
+    with pytest.raises(StateError, match="is a folder and not a saved stream"):
         small_model.restore(tmp_path)
     with pytest.raises(StateError, match="is not a saved stream"):
         small_model.restore(small_bundle / "bundle.json")
