@@ -10,14 +10,10 @@
 
 from __future__ import annotations
 
-try:
+from ..runtime.missing_parts import needing
+
+with needing("rillet.export", "export"):
     from .api import export, verify
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"rillet.export needs {error.name}, which is not installed; install it with: "
-        "pip install 'rillet[export]'",
-        name=error.name,
-    ) from error
 from .inspect.activations import Inside, look_inside
 from .inspect.picture import draw_inside
 from .options import ExportOptions

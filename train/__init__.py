@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-try:
+from ..runtime.missing_parts import needing
+
+with needing("rillet.train", "train"):
     from .auto_config import infer
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"rillet.train needs {error.name}, which is not installed; install it with: "
-        "pip install 'rillet[train]'",
-        name=error.name,
-    ) from error
 from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .baselines_verdict import is_cut_short, listed, summary, title_of, verdict
-from .converged_results import NETWORKS, SIZES, Comparison
+from .baselines_verdict import listed, summary, title_of, verdict
+from .converged_results import NETWORKS, SIZES, Comparison, is_cut_short
 
 __all__ = ["baselines_page"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 
 from .baselines_verdict import title_of
-from .converged_results import Comparison
+from .converged_results import Comparison, is_cut_short
 from .pareto import front
 
 matplotlib.use("Agg")
@@ -43,7 +43,7 @@ def draw_fronts(comparison: Comparison, folder: Path) -> None:
             first, _, memory = name.partition(", ")
             row = comparison.trained.get(first)
             # Hollow: a time limit cut the training short.
-            hollow = row is not None and not row["converged"]
+            hollow = row is not None and is_cut_short(row)
             axes.plot(
                 point.cost * unit,
                 point.loss,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .converged_results import NETWORKS, SIZES, Comparison
+from .converged_results import NETWORKS, SIZES, Comparison, is_cut_short
 from .pareto import dominators
 
-__all__ = ["is_cut_short", "listed", "summary", "title_of", "verdict"]
+__all__ = ["listed", "summary", "title_of", "verdict"]
 
 _COSTS = {"us": "microseconds", "bytes": "bytes"}
 _MEMORY = ", memory"
@@ -60,11 +60,6 @@ def summary(comparison: Comparison) -> list[str]:
         figures(_alone(comparison)),
         listed(cut) if cut else "none",
     ]
-
-
-def is_cut_short(row: dict[str, object]) -> bool:
-    """Whether a time limit ended the training that a row reports."""
-    return row["stopped"] == "time limit"
 
 
 def _ahead(comparison: Comparison, cost: str) -> list[str]:

@@ -9,7 +9,14 @@ from typing import Any
 
 from .pareto import Point
 
-__all__ = ["NETWORKS", "SIZES", "Comparison", "read_comparisons", "results_file"]
+__all__ = [
+    "NETWORKS",
+    "SIZES",
+    "Comparison",
+    "is_cut_short",
+    "read_comparisons",
+    "results_file",
+]
 
 NETWORKS = {"gru": "GRU", "lstm": "LSTM", "mingru": "minGRU", "transformer": "transformer"}
 """Titles of the baselines."""
@@ -90,6 +97,11 @@ class Comparison:
                 size = row["bytes"] + row["state_bytes"]
                 found[name] = Point(row["us"] if cost == "us" else size, losses[name])
         return found
+
+
+def is_cut_short(row: dict[str, Any]) -> bool:
+    """Whether a time limit ended the training that a row reports."""
+    return bool(row["stopped"] == "time limit")
 
 
 def results_file(results: Path, name: str) -> Path:

@@ -190,7 +190,7 @@ def _notes_on_time(times: dict[str, Any], costs: dict[str, Any]) -> str:
         f"Better than `nano` with its memory: {'; '.join(ahead)}."
         if ahead
         else "With its memory, which learns the held-out text as it reads, `nano` is the best of "
-        "all. The memory helps the others as much: [baselines](baselines.md) gives it to them."
+        "all. The memory helps the others too: [baselines](baselines.md) gives it to them."
     )
     orders = [int(order) for order in counted["tried"]]
     results = _paragraph(

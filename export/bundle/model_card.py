@@ -82,13 +82,11 @@ def _model(manifest: dict[str, Any]) -> list[str]:
 
 def _steps(training: dict[str, Any]) -> str | None:
     """Steps of the checkpoint, and how many were planned if these are not all."""
-    steps, planned = (
-        ", after ".join(runs_of(training, "steps")),
-        training.get("config", {}).get("steps", 0),
-    )
-    if planned > training.get("steps", planned):
-        steps += f" (the best checkpoint; {planned:,} were planned)"
-    return steps or None
+    runs = runs_of(training, "steps")
+    planned = training.get("config", {}).get("steps", 0)
+    if runs and planned > training.get("steps", planned):
+        runs[0] += f" (the best checkpoint; {planned:,} were planned)"
+    return ", after ".join(runs) or None
 
 
 def _reservoir(model: dict[str, Any]) -> str:

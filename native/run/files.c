@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 #include "../include/rillet.h"
 #include "fail.h"
+#include "interrupt.h"
 #include "random.h"
 
 /* Makes room for more, in an aligned block. */
@@ -24,11 +26,23 @@ static void grow(content *c, size_t *room) {
     *room = larger;
 }
 
-static content read_all(int handle, const char *path, size_t expected) {
+/* Waits until there is more to read, or the end; returns 0 if the program is interrupted. */
+static int wait_for(int handle) {
+    struct pollfd ready = {handle, POLLIN, 0};
+    int found;
+    do {
+        if (is_interrupted()) return 0;
+        found = poll(&ready, 1, 100); /* a while: a signal may come just before it */
+    } while (found == 0 || (found < 0 && errno == EINTR));
+    return 1;
+}
+
+/* Reads to the end. A file has its size; anything else may keep us waiting. */
+static content read_all(int handle, const char *path, const size_t *size) {
     content c = {NULL, 0};
-    size_t room = expected + 1;
+    size_t room = (size != NULL ? *size : 0) + 1;
     c.data = own_block(room);
-    for (;;) {
+    while (size != NULL || wait_for(handle)) {
         if (c.length + 1 >= room) grow(&c, &room);
         ssize_t count = read(handle, c.data + c.length, room - 1 - c.length);
         if (count < 0 && errno == EINTR) continue;
@@ -42,13 +56,14 @@ static content read_all(int handle, const char *path, size_t expected) {
 
 content read_file(const char *path, const char *advice) {
     struct stat status;
-    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", 0);
+    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", NULL);
     int handle = open(path, O_RDONLY | O_CLOEXEC);
     if (handle < 0 && errno == ENOENT) fail(FAILED, "%s does not exist; %s", path, advice);
     if (handle < 0) fail(FAILED, "%s: %s", path, strerror(errno));
     if (fstat(handle, &status) == 0 && S_ISDIR(status.st_mode))
         fail(FAILED, "%s is a folder; %s", path, advice);
-    content c = read_all(handle, path, S_ISREG(status.st_mode) ? (size_t)status.st_size : 0);
+    size_t size = (size_t)status.st_size;
+    content c = read_all(handle, path, S_ISREG(status.st_mode) ? &size : NULL);
     close(handle);
     return c;
 }

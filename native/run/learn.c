@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "fail.h"
+#include "interrupt.h"
 #include "stream.h"
 
 static int is_learnt(const char *name) {
@@ -71,5 +72,5 @@ void stream_learn(stream *s, const char *bytes, size_t length) {
     stream reader;
     stream_learn_begin(&reader, s);
     stream_read(&reader, bytes, length, 1);
-    if (!stream_stops()) stream_learn_end(s, &reader);
+    if (!is_interrupted()) stream_learn_end(s, &reader);
 }

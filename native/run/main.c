@@ -8,6 +8,7 @@
 #include "bundle.h"
 #include "fail.h"
 #include "generation.h"
+#include "interrupt.h"
 #include "options.h"
 #include "prompt.h"
 #include "stream.h"
@@ -19,11 +20,11 @@ static void stop(int number) {
     signal(number, SIG_DFL); /* a second one ends at once */
 }
 
-int stream_stops(void) { return asked != 0; }
+int is_interrupted(void) { return asked != 0; }
 
 static content text_of(const bundle *b, const char *path) {
     content c = read_file(path, "give a text file, or - for standard input");
-    check_text(b->tokenizer, c.data, c.length);
+    if (!asked) check_text(b->tokenizer, c.data, c.length); /* else it may end anywhere */
     return c;
 }
 
@@ -113,9 +114,11 @@ static int run(const options *o, stream *s, generation *g, const bundle *b) {
     }
     content prompt = read_prompt(o, b);
     begin(g, o, b, has_saved ? &saved : NULL, prompt.length > 0);
+    int64_t position = s->position;
     stream_read(s, prompt.data, prompt.length, s->learn_read);
     if (asked) { /* before a text has begun */
-        if (o->save_state != NULL) stream_save(s, prompt.length > 0 ? NULL : g, o->save_state);
+        const generation *old = has_saved && s->position == position ? &saved : NULL;
+        if (o->save_state != NULL) stream_save(s, old, o->save_state);
         return FAILED;
     }
     clock_gettime(CLOCK_MONOTONIC, &began);

@@ -121,11 +121,17 @@ static void take_argument(options *o, const char *word, int *arguments) {
         o->prompt = word;
 }
 
+static void check_file(const char *name, const char *path) {
+    if (path != NULL && *path == 0) fail(USAGE, "%s is empty; give a file", name);
+}
+
 static void check_options(const options *o) {
     if (o->bundle == NULL || *o->bundle == 0)
         fail(USAGE, "there is no BUNDLE; see rillet-run --help");
-    if (o->save_state != NULL && *o->save_state == 0)
-        fail(USAGE, "--save-state is empty; give a file");
+    check_file("--file", o->file);
+    check_file("--learn-from", o->learn_from);
+    check_file("--load-state", o->load_state);
+    check_file("--save-state", o->save_state);
     if (o->file != NULL && *o->prompt)
         fail(USAGE, "there are a prompt and --file; give one of them");
     if (strcmp(o->learn, "read") && strcmp(o->learn, "all") && strcmp(o->learn, "none"))

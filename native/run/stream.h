@@ -24,10 +24,6 @@ typedef struct {
 
 void stream_begin(stream *s, const bundle *b, const char *learn, int memory, int taught);
 
-/* The program's: whether reading has to end, between two tokens. Asked now and then while a text is
- * read. */
-int stream_stops(void);
-
 /* Reads a text; `learn` is 1 to store it, 0 not to. */
 void stream_read(stream *s, const char *bytes, size_t length, float learn);
 
@@ -35,7 +31,7 @@ void stream_read(stream *s, const char *bytes, size_t length, float learn);
 void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn);
 
 /* Reads a text into the memory alone: the stream continues where it is, and knows the text, unless
- * reading was stopped. */
+ * it is interrupted. */
 void stream_learn(stream *s, const char *bytes, size_t length);
 
 /* The same in parts: begins a reader, which then reads the text; hands over what it has learnt. */

@@ -32,7 +32,7 @@ rillet_status rillet_generate(const rillet_model *model, size_t rows, size_t cou
                               void *scratch) {
     *written = 0;
     if (!rl_can_draw(sampling)) return RILLET_VALUE;
-    for (*written = 0; *written < count; ++*written) {
+    for (; *written < count; ++*written) {
         size_t at = *written * rows;
         int32_t *drawn = tokens + at;
         if (draw_step(model, rows, sampling, logits, uniforms == NULL ? NULL : uniforms + at,

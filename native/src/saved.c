@@ -551,8 +551,8 @@ rillet_status rillet_restore(const rillet_model *model, rillet_state *state, ril
 rillet_status rillet_restore_constant(const rillet_model *model, rillet_state *state,
                                       rillet_saved *saved, const void *file, size_t length,
                                       void *scratch, size_t room, char *message) {
-    char none;
-    int has_room = scratch != NULL && room > 0;
-    return restore(model, state, saved, file, length, has_room ? scratch : &none,
-                   has_room ? room : 0, message);
+    char none; /* without scratch, restore would use the file's own bytes */
+    if (scratch == NULL) room = 0;
+    return restore(model, state, saved, file, length, scratch == NULL ? &none : scratch, room,
+                   message);
 }

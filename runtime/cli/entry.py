@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from ..errors import RilletError
+from ..missing_parts import needing
 from .terminal import tell
 
 __all__ = ["main", "optional_part"]
@@ -91,15 +92,10 @@ def optional_part(module: str, what: str, extra: str) -> Any:
         extra: The extra that installs it.
 
     Raises:
-        RilletError: The part, or a library that it needs, is not installed.
+        MissingPartError: The part, or a library that it needs, is not installed.
     """
-    try:
+    with needing(what, extra):
         return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise RilletError(
-            f"{what} needs {error.name}, which is not installed; install it with: "
-            f"pip install 'rillet[{extra}]'"
-        ) from error
 
 
 def _show_version(context: click.Context) -> None:

@@ -41,6 +41,19 @@ def build(program: Path, sources: list[str], define: str = "") -> None:
     assert built.returncode == 0, built.stderr
 
 
+def output_of(*command: object) -> str:
+    """Run a test program, which must succeed, and return what it prints."""
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def with_library(main: str) -> list[str]:
+    """The sources of a test program, and all of the library's."""
+    library = sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
+    return [str(ROOT / "tests" / "native" / main), *library]
+
+
 @pytest.fixture(
     scope="module",
     params=["", pytest.param("-DRL_PLAIN_ONLY", marks=pytest.mark.slow)],
@@ -49,8 +62,7 @@ def build(program: Path, sources: list[str], define: str = "") -> None:
 def hostile(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program, with the library, for the processor's kernels and for the plain ones."""
     program = tmp_path_factory.mktemp("native") / "hostile"
-    sources = sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
-    build(program, [str(ROOT / "tests" / "native" / "hostile.c"), *sources], request.param)
+    build(program, with_library("hostile.c"), request.param)
     return program
 
 
@@ -72,21 +84,18 @@ def test_hostile_weights_do_no_harm(
 ) -> None:
     checkpoint = small if name == "small" else variant_checkpoint(name)
     path = weights_bundle(checkpoint, tmp_path, precision).path / WEIGHTS_FILE
-    result = subprocess.run(
-        [hostile, path, str(CASES)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert 0 < int(result.stdout) < CASES  # some damage is harmless, most is refused
+    assert (
+        0 < int(output_of(hostile, path, CASES)) < CASES
+    )  # some damage is harmless, most is refused
 
 
 @pytest.fixture(scope="module")
 def misuse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The test program of wrong calls, with the library."""
     program = tmp_path_factory.mktemp("native") / "misuse"
-    sources = sorted(map(str, (ROOT / "native" / "src").glob("*.c")))
-    main = str(ROOT / "tests" / "native" / "misuse.c")
     # As the library is built: a comparison with NaN is whatever the compiler likes.
-    build(program, [main, *sources, "-ffinite-math-only", "-fno-signed-zeros"], "-DRL_PLAIN_ONLY")
+    flags = ["-ffinite-math-only", "-fno-signed-zeros"]
+    build(program, [*with_library("misuse.c"), *flags], "-DRL_PLAIN_ONLY")
     return program
 
 
@@ -100,8 +109,7 @@ def test_wrong_calls_are_refused_and_change_nothing(
 ) -> None:
     checkpoint = small if name == "small" else variant_checkpoint(name)
     weights = weights_bundle(checkpoint, tmp_path, "fp32").path / WEIGHTS_FILE
-    result = subprocess.run([misuse, weights], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert output_of(misuse, weights) == ""
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +129,7 @@ def test_hostile_tokenizers_do_no_harm(
     path = tmp_path / "tokenizer.json"
     size = 300 if kind == "bpe" else None
     path.write_text(make_tokenizer(text[:20_000], kind, size).source, encoding="utf-8")
-    result = subprocess.run(
-        [hostile_text, path, str(4 * CASES)], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert 0 < int(result.stdout) < 4 * CASES
+    assert 0 < int(output_of(hostile_text, path, 4 * CASES)) < 4 * CASES
 
 
 @pytest.fixture(scope="module")
@@ -157,12 +161,6 @@ def test_hostile_saved_streams_do_no_harm(
     session.generate(seed=1, max_new_tokens=20, stop=["zz", "é"])
     session.save(tmp_path / "saved")
     weights = tmp_path / "bundle" / "weights.safetensors"
-    identity = [str(value) for value in model.identity.values()]
-    result = subprocess.run(
-        [hostile_saved, weights, tmp_path / "saved", str(4 * CASES), *identity],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert 0 < int(result.stdout) < 4 * CASES
+    identity = model.identity.values()
+    kept = output_of(hostile_saved, weights, tmp_path / "saved", 4 * CASES, *identity)
+    assert 0 < int(kept) < 4 * CASES

@@ -49,8 +49,8 @@ class TimeLimit:
         longest: float,
         rest: float = 0.0,
     ) -> None:
-        self.ends, self.most, self.rest = ends, most, rest
-        self.held_out, self.longest = held_out, max(held_out, longest)
+        self._ends, self.most, self._rest = ends, most, rest
+        self._held_out, self._longest = held_out, max(held_out, longest)
         self.corrections: list[tuple[int, int]] = []
         self._expected, self._validation = step, validation
         self._steps: deque[float] = deque()
@@ -65,11 +65,11 @@ class TimeLimit:
     @property
     def measured_by(self) -> float:
         """When measuring the held-out text must end."""
-        return self.ends - self.rest
+        return self._ends - self._rest
 
     def resume(self, seconds: float, most: int, corrections: list[tuple[int, int]]) -> None:
         """Continue a run that has taken some time, was never to exceed some steps, and so on."""
-        self.ends -= seconds
+        self._ends -= seconds
         self.most, self.corrections = most or self.most, list(corrections)
 
     def took(self, seconds: float) -> None:
@@ -97,7 +97,7 @@ class TimeLimit:
         Returns:
             Steps to do in all, at least one and at least those that are done.
         """
-        held_out = min(self.longest, self.held_out * max(1.0, self.step / self._expected))
+        held_out = min(self._longest, self._held_out * max(1.0, self.step / self._expected))
         left = self.measured_by - time.monotonic() - held_out - self._validation
         more = int(left / (self.step + self._validation / validate_every))
         total = max(1, done, min(self.most, done + more))

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../../native/run/fail.h"
+#include "../../native/run/interrupt.h"
 
 static region kept;   /* of sessions themselves */
 static region *begun; /* what an error undoes */
@@ -14,7 +15,7 @@ void session_recover(void) {
 }
 
 /* A page reads in small pieces, and stops between them. */
-int stream_stops(void) { return 0; }
+int is_interrupted(void) { return 0; }
 
 static void begin(region *r) {
     begun = r;
