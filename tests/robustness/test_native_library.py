@@ -84,9 +84,8 @@ def test_hostile_weights_do_no_harm(
 ) -> None:
     checkpoint = small if name == "small" else variant_checkpoint(name)
     path = weights_bundle(checkpoint, tmp_path, precision).path / WEIGHTS_FILE
-    assert (
-        0 < int(output_of(hostile, path, CASES)) < CASES
-    )  # some damage is harmless, most is refused
+    # Some damage is harmless, most is refused.
+    assert 0 < int(output_of(hostile, path, CASES)) < CASES
 
 
 @pytest.fixture(scope="module")
