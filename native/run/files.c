@@ -40,7 +40,7 @@ static int wait_for(int handle) {
 /* Reads to the end. A file has its size; anything else may keep us waiting. */
 static content read_all(int handle, const char *path, const size_t *size) {
     content c = {NULL, 0};
-    size_t room = (size != NULL ? *size : 0) + 1;
+    size_t room = (size != NULL ? *size : 0) + 2; /* for the end, and a read that finds it */
     c.data = own_block(room);
     while (size != NULL || wait_for(handle)) {
         if (c.length + 1 >= room) grow(&c, &room);

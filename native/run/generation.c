@@ -203,12 +203,13 @@ static void read_waiting(generation *g, rl_json value, const char *path, int32_t
     text_clear(&g->waiting);
     if (rl_json_begins(outbox, '[')) {
         read_token(outbox, path, vocabulary);
-        g->is_delivered = 0;
+        g->is_delivered = 0; /* even if it has no text */
         rl_json_next(&rest, &name, &one);
         if (rl_json_next(&rest, &name, &one) && rl_json_begins(one, '"'))
             text_put_string(&g->waiting, one);
     }
     if (rl_json_begins(backlog, '"')) text_put_string(&g->waiting, backlog);
+    if (g->waiting.length > 0) g->is_delivered = 0;
 }
 
 static void read_held(generation *g, rl_json value, const char *path) {

@@ -12,7 +12,7 @@ typedef struct {
     const char *finish_reason; /* NULL before the end */
     const char *stop_string;   /* what ended it; NULL for anything else */
     text waiting;              /* text of before that has not been shown */
-    int is_delivered;          /* whether that is of no token that was accepted already */
+    int is_delivered;          /* 0 if there is some, or a token that was not shown */
     int32_t owed;              /* a token that was drawn and not read, or -1 */
 } generation;
 

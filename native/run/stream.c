@@ -68,9 +68,10 @@ static void read_rows(stream *s, const int32_t *tokens, size_t count, float lear
 }
 
 void stream_read_tokens(stream *s, const int32_t *tokens, size_t count, float learn) {
-    for (size_t at = 0; at < count && !is_interrupted(); at += ROWS)
+    for (size_t at = 0; at < count && !is_interrupted(); at += ROWS) {
         read_rows(s, tokens + at, count - at < ROWS ? count - at : ROWS, learn);
-    if (count > 0) s->decoder.waiting = 0; /* half a character is never completed now */
+        s->decoder.waiting = 0; /* half a character is never completed now */
+    }
 }
 
 void stream_read(stream *s, const char *bytes, size_t length, float learn) {

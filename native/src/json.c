@@ -203,7 +203,7 @@ int rl_json_whole(rl_json value, int64_t *number) {
     *number = 0;
     if (at == NULL || (at += negative) == value.end) return 0;
     for (; at < value.end; at++) {
-        if (!is_digit(*at) || *number > (INT64_MAX - 9) / 10) return 0;
+        if (!is_digit(*at) || *number > (INT64_MAX - (*at - '0')) / 10) return 0;
         *number = *number * 10 + (*at - '0');
     }
     if (negative) *number = -*number;

@@ -28,7 +28,7 @@ rl_json rl_json_member(rl_json object, const char *name);
 rl_json rl_json_inside(rl_json value);
 int rl_json_next(rl_json *rest, rl_json *name, rl_json *value);
 
-/* A whole number; returns 0 if the value is none, or is larger than int64_t. */
+/* A whole number; returns 0 if the value is none, or lies outside of ±INT64_MAX. */
 int rl_json_whole(rl_json value, int64_t *number);
 
 /* Walks over the characters of a string: begin with rl_json_inside. Halves of surrogate pairs that

@@ -49,7 +49,7 @@ static int take_number(cursor *c, int64_t *value) {
     const unsigned char *start = c->at;
     int64_t number = 0;
     for (; c->at < c->end && *c->at >= '0' && *c->at <= '9'; c->at++) {
-        if (number > (INT64_MAX - 9) / 10) return 0;
+        if (number > (INT64_MAX - (*c->at - '0')) / 10) return 0;
         number = number * 10 + (*c->at - '0');
     }
     *value = number;

@@ -39,7 +39,7 @@ class Line:
     @property
     def waiting(self) -> int:
         """Rows that are waited for."""
-        return sum(one.count for one in self._waiting)
+        return sum(one.count for one in self._waiting if not one.admitted.done())
 
     async def enter(self, client: str, count: int) -> None:
         """Wait for some rows.
@@ -63,11 +63,10 @@ class Line:
         try:
             await one.admitted
         except asyncio.CancelledError:
-            if one in self._waiting:
-                self._waiting.remove(one)
-            else:
+            if one.admitted.cancelled():
+                self._admit()
+            else:  # admitted in the same turn of the loop
                 self.leave(client, count)
-            self._admit()
             raise
 
     def leave(self, client: str, count: int = 1) -> None:
@@ -78,6 +77,8 @@ class Line:
         self._admit()
 
     def _admit(self) -> None:
+        # Who was cancelled in this turn of the loop has not run yet to leave the line.
+        self._waiting = [one for one in self._waiting if not one.admitted.done()]
         while self._waiting:
             one = min(self._waiting, key=lambda waiting: self._held[waiting.client])
             if self.rows + one.count > self._limits.rows:

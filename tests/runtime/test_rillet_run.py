@@ -147,6 +147,28 @@ def test_shows_text_that_was_not_delivered(small_bundle: Path, tmp_path: Path) -
     assert mine == theirs
 
 
+def test_shows_text_before_a_stop_that_was_not_delivered(
+    small_bundle: Path, tmp_path: Path
+) -> None:
+    """A new stop string is in what the old one held back: nothing comes after what is before it."""
+    model, params = load(small_bundle, "native"), {"temperature": 0.0, "max_new_tokens": 30}
+    text = model.session().generate(**params)
+    session = model.session()
+    list(zip(range(7), session.tokens(stop=text[5:7] + "\0", **params), strict=False))
+    session.resume(stop=text[6])
+    session.save(tmp_path / "saved")
+    mine, theirs = both(small_bundle, "--load-state", tmp_path / "saved")
+    assert mine == theirs == text[5:6].encode() + b"\n"
+
+
+def test_continues_a_text_without_an_end(small_bundle: Path, tmp_path: Path) -> None:
+    session = load(small_bundle, "native").session()
+    next(session.stream(seed=5, max_new_tokens=2**63 - 1))
+    session.save(tmp_path / "saved")
+    mine, theirs = both(small_bundle, "--load-state", tmp_path / "saved", "--max-new-tokens", 20)
+    assert mine == theirs
+
+
 @pytest.mark.parametrize("name", ["kernel memory", "taught", "shipped"])
 @pytest.mark.parametrize("loaded", [False, True])
 def test_learns_from_a_text(

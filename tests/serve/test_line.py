@@ -64,3 +64,20 @@ def test_a_waiting_client_that_leaves_makes_room() -> None:
         assert (line.rows, line.waiting) == (0, 0)
 
     asyncio.run(go())
+
+
+def test_a_row_given_back_passes_over_who_was_cancelled_in_the_same_turn() -> None:
+    async def go() -> None:
+        line = Line(Limits(rows=1, waiting=2))
+        await line.enter("a", 1)
+        gone = asyncio.create_task(line.enter("b", 1))
+        patient = asyncio.create_task(line.enter("c", 1))
+        await let_run()
+        gone.cancel()
+        line.leave("a")
+        await patient
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert (line.rows, line.waiting) == (1, 0)
+
+    asyncio.run(go())

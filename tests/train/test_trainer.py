@@ -298,3 +298,18 @@ def test_ctrl_c_waits_for_the_step(tokens: torch.Tensor, tmp_path: Path) -> None
     trainer = DualCNNTrainer(rest, CONFIG, folder=tmp_path)
     trainer.train(tokens, resume=True)
     assert_equal(weights(whole), weights(rest))
+
+
+def test_ctrl_c_after_the_checkpoint_waits_for_the_next(
+    tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    """Whoever asks to stop while progress is reported loses no step."""
+
+    def report(progress: TrainingProgress) -> None:
+        if progress.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = DualCNNTrainer(model_for(tokens), CONFIG.replace(report_every=1), folder=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(tokens, on_progress=report)
+    assert trainer.run.step == trainer.saved == 8

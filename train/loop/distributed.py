@@ -56,6 +56,14 @@ class Group:
         dist.all_reduce(values)
         return values / self.size
 
+    def any(self, flag: bool) -> bool:
+        """Whether a flag is set in any process."""
+        if self.size == 1:
+            return flag
+        count = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(count)
+        return bool(count.item())
+
     def gather(self, tensor: Tensor) -> Tensor:
         """Collect the rows of all processes, in the order of the batch, on the CPU."""
         if self.size == 1:

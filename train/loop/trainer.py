@@ -158,7 +158,9 @@ class DualCNNTrainer:
                 looked = time.monotonic()
                 evaluation = self._validate(validation)
                 improved = evaluation is not None and self._keep_if_best(evaluation)
-                ending = interrupt.requested or run.step in (until, config.steps)
+                # Asked once a step, so that the run does not end where it is not saved.
+                interrupted = self.group.any(interrupt.requested)
+                ending = interrupted or run.step in (until, config.steps)
                 if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
                     self._checkpoint(batch, keep=improved or run.best is None)
                 if limit is not None and evaluation is not None:
@@ -189,12 +191,14 @@ class DualCNNTrainer:
                             best=improved,
                         )
                     )
-                if interrupt.requested:
-                    raise KeyboardInterrupt
+                if interrupted:
+                    break
                 waited = (run.step - run.best_step) // config.validate_every
                 if config.patience and run.best is not None and waited >= config.patience:
                     stopped = "patience"
                     break
+            if self.group.any(interrupt.requested):
+                raise KeyboardInterrupt
         if stopped == "steps" and run.step < config.steps:
             stopped = "until"
         self._finish()
