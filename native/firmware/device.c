@@ -46,6 +46,7 @@ int device_begin(uint64_t seed) {
     memset(seen, 0, sizeof seen);
     rillet_random_seed(&numbers, seed);
     rillet_state_reset(model(), state());
+    current = -1;
     return 0;
 }
 
@@ -150,5 +151,6 @@ int device_load(void) {
         int slot = slots_find(attempt);
         if (slot >= 0 && load(slot) == 0) return 0;
     }
+    memset(&stream, 0, sizeof stream); /* none has begun */
     return -1;
 }

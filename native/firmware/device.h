@@ -27,7 +27,8 @@ void device_set_temperature(double temperature);
  * other slot is as it was. */
 int device_save(void);
 
-/* Continues the newest stream that was saved whole. Returns 0, or -1 if there is none. */
+/* Continues the newest stream that was saved whole. Returns 0, or -1 if there is none: begin one
+ * then. */
 int device_load(void);
 
 #endif

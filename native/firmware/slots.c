@@ -63,8 +63,8 @@ static int put(void *context, const void *bytes, size_t length) {
 
 int slots_save(int current, const rillet_model *model, const rillet_state *state,
                const rillet_saved *saved, const rillet_random *random) {
-    writer w = {current == 0, SLOT_PAGE, 0, {0}};
-    int newest = slots_find(0);
+    int newest = slots_find(0), kept = current >= 0 ? current : newest;
+    writer w = {kept == 0, SLOT_PAGE, 0, {0}};
     slot_header header;
     memset(&header, 0, sizeof header);
     header.magic = MAGIC;

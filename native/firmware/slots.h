@@ -18,15 +18,15 @@ typedef struct {
     uint32_t check; /* of what precedes */
 } slot_header;
 
-/* The slot that holds the newest stream, or of two tries, for the second, the other one; -1 if
+/* Attempt 0: the slot of the newest whole stream. Attempt 1: the other slot, if it is whole. -1 if
  * there is none. */
 int slots_find(int attempt);
 
 const slot_header *slots_header(int slot);
 const void *slots_file(int slot);
 
-/* Saves into the slot that does not hold the stream of now: `current`, or -1 for none. Returns the
- * slot, or -1. */
+/* Saves into the slot beside `current`, which holds the stream of now; if that is -1, beside the
+ * newest. Returns the slot, or -1. */
 int slots_save(int current, const rillet_model *model, const rillet_state *state,
                const rillet_saved *saved, const rillet_random *random);
 
