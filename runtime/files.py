@@ -259,7 +259,10 @@ def _sync_folder(path: Path) -> None:
     """Sync a folder's entries to disk: until then, a crash may undo a move."""
     if os.name != "posix":
         return
-    handle = os.open(path, os.O_RDONLY)
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # may be written, and not read: the move is done, and cannot be synced
+        return
     try:
         os.fsync(handle)
     except OSError as error:

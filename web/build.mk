@@ -31,11 +31,11 @@ web/dist/rillet.wasm: $(WEB_SOURCES:%.c=build/web/plain/%.o)
 	@mkdir -p $(@D)
 	$(WEB_LINK)
 
-# Without comments and indentation, and with few spaces in lines without a text: the declarations hold
-# what a caller reads.
+# Without comments, indentation and semicolons, and with few spaces in lines without a text: the
+# declarations hold what a caller reads.
 web/dist/%.js: web/src/%.js web/build.mk
 	@mkdir -p $(@D)
-	@sed -E 's#/\*\* @type [^*]*\*/ ?##g; /^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d; s#; // .*#;#; s/^ +//; s/ (=|=>|===|!==|&&|\|\|) /\1/g; /["\x60]/!{s/ \{$$/{/; s/^(\} )?(if|for|else if|while|catch) \(/\1\2(/; s/ ([?:+<>]|[<>]=) /\1/g; s/, /,/g}; /^$$/d' \
+	@sed -E 's#/\*\* @type [^*]*\*/ ?##g; /^ *\/\*\*.*\*\/$$/d; /^ *\/\*\*$$/,/\*\/$$/d; /^ *\/\/ /d; s#; // .*#;#; s/^ +//; s/ (=|=>|===|!==|&&|\|\|) /\1/g; /["\x60]/!{s/ \{$$/{/; s/^(\} )?(if|for|else if|while|catch) \(/\1\2(/; s/ ([?:+<>]|[<>]=) /\1/g; s/, /,/g}; /^$$/d; s/;$$//' \
 		$< > $@
 
 web: web/dist/rillet.wasm web/dist/rillet-simd.wasm $(WEB_SCRIPTS) build/demo/sw.js

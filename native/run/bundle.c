@@ -26,7 +26,7 @@ static content read_regular(const bundle *b, const char *name) {
     if (lstat(path, &status) != 0) fail(FAILED, "%s is missing; %s", path, again);
     if (!S_ISREG(status.st_mode))
         fail(FAILED, "%s is not a regular file; the bundle was not written by rillet", path);
-    return read_file(path, again);
+    return read_regular_file(path, again);
 }
 
 static rl_json parse(const bundle *b, const char *name, content c) {

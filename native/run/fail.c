@@ -1,5 +1,7 @@
 #include "fail.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +9,7 @@
 
 #include "../include/rillet.h"
 #include "../src/utf8.h"
+#include "interrupt.h"
 
 static void tell(const char *before, const char *format, va_list values) {
     char line[4096];
@@ -32,29 +35,53 @@ void note(const char *format, ...) {
     va_end(values);
 }
 
-static void show_character(FILE *stream, const unsigned char *at, int size, uint32_t c) {
-    int is_control = (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c <= 0x9f);
-    if (size <= 0)
-        fputs("\xef\xbf\xbd", stream);
-    else if (is_control)
-        fprintf(stream, "\\x%02x", (unsigned)c);
-    else
-        fwrite(at, 1, (size_t)size, stream);
+/* Waits for the reader of a pipe or a terminal; returns 0 if there is none and the program is asked
+ * to stop. */
+static int wait_for_reader(int handle) {
+    struct pollfd ready = {handle, POLLOUT, 0};
+    for (;;) {
+        int stops = is_interrupted(); /* it may come just before a poll, which then takes a while */
+        if (poll(&ready, 1, stops ? 0 : 100) > 0) return 1;
+        if (stops) return 0;
+    }
 }
 
-int show(FILE *stream, const char *bytes, size_t length) {
-    const unsigned char *at = (const unsigned char *)bytes, *end = at + length;
-    if (isatty(fileno(stream)) == 1) {
-        while (at < end) {
-            uint32_t c;
-            int size = rl_utf8_take(at, end, &c);
-            show_character(stream, at, size, c);
-            at += size > 0 ? size : 1;
-        }
-    } else {
-        fwrite(bytes, 1, length, stream);
+/* Returns how many bytes were written. */
+static size_t put(int handle, const void *bytes, size_t length) {
+    enum { READY = 512 }; /* what a reader that is ready takes at once: POSIX's least PIPE_BUF */
+    size_t done = 0;
+    while (done < length && wait_for_reader(handle)) {
+        size_t left = length - done;
+        ssize_t count = write(handle, (const char *)bytes + done, left < READY ? left : READY);
+        if (count < 0 && errno != EINTR && errno != EAGAIN) break;
+        if (count > 0) done += (size_t)count;
     }
-    return fflush(stream) == 0 && !ferror(stream) ? 0 : -1;
+    return done;
+}
+
+/* Returns whether it was written. */
+static int put_character(int handle, const unsigned char *at, int size, uint32_t c) {
+    char escape[8];
+    int is_control = (c < 0x20 && c != '\t' && c != '\n') || (c >= 0x7f && c <= 0x9f);
+    const void *bytes = size <= 0 ? "\xef\xbf\xbd" : is_control ? escape : (const void *)at;
+    size_t length = size <= 0 ? 3 : (size_t)size;
+    if (size > 0 && is_control)
+        length = (size_t)snprintf(escape, sizeof escape, "\\x%02x", (unsigned)c);
+    return put(handle, bytes, length) == length;
+}
+
+size_t show(FILE *stream, const char *bytes, size_t length) {
+    const unsigned char *start = (const unsigned char *)bytes, *at = start, *end = at + length;
+    int handle = fileno(stream);
+    if (fflush(stream) != 0) return 0;
+    if (isatty(handle) != 1) return put(handle, bytes, length);
+    while (at < end) {
+        uint32_t c;
+        int size = rl_utf8_take(at, end, &c);
+        if (!put_character(handle, at, size, c)) break;
+        at += size > 0 ? size : 1;
+    }
+    return (size_t)(at - start);
 }
 
 void *own(void *memory) {

@@ -26,8 +26,9 @@ void note(const char *format, ...)
     ;
 
 /* Writes bytes. A terminal gets no control characters to obey, and U+FFFD for what is no UTF-8; a
- * file or a pipe gets the bytes. Returns 0, or -1 if that failed. */
-int show(FILE *stream, const char *bytes, size_t length);
+ * file or a pipe gets the bytes. Returns how many were written: fewer if that failed, or if the
+ * reader is not ready and the program is asked to stop. */
+size_t show(FILE *stream, const char *bytes, size_t length);
 
 /* Memory from malloc or realloc; fails if there is none. */
 void *own(void *memory);

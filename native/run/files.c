@@ -7,14 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "../include/rillet.h"
 #include "fail.h"
 #include "interrupt.h"
-#include "random.h"
+#include "temporary.h"
 
 /* Makes room for more, in an aligned block. */
 static void grow(content *c, size_t *room) {
@@ -45,7 +44,7 @@ static content read_all(int handle, const char *path, const size_t *size) {
     while (size != NULL || wait_for(handle)) {
         if (c.length + 1 >= room) grow(&c, &room);
         ssize_t count = read(handle, c.data + c.length, room - 1 - c.length);
-        if (count < 0 && errno == EINTR) continue;
+        if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
         if (count < 0) fail(FAILED, "%s: %s", path, strerror(errno));
         if (count == 0) break;
         c.length += (size_t)count;
@@ -54,18 +53,29 @@ static content read_all(int handle, const char *path, const size_t *size) {
     return c;
 }
 
-content read_file(const char *path, const char *advice) {
+static content read_path(const char *path, const char *advice, int is_regular) {
     struct stat status;
-    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", NULL);
-    int handle = open(path, O_RDONLY | O_CLOEXEC);
+    /* A pipe opens at once, and its reader then waits in a way that a signal ends. */
+    int handle = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (handle < 0 && errno == ENOENT) fail(FAILED, "%s does not exist; %s", path, advice);
     if (handle < 0) fail(FAILED, "%s: %s", path, strerror(errno));
-    if (fstat(handle, &status) == 0 && S_ISDIR(status.st_mode))
-        fail(FAILED, "%s is a folder; %s", path, advice);
+    if (fstat(handle, &status) != 0) fail(FAILED, "%s: %s", path, strerror(errno));
+    if (S_ISDIR(status.st_mode)) fail(FAILED, "%s is a folder; %s", path, advice);
+    if (is_regular && !S_ISREG(status.st_mode))
+        fail(FAILED, "%s is a device or a pipe; %s", path, advice);
     size_t size = (size_t)status.st_size;
     content c = read_all(handle, path, S_ISREG(status.st_mode) ? &size : NULL);
     close(handle);
     return c;
+}
+
+content read_file(const char *path, const char *advice) {
+    if (strcmp(path, "-") == 0) return read_all(STDIN_FILENO, "standard input", NULL);
+    return read_path(path, advice, 0);
+}
+
+content read_regular_file(const char *path, const char *advice) {
+    return read_path(path, advice, 1);
 }
 
 _Noreturn static void fail_to_write(const char *path, int number) {
@@ -98,22 +108,9 @@ static void write_through(const char *path, mode_t mode, const void *data, size_
     close(handle);
 }
 
-/* A name beside the target, as Python's writers choose theirs: they remove what killed ones left.
- */
-static void temporary_name(const char *target, char *name, size_t room) {
-    const char *slash = strrchr(target, '/');
-    int folder = slash == NULL ? 0 : (int)(slash + 1 - target);
-    unsigned long long number = random_number();
-    int length =
-        snprintf(name, room, "%.*s.%s.%016llx.tmp", folder, target, target + folder, number);
-    if (length < 0 || (size_t)length >= room) fail_to_write(target, ENAMETOOLONG);
-}
-
 static void sync_folder(const char *target) {
     char folder[PATH_MAX];
-    const char *slash = strrchr(target, '/');
-    int length = slash == NULL ? 1 : slash == target ? 1 : (int)(slash - target);
-    snprintf(folder, sizeof folder, "%.*s", length, slash == NULL ? "." : target);
+    folder_of(target, folder);
     int handle = open(folder, O_RDONLY | O_CLOEXEC);
     if (handle < 0) return;
     fsync(handle); /* fails on some network disks, where nothing more can be done */
@@ -123,10 +120,8 @@ static void sync_folder(const char *target) {
 /* Writes and moves a new file; returns 0, or an error number. */
 static int replace(const char *target, const struct stat *old, const void *data, size_t length) {
     char fresh[PATH_MAX];
-    temporary_name(target, fresh, sizeof fresh);
-    int handle = open(fresh, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int handle = temporary_new(target, fresh);
     if (handle < 0) return errno;
-    flock(handle, LOCK_EX); /* so that no other writer takes it for one that was left behind */
     if (old != NULL) {
         /* Only root gives files away. */
         if (fchown(handle, old->st_uid, old->st_gid) != 0) errno = 0;

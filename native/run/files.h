@@ -10,8 +10,11 @@ typedef struct {
     size_t length;
 } content;
 
-/* Reads a file; `-` is standard input. */
+/* Reads a file, a device or a pipe; `-` is standard input. */
 content read_file(const char *path, const char *advice);
+
+/* Reads a file that a program wrote: a regular one. */
+content read_regular_file(const char *path, const char *advice);
 
 /* Replaces a regular file, or makes one: a crash leaves the old content or the new. A device or a
  * pipe is written through; anything else is refused. */

@@ -15,9 +15,14 @@
 
 static volatile sig_atomic_t asked; /* the signal that asked to stop, or 0 */
 
-static void stop(int number) {
-    asked = number;
-    signal(number, SIG_DFL); /* a second one ends at once */
+static void stop(int number) { asked = number; }
+
+static void stop_at(int number) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = stop;
+    action.sa_flags = (int)SA_RESETHAND; /* a second one ends at once; a call that waits returns */
+    sigaction(number, &action, NULL);
 }
 
 int is_interrupted(void) { return asked != 0; }
@@ -66,16 +71,17 @@ static void begin(generation *g, const options *o, const bundle *b, const genera
     generation_continue(g, saved);
 }
 
-/* Writes what can be shown; returns whether there is a reader. */
+/* Writes what can be shown, and drops it; returns whether there is a reader. */
 static int write_shown(text *shown, int now) {
-    if (!now || shown->length == 0) return 1;
-    int written = show(stdout, shown->data, shown->length) == 0;
-    text_clear(shown);
-    return written;
+    if (!now) return 1;
+    size_t written = show(stdout, shown->data, shown->length);
+    shown->length -= written;
+    memmove(shown->data, shown->data + written, shown->length + 1);
+    return shown->length == 0;
 }
 
 /* Generates to the end, or to a signal, or as long as there is a reader; returns whether there is.
- */
+ * What he has not got waits for the next. */
 static int generate(stream *s, generation *g, int streaming) {
     text shown = g->waiting;
     int has_reader = 1;
@@ -87,9 +93,10 @@ static int generate(stream *s, generation *g, int streaming) {
         if (!has_reader || asked || g->finish_reason != NULL) break;
         stream_next(s, g, &shown);
     }
-    has_reader = has_reader && write_shown(&shown, 1) && show(stdout, "\n", 1) == 0;
-    free(shown.data);
-    return has_reader;
+    has_reader = has_reader && write_shown(&shown, 1);
+    g->is_delivered = shown.length == 0;
+    g->waiting = shown;
+    if (has_reader) return show(stdout, "\n", 1) == 1;
 }
 
 static void report(const generation *g, int64_t before, struct timespec began) {
@@ -123,7 +130,7 @@ static int run(const options *o, stream *s, generation *g, const bundle *b) {
     }
     clock_gettime(CLOCK_MONOTONIC, &began);
     int64_t before = g->count;
-    int has_reader = !o->echo || show(stdout, prompt.data, prompt.length) == 0;
+    int has_reader = !o->echo || show(stdout, prompt.data, prompt.length) == prompt.length;
     if (has_reader) has_reader = generate(s, g, o->streaming);
     int problem = errno;
     if (o->stats) report(g, before, began);
@@ -140,8 +147,11 @@ int main(int count, char **words) {
     generation g;
     read_options(&o, count, words);
     signal(SIGPIPE, SIG_IGN); /* the stream is saved even if nobody reads its text */
-    signal(SIGINT, stop);
-    signal(SIGTERM, stop);
+#ifdef SIGXFSZ
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk */
+#endif
+    stop_at(SIGINT);
+    stop_at(SIGTERM);
     open_bundle(&b, o.bundle);
     int status = run(&o, &s, &g, &b);
     if (asked) {

@@ -139,7 +139,8 @@ static void check_options(const options *o) {
 }
 
 static void tell_and_exit(const char *text) {
-    if (show(stdout, text, strlen(text)) != 0) fail(FAILED, "standard output: %s", strerror(errno));
+    if (show(stdout, text, strlen(text)) < strlen(text))
+        fail(FAILED, "standard output: %s", strerror(errno));
     exit(0);
 }
 

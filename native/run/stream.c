@@ -136,7 +136,7 @@ int stream_load(stream *s, const bundle *b, generation *g, const char *path) {
     rillet_saved saved;
     rl_json how;
     char message[RILLET_MESSAGE];
-    content file = read_file(path, "give a file that session.save() or --save-state wrote");
+    content file = read_regular_file(path, "give a file that session.save() or --save-state wrote");
     stream_begin(s, b, "read", 1, 0);
     set_identity(&saved, b);
     if (rillet_restore(b->model, s->state, &saved, file.data, file.length, message) != RILLET_OK)

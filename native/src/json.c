@@ -203,8 +203,10 @@ int rl_json_whole(rl_json value, int64_t *number) {
     *number = 0;
     if (at == NULL || (at += negative) == value.end) return 0;
     for (; at < value.end; at++) {
-        if (!is_digit(*at) || *number > (INT64_MAX - (*at - '0')) / 10) return 0;
-        *number = *number * 10 + (*at - '0');
+        if (!is_digit(*at) || *number > INT64_MAX / 10) return 0;
+        uint64_t more = (uint64_t)*number * 10 + (uint64_t)(*at - '0');
+        if (more > INT64_MAX) return 0;
+        *number = (int64_t)more;
     }
     if (negative) *number = -*number;
     return 1;

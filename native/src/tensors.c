@@ -49,7 +49,7 @@ static int take_number(cursor *c, int64_t *value) {
     const unsigned char *start = c->at;
     int64_t number = 0;
     for (; c->at < c->end && *c->at >= '0' && *c->at <= '9'; c->at++) {
-        if (number > (INT64_MAX - (*c->at - '0')) / 10) return 0;
+        if (number > (INT64_MAX - 9) / 10) return 0;
         number = number * 10 + (*c->at - '0');
     }
     *value = number;
@@ -108,6 +108,7 @@ static const char *place(const rl_file *file, rl_tensor *tensor, int64_t size,
     if (offsets[1] - offsets[0] != tensor->count * size)
         return "a tensor's bytes do not fit its shape";
     tensor->data = file->data + offsets[0];
+    tensor->end = file->data + offsets[1];
     return NULL;
 }
 
@@ -181,6 +182,7 @@ static const char *check_values(const rl_tensor *tensor) {
 static const char *walk(const rl_file *file, const char *name, rl_tensor *found) {
     cursor c = {file->header, file->header + file->header_length};
     const char *syntax = "the header is malformed";
+    const unsigned char *end = file->data;
     if (!take(&c, '{')) return syntax;
     do {
         string key;
@@ -193,6 +195,7 @@ static const char *walk(const rl_file *file, const char *name, rl_tensor *found)
         const char *problem = take_tensor(file, &c, &tensor);
         if (problem != NULL) return problem;
         if (name == NULL && (problem = check_values(&tensor)) != NULL) return problem;
+        if (tensor.end > end) end = tensor.end;
         if (name != NULL && same(key, name)) {
             *found = tensor;
             return NULL;
@@ -201,7 +204,8 @@ static const char *walk(const rl_file *file, const char *name, rl_tensor *found)
     if (!take(&c, '}')) return syntax;
     skip_space(&c);
     if (c.at != c.end) return syntax;
-    return name == NULL ? NULL : "";
+    if (name != NULL) return "";
+    return end == file->data + file->data_length ? NULL : "the file is longer than its tensors";
 }
 
 int rl_file_open(rl_file *file, const void *bytes, size_t length) {

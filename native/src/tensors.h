@@ -26,6 +26,7 @@ typedef struct {
     int64_t shape[RL_DIMS];
     int64_t count;
     const unsigned char *data;   /* perhaps not aligned: see rl_float and rl_whole */
+    const unsigned char *end;    /* of its bytes in the file */
     const unsigned char *scales; /* of int8 weights, a float for each row; rl_need_weight sets it */
 } rl_tensor;
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,9 @@ from .interactive import converse
 from .options import engine_options
 from .sampling_options import sampling_changes, sampling_options
 from .stopping import stopped
-from .terminal import shown, tell
+from .terminal import tell
 from .text_files import read_pieces
+from .text_output import TextOutput
 
 __all__ = ["generate"]
 
@@ -169,8 +169,8 @@ def generate(
         session.learn(read_pieces(learn_from, any_bytes=any_bytes))
     source = Path("-") if prompt == "-" else file
     pieces = [prompt] if source is None else read_pieces(source, any_bytes=any_bytes)
-    write = _writer(any_bytes)
     with interruptible() as interrupt:
+        output = TextOutput(any_bytes, interrupt)
         # An interrupted stream is whole: it ends between two tokens, and all that was written has
         # been read back.
         try:
@@ -178,7 +178,7 @@ def generate(
             # Of a saved stream's options, only those that are given change.
             params = model.sampling(session.last_sampling, **changes)
             if interactive:
-                converse(session, params, write, interrupt)
+                converse(session, params, output, interrupt)
                 return
             for index in range(count):
                 is_one = count == best_of == 1
@@ -196,10 +196,9 @@ def generate(
                 if as_json:
                     _write_json(model, stream, logprobs is not None)
                 else:
-                    write(text_bytes(read) if echo else b"")
-                    for piece in stream.as_bytes() if streaming else [b"".join(stream.as_bytes())]:
-                        write(piece)
-                    write(b"\n\n" if count > 1 else b"\n")
+                    output.write(text_bytes(read) if echo else b"")
+                    output.write_stream(stream, streaming)
+                    output.write(b"\n\n" if count > 1 else b"\n")
                 if stats:
                     _report(model, stream)
         finally:
@@ -264,24 +263,3 @@ def _report(model: Model, stream: TextStream) -> None:
         f"on {model.engine.provider}, seed {stream.seed}; ended by {stats.finish_reason}",
         err=True,
     )
-
-
-def _writer(any_bytes: bool) -> Callable[[bytes], None]:
-    """What writes to standard output at once.
-
-    Bytes go out as they are, but to a terminal only the characters that it has, and none that it
-    would obey.
-    """
-
-    def write_text(data: bytes) -> None:
-        encoding = sys.stdout.encoding or "utf-8"
-        text = data.decode("utf-8", "replace").encode(encoding, "replace").decode(encoding)
-        sys.stdout.write(shown(text, sys.stdout))
-        sys.stdout.flush()
-
-    def write_bytes(data: bytes) -> None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-
-    return write_bytes if any_bytes and not sys.stdout.isatty() else write_text

@@ -6,8 +6,6 @@ import io
 import signal
 import sys
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 from ..errors import CorpusError, RilletError
 from ..interrupt import Interrupt
@@ -15,6 +13,7 @@ from ..sampling.params import SamplingParams
 from ..streams.encoding import UnknownCharacterWarning
 from ..streams.session import Session
 from .terminal import tell
+from .text_output import TextOutput
 
 __all__ = ["converse"]
 
@@ -24,14 +23,14 @@ HELP = (
 
 
 def converse(
-    session: Session, params: SamplingParams, write: Callable[[bytes], Any], interrupt: Interrupt
+    session: Session, params: SamplingParams, output: TextOutput, interrupt: Interrupt
 ) -> None:
     """Read lines from standard input, and generate a text after each.
 
     Args:
         session: The stream.
         params: How to sample; without stop strings, a text ends at the end of a line.
-        write: Called with each piece of text, as UTF-8.
+        output: Where each text goes.
         interrupt: Ctrl-C ends a text; while waiting for a line, it raises.
     """
     if sys.stdin is None:
@@ -59,10 +58,9 @@ def converse(
             continue
         stream = session.stream(params, stop=params.stop or "\n")
         interrupt.callback = stream.cancel
-        for piece in stream.as_bytes():
-            write(piece)
+        output.write_stream(stream)
         interrupt.callback = None
-        write(b"\n")
+        output.write(b"\n")
         if interrupt.signal_number == signal.SIGTERM:
             return
         interrupt.requested = False

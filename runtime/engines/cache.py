@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from ..bundle import Bundle, checksum
 from ..errors import EngineError
 
-__all__ = ["cache_folder", "engine_folders"]
+__all__ = ["cache_folder", "engine_files"]
 
 
-def engine_folders(bundle: Bundle) -> list[Path]:
+def engine_files(bundle: Bundle, pattern: str) -> list[Path]:
+    """The files of a bundle's engines whose names fit a pattern, folder by folder.
+
+    A folder that cannot be read has none: a service has no home, or another user's.
+    """
+    files: list[Path] = []
+    for folder in _folders(bundle):
+        with suppress(OSError):
+            files += sorted(folder.glob(pattern))
+    return files
+
+
+def _folders(bundle: Bundle) -> list[Path]:
     """Where engines of a bundle may lie: beside it, and in the user's cache."""
     path = bundle.path.resolve()
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    own = f"{path.name}-{checksum(bundle.manifest)[:16]}"
-    return [
-        path.with_name(path.name + ".engines"),
-        Path(cache).expanduser() / "rillet" / "engines" / own,
-    ]
+    folders = [path.with_name(path.name + ".engines")]
+    with suppress(RuntimeError):  # this user has no home
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+        own = f"{path.name}-{checksum(bundle.manifest)[:16]}"
+        folders.append(cache / "rillet" / "engines" / own)
+    return folders
 
 
 def cache_folder(bundle: Bundle) -> Path:
@@ -33,7 +46,7 @@ def cache_folder(bundle: Bundle) -> Path:
         EngineError: Neither place is writable.
     """
     failures = []
-    for folder in engine_folders(bundle):
+    for folder in _folders(bundle):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -11,7 +11,7 @@ import numpy as np
 from ..bundle import WEIGHTS_FILE, Bundle
 from ..errors import EngineError
 from .base import PROVIDERS, Engine, Provider, ProviderChoice
-from .cache import engine_folders
+from .cache import engine_files
 from .cuda.driver import driver_obstacle
 
 __all__ = ["open_engine", "processor_engines"]
@@ -163,4 +163,4 @@ def _has_native(bundle: Bundle) -> bool:
 
 def _is_built(bundle: Bundle) -> bool:
     """Whether engines were built of a bundle's decoding graph, for this machine or another."""
-    return any(any(folder.glob("decode-*.json")) for folder in engine_folders(bundle))
+    return bool(engine_files(bundle, "decode-*.json"))

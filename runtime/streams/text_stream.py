@@ -193,6 +193,15 @@ class TextStream(Uncopied, Iterator[str]):
                 self._on_text(shown(text))
             yield data
 
+    def take_back(self, data: bytes) -> None:
+        """Keep the end of a text that its reader did not get: :meth:`Session.resume` begins there.
+
+        Args:
+            data: What :meth:`as_bytes` gave, from some byte on.
+        """
+        generation = self.tokens.generation
+        generation.kept = [data.decode("utf-8", "surrogateescape"), *generation.kept]
+
     def _peek(self) -> str | None:
         """Generate until there is text, and leave it in the outbox; ``None`` at the end."""
         generation = self.tokens.generation

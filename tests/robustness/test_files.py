@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +187,23 @@ def test_killed_between_two_moves(tmp_path: Path) -> None:
         (fresh / "part").write_text("new")
     assert (target / "part").read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_folder_that_may_be_written_and_not_read() -> None:
+    """The move is done by then: to call the file unchanged would be false."""
+    script = (
+        "import os, sys; from pathlib import Path; from rillet.runtime.files import write_atomic\n"
+        "os.seteuid(int(sys.argv[2]))\n"
+        "write_atomic(Path(sys.argv[1]), b'new')"
+    )
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # where another user may go
+        user = os.geteuid() or 65_534  # root may read everything
+        if os.geteuid() == 0:
+            os.chown(folder, user, -1)
+        Path(folder).chmod(0o300)
+        subprocess.run([sys.executable, "-c", script, f"{folder}/file", str(user)], check=True)
+        Path(folder).chmod(0o700)
+        assert Path(folder, "file").read_bytes() == b"new"
 
 
 def test_folders_that_cannot_be_created(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rillet.runtime import Bundle, EngineError
-from rillet.runtime.engines.cache import cache_folder, engine_folders
+from rillet.runtime.engines.cache import cache_folder, engine_files
 from rillet.runtime.engines.engine_key import EngineKey
 from rillet.runtime.engines.ort.options import cuda_options
 from rillet.runtime.engines.tensorrt.api import how_to_install, is_jetson, parse_layers
@@ -115,15 +116,32 @@ def test_if_the_place_beside_it_is_not_writable(
 ) -> None:
     """A file with the folder's name makes it unwritable, even for root."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    beside, cache = engine_folders(bundle)
+    beside = bundle.path.with_name("model.engines")
     beside.write_text("in the way")
-    assert cache_folder(bundle) == cache
+    cache = cache_folder(bundle)
     assert cache.is_relative_to(tmp_path / "cache" / "rillet")
     record = save_engine(cache, b"an engine", KEY, 1.5)
     assert find_records(bundle) == [record]
     monkeypatch.setenv("XDG_CACHE_HOME", str(beside))
     with pytest.raises(EngineError, match=r"no folder to keep engines of .* set XDG_CACHE_HOME"):
         cache_folder(bundle)
+
+
+@pytest.mark.parametrize("home", ["a file", None])
+def test_a_cache_that_cannot_be_read_has_no_engines(
+    home: str | None, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Services have no home, or another user's."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    if home is None:
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(os, "getuid", lambda: 123_456)  # nobody's
+    else:
+        (tmp_path / "home").write_text(home)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert find_records(bundle) == []
+    assert engine_files(bundle, "*") == []
+    assert cache_folder(bundle) == bundle.path.with_name("model.engines")
 
 
 def test_a_damaged_engine_or_record_is_refused(bundle: Bundle) -> None:

@@ -48,7 +48,7 @@ int lstat(const char *path, struct stat *status) {
     return find(path) < 0 ? -1 : 0;
 }
 
-content read_file(const char *path, const char *advice) {
+content read_regular_file(const char *path, const char *advice) {
     int at = find(path);
     if (at < 0) fail(FAILED, "%s does not exist; %s", path, advice);
     content file = brought[at].file; /* the reader's, from now on */

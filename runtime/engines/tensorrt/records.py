@@ -12,7 +12,7 @@ from typing import Any
 from ...bundle import Bundle, read_json_object
 from ...errors import BundleError, EngineError
 from ...files import sha256_bytes, sha256_file, write_atomic
-from ..cache import engine_folders
+from ..cache import engine_files
 from ..cuda.driver import Gpu, find_gpu
 from ..engine_key import EngineKey, this_platform
 from .api import TensorrtApi
@@ -162,12 +162,11 @@ def find_records(bundle: Bundle, graph: str | None = None) -> list[EngineRecord]
         EngineError: A record cannot be read.
     """
     records = []
-    for folder in engine_folders(bundle):
-        for file in sorted(folder.glob("*.json")):
-            record = _read(file)
-            # If somebody has removed the engine, its record is left over.
-            if graph in (None, record.key.graph) and record.path.is_file():
-                records.append(record)
+    for file in engine_files(bundle, "*.json"):
+        record = _read(file)
+        # If somebody has removed the engine, its record is left over.
+        if graph in (None, record.key.graph) and record.path.is_file():
+            records.append(record)
     return sorted(records, key=lambda record: record.path.stat().st_mtime, reverse=True)
 
 
