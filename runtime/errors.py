@@ -50,6 +50,10 @@ class StateError(RilletError):
     """A saved stream is missing, damaged, or from another model."""
 
 
+class OtherModelError(StateError):
+    """A saved stream is whole, and from another model."""
+
+
 class StorageError(RilletError, OSError):
     """A file cannot be written, for example on a full disk; the old file is kept."""
 

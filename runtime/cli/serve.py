@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -146,7 +147,7 @@ def serve_command(
     settings = Settings(limits, sessions, keys, hosts_of(host), origins)
     models: dict[str, Model] = {}
     for bundle in bundles:
-        name = bundle.resolve().name
+        name = Path(os.path.abspath(bundle)).name  # a link's own name: what it leads to may change
         if name in models:
             raise UsageError(f"two bundles are called {name!r}; rename the folder of one")
         models[name] = load(bundle, provider, threads, allow_fallback=allow_fallback)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import StateError
+from ..errors import OtherModelError, StateError
 from ..files import make_folder
 from ..streams.session import Session
 from .errors import RequestError
@@ -80,11 +80,18 @@ class StreamFolder:
         """Read a stream from its file."""
         try:
             return host.model.restore(self._path(host, name))
+        except OtherModelError as error:
+            raise RequestError(
+                f"the stream {name} was written with another model than today's {host.name}; "
+                "delete it, or replace it with PUT /v1/streams/{id}/state",
+                409,
+                code="other_model",
+            ) from error
         except StateError as error:
             log.error("%s", error)
             raise RequestError(
-                f"the file of the stream {name} cannot be read: it is damaged, or of another "
-                "model; delete the stream, or replace it with PUT /v1/streams/{id}/state",
+                f"the file of the stream {name} cannot be read: it is damaged; delete the stream, "
+                "or replace it with PUT /v1/streams/{id}/state",
                 500,
                 code="damaged_stream",
             ) from error

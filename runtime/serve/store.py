@@ -83,7 +83,7 @@ class StreamStore:
 
     async def _add(self, stream: OpenStream) -> OpenStream:
         """Add a stream, or replace that of its name."""
-        if self._host_of(stream.id) is None:
+        if self.host_of(stream.id) is None:
             self._opening.add(stream.id)
             try:
                 await self._check_room_on_disk(stream.host)
@@ -134,7 +134,7 @@ class StreamStore:
             )
         session = await host.turns.call(lambda: from_bytes(host, data))
         self._check_free(name)
-        owner = self._host_of(name)
+        owner = self.host_of(name)
         if owner is not None and owner is not host:
             raise RequestError(
                 f"the stream is of {owner.name} and the file of {host.name}; put it under another "
@@ -146,7 +146,7 @@ class StreamStore:
     async def delete(self, name: str) -> None:
         """Forget a stream, and delete its file, whatever that holds."""
         self._check_free(name)
-        host = self._host_of(name)
+        host = self.host_of(name)
         if host is None:
             raise self._missing(name)
         if self._folder is not None:
@@ -176,7 +176,7 @@ class StreamStore:
         stream = self._open.get(name)
         if stream is not None and self._is_current(stream):
             return stream
-        folder, host = self._folder, self._host_of(name)
+        folder, host = self._folder, self.host_of(name)
         if folder is None or host is None:
             raise self._missing(name)
         self._open.pop(name, None)  # saved elsewhere
@@ -186,7 +186,7 @@ class StreamStore:
             session = await host.turns.call(lambda: folder.read(host, name))
             self._make_room()
         except RequestError:
-            if self._host_of(name) is None:  # deleted elsewhere, just now
+            if self.host_of(name) is None:  # deleted elsewhere, just now
                 raise self._missing(name) from None
             raise
         finally:
@@ -200,7 +200,7 @@ class StreamStore:
             return True
         return folder.stamp(stream.host, stream.id) == stream.stamp
 
-    def _host_of(self, name: str) -> Host | None:
+    def host_of(self, name: str) -> Host | None:
         """The model of a stream; ``None`` if there is no such stream."""
         if (folder := self._folder) is None:
             stream = self._open.get(name)

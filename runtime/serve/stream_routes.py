@@ -138,8 +138,9 @@ async def save(request: Request, served: Served) -> Response:
 
 async def load(request: Request, served: Served) -> Response:
     """Replace a stream by a saved one, or add that under this id."""
-    host = served.host(request.query_params.get("model"))
-    stream = await served.store.put(_name(request), await request.body(), host)
+    name, model = _name(request), request.query_params.get("model")
+    owner = served.store.host_of(name) if model is None else None
+    stream = await served.store.put(name, await request.body(), owner or served.host(model))
     return JSONResponse(shown(stream))
 
 

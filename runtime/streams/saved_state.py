@@ -12,7 +12,7 @@ import numpy.typing as npt
 from safetensors.numpy import save as to_safetensors
 
 from ..context_slots import check_lookups, check_slots
-from ..errors import RilletError, StateError, UsageError
+from ..errors import OtherModelError, RilletError, StateError, UsageError
 from ..files import write_atomic
 from ..loaded import LoadedModel
 from ..tensor_file import HEADER, TensorFormat
@@ -117,7 +117,7 @@ def load_stream(model: LoadedModel, path: Path) -> SavedStream:
         )
     for name, ours in model.identity.items():
         if header.get(name) != ours:
-            raise StateError(
+            raise OtherModelError(
                 f"{path} was saved from another model: its {name} is {header.get(name)!r}, and "
                 f"that of {model.bundle.path} is {ours!r}; restore it with the model that it was "
                 "saved from"
@@ -201,7 +201,7 @@ def _check_size(model: LoadedModel, tensors: dict[str, npt.NDArray[Any]], path: 
     ours = next((row.shape[0] for row in model.bundle.state if row.name == "memory_slots"), None)
     theirs = tensors.get("state.memory_slots")
     if ours is not None and theirs is not None and theirs.shape != (1, ours):
-        raise StateError(
+        raise OtherModelError(
             f"{path} was saved from another bundle of this model: its memory has {theirs.size:,} "
             f"slots, and that of {model.bundle.path} {ours:,}; restore it with the bundle that it "
             "was saved from"

@@ -1,7 +1,9 @@
-"""The compose file and the Kubernetes manifest: their syntax, and the commands that they run."""
+"""The unit, the compose file and the manifest: their syntax, and the commands that they run."""
 
 from __future__ import annotations
 
+import configparser
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +57,15 @@ def test_the_kubernetes_manifest() -> None:
     assert service["spec"]["ports"][0]["targetPort"] == port["containerPort"]
     names = [volume.get("persistentVolumeClaim", {}) for volume in pod["spec"]["volumes"]]
     assert {"claimName": claim["metadata"]["name"]} in names
+
+
+def test_the_systemd_unit() -> None:
+    unit = configparser.ConfigParser()
+    unit.read(FOLDER / "rillet.service")
+    program, *command = shlex.split(unit["Service"]["ExecStart"])
+    assert program.endswith("/bin/rillet")
+    context = serve_command.make_context("serve", command[1:])
+    assert context.params["host"] == "127.0.0.1"  # without a key
+    folder = "/var/lib/" + unit["Service"]["StateDirectory"]
+    assert context.params["sessions"] == Path(folder)
+    assert unit["Service"]["SuccessExitStatus"] == "143"  # of SIGTERM

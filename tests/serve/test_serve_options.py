@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.command_line import here
-from support.server import NANO
+from support.server import NANO, serving
 
 
 @pytest.mark.parametrize("option", ["--max-seconds", "--idle-seconds"])
@@ -68,3 +68,12 @@ def test_a_folder_that_is_none_is_refused_before_the_address_is_told(tmp_path: P
     assert not result.stdout
     assert str(tmp_path / "file") in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_a_link_to_a_bundle_has_its_own_name(tmp_path: Path) -> None:
+    """What it leads to changes when the bundle is updated; clients and streams keep the name."""
+    (tmp_path / "current").symlink_to(NANO)
+    with serving(tmp_path / "log", tmp_path / "current") as server:
+        assert [model["id"] for model in server.ask("GET", "/v1/models").json["data"]] == [
+            "current"
+        ]

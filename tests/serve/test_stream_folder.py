@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rillet.runtime import Model
+from rillet.runtime import Model, load
 from support.server import NANO, Reply, Server, serving
 
 
@@ -82,6 +82,19 @@ def test_a_damaged_stream_can_be_replaced(keeper: Server, kept: Path) -> None:
     put = keeper.ask("PUT", f"/v1/streams/{name}/state", state)
     assert (put.status, put.json["position"]) == (200, 6)
     assert keeper.ask("GET", f"/v1/streams/{name}/state").body == state
+
+
+def test_a_stream_of_another_model_says_so(keeper: Server, kept: Path) -> None:
+    """The bundle of that name was replaced: no fault of the server's, and none to try again."""
+    name = opened(keeper)
+    file = kept / NANO.name / f"{name}.state"
+    load(NANO.with_name("bible-nano")).session().save(file)
+    for method, path, body in uses(name):
+        answer = keeper.ask(method, path, body)
+        assert (answer.status, answer.json["error"]["code"]) == (409, "other_model")
+        assert name in answer.message
+        assert "/" not in answer.message.removesuffix("with PUT /v1/streams/{id}/state")
+    assert keeper.ask("DELETE", f"/v1/streams/{name}").json["deleted"] is True
 
 
 def test_what_is_gone_is_not_listed(keeper: Server, kept: Path) -> None:
