@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from ..runtime.tokenizer import Tokenizer
 from .bundle_weights import read_bundle
 from .config.model_config import DualCNNConfig
 from .model.dual_cnn import DualCNN
+from .own_parts import Parts, check_same_parts, model_with, own_parts
 
 __all__ = [
     "CHECKPOINT_FILE",
@@ -79,6 +82,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) ->
         "tokenizer": checkpoint.tokenizer.source,
         "training": checkpoint.training,
     }
+    if parts := own_parts(checkpoint.model):
+        header["parts"] = parts
     if checkpoint.text_sample is not None:
         header["text_sample"] = checkpoint.text_sample.to_dict()
     tensors = {
@@ -94,15 +99,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) ->
     return path
 
 
-def load_checkpoint(run: Path) -> Checkpoint:
+def load_checkpoint(run: Path, parts: Parts | None = None) -> Checkpoint:
     """Read a checkpoint, or the model in a bundle.
 
     Args:
         run: The folder that ``rillet train`` wrote, or the checkpoint file in it; or a bundle with
             weights (see :mod:`.bundle_weights`).
+        parts: The parts of your own that the model was trained with.
 
     Raises:
         BundleError: The checkpoint is missing, damaged, or of an incompatible version.
+        UsageError: The model was trained with other parts.
     """
     path = run / CHECKPOINT_FILE if run.is_dir() else run
     if path.is_file():
@@ -119,25 +126,36 @@ def load_checkpoint(run: Path) -> Checkpoint:
         name: tensor.float() if tensor.dtype == torch.float16 else tensor
         for name, tensor in tensors.items()
     }
-    try:
+    with _damage(path):
         tokenizer = Tokenizer(header["tokenizer"], str(path))
         config = DualCNNConfig.from_dict(header["model"])
-        _check_sizes(config, tensors)
-        model = DualCNN(config)
-        _check_tensors(model, tensors)
-        model.load_state_dict(tensors)
+        own = dict(header.get("parts", {}))
+        _check_sizes(config, tensors, own)
         kept = header.get("text_sample")
         sample = None if kept is None else TextSample.from_dict(kept, tokenizer.vocab_size)
+    # The user's own code may raise anything, which says nothing of the file.
+    with contextlib.nullcontext() if parts else _damage(path):
+        model = model_with(config, parts)
+    check_same_parts(path, own, model)
+    with _damage(path):
+        _check_tensors(model, tensors)
+        model.load_state_dict(tensors)
+    training = header.get("training")
+    if not isinstance(training, dict):
+        training = {}
+    return Checkpoint(model.eval(), tokenizer, training, sample)
+
+
+@contextlib.contextmanager
+def _damage(path: Path) -> Iterator[None]:
+    try:
+        yield
     except RilletError as error:
         raise BundleError(f"{path} is damaged: {brief(error)}") from error
     except (KeyError, TypeError, AttributeError) as error:
         raise BundleError(f"{path} is damaged: its header lacks {error}") from error
     except (ValueError, RuntimeError, OverflowError) as error:
         raise BundleError(f"{path} is damaged ({brief(error)})") from error
-    training = header.get("training")
-    if not isinstance(training, dict):
-        training = {}
-    return Checkpoint(model.eval(), tokenizer, training, sample)
 
 
 _SIZES = {
@@ -158,7 +176,7 @@ _SIZES = {
 """The tensor and axis that show each size of a model."""
 
 
-def _check_sizes(config: DualCNNConfig, tensors: dict[str, Any]) -> None:
+def _check_sizes(config: DualCNNConfig, tensors: dict[str, Any], own: dict[str, str]) -> None:
     """Reject sizes larger than the stored tensors, before allocating anything of that size."""
     used = {
         "reservoir": config.reservoir != "none",
@@ -166,7 +184,7 @@ def _check_sizes(config: DualCNNConfig, tensors: dict[str, Any]) -> None:
         "readout_cnn": config.dual,
         "projection": config.memory > 0 and config.memory_key == "reservoir",
         "gate": config.memory > 0 and config.memory_key != "contexts",
-    }
+    } | dict.fromkeys(own, False)
     depths = ("wave_blocks", "readout_blocks") if config.dual else ("wave_blocks",)
     limits = {name: (len(tensors), "the number of tensors") for name in depths}
     for name, (tensor, axis) in _SIZES.items():

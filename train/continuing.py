@@ -11,6 +11,7 @@ from .config.model_config import DualCNNConfig
 from .data.streams import Split
 from .data.tokenizers import Prepared
 from .model.dual_cnn import DualCNN
+from .own_parts import Parts, check_same_parts, model_with, own_parts
 
 __all__ = [
     "check_continued",
@@ -67,10 +68,17 @@ def check_continued(checkpoint: Checkpoint, config: DualCNNConfig) -> None:
         )
 
 
-def continued_model(checkpoint: Checkpoint, config: DualCNNConfig) -> DualCNN:
-    """Copy the model of a run, with settings that :func:`check_continued` allows."""
+def continued_model(
+    checkpoint: Checkpoint, config: DualCNNConfig, parts: Parts | None = None
+) -> DualCNN:
+    """Copy the model of a run, with settings that :func:`check_continued` allows.
+
+    Raises:
+        UsageError: The model was trained with other parts.
+    """
     # The seed stays the one that the fixed parts were drawn with.
-    model = DualCNN(dataclasses.replace(config, seed=checkpoint.model.config.seed))
+    model = model_with(dataclasses.replace(config, seed=checkpoint.model.config.seed), parts)
+    check_same_parts("the run to continue", own_parts(checkpoint.model), model)
     model.load_state_dict(checkpoint.model.state_dict())
     return model
 

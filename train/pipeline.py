@@ -38,7 +38,8 @@ from .loop.resume import RunState
 from .loop.time_limit import TimeLimit
 from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
-from .setup import Parts, SetupProgress, set_up_model
+from .own_parts import Parts
+from .setup import SetupProgress, set_up_model
 from .texts import CorpusLike, RunTexts
 from .waves.read import read_waves
 from .waves.wave_buffer import RollingWaveBuffer
@@ -161,6 +162,7 @@ class DualCNNPipeline:
         validation: str | Path | None = None,
         progress: Callable[[SetupProgress], None] | None = None,
         notify: Callable[[str], None] | None = None,
+        parts: Parts | None = None,
         **changes: Any,
     ) -> DualCNNPipeline:
         """Set up a new run that trains the model of another one further.
@@ -178,15 +180,17 @@ class DualCNNPipeline:
             validation: A separate text to hold out, instead of the end of the corpus.
             progress: Called before and after the corpus is read.
             notify: Called with a sentence when the set-up deviates from the settings.
+            parts: The parts of your own that the run was trained with.
             **changes: Settings of training, or of dropout, to change.
 
         Raises:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
             ConfigError: Settings conflict, or differ from those that the weights depend on.
             CorpusError: The text cannot be used, or the tokenizer has none of its characters.
-            UsageError: The corpus was prepared with another tokenizer.
+            UsageError: The corpus was prepared with another tokenizer, or the run was trained with
+                other parts.
         """
-        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run))
+        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run), parts)
         config = (config or continued_config(checkpoint)).replace(**changes)
         check_continued(checkpoint, config)  # refused before the text is read
         texts = RunTexts.read(
@@ -203,7 +207,7 @@ class DualCNNPipeline:
                 "the corpus was prepared with another tokenizer than that of the run to continue; "
                 "pass the text instead"
             )
-        model = continued_model(checkpoint, texts.fit_batch(config, notify))
+        model = continued_model(checkpoint, texts.fit_batch(config, notify), parts)
         earlier = earlier_record(checkpoint)
         training = texts.record(model) | held_out_record(texts.split, texts.apart, earlier)
         if "fallbacks" in earlier:  # the model still has the simpler parts
@@ -217,13 +221,18 @@ class DualCNNPipeline:
         )
 
     @classmethod
-    def load(cls, run: str | Path) -> DualCNNPipeline:
+    def load(cls, run: str | Path, *, parts: Parts | None = None) -> DualCNNPipeline:
         """Load a pipeline from the folder of a run, ready to generate.
+
+        Args:
+            run: The run's folder.
+            parts: The parts of your own that the run was trained with.
 
         Raises:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
+            UsageError: The run was trained with other parts.
         """
-        checkpoint = load_checkpoint(Path(run))
+        checkpoint = load_checkpoint(Path(run), parts)
         return cls(
             checkpoint.model,
             checkpoint.tokenizer,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import torch
 from torch import nn
 
 from ..runtime.errors import RilletError, UsageError
@@ -16,14 +15,12 @@ from .data.token_file import Tokens
 from .fallback import ADVICE, Fallback, fallback_for
 from .model.dropout_noise import Noise
 from .model.dual_cnn import DualCNN
-from .model.parts import PARTS, build_part
+from .model.parts import PARTS
+from .own_parts import Parts, build_own
 
-__all__ = ["COMPONENTS", "Parts", "SetupError", "SetupProgress", "set_up_model"]
+__all__ = ["COMPONENTS", "SetupError", "SetupProgress", "set_up_model"]
 
 T = TypeVar("T")
-
-Parts = dict[str, "nn.Module | Callable[[DualCNNConfig], nn.Module | None]"]
-"""Replacements for parts of a model, by name: modules, or functions that build one."""
 
 COMPONENTS = ("tokenizer", *PARTS, "codes", "keys")
 """Components in the order of their set-up; the tokenizer comes first, since it reads the corpus."""
@@ -128,7 +125,7 @@ class _Attempt:
     def build(self, tokens: Tokens) -> DualCNN:
         noise = Noise()
         built = {
-            name: self._run(name, partial(_build, name, self.config, noise, self.parts))
+            name: self._run(name, partial(build_own, name, self.config, noise, self.parts))
             for name in PARTS
         }
         try:
@@ -155,17 +152,6 @@ class _Attempt:
     def _report(self, component: str, detail: str = "") -> None:
         if self.progress is not None:
             self.progress(SetupProgress(component, self.done, detail=detail))
-
-
-def _build(name: str, config: DualCNNConfig, noise: Noise, parts: Parts) -> nn.Module | None:
-    if name not in parts:
-        return build_part(name, config, noise)
-    part = parts[name]
-    if isinstance(part, nn.Module) or part is None:
-        return part
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return part(config)
 
 
 def _detail(component: object) -> str:

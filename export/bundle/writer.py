@@ -13,11 +13,13 @@ import onnx
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.engines.native.library import library_path
+from ...runtime.errors import UsageError
 from ...runtime.files import replace_folder, sha256_bytes, sha256_file, write_atomic
 from ...runtime.start_state import read_start_state
 from ...runtime.state_table import FORMAT, FORMAT_VERSION, state_table_json
 from ...runtime.text_sample import TEXT_SAMPLE_FILE
 from ...train.checkpoint import Checkpoint, weights_sha256
+from ...train.own_parts import described, own_parts
 from ...train.teach import Taught
 from ..graphs.build import decode_graph, fix_batch, prefill_graph
 from ..graphs.generate import generate_graph
@@ -61,7 +63,8 @@ def write_bundle(
         The gate's figures.
 
     Raises:
-        UsageError: ``target`` exists and is not a bundle, or the options do not fit the model.
+        UsageError: ``target`` exists and is not a bundle, the options do not fit the model, or the
+            model has parts of the user's own.
         CorpusError: A text to teach cannot be used.
         ParityError: A graph fails the gate; nothing was written.
     """
@@ -69,6 +72,11 @@ def write_bundle(
     if steps is not None:
         options = dataclasses.replace(options, parity_steps=steps)
     check_target(target)
+    if own := own_parts(checkpoint.model):
+        raise UsageError(
+            f"the model has parts of your own, which cannot be exported: {described(own)}; leave "
+            "them out and change rillet's parts by their settings, or use the model in Python"
+        )
     kept = {**sampling_of(checkpoint.training), **options.sampling}
     options = dataclasses.replace(options, **kept)
     note = note or (lambda _: None)

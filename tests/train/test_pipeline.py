@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from rillet.export import export
 from rillet.runtime import BundleError, ConfigError, UsageError
 from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
@@ -23,10 +24,13 @@ from rillet.train import (
     SetupProgress,
     SparseReservoir,
     StreamMemory,
+    WaveCNN,
     load_checkpoint,
     make_tokenizer,
 )
 from rillet.train.fallback import fallback_for
+from rillet.train.model.dropout_noise import Noise
+from rillet.train.own_parts import Parts
 from rillet.train.setup import COMPONENTS
 from support.models import SMALL
 
@@ -157,6 +161,61 @@ def test_each_part_can_be_replaced(corpus: Path) -> None:
     own = make_tokenizer("abcdefghijklmnopqrstuvwxyz ", "char")
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, tokenizer=own, **QUICK)
     assert pipeline.tokenizer.vocab_size == 27
+
+
+class Tame(WaveCNN):
+    """A part with the tensors of the standard one, which computes something else."""
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        waves, context = super().forward(x, context)
+        return torch.tanh(waves), context
+
+
+class Wider(Tame):
+    """A part with one parameter more, which no loss reaches."""
+
+    def __init__(self, config: DualCNNConfig, noise: Noise) -> None:
+        super().__init__(config, noise)
+        self.more = nn.Parameter(torch.ones(3))
+
+
+class Louder(Tame):
+    """Another part with the same tensors."""
+
+
+@pytest.mark.parametrize("kind", [Tame, Wider])
+def test_a_run_with_own_parts_never_loads_without_them(
+    corpus: Path, tmp_path: Path, kind: type[Tame]
+) -> None:
+    parts: Parts = {"wave_cnn": lambda config: kind(config, Noise())}
+    run = tmp_path / "run"
+
+    def fresh(**options: Any) -> DualCNNPipeline:
+        return DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK, **options)
+
+    first = fresh(parts=parts)
+    first.train(run, until=3)
+    missing = rf"{kind.__name__}\); here they are: none; pass the same ones in Python"
+    for refused in (
+        lambda: DualCNNPipeline.load(run),
+        lambda: DualCNNPipeline.continue_from(run, corpus),
+        lambda: DualCNNPipeline.continue_from(load_checkpoint(run, parts), corpus),
+        lambda: export(run, tmp_path / "bundle"),
+    ):
+        with pytest.raises(UsageError, match=missing):
+            refused()
+    with pytest.raises(UsageError, match=rf"{kind.__name__}\); here they are: .*Louder"):
+        DualCNNPipeline.load(run, parts={"wave_cnn": lambda config: Louder(config, Noise())})
+    with pytest.raises(BundleError, match=r"parts was wave_cnn \(.*\) and is now none"):
+        fresh().train(run, resume=True)
+    fresh(parts=parts).train(run, resume=True)
+    loaded = DualCNNPipeline.load(run, parts=parts)
+    written = loaded.generate("The ", max_new_tokens=20, seed=3)
+    further = DualCNNPipeline.continue_from(run, corpus, parts=parts)
+    assert isinstance(further.model.wave_cnn, kind)
+    assert further.generate("The ", max_new_tokens=20, seed=3) == written
+    with pytest.raises(UsageError, match="parts of your own, which cannot be exported: wave_cnn"):
+        export(loaded.checkpoint(), tmp_path / "bundle")
 
 
 def fail(config: DualCNNConfig) -> nn.Module:

@@ -193,9 +193,13 @@ def _check_same_run(path: Path, stored: dict[str, Any], current: dict[str, Any])
 def _entries(about: dict[str, Any]) -> dict[tuple[str, str], Any]:
     """What a record says: one entry for each setting and text, by owner and name."""
     config = about["config"]
+    texts = {name: value for name, value in about.items() if name not in ("config", "parts")}
+    model = {name: value for name, value in config.items() if name != "training"}
+    if "parts" in about:
+        model["parts"] = about["parts"]
     owners = {
-        "texts": {f"the {name}": value for name, value in about.items() if name != "config"},
-        "model": {name: value for name, value in config.items() if name != "training"},
+        "texts": {f"the {name}": value for name, value in texts.items()},
+        "model": model,
         "training": config["training"],
     }
     return {(owner, name): value for owner, of in owners.items() for name, value in of.items()}
@@ -226,6 +230,8 @@ def _fill(
             parameter.copy_(parts["average"][name])
     moments = parts.get("optimizer", {})
     for name, parameter in model.named_parameters():
+        if f"{name}.step" not in moments:
+            continue  # a frozen parameter, or one that no loss reaches
         own = {moment: moments[f"{name}.{moment}"] for moment in ("step", "exp_avg", "exp_avg_sq")}
         optimizer.state[parameter] = {
             moment: value.to(parameter.device) for moment, value in own.items()

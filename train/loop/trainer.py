@@ -18,6 +18,7 @@ from ..data.streams import Streams, Text
 from ..data.token_file import Tokens
 from ..model.dual_cnn import DualCNN
 from ..model.precision import autocast_dtype
+from ..own_parts import described, own_parts
 from .batch_step import BatchStep, TrainingError
 from .distributed import Group
 from .evaluation import Evaluation, evaluate_rows
@@ -89,7 +90,7 @@ class DualCNNTrainer:
         self.folder, self._save, self._notify = folder, save, notify or (lambda note: None)
         self.model = model.to(self.group.device)
         shape = {**model.config.to_dict(), "training": self.config.to_dict()}
-        self.about = {"config": shape, **(about or {})}
+        self.about = {"config": shape, "parts": described(own_parts(model)), **(about or {})}
         self.optimizer = make_optimizer(model, self.config)
         self.average = WeightAverage(model, self.config.average)
         self.run = RunState()
