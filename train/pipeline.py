@@ -434,8 +434,17 @@ class DualCNNPipeline:
         return save_checkpoint(place, self.checkpoint())
 
 
+_OF_TEXTS = {"tokenizer", "bpe_vocab", "held_out", "validation", "validation_tokens"}
+"""Settings by which the texts were encoded and split."""
+
+
 def _check_known(changes: dict[str, Any]) -> dict[str, Any]:
-    known = {entry.name for entry in dataclasses.fields(TrainingConfig)}
+    if late := sorted(_OF_TEXTS.intersection(changes)):
+        raise ConfigError(
+            f"{', '.join(late)}: too late, since the texts are encoded and split by now; set it in "
+            "fit_and_initialize"
+        )
+    known = {entry.name for entry in dataclasses.fields(TrainingConfig)} - _OF_TEXTS
     unknown = sorted(set(changes) - known)
     if unknown:
         meant = suggestion(unknown, known)

@@ -319,6 +319,17 @@ def test_invalid_arguments_are_rejected(corpus: Path) -> None:
         pipeline.train(width=3)
 
 
+def test_what_has_split_the_texts_is_no_setting_of_training(corpus: Path) -> None:
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    with pytest.raises(ConfigError, match="bpe_vocab, held_out, tokenizer, validation: too late"):
+        pipeline.train(held_out=0.5, tokenizer="bpe", validation=0.3, bpe_vocab=300)
+    with pytest.raises(ConfigError, match="no such setting of training") as caught:
+        pipeline.train(width=3)
+    assert "validate_every" in str(caught.value)
+    assert "tokenizer" not in str(caught.value)
+    assert pipeline.config.training.held_out == 0.1
+
+
 def test_a_small_corpus_gets_fewer_streams(tmp_path: Path) -> None:
     path = tmp_path / "small.txt"
     path.write_text("A rillet is a very small stream. " * 80)
