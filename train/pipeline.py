@@ -315,8 +315,6 @@ class DualCNNPipeline:
                 "continue_from, or with fit_and_initialize"
             )
         config = self.config.training.replace(**_check_known(changes))
-        self.model.config = self.config.replace(training=config)
-        self.training["config"] = config.to_dict()
         place = None if folder is None else Path(folder)
         if place is not None:
             if (place / CHECKPOINT_FILE).exists() and not (resume or overwrite):
@@ -325,6 +323,7 @@ class DualCNNPipeline:
                     "resume=True to continue it or overwrite=True to replace it"
                 )
             make_folder(place)
+        before, self.training = self.training, self._new_record(config, resume)
 
         def save(model: DualCNN, run: RunState) -> None:
             if place is not None:
@@ -345,25 +344,43 @@ class DualCNNPipeline:
             "held-out text": self.split.held_out.sha256(),
             "run to continue": self.training.get("continued_from", {}).get("weights_sha256"),
         }
-        trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
-        result = trainer.train(
-            self.split.trained,
-            self.split.validation,
-            on_progress,
-            resume=resume,
-            until=until,
-            characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
-            limit=limit,
-            on_sample=sample_text,
-            sample_every=sample_every,
-        )
+        shape, self.model.config = self.config, self.config.replace(training=config)
+        trainer = None
+        try:
+            trainer = DualCNNTrainer(self.model, config, group, place, save, about, notify)
+            return trainer.train(
+                self.split.trained,
+                self.split.validation,
+                on_progress,
+                resume=resume,
+                until=until,
+                characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
+                limit=limit,
+                on_sample=sample_text,
+                sample_every=sample_every,
+            )
+        finally:
+            if trainer is None or not trainer.run.step:
+                self.model.config, self.training = shape, before
+            else:
+                self._record(trainer)
+
+    def _new_record(self, config: TrainingConfig, resume: bool) -> dict[str, Any]:
+        """The record of a run that begins: one that continues this pipeline's last run, if any."""
+        kept = {name: value for name, value in self.training.items() if name not in _OF_A_RUN}
+        if not resume and "steps" in self.training:
+            kept["continued_from"] = earlier_record(self.checkpoint())
+        return {**kept, "config": config.to_dict()}
+
+    def _record(self, trainer: DualCNNTrainer) -> None:
+        """Record a run, however it ended."""
+        run = trainer.run
         self.model.config = self.config.replace(training=trainer.config)
         self.training["config"] = trainer.config.to_dict()
-        self.training["steps"] = result.best_step
-        self.training["seconds"] = round(trainer.run.seconds, 1)
-        if result.validation_loss is not None:
-            self.training["validation_loss"] = result.validation_loss
-        return result
+        self.training["steps"] = run.best_step or run.step
+        self.training["seconds"] = round(run.seconds, 1)
+        if run.best is not None:
+            self.training["validation_loss"] = run.best_loss
 
     def evaluate(
         self, progress: Callable[[int], None] | None = None, ends: float | None = None
@@ -433,6 +450,9 @@ class DualCNNPipeline:
         make_folder(place)
         return save_checkpoint(place, self.checkpoint())
 
+
+_OF_A_RUN = ("steps", "seconds", "validation_loss", "held_out")
+"""What one run has recorded, and the next has not."""
 
 _OF_TEXTS = {"tokenizer", "bpe_vocab", "held_out", "validation", "validation_tokens"}
 """Settings by which the texts were encoded and split."""

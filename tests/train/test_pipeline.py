@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from rillet.export import export
-from rillet.runtime import BundleError, ConfigError, UsageError
+from rillet.runtime import BundleError, ConfigError, CorpusError, UsageError
 from rillet.runtime.streams.stream import LEARN_MODES
 from rillet.train import (
     AttentiveReservoir,
@@ -24,6 +24,7 @@ from rillet.train import (
     SetupProgress,
     SparseReservoir,
     StreamMemory,
+    TrainingProgress,
     WaveCNN,
     load_checkpoint,
     make_tokenizer,
@@ -317,6 +318,63 @@ def test_invalid_arguments_are_rejected(corpus: Path) -> None:
     pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
     with pytest.raises(ConfigError, match="width: no such setting of training"):
         pipeline.train(width=3)
+
+
+def test_a_refused_run_leaves_the_pipeline_as_it_was(corpus: Path, tmp_path: Path) -> None:
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    pipeline.train(tmp_path, until=1)
+    config, record = pipeline.config, dict(pipeline.training)
+    for options, error in (
+        ({}, UsageError),  # the folder holds a run
+        ({"resume": True}, BundleError),  # of other settings
+        ({"overwrite": True, "batch": 9_000}, CorpusError),  # too little text
+    ):
+        with pytest.raises(error):
+            pipeline.train(tmp_path, **{"steps": 9, **options})
+        assert (pipeline.config, pipeline.training) == (config, record)
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_run_that_is_cut_off_leaves_averaged_weights(corpus: Path, validated: bool) -> None:
+    """A callback may raise anything."""
+
+    def stop(progress: TrainingProgress) -> None:
+        if progress.step == 5:
+            raise StoppedError
+
+    def fresh() -> DualCNNPipeline:
+        return DualCNNPipeline.fit_and_initialize(
+            corpus, SMALL, **{**QUICK, "report_every": 1, "validate_every": 3 if validated else 99}
+        )
+
+    cut, same = fresh(), fresh()
+    with pytest.raises(StoppedError):
+        cut.train(on_progress=stop)
+    same.train(until=5)
+    assert not cut.model.training
+    for name, tensor in same.model.state_dict().items():
+        assert torch.equal(tensor, cut.model.state_dict()[name]), name
+    assert cut.training["steps"] == (3 if validated else 5)
+    assert cut.training.get("validation_loss") == same.training.get("validation_loss")
+
+
+def test_a_second_run_of_a_pipeline_continues_the_first(corpus: Path, tmp_path: Path) -> None:
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **QUICK)
+    pipeline.train(tmp_path / "first")
+    pipeline.evaluate()
+    first = dict(pipeline.training)
+    pipeline.train(tmp_path / "second", until=3)
+    assert "held_out" not in pipeline.training
+    earlier = pipeline.training["continued_from"]
+    assert earlier.items() >= first.items()
+    pipeline.train(tmp_path / "second", resume=True)
+    assert pipeline.training["continued_from"] == earlier
+    assert "continued_from" not in earlier
+    assert load_checkpoint(tmp_path / "second").training["continued_from"] == earlier
 
 
 def test_what_has_split_the_texts_is_no_setting_of_training(corpus: Path) -> None:

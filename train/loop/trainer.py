@@ -125,7 +125,8 @@ class DualCNNTrainer:
             sample_every: Steps between these calls; 0 makes none.
 
         Returns:
-            The outcome; the model has the best averaged weights and is in evaluation mode.
+            The outcome. However training ends, the model has the best averaged weights and is in
+            evaluation mode.
 
         Raises:
             CorpusError: The text is shorter than one chunk per stream.
@@ -149,60 +150,65 @@ class DualCNNTrainer:
         stopped = "steps"
         model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
-        with interruptible() as interrupt:
-            config, reported = self._keep_to(limit), time.monotonic()
-            while run.step < config.steps and (until is None or run.step < until):
-                began = time.monotonic()
-                losses, norm = self.step(batch, run.step)
-                run.step, run.seconds = run.step + 1, clock.seconds()
-                config = self._keep_to(limit, began)
-                looked = time.monotonic()
-                evaluation = self._validate(validation)
-                improved = evaluation is not None and self._keep_if_best(evaluation)
-                # Asked once a step, so that the run does not end where it is not saved.
-                interrupted = self.group.any(interrupt.requested)
-                ending = interrupted or run.step in (until, config.steps)
-                if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
-                    self._checkpoint(batch, keep=improved or run.best is None)
-                if limit is not None and evaluation is not None:
-                    limit.validated(time.monotonic() - looked)
-                if on_sample is not None and sample_every and run.step % sample_every == 0:
-                    on_sample(run.step, self.average.model)
-                due = run.step % config.report_every == 0 or time.monotonic() - reported > _SILENCE
-                if on_progress and (evaluation is not None or due):
-                    reported = time.monotonic()
-                    on_progress(
-                        TrainingProgress(
-                            epoch=run.step * config.batch * config.chunk / len(text),
-                            step=run.step,
-                            steps=config.steps,
-                            first_loss=losses.first,
-                            second_loss=losses.second,
-                            without_memory=losses.without_memory,
-                            loss=losses.total,
-                            learning_rate=learning_rate(config, run.step - 1),
-                            gradient_norm=norm,
-                            buffer_utilisation=utilisation(model.config, batch.state),
-                            attention_entropy=attention_entropy(model, *batch.sample(run.step)),
-                            tokens_per_second=clock.rate(run.step),
-                            memory=memory_in_use(self.group.device),
-                            seconds_left=clock.left(run.step, config.steps),
-                            characters_per_token=characters_per_token,
-                            validation=evaluation,
-                            best=improved,
-                        )
+        try:
+            with interruptible() as interrupt:
+                config, reported = self._keep_to(limit), time.monotonic()
+                while run.step < config.steps and (until is None or run.step < until):
+                    began = time.monotonic()
+                    losses, norm = self.step(batch, run.step)
+                    run.step, run.seconds = run.step + 1, clock.seconds()
+                    config = self._keep_to(limit, began)
+                    looked = time.monotonic()
+                    evaluation = self._validate(validation)
+                    improved = evaluation is not None and self._keep_if_best(evaluation)
+                    # Asked once a step, so that the run does not end where it is not saved.
+                    interrupted = self.group.any(interrupt.requested)
+                    ending = interrupted or run.step in (until, config.steps)
+                    if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
+                        self._checkpoint(batch, keep=improved or run.best is None)
+                    if limit is not None and evaluation is not None:
+                        limit.validated(time.monotonic() - looked)
+                    if on_sample is not None and sample_every and run.step % sample_every == 0:
+                        on_sample(run.step, self.average.model)
+                    due = (
+                        run.step % config.report_every == 0
+                        or time.monotonic() - reported > _SILENCE
                     )
-                if interrupted:
-                    break
-                waited = (run.step - run.best_step) // config.validate_every
-                if config.patience and run.best is not None and waited >= config.patience:
-                    stopped = "patience"
-                    break
-            if self.group.any(interrupt.requested):
-                raise KeyboardInterrupt
+                    if on_progress and (evaluation is not None or due):
+                        reported = time.monotonic()
+                        on_progress(
+                            TrainingProgress(
+                                epoch=run.step * config.batch * config.chunk / len(text),
+                                step=run.step,
+                                steps=config.steps,
+                                first_loss=losses.first,
+                                second_loss=losses.second,
+                                without_memory=losses.without_memory,
+                                loss=losses.total,
+                                learning_rate=learning_rate(config, run.step - 1),
+                                gradient_norm=norm,
+                                buffer_utilisation=utilisation(model.config, batch.state),
+                                attention_entropy=attention_entropy(model, *batch.sample(run.step)),
+                                tokens_per_second=clock.rate(run.step),
+                                memory=memory_in_use(self.group.device),
+                                seconds_left=clock.left(run.step, config.steps),
+                                characters_per_token=characters_per_token,
+                                validation=evaluation,
+                                best=improved,
+                            )
+                        )
+                    if interrupted:
+                        break
+                    waited = (run.step - run.best_step) // config.validate_every
+                    if config.patience and run.best is not None and waited >= config.patience:
+                        stopped = "patience"
+                        break
+                if self.group.any(interrupt.requested):
+                    raise KeyboardInterrupt
+        finally:
+            self._finish()
         if stopped == "steps" and run.step < config.steps:
             stopped = "until"
-        self._finish()
         loss = None if run.best is None else run.best_loss
         return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
 
@@ -253,7 +259,7 @@ class DualCNNTrainer:
                 if self.saved
                 else "there is no checkpoint of this run yet"
                 if self.folder
-                else "the weights are unchanged"
+                else "the weights from before it are kept"
             )
             problem = (
                 "a gradient is not finite" if losses.are_finite else f"the loss is {losses.total}"
