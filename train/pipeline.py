@@ -12,7 +12,7 @@ import torch
 
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder, sha256_bytes
-from ..runtime.sampling.sampler import SamplingParams
+from ..runtime.sampling.params import SamplingParams
 from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
@@ -405,7 +405,6 @@ class DualCNNPipeline:
         self,
         prompt: str = "",
         *,
-        max_new_tokens: int = 200,
         learn: str = "read",
         seed_text: str = "",
         **sampling: Any,
@@ -414,19 +413,16 @@ class DualCNNPipeline:
 
         Args:
             prompt: The text to continue.
-            max_new_tokens: Number of tokens to generate.
             learn: What the memory stores: ``read`` for the text that is read, ``all`` for the
                 generated text as well, or ``none``.
             seed_text: A text to read first, to fill the memory.
-            **sampling: Fields of :class:`SamplingParams`.
+            **sampling: Fields of :class:`SamplingParams`; they mean what they mean to a bundle.
 
         Returns:
             An iterator over pieces of text.
         """
-        params = SamplingParams(**{"temperature": 0.8, **sampling})
-        return stream_text(
-            self.model, self.tokenizer, prompt, params, max_new_tokens, learn, seed_text
-        )
+        params = SamplingParams(**sampling)
+        return stream_text(self.model, self.tokenizer, prompt, params, learn, seed_text)
 
     def generate(self, prompt: str = "", **options: Any) -> str:
         """Generate a text; takes the arguments of :meth:`stream`."""

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...runtime.tokenizer import Tokenizer
+from ...train.generate import start_token
 from .json_file import dictionary
 
-__all__ = ["SAMPLING", "generation_config", "sampling_of", "start_token"]
+__all__ = ["SAMPLING", "generation_config", "sampling_of"]
 
 SAMPLING: dict[str, Any] = {"do_sample": True, "temperature": 0.8, "top_k": 0, "top_p": 1.0}
 """Default sampling by Hugging Face's names."""
@@ -41,8 +42,3 @@ def sampling_of(training: Mapping[str, Any]) -> dict[str, float]:
         for name in ("temperature", "top_p", "min_p")
         if name in defaults and defaults[name] != usual[name]
     }
-
-
-def start_token(tokenizer: Tokenizer) -> int:
-    """The token to begin a text with when there is no prompt: a line break if there is one."""
-    return (tokenizer.encode("\n") or tokenizer.encode(" ") or [0])[0]

@@ -13,10 +13,11 @@ from ...runtime.files import sha256_bytes, write_atomic
 from ...runtime.state_table import FORMAT, FORMAT_VERSION
 from ...runtime.tokenizer import Tokenizer
 from ...train.checkpoint import Checkpoint, weights_sha256
+from ...train.generate import start_token
 from ..graphs.build import decode_graph, prefill_graph
 from ..graphs.genai import CONV, RECURRENT, Learn, StateLayout, genai_graph
 from ..graphs.metadata import exporter_versions
-from .defaults import SAMPLING, start_token
+from .defaults import SAMPLING
 from .json_file import write_json
 
 __all__ = ["GENAI_FILES", "write_genai"]

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from rillet.export import export
-from rillet.runtime import BundleError, ConfigError, CorpusError, UsageError
-from rillet.runtime.streams.stream import LEARN_MODES
+from rillet.runtime import BundleError, ConfigError, CorpusError, UsageError, load
+from rillet.runtime.streams.stream import LEARN_MODES, LearnMode
 from rillet.train import (
     AttentiveReservoir,
     Checkpoint,
@@ -85,6 +85,36 @@ def test_the_memory_can_be_seeded_and_its_learning_chosen(nano: Checkpoint, text
     assert len(set(written.values())) == 3
     with pytest.raises(UsageError, match="learn is 'some'; it must be one of read, all, none"):
         pipeline.generate("The ", learn="some")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "options"),
+    [
+        ("The ", {}),
+        ("", {"learn": "all"}),
+        ("The ", {"stop": ["e", "\n"], "min_new_tokens": 9, "include_stop": True}),
+        ("The ", {"stop_token_ids": [3]}),
+        ("The ", {"bad_words": ["th", " a"], "repetition_penalty": 1.3, "penalty_window": 20}),
+        ("The ", {"choices": ["cat", "dog and more"]}),
+        ("The ", {"no_repeat_ngram_size": 2, "logit_bias": {"e": -2.0}, "top_p": 0.9}),
+        ("The ", {"max_new_tokens": 0}),
+    ],
+)
+def test_the_text_is_that_of_the_bundle(
+    nano: Checkpoint, nano_bundle: Path, prompt: str, options: dict[str, Any]
+) -> None:
+    pipeline, model = DualCNNPipeline(nano.model, nano.tokenizer), load(nano_bundle, "cpu")
+    options = {"max_new_tokens": 60, "seed": 4, **options}
+    learn: LearnMode = options.pop("learn", "read")
+    session = model.session(learn=learn)
+    session.feed(prompt)
+    written = session.generate(**options)
+    assert pipeline.generate(prompt, learn=learn, **options) == written
+
+
+def test_a_pipeline_stops_in_time(nano: Checkpoint) -> None:
+    pipeline = DualCNNPipeline(nano.model, nano.tokenizer)
+    assert len(pipeline.generate("The ", max_time=0.0001, max_new_tokens=10_000)) < 10
 
 
 def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:
