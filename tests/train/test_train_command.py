@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from rillet.train import load_checkpoint
+from rillet.train import DualCNNTrainer, TrainingError, load_checkpoint
+from rillet.train.loop.batch_step import BatchStep
 from support.command_line import RILLET, here
 
 SETTINGS = (
@@ -93,6 +94,24 @@ def test_process_substitution_trains(notes: Path, tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert load_checkpoint(tmp_path / "run").training["corpus"] == "a pipe"
+
+
+def test_a_run_that_diverges_keeps_its_log(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = DualCNNTrainer.step
+
+    def step(self: DualCNNTrainer, batch: BatchStep, number: int) -> object:
+        if number == 4:
+            raise TrainingError("the loss is nan")
+        return inner(self, batch, number)
+
+    monkeypatch.setattr(DualCNNTrainer, "step", step)
+    options = ("--steps", 9, "--set", "report_every=2")
+    result = here("train", "--corpus", notes, "--out", tmp_path / "run", *TINY, *options)
+    assert result.returncode == 1, result.stderr
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in rows] == ["step", "2", "4"]
 
 
 @pytest.mark.slow

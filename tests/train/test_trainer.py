@@ -255,6 +255,52 @@ def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
     assert len(events.Scalars("training/validation")) == 4
 
 
+def test_a_killed_run_loses_no_report(tokens: torch.Tensor, tmp_path: Path) -> None:
+    """The log is written before each checkpoint, where the run goes on."""
+    inner = DualCNNTrainer._checkpoint
+
+    def checkpoint(self: DualCNNTrainer, batch: BatchStep, keep: bool) -> None:
+        inner(self, batch, keep)
+        if self.run.step == 15:
+            raise SystemExit
+
+    config = CONFIG.replace(report_every=2, checkpoint_every=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DualCNNTrainer, "_checkpoint", checkpoint)
+        with pytest.raises(SystemExit):
+            DualCNNTrainer(model_for(tokens), config, folder=tmp_path).train(
+                tokens, on_progress=CsvLog(tmp_path)
+            )
+    log = CsvLog(tmp_path, resume=True)
+    trainer = DualCNNTrainer(model_for(tokens), config, folder=tmp_path)
+    trainer.train(tokens, on_progress=log, resume=True)
+    log.write()
+    with (tmp_path / "log.csv").open() as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == [step for step in range(1, 25) if step % 2 == 0 or step % 5 == 0]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_event_files_show_one_run(tokens: torch.Tensor, tmp_path: Path, resume: bool) -> None:
+    """A run that replaces another removes its events; one that resumes hides what it repeats."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    first = TensorBoardLog(tmp_path)
+    DualCNNTrainer(model_for(tokens), CONFIG).train(tokens, on_progress=first, until=9)
+    first.close()
+    second = TensorBoardLog(tmp_path, resume)
+    trainer = DualCNNTrainer(model_for(tokens), CONFIG)
+    trainer.train(
+        tokens,
+        on_progress=lambda report: second(report) if not resume or report.step > 5 else None,
+        until=7,
+    )
+    second.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("training/loss")] == [*range(1, 8)]
+
+
 def test_a_model_computes_on_its_own_device(tokens: torch.Tensor) -> None:
     """No tensor is created on the CPU by accident: checked on PyTorch's meta device."""
     for changes in ({}, {"memory_key": "suffix"}, {"reservoir": "standard"}):

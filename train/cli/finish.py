@@ -33,7 +33,6 @@ def finish_run(
     limit: TimeLimit | None,
 ) -> None:
     """Measure, save and summarize the trained model."""
-    log.write()
     held_out = _measure(pipeline, None if limit is None else limit.measured_by)
     pipeline.save(out)
     if plot:

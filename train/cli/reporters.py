@@ -44,7 +44,7 @@ def row(progress: TrainingProgress) -> dict[str, float | int | None]:
 
 
 class CsvLog:
-    """A CSV file with one line per report, rewritten as a whole at each validation.
+    """A CSV file with one line per report, rewritten as a whole before each checkpoint.
 
     Args:
         folder: The run's folder.
@@ -64,7 +64,7 @@ class CsvLog:
         while self.rows and int(self.rows[-1]["step"]) >= progress.step:
             self.rows.pop()
         self.rows.append(row(progress))
-        if progress.validation is not None:
+        if progress.saves:
             self.write()
 
     def write(self) -> None:
@@ -126,26 +126,34 @@ class TensorBoardLog:
 
     Args:
         folder: Folder of the event files.
+        resume: Keep the files of earlier steps.
 
     Raises:
         RilletError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, resume: bool = False) -> None:
+        self._folder = folder
+        self._writer: Any = None
         try:
-            module = importlib.import_module("torch.utils.tensorboard")
+            self._module = importlib.import_module("torch.utils.tensorboard")
         except ImportError as error:
             raise RilletError(
                 "--tensorboard needs TensorBoard; install it with: pip install tensorboard"
             ) from error
-        self._writer = module.SummaryWriter(str(folder))
+        if not resume:
+            for old in folder.glob("events.out.tfevents.*"):
+                old.unlink()
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Write a report."""
+        if self._writer is None:  # what a resumed run repeats is hidden from here on
+            self._writer = self._module.SummaryWriter(str(self._folder), purge_step=progress.step)
         for name, value in row(progress).items():
             if value is not None and name != "step":
                 self._writer.add_scalar(f"training/{name}", value, progress.step)
 
     def close(self) -> None:
         """Flush and close the event file."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

@@ -343,7 +343,7 @@ def _train(
 ) -> TrainingResult:
     """Train, and report progress if this process leads."""
     terminal = TerminalLog(pipeline.config.training.steps)
-    board = TensorBoardLog(out / "tensorboard") if tensorboard and group.leads else None
+    board = TensorBoardLog(out / "tensorboard", resume) if tensorboard and group.leads else None
     reporters: list[Callable[[TrainingProgress], None]] = [log, terminal] if group.leads else []
     if board is not None:
         reporters.append(board)
@@ -368,7 +368,6 @@ def _train(
     except KeyboardInterrupt:
         terminal.close()
         if group.leads:
-            log.write()
             tell(
                 f"\nThe run is saved in {out / STATE_FILE}: continue it with --resume, or export "
                 "what it has learned so far",
@@ -379,3 +378,4 @@ def _train(
         terminal.close()
         if board is not None:
             board.close()
+        log.write()

@@ -51,6 +51,7 @@ class TrainingProgress:
         validation: Losses of the averaged weights on the validation text, in steps that
             validate.
         best: Whether this validation is the best so far.
+        saves: Whether a checkpoint of this step follows.
     """
 
     epoch: float
@@ -70,6 +71,7 @@ class TrainingProgress:
     characters_per_token: float = 1.0
     validation: Evaluation | None = None
     best: bool = False
+    saves: bool = False
 
     @property
     def held_out_loss(self) -> float | None:

@@ -114,8 +114,8 @@ class DualCNNTrainer:
         Args:
             tokens: The text to train on.
             validation: Text to measure progress on, ``[length]`` or ``[pieces, length]``.
-            on_progress: Called every ``report_every`` steps, at each validation, and after steps
-                that took half a minute.
+            on_progress: Called every ``report_every`` steps, before each checkpoint, and after
+                steps that took half a minute.
             resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
             characters_per_token: Average over the text, for progress reports.
@@ -158,23 +158,22 @@ class DualCNNTrainer:
                     losses, norm = self.step(batch, run.step)
                     run.step, run.seconds = run.step + 1, clock.seconds()
                     config = self._keep_to(limit, began)
+                    if on_sample is not None and sample_every and run.step % sample_every == 0:
+                        on_sample(run.step, self.average.model)
                     looked = time.monotonic()
                     evaluation = self._validate(validation)
                     improved = evaluation is not None and self._keep_if_best(evaluation)
                     # Asked once a step, so that the run does not end where it is not saved.
                     interrupted = self.group.any(interrupt.requested)
                     ending = interrupted or run.step in (until, config.steps)
-                    if evaluation is not None or ending or run.step % config.checkpoint_every == 0:
-                        self._checkpoint(batch, keep=improved or run.best is None)
-                    if limit is not None and evaluation is not None:
-                        limit.validated(time.monotonic() - looked)
-                    if on_sample is not None and sample_every and run.step % sample_every == 0:
-                        on_sample(run.step, self.average.model)
+                    saves = ending or run.step % config.checkpoint_every == 0
+                    saves = saves or evaluation is not None
                     due = (
                         run.step % config.report_every == 0
                         or time.monotonic() - reported > _SILENCE
                     )
-                    if on_progress and (evaluation is not None or due):
+                    # Before the checkpoint: a run that resumes from it does not report this again.
+                    if on_progress and (saves or due):
                         reported = time.monotonic()
                         on_progress(
                             TrainingProgress(
@@ -195,8 +194,13 @@ class DualCNNTrainer:
                                 characters_per_token=characters_per_token,
                                 validation=evaluation,
                                 best=improved,
+                                saves=saves,
                             )
                         )
+                    if saves:
+                        self._checkpoint(batch, keep=improved or run.best is None)
+                    if limit is not None and evaluation is not None:
+                        limit.validated(time.monotonic() - looked)
                     if interrupted:
                         break
                     waited = (run.step - run.best_step) // config.validate_every
