@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +41,7 @@ from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .own_parts import Parts
 from .setup import SetupProgress, set_up_model
-from .texts import CorpusLike, RunTexts
+from .texts import CorpusLike, RunTexts, characters_in
 from .waves.read import read_waves
 from .waves.wave_buffer import RollingWaveBuffer
 
@@ -344,6 +345,7 @@ class DualCNNPipeline:
             "held-out text": self.split.held_out.sha256(),
             "run to continue": self.training.get("continued_from", {}).get("weights_sha256"),
         }
+        tokens = self.corpus.tokens
         shape, self.model.config = self.config, self.config.replace(training=config)
         trainer = None
         try:
@@ -354,7 +356,7 @@ class DualCNNPipeline:
                 on_progress,
                 resume=resume,
                 until=until,
-                characters_per_token=self.corpus.characters / max(1, len(self.corpus.tokens)),
+                characters_per_token=max(1, characters_in(tokens, self.tokenizer)) / len(tokens),
                 limit=limit,
                 on_sample=sample_text,
                 sample_every=sample_every,
@@ -398,7 +400,9 @@ class DualCNNPipeline:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
         evaluation = evaluate(self.model, text, progress=progress, ends=ends)
-        self.training["held_out"] = dataclasses.asdict(evaluation)
+        characters = max(1, characters_in(text[1 : evaluation.tokens + 1], self.tokenizer))
+        bits = evaluation.loss * evaluation.tokens / math.log(2) / characters
+        self.training["held_out"] = {**dataclasses.asdict(evaluation), "bits_per_character": bits}
         return evaluation
 
     def stream(

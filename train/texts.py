@@ -15,14 +15,23 @@ from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
 from .data.corpus import Corpus
 from .data.streams import Split, split
+from .data.token_file import Tokens
 from .data.tokenizers import Prepared, prepare
 from .model.dual_cnn import DualCNN
 from .setup import SetupProgress
 
-__all__ = ["CorpusLike", "RunTexts"]
+__all__ = ["CorpusLike", "RunTexts", "characters_in"]
 
 CorpusLike = str | Path | Sequence[str | Path] | Corpus | Prepared
 """What can be trained on."""
+
+
+def characters_in(tokens: Tokens, tokenizer: Tokenizer) -> int:
+    """Characters that tokens stand for: those of the text that the tokenizer does not lack."""
+    # Every byte of UTF-8 but the first of a character begins with the bits 10.
+    begun = [sum(byte & 0xC0 != 0x80 for byte in data) for data in tokenizer.token_bytes]
+    each = torch.tensor(begun)
+    return sum(int(each[block].sum()) for block in tokens.blocks())
 
 
 @dataclass(frozen=True)

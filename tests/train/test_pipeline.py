@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from rillet.train.fallback import fallback_for
 from rillet.train.model.dropout_noise import Noise
 from rillet.train.own_parts import Parts
 from rillet.train.setup import COMPONENTS
+from rillet.train.texts import characters_in
 from support.models import SMALL
 
 QUICK: dict[str, Any] = {"batch": 4, "chunk": 32, "steps": 6, "validate_every": 3}
@@ -115,6 +117,40 @@ def test_the_text_is_that_of_the_bundle(
 def test_a_pipeline_stops_in_time(nano: Checkpoint) -> None:
     pipeline = DualCNNPipeline(nano.model, nano.tokenizer)
     assert len(pipeline.generate("The ", max_time=0.0001, max_new_tokens=10_000)) < 10
+
+
+def test_characters_that_the_tokenizer_lacks_do_not_count(corpus: Path, tmp_path: Path) -> None:
+    """Bits per character are those of the same text without them."""
+    own = make_tokenizer("abcdefghijklmnopqrstuvwxyz ", "char")
+    known = tmp_path / "known.txt"
+    known.write_text("".join(c for c in corpus.read_text("utf-8") if not own.unknown(c)), "utf-8")
+    figures = []
+    for text in (corpus, known):
+        seen: list[TrainingProgress] = []
+        pipeline = DualCNNPipeline.fit_and_initialize(text, SMALL, tokenizer=own, **QUICK)
+        pipeline.train(on_progress=seen.append)
+        pipeline.evaluate()
+        held_out = pipeline.training["held_out"]
+        assert held_out["bits_per_character"] == pytest.approx(held_out["loss"] / math.log(2))
+        figures.append([report.bits_per_character for report in seen])
+        report = seen[-1]
+        assert report.validation is not None
+        bits = (report.second_loss, report.validation.loss)
+        assert [loss / math.log(2) for loss in bits] == pytest.approx(
+            [report.bits_per_character, report.validation_bits_per_character]
+        )
+    assert figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe"])
+def test_bits_are_per_character_whatever_a_token_is(tmp_path: Path, text: str, kind: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("Größe für Ökonomen. " * 40 + text[:9_000], encoding="utf-8")
+    options = {**QUICK, "tokenizer": kind, "bpe_vocab": 300}
+    pipeline = DualCNNPipeline.fit_and_initialize(path, SMALL, **options)
+    assert pipeline.corpus is not None
+    read = path.read_text("utf-8")
+    assert characters_in(pipeline.corpus.tokens, pipeline.tokenizer) == len(read)
 
 
 def test_a_pipeline_resumes(corpus: Path, tmp_path: Path) -> None:

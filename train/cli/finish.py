@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from pathlib import Path
 from typing import Any
@@ -69,9 +68,9 @@ def _summarize(
     early = f"; step {result.best_step} was the best" if result.best_step < result.steps else ""
     tell(f"Trained {result.steps} steps in {training['seconds'] / 60:.1f} minutes{early}.")
     if held_out is not None:
-        bits = held_out.loss / math.log(2)
+        bits = training["held_out"]["bits_per_character"]
         tell(
-            f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits), "
+            f"Held-out loss: {held_out.loss:.4f} nats per token ({bits:.3f} bits per character), "
             f"{held_out.without_memory:.4f} without the memory, over {held_out.tokens:,} tokens "
             "in one stream."
         )

@@ -21,7 +21,7 @@ LOG_FILE = "log.csv"
 
 def row(progress: TrainingProgress) -> dict[str, float | int | None]:
     """Convert a report to a row of the log, by column name."""
-    seen = progress.validation
+    seen, bits = progress.validation, progress.validation_bits_per_character
     return {
         "step": progress.step,
         "epoch": round(progress.epoch, 4),
@@ -33,6 +33,7 @@ def row(progress: TrainingProgress) -> dict[str, float | int | None]:
         "validation_without_memory": None if seen is None else round(seen.without_memory, 5),
         "validation_first": None if seen is None else round(seen.first, 5),
         "bits_per_character": round(progress.bits_per_character, 5),
+        "validation_bits_per_character": None if bits is None else round(bits, 5),
         "learning_rate": progress.learning_rate,
         "gradient_norm": round(progress.gradient_norm, 5),
         "buffer_utilisation": round(progress.buffer_utilisation, 4),

@@ -80,8 +80,15 @@ class TrainingProgress:
 
     @property
     def bits_per_character(self) -> float:
-        """Bits per character of the validation text, or of this step's text if there is none."""
-        loss = self.second_loss if self.validation is None else self.validation.loss
+        """Bits per character of the text of this step."""
+        return self._bits(self.second_loss)
+
+    @property
+    def validation_bits_per_character(self) -> float | None:
+        """Bits per character of the validation text; ``None`` in steps that do not validate."""
+        return None if self.validation is None else self._bits(self.validation.loss)
+
+    def _bits(self, loss: float) -> float:
         return loss / math.log(2) / self.characters_per_token
 
 
