@@ -256,6 +256,10 @@ def test_a_failed_write_leaves_the_old_tokens(tmp_path: Path) -> None:
         write_tokens(path, [np.arange(3)], 10)
     assert open_tokens(path).tensor().tolist() == list(range(10))
     assert len(list(tmp_path.iterdir())) == 2
+    header_path(path).unlink()
+    header_path(path).mkdir()
+    with pytest.raises(CorpusError, match=r"corpus\.tokens\.json is a folder"):
+        write_tokens(path, [np.arange(3)], 10)
 
 
 @pytest.mark.parametrize("vocab_size", [5, 300])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import weakref
 from pathlib import Path
 
 import pytest
@@ -163,13 +164,20 @@ def test_halving_the_streams_changes_nothing_but_rounding(
 
     def compute(self: DualCNN, inputs: torch.Tensor, *others: object, **more: object) -> object:
         if self.training and len(inputs) > 1:
+            held = torch.ones(3)
+            tensors.append(weakref.ref(held))
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate")
         return inner(self, inputs, *others, **more)  # type: ignore[arg-type]
 
+    def note(text: str) -> None:
+        notes.append(text)
+        assert tensors[-1]() is None  # before the cache is emptied, or nothing is gained
+
     monkeypatch.setattr(DualCNN, "compute", compute)
     notes: list[str] = []
+    tensors: list[weakref.ref[torch.Tensor]] = []
     parted = model_for(tokens)
-    DualCNNTrainer(parted, CONFIG, notify=notes.append).train(tokens)
+    DualCNNTrainer(parted, CONFIG, notify=note).train(tokens)
     assert [note.split(";")[0] for note in notes] == [
         "memory ran out with 4 streams at a time",
         "memory ran out with 2 streams at a time",

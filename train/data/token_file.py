@@ -216,9 +216,14 @@ def write_tokens(
 
 
 def write_header(path: Path, header: TokenHeader) -> None:
-    """Replace the JSON file beside a token file."""
+    """Replace the JSON file beside a token file.
+
+    Raises:
+        CorpusError: It cannot be written.
+    """
     content = {"format": _FORMAT, "format_version": _VERSION, **asdict(header)}
-    write_atomic(header_path(path), (json.dumps(content, indent=1) + "\n").encode())
+    with _storage_as_corpus_errors():
+        write_atomic(header_path(path), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def read_header(path: Path) -> TokenHeader:

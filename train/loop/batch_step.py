@@ -96,8 +96,10 @@ class BatchStep:
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
-                self._halve(error)
-                self.model.zero_grad()
+                # Its traceback would hold the tensors of the step.
+                failed = error.with_traceback(None)
+            self.model.zero_grad()
+            self._halve(failed)
 
     def commit(self) -> None:
         """Adopt the state after the last step."""
