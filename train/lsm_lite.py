@@ -47,6 +47,9 @@ class LSMLite:
         corpus: str | Path | Sequence[str | Path] | None = None,
         folder: str | Path | None = None,
         on_progress: Callable[[TrainingProgress], None] | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
         **options: Any,
     ) -> TrainingResult:
         """Train a dual CNN, setting it up first if a corpus is given.
@@ -55,6 +58,8 @@ class LSMLite:
             corpus: The text; omit it if the pipeline is already set up.
             folder: Folder for checkpoints; none are written by default.
             on_progress: Called at each progress report.
+            resume: Resume the run whose state is in the folder.
+            overwrite: Replace a run that the folder already holds.
             **options: Options of :meth:`setup_dual_cnn_pipeline`; or, without a corpus,
                 settings of training.
 
@@ -62,10 +67,11 @@ class LSMLite:
             UsageError: There is neither a corpus nor a pipeline.
         """
         if corpus is not None:
-            return self.setup_dual_cnn_pipeline(corpus, **options).train(folder, on_progress)
+            self.setup_dual_cnn_pipeline(corpus, **options)
+            options = {}
         if self.dual is None:
             raise UsageError("there is nothing to train on; pass a corpus")
-        return self.dual.train(folder, on_progress, **options)
+        return self.dual.train(folder, on_progress, resume=resume, overwrite=overwrite, **options)
 
     def dual_cnn_generate(self, prompt: str = "", **options: Any) -> str:
         """Generate with the dual CNN; see :meth:`DualCNNPipeline.generate`.
@@ -82,12 +88,15 @@ class LSMLite:
         corpus: str | Path | Sequence[str | Path],
         folder: str | Path | None = None,
         on_progress: Callable[[TrainingProgress], None] | None = None,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
         **options: Any,
     ) -> TrainingResult:
         """Train a single CNN over a standard reservoir on a text."""
         shape = {"architecture": "single_cnn", "reservoir": "standard"}
         self.single = DualCNNPipeline.fit_and_initialize(corpus, **{**shape, **options})
-        return self.single.train(folder, on_progress)
+        return self.single.train(folder, on_progress, resume=resume, overwrite=overwrite)
 
     def generate(self, prompt: str = "", **options: Any) -> str:
         """Generate with the single CNN.

@@ -14,7 +14,7 @@ import torch
 from ..runtime.errors import ConfigError, UsageError
 from ..runtime.files import make_folder, sha256_bytes
 from ..runtime.sampling.params import SamplingParams
-from ..runtime.text_sample import TextSample
+from ..runtime.text_sample import HELD_OUT, TextSample
 from ..runtime.tokenizer import Tokenizer
 from .checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint, save_checkpoint
 from .config.fields import suggestion
@@ -389,14 +389,29 @@ class DualCNNPipeline:
     ) -> Evaluation | None:
         """Measure the held-out text as one stream from zeros, and record the losses.
 
+        A loaded pipeline measures the piece that its checkpoint keeps, and records nothing.
+
         Args:
             progress: Called after each chunk with the number of tokens in it.
             ends: When to stop, in the seconds of :func:`time.monotonic`.
 
         Returns:
             The losses; ``None`` if nothing was held out.
+
+        Raises:
+            UsageError: The pipeline was loaded, and its checkpoint keeps no held-out text.
         """
-        if self.split is None or len(self.split.held_out) < 2:
+        if self.split is None:
+            sample = self.loaded_sample
+            if sample is None or sample.kind != HELD_OUT or len(sample.tokens) < 2:
+                raise UsageError(
+                    "this pipeline was loaded and its checkpoint keeps no held-out text; measure a "
+                    "text of yours: rillet.train.evaluate(pipeline.model, torch.tensor("
+                    "pipeline.tokenizer.encode(text)))"
+                )
+            kept = torch.from_numpy(sample.tokens)
+            return evaluate(self.model, kept, progress=progress, ends=ends)
+        if len(self.split.held_out) < 2:
             return None
         text = self.split.held_out[: self.config.training.held_out_tokens + 1]
         evaluation = evaluate(self.model, text, progress=progress, ends=ends)

@@ -63,6 +63,11 @@ def test_one_call_sets_up_a_complete_pipeline(corpus: Path, tmp_path: Path) -> N
     assert len(written) == 30
     assert written == pipeline.generate("The ", max_new_tokens=30, seed=3)
     pipeline.save(tmp_path / "saved")
+    kept = DualCNNPipeline.load(tmp_path / "saved").evaluate()
+    assert kept is not None
+    assert (kept.loss, kept.tokens) == pytest.approx((held_out.loss, 1199))
+    with pytest.raises(UsageError, match="keeps no held-out text"):
+        DualCNNPipeline(pipeline.model, pipeline.tokenizer).evaluate()
     for folder in ("run", "saved"):
         loaded = DualCNNPipeline.load(tmp_path / folder)
         assert loaded.generate("The ", max_new_tokens=30, seed=3) == written
@@ -492,6 +497,16 @@ def test_lsm_lite(corpus: Path, tmp_path: Path) -> None:
     other = LSMLite()
     assert other.quick_dual_cnn_train(corpus, tmp_path, config=SMALL, **QUICK).steps == 6
     assert load_checkpoint(tmp_path).training["steps"] in (3, 6)
+    for again in (lite, other):
+        with pytest.raises(UsageError, match="pass resume=True to continue it or overwrite=True"):
+            again.quick_dual_cnn_train(corpus, tmp_path, config=SMALL, **QUICK)
+    options: dict[str, Any] = {"config": SMALL, **QUICK}
+    assert other.quick_dual_cnn_train(corpus, tmp_path, resume=True, **options).steps == 6
+    assert other.quick_dual_cnn_train(corpus, tmp_path, overwrite=True, **options).steps == 6
+    single = tmp_path / "single"
+    lite.train(corpus, single, **options)
+    assert lite.train(corpus, single, resume=True, **options).steps == 6
+    assert lite.train(corpus, single, overwrite=True, **options).steps == 6
     assert lite.train(corpus, config=SMALL, **QUICK).steps == 6
     assert lite.single is not None
     assert lite.single.config.architecture == "single_cnn"
