@@ -211,14 +211,15 @@ def test_a_configuration_without_conflicts_builds(
         ("[1]", "not a JSON object"),
         ('{"widht": 3}', "widht: no such setting"),
         ('{"width": "3"}', "width is '3'; it must be a whole number"),
-        ('{"width": 64.0}', "width is 64.0; it must be a whole number"),
+        ('{"width": 64.5}', "width is 64.5; it must be a whole number"),
         ('{"dropout": true}', "dropout is True; it must be a number"),
         ('{"dropout": NaN}', "dropout is nan"),
         ('{"memory": -1}', "memory is -1"),
         ('{"training": 3}', "training is 3"),
         ('{"training": {"stpes": 3}}', "stpes: no such setting"),
         ('{"reasons": "a"}', "reasons is 'a'"),
-        ('{"reservoir": 3}', "reservoir is 3; it must be a word"),
+        ('{"reservoir": 3}', "reservoir is 3; it must be one of attentive, "),
+        ('{"contexts": ["2"]}', r"contexts is \['2'\]; it must be a text"),
     ],
 )
 def test_an_invalid_configuration_is_rejected(text: str, message: str) -> None:

@@ -16,6 +16,7 @@ from ...runtime.errors import UsageError
 from ..auto_config import Choice, choose, limit_for
 from ..budget import Budget
 from ..checkpoint import CHECKPOINT_FILE, Checkpoint, load_checkpoint
+from ..config.fields import LARGEST_SEED
 from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..continuing import continued_config
@@ -72,7 +73,7 @@ __all__ = ["train_command"]
 @click.option("--steps", type=click.IntRange(1), metavar="N", help="Training steps.")
 @click.option(
     "--seed",
-    type=click.IntRange(0),
+    type=click.IntRange(0, LARGEST_SEED),
     metavar="S",
     help="Default: 0, or that of the run to continue.",
 )

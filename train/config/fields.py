@@ -9,11 +9,26 @@ from collections.abc import Iterable
 from dataclasses import field
 from typing import Any
 
-from ...runtime.errors import ConfigError
+from ...runtime.errors import ConfigError, brief
+from ...runtime.scalars import plain
 
-__all__ = ["check_fields", "choice", "number", "parse_field", "read_fields", "suggestion", "whole"]
+__all__ = [
+    "LARGEST_SEED",
+    "check_fields",
+    "check_names",
+    "check_types",
+    "choice",
+    "make_plain",
+    "number",
+    "parse_field",
+    "suggestion",
+    "whole",
+]
 
-_ARTICLE = {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}
+_ARTICLE = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
+LARGEST_SEED = 2**64 - 1
+"""The largest seed of PyTorch's generators."""
 
 
 def whole(default: int, least: int = 0, most: int | None = None) -> Any:
@@ -43,8 +58,45 @@ def choice(default: str, options: Iterable[str]) -> Any:
     return field(default=default, metadata={"options": tuple(options)})
 
 
+def make_plain(config: Any) -> None:
+    """Turn the values of a dataclass into Python's own, of the fields' types where none is lost.
+
+    numpy's numbers, and whole numbers that are floats or the other way round, become the same
+    numbers; :func:`check_types` lists what remains.
+    """
+    for entry in dataclasses.fields(config):
+        value, kind = plain(getattr(config, entry.name)), type(entry.default)
+        if kind is float and type(value) is int and _same_number(float, value):
+            value = float(value)
+        elif kind is int and type(value) is float and _same_number(int, value):
+            value = int(value)
+        object.__setattr__(config, entry.name, value)
+
+
+def _same_number(kind: type[float], value: float) -> bool:
+    try:
+        return bool(kind(value) == value)
+    except (OverflowError, ValueError):  # infinite, not a number, or too large for a float
+        return False
+
+
+def check_types(config: Any) -> list[str]:
+    """List the fields of a dataclass that have another type than their default, a sentence each."""
+    conflicts = []
+    for entry in dataclasses.fields(config):
+        value, kind = getattr(config, entry.name), type(entry.default)
+        if kind in _ARTICLE and type(value) is not kind:
+            options = entry.metadata.get("options")
+            wanted = f"one of {', '.join(options)}" if options else _ARTICLE[kind]
+            conflicts.append(f"{entry.name} is {_shown(value)}; it must be {wanted}")
+    return conflicts
+
+
 def check_fields(config: Any) -> list[str]:
-    """List the fields of a dataclass that break their own constraint, one sentence each."""
+    """List the fields of a dataclass that break their own constraint, one sentence each.
+
+    They have their types: :func:`check_types` lists none.
+    """
     conflicts = []
     for entry in dataclasses.fields(config):
         if not entry.metadata:
@@ -54,7 +106,7 @@ def check_fields(config: Any) -> list[str]:
         if options is not None:
             if value not in options:
                 conflicts.append(
-                    f"{entry.name} is {value!r}; it must be one of {', '.join(options)}"
+                    f"{entry.name} is {_shown(value)}; it must be one of {', '.join(options)}"
                 )
             continue
         # math.isfinite overflows for an int too large for a float.
@@ -62,10 +114,17 @@ def check_fields(config: Any) -> list[str]:
         if not finite or not _within(value, entry.metadata):
             why = entry.metadata.get("why")
             conflicts.append(
-                f"{entry.name} is {value}; it must be {_bounds(entry.metadata)}"
+                f"{entry.name} is {_shown(value)}; it must be {_bounds(entry.metadata)}"
                 + (f", {why}" if why else "")
             )
     return conflicts
+
+
+def _shown(value: object) -> str:
+    try:
+        return brief(repr(value))
+    except ValueError:  # a number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _within(value: float, bounds: Any) -> bool:
@@ -81,7 +140,7 @@ def _within(value: float, bounds: Any) -> bool:
 
 def _bounds(bounds: Any) -> str:
     words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    named = [f"{words[key]} {bounds[key]:g}" for key in words if bounds.get(key) is not None]
+    named = [f"{words[key]} {bounds[key]}" for key in words if bounds.get(key) is not None]
     return " and ".join(named)
 
 
@@ -113,28 +172,15 @@ def suggestion(unknown: Iterable[str], known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def read_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
-    """Check the names and types of JSON values that become arguments of a dataclass.
-
-    Returns:
-        The values, with whole numbers converted where the field is a float.
+def check_names(cls: type, values: Iterable[str]) -> None:
+    """Refuse names that are no fields of a dataclass.
 
     Raises:
-        ConfigError: A name is unknown, or a value has the wrong type.
+        ConfigError: A name is unknown.
     """
-    fields = {entry.name: entry for entry in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
+    known = {entry.name for entry in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
         raise ConfigError(
-            f"{', '.join(unknown)}: no such setting{suggestion(unknown, fields)}; choose from "
-            f"{', '.join(sorted(fields))}"
+            f"{', '.join(unknown)}: no such setting{suggestion(unknown, known)}; choose from "
+            f"{', '.join(sorted(known))}"
         )
-    checked: dict[str, Any] = {}
-    for name, value in values.items():
-        kind = type(fields[name].default)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ConfigError(f"{name} is {value!r}; it must be {_ARTICLE[kind]}")
-        checked[name] = value
-    return checked

@@ -12,7 +12,18 @@ from typing import Any, ClassVar
 
 from ...runtime.context_slots import slot_bytes
 from ...runtime.errors import ConfigError
-from .fields import check_fields, choice, number, parse_field, read_fields, suggestion, whole
+from .fields import (
+    LARGEST_SEED,
+    check_fields,
+    check_names,
+    check_types,
+    choice,
+    make_plain,
+    number,
+    parse_field,
+    suggestion,
+    whole,
+)
 from .training_config import TrainingConfig
 
 __all__ = ["LARGEST_MEMORY", "LONGEST_CONTEXT", "DualCNNConfig", "parse_settings"]
@@ -120,7 +131,7 @@ class DualCNNConfig:
     gate_hidden: int = whole(16, 1)
     dropout: float = number(0.1, least=0, below=1)
     input_dropout: float = number(0.0, least=0, below=1)
-    seed: int = whole(0)
+    seed: int = whole(0, 0, LARGEST_SEED)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     reasons: tuple[str, ...] = field(default=(), compare=False)
 
@@ -128,6 +139,7 @@ class DualCNNConfig:
     """Choose a configuration for a corpus; see :func:`rillet.train.infer`, which sets this."""
 
     def __post_init__(self) -> None:
+        make_plain(self)
         if self.memory == _BY_KEY:
             object.__setattr__(self, "memory", _default_memory(self.memory_key))
         if self.wave_overlap:
@@ -180,6 +192,13 @@ class DualCNNConfig:
         Returns:
             One sentence per conflict; empty if the configuration is valid.
         """
+        wrong = check_types(self)
+        if isinstance(self.training, TrainingConfig):
+            wrong += check_types(self.training)
+        else:
+            wrong.append(f"training is {self.training!r}; it must be a TrainingConfig")
+        if wrong:  # reported alone, since what follows compares numbers
+            return list(dict.fromkeys(wrong))
         conflicts = check_fields(self) + self.training.conflicts()
         if self.leak_min > self.leak_max:
             conflicts.append(
@@ -199,7 +218,7 @@ class DualCNNConfig:
                 "blocks must divide the units: try "
                 f"reservoir_blocks={_divisor(self.reservoir_size, blocks)}"
             )
-        if self.wave_overlap >= self.wave_window:
+        if self.wave_overlap and self.wave_overlap >= self.wave_window:
             conflicts.append(
                 f"wave_overlap is {self.wave_overlap} but wave_window is {self.wave_window}; the "
                 f"overlap must be smaller: try wave_overlap={max(0, self.wave_window // 2)}"
@@ -212,10 +231,11 @@ class DualCNNConfig:
                     f"{name} is {getattr(self, name)} but chunk, the training length, is {chunk}; "
                     f"a window cannot be longer than a chunk: try chunk={getattr(self, name)}"
                 )
-        return conflicts + self._memory_conflicts()
+        # Both configurations have a seed.
+        return list(dict.fromkeys(conflicts + self._memory_conflicts()))
 
     def _memory_conflicts(self) -> list[str]:
-        if not self.memory:
+        if self.memory <= 0:
             return []
         conflicts = []
         if self.memory_key == "contexts":
@@ -281,8 +301,8 @@ class DualCNNConfig:
             ConfigError: A field is unknown, or settings conflict.
         """
         own, training = _by_owner(changes)
-        if training:
-            base = own.get("training", self.training)
+        base = own.get("training", self.training)
+        if training and isinstance(base, TrainingConfig):  # else refused below
             own["training"] = dataclasses.replace(base, **training)
         if "memory_key" in own and self.memory == _default_memory(self.memory_key):
             own.setdefault("memory", _BY_KEY)
@@ -323,9 +343,11 @@ class DualCNNConfig:
             raise ConfigError(f"training is {training!r}; it must be a JSON object")
         if not isinstance(reasons, list) or not all(isinstance(text, str) for text in reasons):
             raise ConfigError(f"reasons is {reasons!r}; it must be a list of sentences")
+        check_names(cls, plain)
+        check_names(TrainingConfig, training)
         return cls(
-            **read_fields(cls, {"memory_key": "reservoir"} | plain) | {"wave_overlap": 0},
-            training=TrainingConfig(**read_fields(TrainingConfig, training)),
+            **{"memory_key": "reservoir"} | plain | {"wave_overlap": 0},
+            training=TrainingConfig(**training),
             reasons=tuple(reasons),
         ).validate()
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...runtime.errors import ConfigError
-from .fields import check_fields, choice, number, whole
+from .fields import LARGEST_SEED, check_fields, check_types, choice, make_plain, number, whole
 
 __all__ = ["TrainingConfig"]
 
@@ -86,10 +86,15 @@ class TrainingConfig:
     validation_tokens: int = whole(100_000, 2)
     validate_every: int = whole(200, 1)
     checkpoint_every: int = whole(500, 1)
-    seed: int = whole(0)
+    seed: int = whole(0, 0, LARGEST_SEED)
+
+    def __post_init__(self) -> None:
+        make_plain(self)
 
     def conflicts(self) -> list[str]:
         """List everything that prevents training, each with its remedy."""
+        if wrong := check_types(self):
+            return wrong
         conflicts = check_fields(self)
         total = self.first_weight + self.second_weight
         if abs(total - 1) > 1e-6:
