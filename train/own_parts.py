@@ -12,7 +12,7 @@ from ..runtime.errors import UsageError
 from .config.model_config import DualCNNConfig
 from .model.dropout_noise import Noise
 from .model.dual_cnn import DualCNN
-from .model.parts import PARTS, build_part
+from .model.parts import PARTS, build_part, has_part
 
 __all__ = ["Parts", "build_own", "check_same_parts", "described", "model_with", "own_parts"]
 
@@ -20,18 +20,39 @@ Parts = dict[str, "nn.Module | Callable[[DualCNNConfig], nn.Module | None] | Non
 """Replacements for parts of a model, by name: modules, functions that build one, or ``None``."""
 
 
+_SETTINGS = {
+    "reservoir": ("reservoir=none", "reservoir=attentive"),
+    "read": ("reservoir=attentive", "reservoir=standard"),
+    "readout_cnn": ("architecture=single_cnn", "architecture=dual_cnn"),
+    "memory": ("memory=0", "memory=65536"),
+}
+"""The settings that leave a part out, and that ask for one."""
+
+
 def build_own(
     name: str, config: DualCNNConfig, noise: Noise, parts: Parts | None
 ) -> nn.Module | None:
-    """Build one part: the user's own if there is one, and otherwise the configuration's."""
+    """Build one part: the user's own if there is one, and otherwise the configuration's.
+
+    Raises:
+        UsageError: It is no module, or the settings and it disagree on whether there is one.
+    """
     if not parts or name not in parts:
         return build_part(name, config, noise)
     part = parts[name]
-    if isinstance(part, nn.Module) or part is None:
-        return part
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return part(config)
+    if part is not None and not isinstance(part, nn.Module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            part = part(config)
+    if part is None and has_part(name, config):
+        leaves_out = name in _SETTINGS and f"set {_SETTINGS[name][0]} to leave it out"
+        instead = leaves_out or "no model is without it"
+        raise UsageError(f"it is None, but the settings ask for a module; {instead}")
+    if part is not None and not has_part(name, config):
+        raise UsageError(f"the settings leave it out; set {_SETTINGS[name][1]} to have one")
+    if part is not None and not isinstance(part, nn.Module):
+        raise UsageError(f"it is a {type(part).__name__}; it must be a torch.nn.Module")
+    return part
 
 
 def model_with(config: DualCNNConfig, parts: Parts | None) -> DualCNN:

@@ -17,6 +17,7 @@ from .model.dropout_noise import Noise
 from .model.dual_cnn import DualCNN
 from .model.parts import PARTS
 from .own_parts import Parts, build_own
+from .part_trial import blamed_part, try_model
 
 __all__ = ["COMPONENTS", "SetupError", "SetupProgress", "set_up_model"]
 
@@ -132,6 +133,11 @@ class _Attempt:
             model = DualCNN(self.config, noise, **built)
         except RilletError as error:
             raise _FailedError("model", error) from error
+        if own := {name: built[name] for name in PARTS if name in self.parts}:
+            try:
+                try_model(model)
+            except Exception as error:
+                raise _FailedError(blamed_part(self.config, own), error) from error
         self._run("codes", partial(model.fit_codes, tokens))
         self._run("keys", partial(model.fit_keys, tokens))
         return model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...runtime.errors import UsageError
 from ..config.model_config import LONGEST_CONTEXT, DualCNNConfig
 from .context_slots import slot_type
 
@@ -65,5 +66,11 @@ def zero_state(
 
 
 def in_table_order(config: DualCNNConfig, state: State) -> State:
-    """Sort the tensors as in :func:`state_shapes`; graphs identify them by position."""
+    """Sort the tensors as in :func:`state_shapes`; graphs identify them by position.
+
+    Raises:
+        UsageError: A tensor is missing: a part of the caller's own does not write it.
+    """
+    if missing := [name for name in state_shapes(config) if name not in state]:
+        raise UsageError(f"the state after a chunk lacks {', '.join(missing)}")
     return {name: state[name] for name in state_shapes(config)}
