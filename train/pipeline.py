@@ -29,7 +29,7 @@ from .continuing import (
     held_out_record,
 )
 from .data.streams import Split
-from .data.tokenizers import Prepared
+from .data.tokenizers import Prepared, TokenizerLike
 from .fallback import Fallback
 from .generate import stream_text
 from .loop.distributed import Group
@@ -41,7 +41,7 @@ from .loop.trainer import DualCNNTrainer, TrainingResult
 from .model.dual_cnn import DualCNN
 from .own_parts import Parts
 from .setup import SetupProgress, set_up_model
-from .texts import CorpusLike, RunTexts, characters_in
+from .texts import CorpusLike, RunTexts, characters_in, share_or_text
 from .waves.read import read_waves
 from .waves.wave_buffer import RollingWaveBuffer
 
@@ -87,9 +87,9 @@ class DualCNNPipeline:
         config: DualCNNConfig | None = None,
         *,
         preset: str = "nano",
-        tokenizer: Tokenizer | str | None = None,
+        tokenizer: TokenizerLike | None = None,
         folder: str | Path | None = None,
-        validation: str | Path | None = None,
+        validation: str | Path | float | None = None,
         progress: Callable[[SetupProgress], None] | None = None,
         allow_fallback: bool = False,
         notify: Callable[[str], None] | None = None,
@@ -103,10 +103,12 @@ class DualCNNPipeline:
                 these, or a corpus that is already opened or prepared.
             config: The configuration; by default, that of ``preset``.
             preset: Name of a configuration.
-            tokenizer: A tokenizer, or ``char``, ``byte``, ``bpe`` or ``auto``; by default,
-                the configuration's.
+            tokenizer: A :class:`~rillet.runtime.Tokenizer`, one of Hugging Face's
+                ``tokenizers``, the path of a ``tokenizer.json``, or ``char``, ``byte``, ``bpe``
+                or ``auto``; by default, the configuration's.
             folder: Folder for the tokens of a large corpus; needed above about 64 MB.
-            validation: A separate text to hold out, instead of the end of the corpus.
+            validation: A separate text to hold out, instead of the end of the corpus; or, as a
+                number, the setting of that name: the share that validation measures.
             progress: Called before and after the set-up of each component.
             allow_fallback: Replace a part that cannot be set up with a simpler one, and
                 record it, instead of failing.
@@ -125,6 +127,7 @@ class DualCNNPipeline:
             if preset not in PRESETS:
                 raise UsageError(f"preset is {preset!r}; it must be one of {', '.join(PRESETS)}")
             config = PRESETS[preset]
+        validation, changes = share_or_text(validation, changes)
         config = config.replace(**changes)
         texts = RunTexts.read(
             corpus,
@@ -160,7 +163,7 @@ class DualCNNPipeline:
         config: DualCNNConfig | None = None,
         *,
         folder: str | Path | None = None,
-        validation: str | Path | None = None,
+        validation: str | Path | float | None = None,
         progress: Callable[[SetupProgress], None] | None = None,
         notify: Callable[[str], None] | None = None,
         parts: Parts | None = None,
@@ -178,7 +181,8 @@ class DualCNNPipeline:
             corpus: The text to train on, the same or another, as for :meth:`fit_and_initialize`.
             config: The configuration; by default, that of the run with the lower rate.
             folder: Folder for the tokens of a large corpus; needed above about 64 MB.
-            validation: A separate text to hold out, instead of the end of the corpus.
+            validation: A separate text to hold out, instead of the end of the corpus; or, as a
+                number, the setting of that name: the share that validation measures.
             progress: Called before and after the corpus is read.
             notify: Called with a sentence when the set-up deviates from the settings.
             parts: The parts of your own that the run was trained with.
@@ -192,6 +196,7 @@ class DualCNNPipeline:
                 other parts.
         """
         checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run), parts)
+        validation, changes = share_or_text(validation, changes)
         config = (config or continued_config(checkpoint)).replace(**changes)
         check_continued(checkpoint, config)  # refused before the text is read
         texts = RunTexts.read(

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..runtime.errors import UsageError
 from ..runtime.streams.encoding import unknown_text
-from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
 from .data.corpus import Corpus
 from .data.streams import Split, split
 from .data.token_file import Tokens
-from .data.tokenizers import Prepared, prepare
+from .data.tokenizers import Prepared, TokenizerLike, prepare
 from .model.dual_cnn import DualCNN
 from .setup import SetupProgress
 
-__all__ = ["CorpusLike", "RunTexts", "characters_in"]
+__all__ = ["CorpusLike", "RunTexts", "characters_in", "share_or_text"]
 
 CorpusLike = str | Path | Sequence[str | Path] | Corpus | Prepared
 """What can be trained on."""
@@ -32,6 +32,15 @@ def characters_in(tokens: Tokens, tokenizer: Tokenizer) -> int:
     begun = [sum(byte & 0xC0 != 0x80 for byte in data) for data in tokenizer.token_bytes]
     each = torch.tensor(begun)
     return sum(int(each[block].sum()) for block in tokens.blocks())
+
+
+def share_or_text(
+    validation: str | Path | float | None, changes: dict[str, Any]
+) -> tuple[str | Path | None, dict[str, Any]]:
+    """Tell a separate text from a share of the corpus, which is a setting of that name."""
+    if isinstance(validation, int | float | np.number):
+        return None, {**changes, "validation": validation}
+    return validation, changes
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ class RunTexts:
         cls,
         corpus: CorpusLike,
         config: DualCNNConfig,
-        tokenizer: Tokenizer | str | None,
+        tokenizer: TokenizerLike | None,
         *,
         folder: str | Path | None = None,
         validation: str | Path | None = None,
@@ -65,7 +74,7 @@ class RunTexts:
         Args:
             corpus: The text to train on.
             config: Supplies the kind of tokenizer, and the shares that are held out.
-            tokenizer: A tokenizer, or the name of a kind; the configuration's by default.
+            tokenizer: As for :func:`prepare`; the configuration's kind by default.
             folder: Folder for the tokens of a large corpus.
             validation: A separate text to hold out.
             progress: Called before, while and after the corpus is read.
@@ -122,7 +131,7 @@ class RunTexts:
 def _prepare(
     corpus: Corpus | Prepared,
     config: DualCNNConfig,
-    tokenizer: Tokenizer | str | None,
+    tokenizer: TokenizerLike | None,
     place: Path | None,
     progress: Callable[[SetupProgress], None] | None,
 ) -> Prepared:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -47,6 +48,30 @@ def write(path: Path, text: str, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text.encode(encoding))
     return path
+
+
+@pytest.mark.parametrize(
+    "text", [LINES, "no line ends " * 400, "two\nlines", "a\0b", "\ud800", "/" + "x" * 5000]
+)
+def test_a_text_is_no_file_name(text: str) -> None:
+    """It is not printed whole, alone or in a list."""
+    for sources in (text, [text], ["-", text], Path(text)):
+        with pytest.raises(UsageError, match="looks like a text, not like the name") as refused:
+            Corpus(sources)
+        assert len(str(refused.value)) < 200
+
+
+def test_a_name_may_have_a_line_end(tmp_path: Path) -> None:
+    assert Corpus(write(tmp_path / "two\nlines.txt", LINES)).characters == len(LINES)
+
+
+@pytest.mark.parametrize("source", [None, 5, 0.5, b"notes.txt", io.StringIO(LINES), object(), {}])
+def test_what_is_no_name_is_refused(source: object) -> None:
+    named = "there is no corpus" if source == {} else f"given as {type(source).__name__}; "
+    with pytest.raises(UsageError, match=named):
+        Corpus(source)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"given as {type(source).__name__}; "):
+        infer([source])  # type: ignore[list-item]
 
 
 def test_texts_are_joined_without_loss(tmp_path: Path) -> None:

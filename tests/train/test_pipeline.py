@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -482,6 +483,18 @@ def test_a_separate_validation_text(corpus: Path, tmp_path: Path, text: str) -> 
     assert held_out == text[3_000:7_000]
     assert len(notes) == 1
     assert "'水'" in notes[0]
+
+
+@pytest.mark.parametrize("share", [0.25, np.float32(0.25), 0])
+def test_validation_as_a_number_is_the_share(corpus: Path, share: float) -> None:
+    """The setting and the separate text have one name."""
+    pipeline = DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=share, **QUICK)
+    assert pipeline.config.training.validation == share
+    assert pipeline.split is not None
+    assert (pipeline.split.validation is None) == (share == 0)
+    for wrong in (True, 0.9):
+        with pytest.raises(ConfigError, match=f"validation is {wrong}; it must be"):
+            DualCNNPipeline.fit_and_initialize(corpus, SMALL, validation=wrong, **QUICK)
 
 
 def test_lsm_lite(corpus: Path, tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillet.runtime import CorpusError, UsageError
+from rillet.runtime import BundleError, CorpusError, UsageError
 from rillet.runtime.tokenizer import Tokenizer
 from rillet.train.data import tokenizers
+from rillet.train.data.corpus import Corpus
 from rillet.train.data.token_file import (
     Tokens,
     header_path,
@@ -297,3 +298,23 @@ def test_a_large_vocabulary_has_the_same_coordinates(text: str) -> None:
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(codes.norm(dim=1), torch.ones(size))
     assert (codes - fit_codes(tokens, size, 32)).abs().max() < 1e-3
+
+
+def test_a_tokenizer_of_the_library_and_its_file_are_taken(tmp_path: Path) -> None:
+    """As rillet's own is."""
+    path = tmp_path / "notes.txt"
+    path.write_text("what the rain said to the roof\n" * 100)
+    corpus = Corpus(path)
+    own = make_tokenizer(path.read_text(), "bpe", 270)
+    (tmp_path / "tokenizer.json").write_text(own.source, encoding="utf-8")
+    expected = tokenizers.prepare(corpus, own)
+    for kind in (library.Tokenizer.from_str(own.source), tmp_path / "tokenizer.json"):
+        prepared = tokenizers.prepare(corpus, kind)
+        assert prepared.tokens.tensor().equal(expected.tokens.tensor())
+        assert prepared.tokenizer.vocab_size == own.vocab_size
+    for wrong in (str(tmp_path / "tokenizer.json"), "words", 5, own.source.encode(), object()):
+        with pytest.raises(UsageError, match="; give one of auto, char") as refused:
+            tokenizers.prepare(corpus, wrong)  # type: ignore[arg-type]
+        assert len(str(refused.value)) < 600
+    with pytest.raises(BundleError, match="decoder"):
+        tokenizers.prepare(corpus, library.Tokenizer(library.models.BPE()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import copy
+import errno
 import hashlib
 import http.client
 import os
@@ -118,28 +119,27 @@ class Corpus:
     Raises:
         CorpusError: A file is missing, a folder has no text file, or a download failed.
         StorageError: What a pipe holds cannot be kept.
+        UsageError: A source is no name, but a text itself, say, or an open file.
     """
 
     def __init__(
         self,
-        sources: str | Path | Sequence[str | Path],
+        sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         suffixes: Sequence[str] = SUFFIXES,
         spool: Path | None = None,
     ) -> None:
-        names = [sources] if isinstance(sources, (str, Path)) else list(sources)
-        if not names:
-            raise UsageError("there is no corpus; give at least one file, folder or name")
+        names = _names(sources)
         self.notes: list[str] = []
         self._parts: list[_Part] = []
         self.found: dict[Hashable, str] = {}
-        for source in map(str, names):
+        for source in names:
             for identity, part in _find(source, suffixes, spool, self.found, self.notes):
                 if identity in self.found:  # else text would be held out that is trained on
                     self.notes.append(f"{part.name} is given more than once; it is read once")
                 else:
                     self.found[identity] = part.name
                     self._parts.append(part)
-        self._label = str(names[0]) + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
+        self._label = names[0] + (f" (and {len(names) - 1} more)" if len(names) > 1 else "")
         self._facts: CorpusFacts | None = None
         self.any_bytes = False
         """Whether bytes that are not UTF-8 are kept, by ``surrogateescape``, instead of refused."""
@@ -325,6 +325,40 @@ def fetch(remote: Remote, folder: Path | None = None) -> Path:
             "download it on another machine and give the file with --corpus FILE"
         ) from error
     return path
+
+
+def _names(sources: object) -> list[str]:
+    """Names of the sources, which name something or could do so."""
+    is_one = isinstance(sources, str | bytes | os.PathLike) or hasattr(sources, "read")
+    each = list(sources) if isinstance(sources, Iterable) and not is_one else [sources]
+    if not each:
+        raise UsageError("there is no corpus; give at least one file, folder or name")
+    names: list[str] = []
+    for source in each:
+        name = os.fspath(source) if isinstance(source, os.PathLike) else source
+        if not isinstance(name, str):
+            raise UsageError(
+                f"the text is given as {type(name).__name__}; give the name of a file or folder, "
+                "or a list of names"
+            )
+        if not _can_name(name):
+            raise UsageError(
+                f"{name[:30]!r}, and so on, looks like a text, not like the name of a file; write "
+                "the text to a file and give its name"
+            )
+        names.append(name)
+    return names
+
+
+def _can_name(name: str) -> bool:
+    """Whether a file has this name, or might have it."""
+    try:
+        os.stat(name)
+    except ValueError:  # NUL, or characters that no name has
+        return False
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG and "\n" not in name
+    return True
 
 
 def _find(

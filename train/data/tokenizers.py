@@ -21,7 +21,7 @@ import numpy.typing as npt
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from ...runtime.errors import CorpusError, RilletError, UsageError
+from ...runtime.errors import CorpusError, RilletError, UsageError, brief
 from ...runtime.files import sha256_bytes, write_atomic
 from ...runtime.tokenizer import Tokenizer, byte_level_alphabet, escaped_bytes, text_bytes
 from .corpus import Corpus, Progress
@@ -34,6 +34,7 @@ __all__ = [
     "TOKENIZERS",
     "VOCAB_SIZE",
     "Prepared",
+    "TokenizerLike",
     "encode_blocks",
     "make_tokenizer",
     "prepare",
@@ -59,6 +60,9 @@ _PIECE = 1 << 14
 _WORDS = re.compile(r"(?s).*\S(?=[ \n])")
 
 Json = dict[str, Any] | None
+
+TokenizerLike = Tokenizer | tokenizers.Tokenizer | Path | str
+"""A tokenizer, one of Hugging Face's, the path of a ``tokenizer.json``, or the kind to build."""
 
 _BYTES = {
     "type": "ByteLevel",
@@ -150,7 +154,7 @@ class Prepared:
 
 def prepare(
     corpus: Corpus,
-    tokenizer: Tokenizer | str = "auto",
+    tokenizer: TokenizerLike = "auto",
     folder: Path | None = None,
     progress: Progress | None = None,
     vocab_size: int | None = None,
@@ -162,7 +166,7 @@ def prepare(
 
     Args:
         corpus: The text.
-        tokenizer: A tokenizer, or the kind to build.
+        tokenizer: A tokenizer, the path of its file, or the kind to build.
         folder: Folder for the tokens, created if missing; ``None`` keeps them in memory.
         progress: Called as the text is read and encoded.
         vocab_size: As for :func:`make_tokenizer`.
@@ -170,7 +174,9 @@ def prepare(
     Raises:
         CorpusError: The corpus or the folder cannot be used.
         UsageError: The corpus is too large for memory, or the tokenizer's settings are wrong.
+        BundleError: The tokenizer cannot be streamed, or its file cannot be read.
     """
+    tokenizer = _known(tokenizer)
     if tokenizer == "byte" or (isinstance(tokenizer, Tokenizer) and tokenizer.reads_any_bytes):
         corpus = corpus.as_bytes()
     if isinstance(tokenizer, str):
@@ -196,6 +202,20 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "tokenizer.json", tokenizer.source.encode())
     return _prepared(tokenizer, write_tokens(folder / "corpus.tokens", blocks, size, about), about)
+
+
+def _known(tokenizer: TokenizerLike) -> Tokenizer | str:
+    """A tokenizer, or the kind to build, from what a caller gave."""
+    if isinstance(tokenizer, Tokenizer) or tokenizer in TOKENIZERS:
+        return tokenizer
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        return Tokenizer(tokenizer.to_str())
+    if isinstance(tokenizer, Path):
+        return Tokenizer.load(tokenizer)
+    raise UsageError(
+        f"tokenizer is {brief(repr(tokenizer))}; give one of {', '.join(TOKENIZERS)}, the "
+        "pathlib.Path of a tokenizer.json, or a tokenizer of rillet or of Hugging Face's tokenizers"
+    )
 
 
 def _encode(
