@@ -25,6 +25,7 @@ import torch
 
 from lib.bursts import least_times
 from lib.results import describe_machine
+from lib.samples import no_words
 from rillet.runtime.files import sha256_bytes, write_atomic
 from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
@@ -150,8 +151,7 @@ def configure(base: DualCNNConfig, name: str) -> DualCNNConfig:
 
 def _train(config: DualCNNConfig, texts: Split, tokenizer: Tokenizer) -> Figures:
     """Train and evaluate a variant; the seconds include evaluations on the validation text."""
-    model = DualCNN(config).fit(texts.trained.tokens)
-    model.fit_words(tokenizer.token_bytes)
+    model = DualCNN(config).fit(texts.trained.tokens, tokenizer.token_bytes)
     start, start_cpu = time.perf_counter(), time.process_time()
     result = DualCNNTrainer(model).train(texts.trained, texts.validation)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
@@ -175,10 +175,10 @@ def _time_decoding(configs: dict[str, DualCNNConfig], tokens: Tokens) -> dict[st
     from rillet.export.graphs.build import decode_graph
 
     sample = tokens[:_STEPS].tensor().numpy().astype(np.int64)
-    bursts = {
-        name: Steps(decode_graph(DualCNN(config).fit(tokens[:100_000]).eval()), sample)
-        for name, config in configs.items()
-    }
+    bursts = {}
+    for name, config in configs.items():
+        model = DualCNN(config).fit(tokens[:100_000], no_words(config.vocab_size))
+        bursts[name] = Steps(decode_graph(model.eval()), sample)
     return least_times(bursts, _BURSTS)
 
 

@@ -12,6 +12,7 @@ import torch
 
 from ..runtime.errors import UsageError
 from ..runtime.streams.encoding import unknown_text
+from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
 from .data.corpus import Corpus
 from .data.streams import Split, split

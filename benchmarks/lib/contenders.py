@@ -48,8 +48,7 @@ class OwnContender:
         self, config: DualCNNConfig, texts: Split, words: Sequence[bytes], naive: bool = False
     ) -> None:
         training = config.training.replace(precision="fp32") if naive else config.training
-        model = DualCNN(config).fit(texts.trained.tokens)
-        model.fit_words(words)
+        model = DualCNN(config).fit(texts.trained.tokens, words)
         self.parameters = model.parameter_count()
         self._forms = naive_forms if naive else nullcontext
         self._trainer = DualCNNTrainer(model, training)

@@ -9,13 +9,18 @@ from rillet.train import DualCNN, DualCNNConfig, builtin_corpus
 
 from .arrays import TokenArray
 
-__all__ = ["fresh_model", "sample_tokens"]
+__all__ = ["fresh_model", "no_words", "sample_tokens"]
 
 
 def fresh_model(config: DualCNNConfig) -> DualCNN:
     """An untrained model, its fixed parts fitted to a text, in evaluation mode."""
-    model = DualCNN(config)
-    return model.fit(torch.from_numpy(sample_tokens(model.config.vocab_size))).eval()
+    tokens = torch.from_numpy(sample_tokens(config.vocab_size))
+    return DualCNN(config).fit(tokens, no_words(config.vocab_size)).eval()
+
+
+def no_words(vocab_size: int) -> list[bytes]:
+    """The bytes of tokens that form no words: for a timing, it does not matter which do."""
+    return [b" "] * vocab_size
 
 
 def sample_tokens(vocab_size: int) -> TokenArray:

@@ -15,6 +15,8 @@ from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.distributed import Group
 from rillet.train.model.precision import autocast_dtype
 
+from .samples import no_words
+
 __all__ = ["measure_speeds"]
 
 _TOKENS = 1 << 20
@@ -69,7 +71,8 @@ def measure_speeds(
 
 def _speed(config: DualCNNConfig, text: Tokens, group: Group, seconds: float) -> dict[str, Any]:
     training, device, notes = config.training, group.device, list[str]()
-    trainer = DualCNNTrainer(DualCNN(config).fit(text), training, group)
+    model = DualCNN(config).fit(text, no_words(config.vocab_size))
+    trainer = DualCNNTrainer(model, training, group)
     batch = BatchStep(
         trainer.model, training, group, Streams(Text(text), training), None, notes.append
     )

@@ -203,8 +203,8 @@ def test_sizes_are_matched() -> None:
 def own_model(tokens: torch.Tensor) -> DualCNN:
     """A model of ours whose memory differs from a fresh one."""
     torch.manual_seed(0)
-    model = DualCNN(OURS.replace(vocab_size=VOCAB)).fit(tokens)
-    model.fit_words([b"%c" % (97 + token) for token in range(VOCAB)])
+    model = DualCNN(OURS.replace(vocab_size=VOCAB))
+    model.fit(tokens, [b"%c" % (97 + token) for token in range(VOCAB)])
     assert isinstance(model.memory, ContextMemory)
     for parameter in model.memory.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

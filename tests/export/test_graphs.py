@@ -174,7 +174,7 @@ def test_other_configurations_export(changes: dict[str, object]) -> None:
     """Logits and state of both graphs agree with PyTorch."""
     model = DualCNN(SMALL.replace(vocab_size=11, **changes))
     tokens = torch.arange(150).view(3, 50).pow(2) % 11
-    model.fit(tokens.flatten()).eval()
+    model.fit(tokens.flatten(), [b" "] * 11).eval()
     learn = torch.tensor([1.0, 0.0, 1.0])
     with torch.no_grad():
         expected, state = model(tokens, model.zero_state(3), learn)

@@ -78,7 +78,7 @@ def test_the_numbers_are_the_same(random: np.random.Generator) -> None:
 def test_the_form_of_large_vocabularies_is_rewritten_too(key: str) -> None:
     """Above 128 tokens, the portable form reads a token as two digits."""
     config = SMALL.replace(vocab_size=300, memory_key=key, memory=96, contexts="1 3 word")
-    model = DualCNN(config).fit(torch.arange(3000) * 7 % 300).eval()
+    model = DualCNN(config).fit(torch.arange(3000) * 7 % 300, [b" "] * 300).eval()
     plain = decode_graph(model)
     fast = read_by_scatter(plain)
     assert additions(fast.graph) == 1
@@ -98,7 +98,7 @@ def test_the_form_of_large_vocabularies_is_rewritten_too(key: str) -> None:
 
 def test_contexts_are_scattered_onto_the_prediction() -> None:
     config = SMALL.replace(memory_key="contexts", memory=90, contexts="1 3 word", vocab_size=6)
-    plain = decode_graph(DualCNN(config).fit(torch.arange(300) * 7 % 6).eval())
+    plain = decode_graph(DualCNN(config).fit(torch.arange(300) * 7 % 6, [b" "] * 6).eval())
     fast = read_by_scatter(plain)
     assert additions(fast.graph) == 1
     # One reshaping and the scatter take the place of five nodes.

@@ -71,7 +71,7 @@ def test_every_difference_is_exported(tmp_path: Path, monkeypatch: pytest.Monkey
     def model(**changes: object) -> DualCNN:
         torch.manual_seed(0)
         tokens = torch.arange(300).pow(2) % 11
-        return DualCNN(SMALL.replace(vocab_size=11, **changes)).fit(tokens).eval()
+        return DualCNN(SMALL.replace(vocab_size=11, **changes)).fit(tokens, [b" "] * 11).eval()
 
     assert answer(DecodeStep(model())) == answer(DecodeStep(model())) == "call 1"
     answers = [

@@ -92,8 +92,8 @@ def train_small(
     """
     tokenizer = tokenizer or make_tokenizer(text)
     tokens = torch.tensor(tokenizer.encode(text))
-    model = DualCNN(config.replace(vocab_size=tokenizer.vocab_size)).fit(tokens)
-    model.fit_words(tokenizer.token_bytes)
+    model = DualCNN(config.replace(vocab_size=tokenizer.vocab_size))
+    model.fit(tokens, tokenizer.token_bytes)
     training = TrainingConfig(steps=steps, batch=8, chunk=64, precision="fp32", average=0.0)
     training = training.replace(**changes)
     DualCNNTrainer(model, training).train(tokens)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rillet.export.graphs.prefill_slots import PrefillSlots
-from rillet.runtime import ConfigError
+from rillet.runtime import ConfigError, UsageError
 from rillet.runtime.context_slots import PATTERNS
-from rillet.train import DualCNN, DualCNNConfig
+from rillet.train import DualCNN, DualCNNConfig, DualCNNTrainer
 from rillet.train.model.context_memory import ContextMemory
 from rillet.train.model.context_slots import Slots, slot_type, transitions
 from rillet.train.model.state import State, zero_state
@@ -202,7 +202,7 @@ def test_the_targets_alone_are_predicted_as_among_all_tokens(changes: dict[str, 
     shape = {"memory_key": "contexts", "memory": 600, "vocab_size": 6, "dropout": 0.3, **changes}
     model = DualCNN(SMALL.replace(**shape)).train()
     tokens, targets = torch.randint(0, 6, (2, 3, 60), generator=torch.Generator().manual_seed(1))
-    model.fit(tokens.reshape(-1))
+    model.fit(tokens.reshape(-1), SYMBOLS)
     trust = torch.tensor([1.0, 0.0, 1.0])
     results = []
     for given_targets in (None, targets):
@@ -240,3 +240,23 @@ def test_the_limit_counts_the_bytes_of_a_slot() -> None:
         with pytest.raises(ConfigError, match=f"it must be 96 to {largest}: try"):
             config.replace(memory=largest + 1)
     assert (slot_type(458), slot_type(459)) == (torch.int32, torch.int64)
+
+
+def test_fitting_cannot_leave_out_the_words() -> None:
+    """The recipe part by part fits what the pipeline fits."""
+    tokens = torch.arange(300) * 7 % 6
+    config = SMALL.replace(memory_key="contexts", memory=90, contexts="2 word", vocab_size=6)
+    with pytest.raises(UsageError, match=r"context 'word' needs .*tokenizer.token_bytes\)"):
+        DualCNN(config).fit(tokens)
+    memory = DualCNN(config).fit(tokens, SYMBOLS).memory
+    assert isinstance(memory, ContextMemory)
+    assert memory.outside[:, 0].tolist() == [1, 0, 0, 0, 1, 1, 0]
+    for changes in ({"contexts": "2 3"}, {"memory": 0}, {"memory_key": "suffix", "memory": 20}):
+        DualCNN(config.replace(**changes)).fit(tokens)
+
+
+def test_what_was_never_fitted_is_not_trained() -> None:
+    config = SMALL.replace(vocab_size=6)
+    with pytest.raises(UsageError, match="token codes are all zero"):
+        DualCNNTrainer(DualCNN(config))
+    DualCNNTrainer(DualCNN(config.replace(reservoir="none", memory=0)))  # it has no use for codes

@@ -40,9 +40,8 @@ def tokens(text: str) -> torch.Tensor:
 
 
 def model_for(tokens: torch.Tensor, **changes: object) -> DualCNN:
-    return DualCNN(SMALL.replace(vocab_size=50, dropout=0.2, input_dropout=0.1, **changes)).fit(
-        tokens
-    )
+    config = SMALL.replace(vocab_size=50, dropout=0.2, input_dropout=0.1, **changes)
+    return DualCNN(config).fit(tokens, [b" "] * 50)
 
 
 def weights(model: DualCNN) -> dict[str, torch.Tensor]:

@@ -86,6 +86,7 @@ class DualCNNTrainer:
         notify: Callable[[str], None] | None = None,
     ) -> None:
         self.config = (config or model.config.training).validate()
+        model.check_fitted()
         self.group = group or Group()
         self.folder, self._save, self._notify = folder, save, notify or (lambda note: None)
         self.model = model.to(self.group.device)

@@ -96,18 +96,42 @@ class DualCNN(nn.Module):
             setattr(self, name, part)
         self.input_dropout = Dropout(config.input_dropout, self.noise)
 
-    def fit(self, tokens: Tensor | Tokens) -> DualCNN:
-        """Fit the fixed parts (token codes and memory keys) to a corpus.
+    def fit(self, tokens: Tensor | Tokens, token_bytes: Sequence[bytes] | None = None) -> DualCNN:
+        """Fit the fixed parts (token codes, memory keys, what a word is) to a corpus.
 
         Args:
             tokens: The corpus to be trained on, ``[length]``.
+            token_bytes: The bytes of each token of the vocabulary; the context ``word`` needs
+                them.
 
         Returns:
             The model itself.
+
+        Raises:
+            UsageError: The memory has the context ``word``, and the bytes are missing.
         """
+        if token_bytes is not None:
+            self.fit_words(token_bytes)
+        elif isinstance(self.memory, ContextMemory) and "word" in self.memory.contexts:
+            raise UsageError(
+                "the memory's context 'word' needs to know which tokens form words; pass them: "
+                "model.fit(tokens, tokenizer.token_bytes)"
+            )
         self.fit_codes(tokens)
         self.fit_keys(tokens)
         return self
+
+    def check_fitted(self) -> None:
+        """Refuse to train over fixed parts that were never fitted.
+
+        Raises:
+            UsageError: The reservoir would see no token.
+        """
+        if self.reservoir is not None and not self.embedder.codes.any():
+            raise UsageError(
+                "the model's token codes are all zero, so that its reservoir sees nothing; fit it "
+                "first: model.fit(tokens, tokenizer.token_bytes)"
+            )
 
     def fit_codes(self, tokens: Tensor | Tokens) -> None:
         """Fit the token codes that drive the reservoir, or draw them if they are random."""
