@@ -37,6 +37,15 @@ def test_dropout_keeps_the_mean(share: float) -> None:
     assert (mask == 0).float().mean() == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.parametrize(("share", "dropped"), [(1e-9, 1 / 256), (0.999, 255 / 256)])
+def test_dropout_drops_neither_nothing_nor_all(share: float, dropped: float) -> None:
+    noise = Noise()
+    noise.begin(0, 0, range(8), torch.device("cpu"))
+    mask = noise.keep(torch.ones(8, 200, 500), share)
+    assert mask.max() == pytest.approx(1 / (1 - dropped))
+    assert (mask == 0).float().mean() == pytest.approx(dropped, abs=0.001)
+
+
 def test_streams_are_contiguous_and_cover_the_text() -> None:
     numbers = Tokens.of(torch.arange(1_000))
     config = TrainingConfig(batch=4, chunk=25, held_out=0.1, validation=0.2)

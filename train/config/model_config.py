@@ -85,8 +85,9 @@ class DualCNNConfig:
         suffix_length: Tokens in a memory key made from the suffix.
         memory_sharpness: Initial value of beta in ``exp(beta (k.k_j - 1))``.
         gate_hidden: Hidden units of the memory's learned gate.
-        dropout: Dropout inside the gated blocks during training.
-        input_dropout: Dropout of the token embedding during training.
+        dropout: Dropout inside the gated blocks during training; a share above 0 is rounded to
+            1/256, from 1/256 to 255/256.
+        input_dropout: Dropout of the token embedding during training, rounded likewise.
         seed: Seed of the fixed parts and of the initial trained weights.
         training: Settings of training.
         reasons: Why :func:`infer` chose these settings, one sentence each.

@@ -45,7 +45,7 @@ class Noise:
 
         Args:
             x: Values of the streams, ``[B, T, H]``.
-            share: Share to drop, rounded to 1/256.
+            share: Share to drop, above 0 and below 1; rounded to 1/256, but neither to 0 nor to 1.
             per_step: Draw for each step of a stream; otherwise, once for all steps.
 
         Returns:
@@ -62,6 +62,6 @@ class Noise:
                 row.random_(-(2**63), None, generator=generator)
         else:
             bits.random_(-(2**63), None)
-        threshold = round(share * 256)
+        threshold = min(max(1, round(share * 256)), 255)
         kept = bits.view(torch.uint8)[:, :count].view(rows, *shape) >= threshold
         return kept.to(x.dtype) * (256 / (256 - threshold))
