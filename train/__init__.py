@@ -19,6 +19,7 @@ from .loop.progress import TrainingProgress
 from .loop.trainer import DualCNNTrainer, TrainingError, TrainingResult
 from .lsm_lite import LSMLite
 from .model.attention import Attended, AttentiveReservoir
+from .model.context_memory import ContextMemory
 from .model.dual_cnn import DualCNN, DualCNNOutput
 from .model.embedder import SinusoidalEmbedder
 from .model.readout_cnn import ReadoutCNN
@@ -37,6 +38,7 @@ __all__ = [
     "Attended",
     "AttentiveReservoir",
     "Checkpoint",
+    "ContextMemory",
     "Corpus",
     "DualCNN",
     "DualCNNConfig",

@@ -100,3 +100,17 @@ def test_the_trial_leaves_no_trace(corpus: Path) -> None:
     assert own.model.training
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, own.model.state_dict()[name]), name
+
+
+def test_the_dropout_of_an_own_part_follows_the_run(corpus: Path) -> None:
+    """Training with the configuration's part, passed by the caller, gives the same weights."""
+    changes = {"dropout": 0.3, "precision": "fp32", **QUICK}
+    plain = DualCNNPipeline.fit_and_initialize(corpus, SMALL, **changes)
+    assert plain.model.readout_cnn is not None
+    fresh = ReadoutCNN(plain.config)
+    fresh.load_state_dict(plain.model.readout_cnn.state_dict())
+    own = DualCNNPipeline.fit_and_initialize(corpus, SMALL, parts={"readout_cnn": fresh}, **changes)
+    plain.train()
+    own.train()
+    for name, tensor in plain.model.state_dict().items():
+        assert torch.equal(tensor, own.model.state_dict()[name]), name

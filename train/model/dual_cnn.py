@@ -94,6 +94,9 @@ class DualCNN(nn.Module):
         for name in PARTS:
             part = parts[name] if name in parts else build_part(name, config, self.noise)
             setattr(self, name, part)
+        for module in self.modules():  # a caller's own part has the noise of the run as well
+            if isinstance(module, Dropout):
+                module.noise = self.noise
         self.input_dropout = Dropout(config.input_dropout, self.noise)
 
     def fit(self, tokens: Tensor | Tokens, token_bytes: Sequence[bytes] | None = None) -> DualCNN:
