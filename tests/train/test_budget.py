@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rillet.export import ExportOptions
@@ -119,12 +119,13 @@ def test_a_slow_moment_does_not_end_a_run(clock: Clock, begins: int) -> None:
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(paces=st.lists(st.floats(0.05, 3.0), min_size=1, max_size=12), every=st.integers(1, 200))
+@example(paces=[0.05, 0.05, 0.05, 0.05, 1.07], every=61)  # the plan is kept, and then there is time
 def test_a_run_uses_its_time_and_no_more(clock: Clock, paces: list[float], every: int) -> None:
     """However its pace changes, it ends within two steps of the end."""
     changing = itertools.chain.from_iterable([pace] * every for pace in itertools.cycle(paces))
     _, left = steps_within(clock, 480, changing)
     slowest = max(paces)
-    assert -slowest - 2 <= left <= 2 * slowest + 4
+    assert -slowest - 2 <= left <= 2 * slowest + 1
 
 
 def test_there_is_always_a_step_and_never_too_many(clock: Clock) -> None:

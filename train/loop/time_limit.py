@@ -101,7 +101,7 @@ class TimeLimit:
         left = self.measured_by - time.monotonic() - held_out - self._validation
         more = int(left / (self.step + self._validation / validate_every))
         total = max(1, done, min(self.most, done + more))
-        if abs(total - planned) <= max(1, _TOLERANCE * planned) and total > done:
+        if abs(total - planned) <= max(1, _TOLERANCE * planned) and min(planned, total) > done:
             return planned
         if total != planned:
             self.corrections.append((done, total))
