@@ -42,7 +42,8 @@ class ExportOptions:
         temperature: Default temperature of the bundle; 0.8 by default.
         top_p: Default top-p of the bundle; 1 by default, which keeps all tokens.
         min_p: Default min-p of the bundle; 0 by default, which keeps all tokens.
-        native_only: Write no graphs, but weights for the native engine alone: a third of the bytes.
+        native_only: Write no graphs, but weights for the native engine alone: a bundle of a
+            quarter of the size.
 
     Raises:
         UsageError: A value is out of range.

@@ -28,8 +28,9 @@ _SAMPLING = (
 class Rillet(LLM):
     """A bundle, loaded once and shared by all calls; each call is a stream of its own.
 
-    Both take every sampling option of :class:`rillet.runtime.SamplingParams` as a keyword, and
-    refuse any other; those that are left out are the bundle's own.
+    The constructor and each call take every sampling option of
+    :class:`rillet.runtime.SamplingParams` as a keyword, and refuse any other; those that are left
+    out are the bundle's own.
     """
 
     # Sampling options without a field of their own; pydantic would drop them, and typos with them.

@@ -52,8 +52,18 @@ class TextTokenizer:
     def __init__(self, model: Model) -> None:
         self.model = model
 
-    def __call__(self, text: str | Sequence[str], **_: Any) -> dict[str, Ids]:
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        return_tensors: str | None = None,
+        add_special_tokens: bool = True,
+        padding: bool = False,
+    ) -> dict[str, Ids]:
         """Encode a text, or a list of one: ``{"input_ids": [1, T]}``.
+
+        The options are taken since programs give them: arrays are NumPy's, whatever
+        ``return_tensors`` names, there are no special tokens, and one text needs no padding.
 
         Raises:
             UsageError: It is something else.
@@ -64,8 +74,13 @@ class TextTokenizer:
             raise UsageError(f"the tokenizer got {text!r}; give it one text, for one stream")
         return {"input_ids": np.array([self.model.tokenizer.encode(one)], np.int64)}
 
-    def decode(self, tokens: Any) -> str:
-        """The text of tokens."""
+    def decode(
+        self,
+        tokens: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> str:
+        """The text of tokens; there are no special ones, and its spaces are the model's."""
         push = self.model.tokenizer.decoder().push
         return "".join(push(int(token)) for token in np.asarray(tokens).reshape(-1))
 

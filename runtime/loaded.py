@@ -143,6 +143,8 @@ class LoadedModel(Uncopied):
     def close(self) -> None:
         """Release the engine's graphs; the next call reloads them."""
         self._spares.clear()
+        for generating in ("graph_generator", "drafter"):
+            self.__dict__.pop(generating, None)
         self.engine.close()
 
 

@@ -41,7 +41,7 @@ def compressors(before: bytes, text: bytes) -> dict[str, tuple[Pack, bytes]]:
         ppmd_name(order): (partial(ppmd, order), before) for order in ORDERS
     }
     if shutil.which("zpaq") is None:
-        print("zpaq is not installed: apt install zpaq")
+        print("zpaq is not installed: apt install zpaq", file=sys.stderr)
         return found
     given = before
     for change in ZPAQ_CHANGES:
@@ -126,7 +126,7 @@ def main() -> None:
     size = pack(data)
     used = resource.getrusage(who)
     seconds = used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime
-    figures = {"bytes": size, "cpu_seconds": seconds, "resident_mb": used.ru_maxrss / 1024}
+    figures = {"bytes": size, "cpu_seconds": seconds, "resident_mb": used.ru_maxrss * 1024 / 1e6}
     print(json.dumps(figures))
 
 

@@ -194,7 +194,7 @@ class ConvergingRun:
         if better:
             named = average.named_parameters()
             self._best = {name: parameter.detach().clone() for name, parameter in named}
-        if falls:
+        if falls and self._best:  # there is none if the loss was never finite
             _fill(self.model, self._best)
             _fill(average, self._best)
 

@@ -16,7 +16,7 @@ from rillet.train.config.training_config import TrainingConfig
 from .baselines import Baseline, matched_gru
 from .comparison_texts import Texts
 from .converging import ConvergingRun
-from .halving import halve
+from .halving import halve, ranked
 from .lstm import matched_lstm
 from .memory_on_top import Frozen, FrozenBaseline, MemoryOnTop, fit_memory
 from .min_gru import matched_min_gru
@@ -198,7 +198,7 @@ def bracketed(rates: Sequence[float], measure: Callable[[float], float]) -> list
     """Add higher or lower rates, a factor of two apart, until the best is not the outermost."""
     losses = {rate: measure(rate) for rate in rates}
     for _ in range(FURTHER):
-        best = min(losses, key=lambda rate: losses[rate])
+        best = min(losses, key=lambda rate: ranked(losses[rate]))
         if best not in (min(losses), max(losses)):
             break
         further = best * 2 if best == max(losses) else best / 2

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["halve"]
+__all__ = ["halve", "ranked"]
 
 C = TypeVar("C")
+
+
+def ranked(loss: float) -> float:
+    """What losses are compared by: a run that has diverged comes last."""
+    return math.inf if math.isnan(loss) else loss
 
 
 def halve(
@@ -27,7 +33,7 @@ def halve(
     left, tried = list(candidates), []
     for steps in rungs:
         losses = [(candidate, measure(candidate, steps)) for candidate in left]
-        losses.sort(key=lambda pair: pair[1])
+        losses.sort(key=lambda pair: ranked(pair[1]))
         tried.append(losses)
         left = [candidate for candidate, _ in losses[: max(1, (len(losses) + 1) // 2)]]
     return tried[-1][0][0], tried

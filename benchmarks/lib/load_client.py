@@ -103,6 +103,14 @@ class _Client(asyncio.Protocol):
         self.gone.set_result(None)
 
 
+def _is_whole(answer: bytes) -> bool:
+    """Whether an answer of a known length has come to its end."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    fields = (line.partition(b":") for line in head.lower().split(b"\r\n"))
+    length = next((int(value) for name, _, value in fields if name == b"content-length"), 0)
+    return bool(end) and len(body) >= length
+
+
 class _TextCounter:
     """Counts the characters of the texts of events, in an answer that comes in pieces."""
 
@@ -119,10 +127,12 @@ class _TextCounter:
                 self._rest = data
                 return 0
             self.status = int(data[9:12])
-        end = data.rfind(b"\n\n") + 2
         if self.status != 200:
-            self.is_complete = True
+            self._rest = data
+            self.is_complete = _is_whole(data)
             return 0
+        found = data.rfind(b"\n\n")
+        end = found + 2 if found >= 0 else 0
         whole, self._rest = data[:end], data[end:]
         self._is_done = self._is_done or b"[DONE]" in whole
         self.is_complete = self._is_done and data.endswith(b"\r\n0\r\n\r\n")

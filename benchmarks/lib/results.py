@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rillet.runtime.files import write_atomic
+
 __all__ = ["describe_machine", "write_results"]
 
 _PACKAGES = (
@@ -55,7 +57,7 @@ def write_results(path: Path | None, figures: Any) -> None:
     if path is not None:
         command = shlex.join(["python", *sys.argv])
         content = {"command": command, "machine": describe_machine(), "figures": figures}
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _usable_cores() -> int | None:

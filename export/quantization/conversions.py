@@ -78,7 +78,7 @@ def chosen_method(precision: str, method: str | None, recurrence: bool) -> str:
     return method
 
 
-def check_native(has_graphs: bool, precision: str, method: str) -> None:
+def check_native(has_graphs: bool, precision: str, method: str, recurrence: bool = False) -> None:
     """Check that a bundle can have a precision: without graphs, it can have the native engine's.
 
     Raises:
@@ -88,6 +88,11 @@ def check_native(has_graphs: bool, precision: str, method: str) -> None:
         raise UsageError(
             f"the bundle is for the native engine alone, and {precision} ({method}) needs graphs; "
             "choose int8 (weight-only), or leave out --native-only"
+        )
+    if not has_graphs and recurrence:
+        raise UsageError(
+            "the bundle is for the native engine alone, which keeps the recurrence in float32; "
+            "leave out --recurrence"
         )
 
 

@@ -90,7 +90,7 @@ def quantize(
     _check_limits(precision, max_loss_rise, max_difference, tokens)
     source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), Path(out)
     _check_paths(source, target)
-    check_native(source.has_graphs, precision, method)
+    check_native(source.has_graphs, precision, method, recurrence)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))
     chosen_difference = max_difference
     if max_difference is None:

@@ -19,7 +19,7 @@ static int is_kept(const char *name) { return is_learnt(name) || strcmp(name, "p
 
 static int is_small(const char *name) { return !is_kept(name); }
 
-/* Copies the tensors that `chosen` chooses, of now or of before the last step, to the state now. */
+/* Copies the chosen tensors of `from`, as they are now or were before its last step, into `to`. */
 static void copy(const rillet_model *model, rillet_state *to, const rillet_state *from, int before,
                  int (*chosen)(const char *)) {
     const rillet_tensor *t;

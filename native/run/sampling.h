@@ -34,7 +34,7 @@ void sampling_read(sampling *s, rl_json object, const char *where);
 /* Sets what the command line gave. */
 void sampling_change(sampling *s, const sampling_changes *changes);
 
-/* Whether something is given but the number of tokens. */
+/* Whether anything other than the number of tokens was given. */
 int sampling_changes_more(const sampling_changes *changes);
 
 /* Adds the options as Python saves them. */

@@ -508,7 +508,7 @@ static int read_file(reader *r, const rillet_model *model, const void *bytes, si
     if (!find_items(r, &file, model)) return 0;
     size_t size = rl_json_text(text, NULL);
     char *start = scratch;
-    if (start == NULL) /* it becomes itself where it lies, and is no longer there */
+    if (start == NULL) /* unescaped in place: the escaped text is overwritten */
         start = (char *)(uintptr_t)text.at;
     else if (size > room)
         return fail(r, "its header is too long for this device");

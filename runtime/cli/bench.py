@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -111,6 +113,8 @@ def bench_command(
                     tell(f"Note: {error}", err=True)
                 else:
                     rows.append(row)
+    if not rows:
+        raise EngineError(f"none of {provider} runs {bundle}; rillet doctor {bundle} says why")
     _print_table(rows, "json" if as_json else form)
 
 
@@ -118,9 +122,10 @@ def _print_table(rows: list[dict[str, Any]], form: str) -> None:
     if form == "json":
         tell(json.dumps(rows, indent=2))
     elif form == "csv":
-        tell(",".join(rows[0]) if rows else "")
-        for row in rows:
-            tell(",".join(map(_format, row.values())))
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerows([list(rows[0]), *(map(_format, row.values()) for row in rows)])
+        tell(table.getvalue(), nl=False)
     else:
         for cells in (
             list(COLUMNS.values()),

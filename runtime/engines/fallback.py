@@ -131,7 +131,7 @@ class FallbackEngine:
         """Return the engine after one that failed, opening it if it is new.
 
         Raises:
-            EngineError: There is none.
+            EngineError: There is none that can be opened.
         """
         with self._lock:
             place = next(at for at, engine in enumerate(self._engines) if engine is failed)
@@ -139,10 +139,15 @@ class FallbackEngine:
                 if not self._others:
                     raise error
                 name, open_next = self._others.pop(0)
+                try:
+                    opened = open_next()
+                except EngineError as refused:
+                    log.error("%r cannot take over: %s", name, refused)
+                    continue
                 message = f"{failed.version} failed: {error}; the stream continues on {name!r}"
                 log.error(message)
                 warnings.warn(message, RuntimeWarning, stacklevel=6)
-                self._engines.append(open_next())
+                self._engines.append(opened)
             return self._engines[place + 1]
 
 

@@ -20,8 +20,7 @@ _PROMPT = 32
 
 def weights_header(packed: Packed) -> str:
     """``weights.h``: sizes, defaults, and what tells the model from others."""
-    manifest, defaults = packed.bundle.manifest, packed.defaults
-    temperature = float(defaults.get("temperature", 1.0)) if defaults.get("do_sample", True) else 0
+    manifest, sampling = packed.bundle.manifest, packed.sampling
     strings = {
         "WEIGHTS_SHA256": manifest.get("weights_sha256", ""),
         "TOKENIZER_SHA256": manifest.get("tokenizer_sha256", ""),
@@ -33,16 +32,16 @@ def weights_header(packed: Packed) -> str:
         "MODEL_SCRATCH": packed.scratch_size,
         "MODEL_VOCABULARY": packed.bundle.vocab_size,
         "MODEL_PIECE": packed.decode_size,
-        "MODEL_START": int(defaults.get("bos_token_id", 0)),
-        "MODEL_TOP_K": min(int(defaults.get("top_k", 0)), packed.bundle.vocab_size),
+        "MODEL_START": packed.start_token,
+        "MODEL_TOP_K": min(sampling.top_k, packed.bundle.vocab_size),
         "SLOT_BYTES": packed.slot_size,
         "MODEL_WEIGHTS_BYTES": len(packed.weights),
         "MODEL_TOKENIZER_BYTES": len(packed.tokenizer),
     }
     reals = {
-        "MODEL_TEMPERATURE": temperature,
-        "MODEL_TOP_P": float(defaults.get("top_p", 1.0)),
-        "MODEL_MIN_P": float(defaults.get("min_p", 0.0)),
+        "MODEL_TEMPERATURE": float(sampling.temperature),
+        "MODEL_TOP_P": float(sampling.top_p),
+        "MODEL_MIN_P": float(sampling.min_p),
     }
     return "\n".join(
         [

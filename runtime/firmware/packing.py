@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -47,7 +46,8 @@ class Packed:
     """Slots of all contexts, or past steps; 0 without a memory."""
     products: int
     """Products of a weight and an input that a token takes."""
-    defaults: dict[str, Any]
+    sampling: SamplingParams
+    start_token: int
 
     @property
     def static_ram(self) -> int:
@@ -80,7 +80,7 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
             f"streams of {bundle.path} begin with what it was taught, which firmware cannot hold; "
             "export the model again without --teach"
         )
-    _check_defaults(bundle)
+    sampling = _default_sampling(bundle)
     engine = NativeEngine(bundle)  # checks that the weights are the graphs'
     model = engine.model
     if not model.shrink(memory or 0, SLACK):
@@ -106,12 +106,17 @@ def pack(bundle: Bundle, memory: int | None = None) -> Packed:
         decode_size=tokenizer.decode_size,
         memory=_memory(model.state_table),
         products=_products(bundle.file(WEIGHTS_FILE).read_bytes()),
-        defaults=bundle.generation_defaults(),
+        sampling=sampling,
+        start_token=int(bundle.generation_defaults().get("bos_token_id", 0)),
     )
 
 
-def _check_defaults(bundle: Bundle) -> None:
-    """Refuse default sampling that firmware would ignore."""
+def _default_sampling(bundle: Bundle) -> SamplingParams:
+    """How a bundle samples by default.
+
+    Raises:
+        UsageError: Firmware would ignore some of it.
+    """
     defaults = bundle.generation_defaults()
     neutral = SamplingParams()
     known = SamplingParams.__dataclass_fields__
@@ -127,6 +132,7 @@ def _check_defaults(bundle: Bundle) -> None:
             f"generation_config.json of {bundle.path} samples with {', '.join(lacking)}, which "
             "firmware lacks; export the model without them"
         )
+    return params
 
 
 def _prediction_size(bundle: Bundle) -> int:

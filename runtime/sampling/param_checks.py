@@ -117,8 +117,8 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def checked_flag(name: str, value: Any) -> Any:
-    """An option that is true or false, or ``None`` where that is allowed.
+def checked_flag(name: str, value: Any) -> bool:
+    """An option that is true or false.
 
     Raises:
         UsageError: It is something else.

@@ -89,7 +89,7 @@ class Generation:
         finish_reason: Why it ended; ``None`` before the end.
         stop_string: The stop string that ended it.
         outbox: An accepted token that has not been delivered yet. Its reader takes it without a
-            lock, so nobody else may put back a token that was there before.
+            lock, so an undo must not restore a token that the reader may have taken.
         backlog: Text of an earlier generation that this one continues, or of a call that could
             not return it, to be shown first.
         kept: Text that a call has written and not returned yet, in pieces. It gives them back by

@@ -159,6 +159,14 @@ def test_halving_keeps_the_better_half() -> None:
     assert [loss for _, loss in tried[1]] == [0, 0.05, 0.05]
 
 
+def test_a_diverged_run_is_never_chosen() -> None:
+    nan = float("nan")
+    losses = {1: 1.0, 2: nan, 3: 0.9}
+    assert halve([1, 2, 3], [10, 20], lambda candidate, _: losses[candidate])[0] == 3
+    rates = full_training.bracketed([1, 2, 4], lambda rate: nan if rate < 4 else rate)
+    assert rates == [1, 2, 4, 8]
+
+
 @pytest.mark.parametrize(("best", "tried"), [(2, [1, 2, 4]), (9, [1, 2, 4, 8, 16]), (0, [0.25, 4])])
 def test_rates_are_added_until_the_best_is_inside(best: float, tried: list[float]) -> None:
     rates = full_training.bracketed([1, 2, 4], lambda rate: abs(rate - best))

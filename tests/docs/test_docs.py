@@ -87,7 +87,7 @@ def test_the_readme_opens_with_the_text_its_command_writes() -> None:
 
 def test_links_lead_somewhere() -> None:
     for file in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
             assert (file.parent / target).exists(), f"{file.name} links to {target}"
 
 

@@ -103,6 +103,11 @@ def test_a_precision_that_only_graphs_hold_is_refused(native_only: Path, precisi
         quantize(native_only, native_only.with_name("lower"), precision)
 
 
+def test_the_engine_s_recurrence_cannot_be_lowered(native_only: Path) -> None:
+    with pytest.raises(UsageError, match="alone, which keeps the recurrence in float32"):
+        quantize(native_only, native_only.with_name("lower"), "int8", recurrence=True)
+
+
 def test_export_refuses_it_before_it_builds_anything(small: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="choose int8"):
         export(small, tmp_path / "b", precision="fp16", native_only=True)

@@ -53,6 +53,13 @@ def test_the_streamer_keeps_a_character_until_it_is_whole(model: CausalLM) -> No
     assert list(streamer) == ["é"]
 
 
+def test_the_tokenizer_takes_what_programs_give_and_no_more(model: CausalLM) -> None:
+    ids = model.tokenizer("ROMEO:", return_tensors="pt")["input_ids"]
+    assert model.tokenizer.decode(ids[0], skip_special_tokens=True) == "ROMEO:"
+    with pytest.raises(TypeError, match="truncation"):
+        model.tokenizer("ROMEO:", truncation=True)  # type: ignore[call-arg]
+
+
 def test_the_streamer_of_transformers_takes_the_tokens(model: CausalLM) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     file = str(model.model.bundle.file("tokenizer.json"))

@@ -197,6 +197,20 @@ def test_the_next_engine_continues(
         assert model.generate(PROMPT, **OPTIONS) == expected_text
 
 
+def test_an_engine_that_cannot_be_opened_is_passed_over(
+    failing: Path, small_bundle: Path, expected_text: str
+) -> None:
+    def refuse() -> OnnxEngine:
+        raise EngineError("no such library")
+
+    first = OnnxDeviceEngine(Bundle.open(failing), "cpu")
+    last = OnnxEngine(Bundle.open(small_bundle), "cpu")
+    engine = FallbackEngine(first, [("cuda", refuse), ("cpu", lambda: last)])
+    with pytest.warns(RuntimeWarning, match="the stream continues on 'cpu'"):
+        text = Model(Bundle.open(small_bundle), engine).generate(PROMPT, **OPTIONS)
+    assert text == expected_text
+
+
 def test_a_long_stream_moves_with_its_copy(failing: Path, small_bundle: Path) -> None:
     """The copy in the host's memory is renewed; forks and batches keep copies of their own."""
     bundle = Bundle.open(small_bundle)

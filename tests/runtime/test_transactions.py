@@ -354,9 +354,11 @@ def test_a_stop_string_is_part_of_a_snapshot(shakespeare: Model) -> None:
 
 def test_a_resumed_limit_may_be_a_numpy_number(shakespeare: Model, tmp_path: Path) -> None:
     session = fed(shakespeare)
-    session.generate(max_new_tokens=4, seed=5)
-    list(session.resume(np.int64(4)))
+    text = session.generate(max_new_tokens=4, seed=5) + "".join(session.resume(np.int64(4)))
+    assert text == fed(shakespeare).generate(max_new_tokens=8, seed=5)
     session.save(tmp_path / "state")
+    restored = shakespeare.restore(tmp_path / "state")
+    assert "".join(restored.resume(4)) == "".join(session.resume(4))
 
 
 def test_tokens_that_are_no_list_are_refused(shakespeare: Model) -> None:

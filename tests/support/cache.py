@@ -35,7 +35,7 @@ __all__ = ["Cache", "cached_exporter", "open_cache"]
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "test-cache"
 
-_SOURCES = ("runtime", "train", "export")
+_SOURCES = ("runtime", "train", "export", "benchmarks/lib")
 _MAKERS = ("conftest.py", "support/cache.py", "support/models.py")
 _LIBRARIES = (
     "torch",
@@ -47,6 +47,10 @@ _LIBRARIES = (
     "safetensors",
     "tokenizers",
 )
+
+
+_HASHED = ("rillet.", "torch.", "lib.")
+"""What holds classes whose code the key covers: `lib` is that of benchmarks."""
 
 
 class Cache:
@@ -216,7 +220,7 @@ def _parts(value: object) -> Iterator[bytes]:
         yield repr(sorted(map(repr, value))).encode()
     elif isinstance(value, FunctionType):
         yield f"{value.__module__}.{value.__qualname__}".encode()
-    elif isinstance(value, torch.nn.Module) or type(value).__module__.startswith("rillet."):
+    elif type(value).__module__.startswith(_HASHED):
         yield from _parts(vars(value))
     elif isinstance(value, torch.Generator):
         return  # its random numbers are for training

@@ -53,6 +53,9 @@ _LIBRARIES = tuple(
 )
 _DEVICES = ("/dev/null", "/dev/urandom", "/proc/", "/sys/", "/etc/localtime")
 
+_MOVES = ("os.rename", "os.link", "os.symlink", "shutil.move")
+"""Writes to their second path, too."""
+
 _folder: str | None = None
 _breaches: list[str] = []
 
@@ -66,7 +69,8 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
         if arguments[0] is not None:
             _breaches.append(f"loads a library: {arguments[0]!r}")
     elif event in _WRITES:
-        if not _inside(arguments[0], (_folder,)):
+        paths = arguments[:2] if event in _MOVES else arguments[:1]
+        if not all(_inside(path, (_folder,)) for path in paths):
             _breaches.append(f"{event} {arguments!r}")
     elif event == "open" and not isinstance(arguments[0], int):
         path, mode, flags = arguments

@@ -72,9 +72,11 @@ def assert_same(
     tolerance: float,
 ) -> None:
     """Assert that logits and every state tensor agree within a tolerance."""
+    assert first[0].shape == second[0].shape  # others might be broadcast
     differences = {"logits": np.abs(first[0] - second[0]).max()}
     assert first[1].keys() == second[1].keys()
     for name, value in first[1].items():
+        assert value.shape == second[1][name].shape, name
         differences[name] = np.abs(value.astype(np.float64) - second[1][name]).max()
     too_large = {name: d for name, d in differences.items() if not d <= tolerance}
     assert not too_large, f"differences above {tolerance}: {too_large}"

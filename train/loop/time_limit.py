@@ -68,7 +68,13 @@ class TimeLimit:
         return self._ends - self._rest
 
     def resume(self, seconds: float, most: int, corrections: list[tuple[int, int]]) -> None:
-        """Continue a run that has taken some time, was never to exceed some steps, and so on."""
+        """Continue a run.
+
+        Args:
+            seconds: Seconds that it has taken.
+            most: Steps that it was never to exceed.
+            corrections: The corrections so far, each as the steps done and planned.
+        """
         self._ends -= seconds
         self.most, self.corrections = most or self.most, list(corrections)
 

@@ -30,7 +30,7 @@ class _Tensor(ctypes.Structure):
 
 
 class PackedModel:
-    """Weights in the library's own layout. Threads share it; nothing changes it.
+    """Weights in the library's own layout. Threads share it, and no step changes it.
 
     Args:
         path: The file ``weights.safetensors``.

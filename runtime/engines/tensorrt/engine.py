@@ -96,6 +96,7 @@ class TensorrtEngine:
         calls = lane.calls  # another thread may close the engine
         if calls is None or calls.plan is not plan:
             calls = lane.calls = StepCalls(plan, self.state_table, lane, self._graphs)
+            self._graphs = calls.are_captured
         lane.send(tokens, learn, state.batch)
         calls.run(lane, state.side)
         logits: npt.NDArray[Any] = lane.logits.read()[: state.batch, 0]
