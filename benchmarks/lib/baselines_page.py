@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from .baselines_verdict import listed, summary, title_of, verdict
 from .converged_results import NETWORKS, SIZES, Comparison, is_cut_short
+from .markdown import NONE, paragraph, table
 
 __all__ = ["baselines_page"]
-
-NONE = "–"  # noqa: RUF001
-"""An empty cell."""
 
 
 def baselines_page(comparisons: list[Comparison]) -> str:
     """Render the page as Markdown."""
     parts = [
         "# Baselines",
-        _paragraph(verdict(comparisons)),
-        _table(
+        paragraph(verdict(comparisons)),
+        table(
             [
                 "",
                 "ours, nats per character",
@@ -33,7 +30,7 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             ],
             (summary(each) for each in comparisons),
         ),
-        _paragraph(
+        paragraph(
             "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
             "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. The "
             "learning rate is chosen on validation text by successive halving. Training then goes "
@@ -43,14 +40,14 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             "validation is kept. The loss of a run that a time limit cut short is an upper bound. "
             "The runs used several machines: compare the tokens that they read, not their minutes."
         ),
-        _paragraph(
+        paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "
             "network. Its scores, shares and gate are trained afterwards, on the frozen network "
             "with its dropout, while our own model trains both together. The row *ours, memory "
             "afterwards* is our own network treated like the others: the comparison of networks "
             "is with that row, and its distance from ours is what training together is worth."
         ),
-        _paragraph(
+        paragraph(
             "The transformer is nanoGPT's block (pre-norm, GELU, no biases, tied head, AdamW with "
             "betas of 0.9 and 0.99) with rotary positions, since learned ones end with their "
             "table. It reads the held-out text as ours do, as one stream, through a cache of the "
@@ -75,7 +72,7 @@ def _section(comparison: Comparison) -> list[str]:
     if comparison.compressors:
         parts += [_compressors(comparison), _commands(comparison.compressors)]
         parts.append(
-            _paragraph(
+            paragraph(
                 "What a compressor pays for the held-out text is the size of both texts less that "
                 "of the first. zpaq changes its model a little below each power of two from 2^20 "
                 "on; where the two sizes lie on different sides, it is given the end of the first "
@@ -87,7 +84,7 @@ def _section(comparison: Comparison) -> list[str]:
         parts += [
             _steps(comparison),
             f"```sh\n{_plain(comparison.steps['command'])}\n```",
-            _paragraph(
+            paragraph(
                 "fp32 on ONNX Runtime, one thread, one run in turns: compare ratios, not "
                 "microseconds. The native engine runs only ours: "
                 + "; ".join(
@@ -109,7 +106,7 @@ def _given(comparison: Comparison) -> str:
     validation = (
         f"`{about['validation']}`" if about["validation"] else "pieces set aside from the rest"
     )
-    return _paragraph(
+    return paragraph(
         f"Text: `{about['corpus']}`, of which {about['trained_tokens']:,} tokens are trained on; "
         f"vocabulary {about['vocabulary']:,}. Validation: {about['validation_tokens']:,} tokens, "
         f"{validation}. Held out: {held_out}, {about['held_out_tokens']:,} tokens, "
@@ -146,7 +143,7 @@ def _losses(comparison: Comparison) -> str:
             )
         )
     rows.sort(key=lambda row: row[0])
-    return _table(
+    return table(
         [
             "",
             "parameters (+ memory's)",
@@ -192,12 +189,12 @@ def _settings(comparison: Comparison) -> str:
             f"{chosen}; batch {row['settings']['batch']}, best validation {row['validation']:.4f} "
             f"at step {row['best_step']:,} of {row['steps']:,}"
         )
-    return _paragraph(f"Settings. {'. '.join(texts)}." if texts else "No baseline has run.")
+    return paragraph(f"Settings. {'. '.join(texts)}." if texts else "No baseline has run.")
 
 
 def _compressors(comparison: Comparison) -> str:
     rows = sorted(comparison.compressors.items(), key=lambda pair: pair[1]["loss"])
-    return _table(
+    return table(
         ["", "given, bytes", "nats per character", "memory, MB", "CPU µs a byte"],
         (
             [
@@ -215,7 +212,7 @@ def _compressors(comparison: Comparison) -> str:
 def _steps(comparison: Comparison) -> str:
     assert comparison.steps is not None
     losses = comparison.losses()
-    return _table(
+    return table(
         ["one token on ONNX Runtime", "µs", "ratio", "graph, kB", "state, kB", "loss"],
         (
             [
@@ -254,12 +251,3 @@ def _plain(command: str) -> str:
 
 def _numbers(values: Iterable[float]) -> str:
     return listed([f"{value:g}" for value in values])
-
-
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
-
-
-def _table(head: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

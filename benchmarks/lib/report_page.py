@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
+
+from .markdown import NONE, paragraph, table
 
 __all__ = ["PUBLISHED", "Results", "benchmarks_page"]
 
@@ -17,9 +18,6 @@ TITLES = {
     "ngram": "n-gram counts",
 }
 
-NONE = "–"  # noqa: RUF001
-"""An empty cell."""
-
 PUBLISHED = 1.4697
 """The loss that nanoGPT publishes for its character-level recipe; not trained here."""
 
@@ -31,13 +29,13 @@ def benchmarks_page(results: Results) -> str:
     costs, times, positions = results["costs"], results["equal_time"], results["positions"]
     parts = [
         "# Benchmarks",
-        _paragraph(
+        paragraph(
             "`make bench CORPUS=tinyshakespeare.txt` generates this page: the scripts in "
             "`benchmarks/` write their figures to `benchmarks/results`, and "
             "`benchmarks/report.py` renders them. The command below each table reproduces it. "
             + _machine(results)
         ),
-        _paragraph(
+        paragraph(
             "The text is tiny Shakespeare, one token per character. Its last tenth is held out, "
             "and losses are nats per character of it. Settings were chosen on validation text, "
             "which is set aside from the training part. Each time is the fastest of several short "
@@ -59,7 +57,7 @@ def benchmarks_page(results: Results) -> str:
         "## Loss against time and size",
         "![Loss against microseconds per token](images/bench-loss-time.png)",
         "![Loss against megabytes](images/bench-loss-size.png)",
-        _paragraph(
+        paragraph(
             "Filled markers are fully trained models, as shipped. Hollow markers are models "
             f"trained for {times['figures']['ours']['cpu_minutes']:.1f} CPU minutes each. Losses "
             "of our models include the memory. The cross combines nanoGPT's published loss "
@@ -73,10 +71,6 @@ def benchmarks_page(results: Results) -> str:
         "![Time per token against position](images/bench-position.png)",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _paragraph(text: str) -> str:
-    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def _machine(results: Results) -> str:
@@ -97,12 +91,6 @@ def _command(result: dict[str, Any]) -> str:
     return f"```sh\n{result['command']}\n```"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def _presets(costs: dict[str, Any]) -> str:
     columns: dict[str, Callable[[dict[str, Any]], str]] = {
         "": lambda row: f"`{row['preset']}`, {row['precision']}" + (" *" if row["shipped"] else ""),
@@ -120,7 +108,7 @@ def _presets(costs: dict[str, Any]) -> str:
         ),
     }
     ours = [row for row in costs["figures"]["rows"].values() if row["kind"] == "ours"]
-    return _table(columns, ([cell(row) for cell in columns.values()] for row in ours))
+    return table(columns, ([cell(row) for cell in columns.values()] for row in ours))
 
 
 def _notes_on_presets(costs: dict[str, Any]) -> str:
@@ -130,7 +118,7 @@ def _notes_on_presets(costs: dict[str, Any]) -> str:
         dict.fromkeys(f"{row['precision']} {row['method']}" for row in ours if row["method"])
     )
     rise_tokens = " or ".join(f"{count:,}" for count in sorted(tokens))
-    return _paragraph(
+    return paragraph(
         "\\* shipped in [models](../models/README.md); the benchmark exports the others from "
         "`models/checkpoints`. The loss of fp32 is PyTorch's at the end of training, over all of "
         "the held-out text. The loss of another precision adds its rise, which the graphs "
@@ -158,7 +146,7 @@ def _equal_time(times: dict[str, Any]) -> str:
             minutes = f"{own['cpu_minutes']:.2f}"
             rows.append((loss, [title, parameters, minutes, read, speed, f"{loss:.4f}"]))
     rows.sort(key=lambda row: row[0])
-    return _table(
+    return table(
         ["", "parameters", "CPU minutes", "million tokens read", "tokens/s", "held-out loss"],
         [row for _, row in rows],
     )
@@ -193,14 +181,14 @@ def _notes_on_time(times: dict[str, Any], costs: dict[str, Any]) -> str:
         "all. The memory helps the others too: [baselines](baselines.md) gives it to them."
     )
     orders = [int(order) for order in counted["tried"]]
-    results = _paragraph(
+    results = paragraph(
         f"{first} {second} The table shows **how fast a model learns in its first "
         f"{figures['ours']['cpu_minutes']:.1f} minutes on one core, not what it reaches**: fully "
         f"trained, `nano` reaches {full['loss']:.4f} ({full['without_memory']:.4f} without the "
         "memory), and nanoGPT publishes "
         f"{PUBLISHED} for a transformer of 10.65 million parameters."
     )
-    method = _paragraph(
+    method = paragraph(
         "All models share the trainer, the streams, the optimiser, the schedule and the weight "
         "average, and take turns, so that other work slows all of them alike. A trial sets the "
         "number of steps, so the minutes come out somewhat above or below `--minutes`. The "
@@ -231,7 +219,7 @@ def _steps(costs: dict[str, Any]) -> str:
         "MB": lambda row: _mb(row["bytes"]),
         "state, KB": lambda row: f"{row['state_bytes'] / 1e3:,.1f}",
     }
-    return _table(columns, ([cell(models[name]) for cell in columns.values()] for name in names))
+    return table(columns, ([cell(models[name]) for cell in columns.values()] for name in names))
 
 
 def _notes_on_steps(costs: dict[str, Any]) -> str:
@@ -246,7 +234,7 @@ def _notes_on_steps(costs: dict[str, Any]) -> str:
         if faster
         else "None of them is faster than `nano`."
     )
-    return _paragraph(
+    return paragraph(
         f"{comparison} All models are in fp32, and the same code steps them. GRU and minGRU are "
         "exported by PyTorch and checked against it. The transformers are hand-written graphs "
         "that update their cache in place, and are checked against numpy. The baselines' weights "
@@ -269,7 +257,7 @@ def _positions(positions: dict[str, Any]) -> str:
         ]
         for row in positions["figures"]
     ]
-    return _table(
+    return table(
         [
             "position",
             *(_title(name) for name in names),
@@ -290,7 +278,7 @@ def _notes_on_positions(positions: dict[str, Any]) -> str:
         if slower is not None
         else "The transformer of `nano`'s size is faster than `nano` at all of these positions."
     )
-    return _paragraph(
+    return paragraph(
         "Microseconds per token, with the multiple of `nano`'s time at that position in brackets. "
         "`nano` and the GRU have read that many tokens; the transformers hold that many in their "
         f"cache and attend to all of them, whatever length they were trained for. {crossing}"

@@ -189,11 +189,6 @@ class Comparison:
         self.predicted += targets.size
 
     @property
-    def nats_wanted(self) -> float:
-        """Former name of :attr:`expected_nats`."""
-        return self.expected_nats
-
-    @property
     def loss_rise(self) -> float:
         """Nats per token by which the engine's loss exceeds PyTorch's."""
         return (self.nats - self.expected_nats) / self.predicted if self.predicted else 0.0

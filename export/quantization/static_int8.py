@@ -16,14 +16,12 @@ __all__ = ["matmul_inputs", "to_static_int8"]
 _STEPS = 127.0
 
 
-def matmul_inputs(model: onnx.ModelProto, recurrence: bool = False) -> list[str]:
+def matmul_inputs(model: onnx.ModelProto) -> list[str]:
     """Names of the tensors whose ranges :func:`to_static_int8` needs, without duplicates."""
-    return list(dict.fromkeys(m.node.input[0] for m in find_matmuls(model, recurrence)))
+    return list(dict.fromkeys(m.node.input[0] for m in find_matmuls(model)))
 
 
-def to_static_int8(
-    model: onnx.ModelProto, ranges: Mapping[str, float], recurrence: bool = False
-) -> onnx.ModelProto:
+def to_static_int8(model: onnx.ModelProto, ranges: Mapping[str, float]) -> onnx.ModelProto:
     """Quantise each product's input and weight, and dequantise both before the product.
 
     The scheme is symmetric: int8, never uint8, and every zero point is 0. Each output of a weight
@@ -32,10 +30,9 @@ def to_static_int8(
     Args:
         model: A graph in float32; not modified.
         ranges: Largest |value| of each tensor of :func:`matmul_inputs`, from calibration.
-        recurrence: Lower the reservoir's recurrence too.
     """
     lowered = copy.deepcopy(model)
-    matmuls = find_matmuls(lowered, recurrence)
+    matmuls = find_matmuls(lowered)
     split_gemms(matmuls)
     lowered.graph.initializer.append(numpy_helper.from_array(np.zeros((), np.int8), "int8_zero"))
     done: dict[tuple[int, str], str] = {}
