@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -32,9 +33,11 @@ def run() -> list[str]:
     return [str(program())]
 
 
-def stopped(command: Sequence[str], output: int) -> tuple[int, bytes]:
-    """End a command by one SIGTERM after a while; its status and errors."""
+def stopped(command: Sequence[str], output: int, reader: int | None = None) -> tuple[int, bytes]:
+    """End a command by one SIGTERM, two seconds after it has written; its status and errors."""
     with subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE) as process:
+        if reader is not None:
+            assert select.select([reader], [], [], 120)[0]
         time.sleep(2)
         process.send_signal(signal.SIGTERM)
         try:
@@ -50,7 +53,7 @@ def test_a_signal_stops_a_text_that_nobody_reads(name: str, tmp_path: Path) -> N
     saved = tmp_path / "saved"
     ours, theirs = os.pipe()
     command = [*(python() if name == "python" else run()), str(MODEL), *ENDLESS]
-    status, errors = stopped([*command, "--save-state", str(saved)], theirs)
+    status, errors = stopped([*command, "--save-state", str(saved)], theirs, ours)
     os.close(theirs)
     with os.fdopen(ours, "rb") as reader:
         read = reader.read()
