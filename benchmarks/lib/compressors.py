@@ -20,6 +20,8 @@ from typing import Any
 
 import pyppmd
 
+from .process import peak_mb
+
 __all__ = ["ZPAQ_CHANGES", "Pack", "compressors", "given_before", "ppmd", "zpaq"]
 
 ORDERS, MEGABYTES = (5, 6, 8, 10), 256
@@ -126,7 +128,8 @@ def main() -> None:
     size = pack(data)
     used = resource.getrusage(who)
     seconds = used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime
-    figures = {"bytes": size, "cpu_seconds": seconds, "resident_mb": used.ru_maxrss * 1024 / 1e6}
+    resident = used.ru_maxrss * 1024 / 1e6 if pack is zpaq else peak_mb()
+    figures = {"bytes": size, "cpu_seconds": seconds, "resident_mb": resident}
     print(json.dumps(figures))
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["measure_fresh_process", "resident_mb", "run_rillet"]
+__all__ = ["measure_fresh_process", "peak_mb", "resident_mb", "run_rillet"]
 
 _STATUS = Path("/proc/self/status")
 
@@ -54,10 +54,19 @@ def measure_fresh_process(bundle: Path, repetitions: int = 7) -> dict[str, float
 
 def resident_mb() -> float:
     """Resident memory of this process in MB; NaN on a system without ``/proc``."""
+    return _status_mb("VmRSS")
+
+
+def peak_mb() -> float:
+    """The most that this process has had; ``ru_maxrss`` counts what its parent had, too."""
+    return _status_mb("VmHWM")
+
+
+def _status_mb(name: str) -> float:
     if not _STATUS.exists():
         return float("nan")
     status = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-    return int(status["VmRSS"].split()[0]) * 1024 / 1e6
+    return int(status[name].split()[0]) * 1024 / 1e6
 
 
 def run_rillet(*words: str) -> None:
