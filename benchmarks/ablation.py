@@ -1,15 +1,16 @@
 """The worth of each part: held-out loss, size and speed of variants of the default preset.
 
     python benchmarks/ablation.py CORPUS --json FILE [--steps N] [--only NAME,...]
-        [--tokenizer KIND] [--vocab-size N] [--threads N] [--no-decode]
+        [--seed N] [--tokenizer KIND] [--vocab-size N] [--threads N] [--no-decode]
     python benchmarks/ablation.py --json FILE --markdown
 
 Trains one model per variant with the same steps, batches and seed, and evaluates it on the last
 tenth of CORPUS as one stream, in nats per character. A variant is named by its changes, such as
-``memory=256`` or ``reservoir=none+memory=0``. Each result is saved at once and variants in FILE are
-not trained again, so the run can be split. The time of a decode step does not depend on the
-weights: when all variants are trained, fresh graphs of all variants in FILE take turns in short
-bursts, and the fastest burst of each counts. ``--markdown`` prints the tables of FILE.
+``width=32`` or ``reservoir=none+memory=0``: any settings of the model and of its training. Each
+result is saved at once and variants in FILE are not trained again, so the run can be split. The
+time of a decode step does not depend on the weights: when all variants are trained, fresh graphs of
+all variants in FILE take turns in short bursts, and the fastest burst of each counts.
+``--markdown`` prints the tables of FILE.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import torch
 from lib.bursts import least_times
 from lib.results import describe_machine
 from lib.samples import no_words
+from rillet.runtime.errors import ConfigError
 from rillet.runtime.files import sha256_bytes, write_atomic
 from rillet.runtime.tokenizer import Tokenizer
 from rillet.train import (
@@ -97,7 +99,10 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--only", help=f"comma-separated, from {' '.join(NAMES)}")
+    parser.add_argument(
+        "--only", help=f"comma-separated: changes of your own, or of {' '.join(NAMES)}"
+    )
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokenizer", default="auto", help="char, byte or bpe")
     parser.add_argument("--vocab-size", type=int, help="of bpe")
     parser.add_argument("--threads", type=int)
@@ -108,20 +113,33 @@ def main() -> None:
         print(markdown(json.loads(arguments.json.read_text(encoding="utf-8"))))
         return
     names = arguments.only.split(",") if arguments.only else NAMES
-    unknown = sorted(set(names) - set(NAMES))
-    if unknown or arguments.corpus is None:
-        parser.error(f"unknown variant: {', '.join(unknown)}" if unknown else "CORPUS is required")
+    if arguments.corpus is None:
+        parser.error("CORPUS is required")
+    for name in names:
+        try:
+            configure(PRESETS["nano"], name)
+        except ConfigError as error:
+            parser.error(f"{name} is no variant: {error}")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     text = read_corpus(arguments.corpus)
     tokenizer = make_tokenizer(text, arguments.tokenizer, arguments.vocab_size)
-    base = PRESETS["nano"].replace(vocab_size=tokenizer.vocab_size, steps=arguments.steps)
-    settings = {"config": base.to_dict(), "corpus_sha256": sha256_bytes(text.encode())}
+    base = PRESETS["nano"].replace(
+        vocab_size=tokenizer.vocab_size, steps=arguments.steps, seed=arguments.seed
+    )
+    settings = {
+        "config": base.to_dict(),
+        "corpus_sha256": sha256_bytes(text.encode()),
+        "tokenizer_sha256": sha256_bytes(tokenizer.source.encode()),
+    }
     figures: Figures = {**settings, "variants": {}}
     if arguments.json.exists():
         figures = json.loads(arguments.json.read_text(encoding="utf-8"))["figures"]
-        if json.loads(json.dumps(settings)) != {name: figures[name] for name in settings}:
-            parser.error(f"{arguments.json} has results of another corpus, preset or --steps")
+        if json.loads(json.dumps(settings)) != {name: figures.get(name) for name in settings}:
+            parser.error(
+                f"{arguments.json} has results of another corpus, tokenizer, preset, --steps or "
+                "--seed"
+            )
     texts = split(Tokens.of(tokenizer.encode(text)), base.training)
     variants = figures["variants"]
     for name in names:
@@ -205,7 +223,10 @@ def markdown(content: Figures) -> str:
         f"`{figures['corpus_sha256'][:8]}…`. {machine['processor']}, {machine['cores']} cores, "
         f"torch {machine['torch']}, onnxruntime {machine['onnxruntime']}."
     ]
-    for group, names in GROUPS.items():
+    others = [name for name in variants if name not in NAMES]
+    for group, names in {**GROUPS, "Others": others}.items():
+        if not set(variants).intersection(names):
+            continue
         lines += ["", f"### {group}", ""]
         lines.append(
             "| variant | with memory | without | trained | training, s | state, kB | decode, µs |"
