@@ -122,6 +122,7 @@ def test_training_states(text: str, tmp_path: Path) -> None:
 
     def trainer(folder: Path) -> DualCNNTrainer:
         model = DualCNN(SMALL.replace(vocab_size=tokenizer.vocab_size, codes="random"))
+        model.fit(tokens, tokenizer.token_bytes)
         return DualCNNTrainer(model, config, folder=folder)
 
     good, bad = tmp_path / "good", tmp_path / "bad"
