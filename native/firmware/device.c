@@ -151,6 +151,6 @@ int device_load(void) {
         int slot = slots_find(attempt);
         if (slot >= 0 && load(slot) == 0) return 0;
     }
-    memset(&stream, 0, sizeof stream); /* none has begun */
+    stream.weights_sha256 = NULL; /* none has begun */
     return -1;
 }

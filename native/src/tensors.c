@@ -205,7 +205,7 @@ static const char *walk(const rl_file *file, const char *name, rl_tensor *found)
     skip_space(&c);
     if (c.at != c.end) return syntax;
     if (name != NULL) return "";
-    return end == file->data + file->data_length ? NULL : "the file is longer than its tensors";
+    return end == file->data + file->data_length ? NULL : "more bytes follow";
 }
 
 int rl_file_open(rl_file *file, const void *bytes, size_t length) {
