@@ -25,7 +25,7 @@ rillet-run: build/rillet-run
 
 build/native/%.o: native/%.c native/flags.txt $(wildcard native/*/*.h native/*/*/*.h) pyproject.toml
 	@mkdir -p $(@D)
-	$(CC) $(NATIVE_FLAGS) -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
+	$(CC) $(NATIVE_FLAGS) -Wall -Wextra -D_DEFAULT_SOURCE -DRILLET_VERSION='"$(VERSION)"' -c $< -o $@
 
 build/librillet.a: $(LIBRARY_OBJECTS)
 	rm -f $@

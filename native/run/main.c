@@ -96,7 +96,7 @@ static int generate(stream *s, generation *g, int streaming) {
     has_reader = has_reader && write_shown(&shown, 1);
     g->is_delivered = shown.length == 0;
     g->waiting = shown;
-    if (has_reader) return show(stdout, "\n", 1) == 1;
+    return has_reader && show(stdout, "\n", 1) == 1;
 }
 
 static void report(const generation *g, int64_t before, struct timespec began) {
