@@ -513,7 +513,7 @@ static int read_file(reader *r, const rillet_model *model, const void *bytes, si
     else if (size > room)
         return fail(r, "its header is too long for this device");
     size = rl_json_text(text, start);
-    if (rl_json_open(&header, start, size) != 0) return fail(r, "the header is malformed");
+    if (rl_json_open(&header, start, size) != 0) return fail(r, "its header is malformed");
     if (!check_sum(r, start, size)) return 0;
     return read_header(r, header, rillet_vocabulary(model));
 }

@@ -124,8 +124,7 @@ static const char *take_tensor(const rl_file *file, cursor *c, rl_tensor *tensor
         if (!take_string(c, &key) || !take(c, ':')) return syntax;
         if (same(key, "dtype")) {
             if (!take_string(c, &value)) return syntax;
-            if (!dtype_of(value, tensor, &size))
-                return "a tensor is of a type that rillet does not write";
+            if (!dtype_of(value, tensor, &size)) return "a tensor has an unknown type";
             seen |= DTYPE;
         } else if (same(key, "shape")) {
             tensor->dims = take_numbers(c, tensor->shape, RL_DIMS);
@@ -205,7 +204,7 @@ static const char *walk(const rl_file *file, const char *name, rl_tensor *found)
     skip_space(&c);
     if (c.at != c.end) return syntax;
     if (name != NULL) return "";
-    return end == file->data + file->data_length ? NULL : "more bytes follow";
+    return end == file->data + file->data_length ? NULL : "bytes follow its tensors";
 }
 
 int rl_file_open(rl_file *file, const void *bytes, size_t length) {

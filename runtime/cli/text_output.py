@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
+from typing import Any
 
 from ..interrupt import Interrupt
 from ..streams.text_stream import TextStream
@@ -31,6 +32,7 @@ class TextOutput:
 
     def __init__(self, any_bytes: bool, interrupt: Interrupt) -> None:
         self._any_bytes, self._interrupt = any_bytes, interrupt
+        self._waiting = _stdout_poll()
 
     def write_stream(self, stream: TextStream, at_once: bool = True) -> None:
         """Write a text; what its reader did not get stays with the stream.
@@ -64,18 +66,24 @@ class TextOutput:
 
     def _is_ready(self) -> bool:
         """Wait for the reader; False if he is not ready and a signal asks to stop."""
-        try:
-            handle = sys.stdout.fileno()
-        except (OSError, ValueError):  # no file: a test's or an embedder's
-            return True
-        if not hasattr(select, "poll"):
-            return True
-        waiting = select.poll()
-        waiting.register(handle, select.POLLOUT)
-        while True:
+        while self._waiting is not None:
             # It may come just before a poll, which then takes a while.
             stops = self._interrupt.requested
-            if waiting.poll(0 if stops else 100):
+            if self._waiting.poll(0 if stops else 100):
                 return True
             if stops:
                 return False
+        return True
+
+
+def _stdout_poll() -> Any:
+    """What waits for the reader of standard output; ``None`` where there is nothing to wait for."""
+    try:
+        handle = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file: a test's or an embedder's
+        return None
+    if not hasattr(select, "poll"):  # Windows
+        return None
+    waiting = select.poll()
+    waiting.register(handle, select.POLLOUT)
+    return waiting

@@ -116,4 +116,4 @@ def test_refuses_bytes_behind_a_stream(tmp_path: Path) -> None:
     saved.write_bytes(saved.read_bytes() + b"zz")
     result = rillet_run(MODEL, "--load-state", saved)
     assert result.returncode == 1
-    assert b"more bytes follow" in result.stderr
+    assert b"bytes follow its tensors" in result.stderr

@@ -366,3 +366,14 @@ def test_ctrl_c_after_the_checkpoint_waits_for_the_next(
     with pytest.raises(KeyboardInterrupt):
         trainer.train(tokens, on_progress=report)
     assert trainer.run.step == trainer.saved == 8
+
+
+def test_a_callback_that_raises_loses_no_step(tokens: torch.Tensor, tmp_path: Path) -> None:
+    def fail(progress: TrainingProgress) -> None:
+        if progress.saves:
+            raise ValueError("no more")
+
+    trainer = DualCNNTrainer(model_for(tokens), CONFIG.replace(checkpoint_every=4), folder=tmp_path)
+    with pytest.raises(ValueError, match="no more"):
+        trainer.train(tokens, on_progress=fail)
+    assert trainer.run.step == trainer.saved == 4

@@ -149,6 +149,31 @@ class DualCNNTrainer:
         batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
         clock = Clock(run.seconds, run.step, config)
         stopped = "steps"
+
+        def progress(
+            losses: Losses, norm: float, evaluation: Evaluation | None, improved: bool, saves: bool
+        ) -> TrainingProgress:
+            return TrainingProgress(
+                epoch=run.step * config.batch * config.chunk / len(text),
+                step=run.step,
+                steps=config.steps,
+                first_loss=losses.first,
+                second_loss=losses.second,
+                without_memory=losses.without_memory,
+                loss=losses.total,
+                learning_rate=learning_rate(config, run.step - 1),
+                gradient_norm=norm,
+                buffer_utilisation=utilisation(model.config, batch.state),
+                attention_entropy=attention_entropy(model, *batch.sample(run.step)),
+                tokens_per_second=clock.rate(run.step),
+                memory=memory_in_use(self.group.device),
+                seconds_left=clock.left(run.step, config.steps),
+                characters_per_token=characters_per_token,
+                validation=evaluation,
+                best=improved,
+                saves=saves,
+            )
+
         model.autocast = autocast_dtype(config.precision, self.group.device)
         model.train()
         try:
@@ -167,39 +192,18 @@ class DualCNNTrainer:
                     # Asked once a step, so that the run does not end where it is not saved.
                     interrupted = self.group.any(interrupt.requested)
                     ending = interrupted or run.step in (until, config.steps)
-                    saves = ending or run.step % config.checkpoint_every == 0
-                    saves = saves or evaluation is not None
-                    due = (
-                        run.step % config.report_every == 0
-                        or time.monotonic() - reported > _SILENCE
+                    saves = (
+                        ending or evaluation is not None or self._is_due(config.checkpoint_every)
                     )
-                    # Before the checkpoint: a run that resumes from it does not report this again.
-                    if on_progress and (saves or due):
-                        reported = time.monotonic()
-                        on_progress(
-                            TrainingProgress(
-                                epoch=run.step * config.batch * config.chunk / len(text),
-                                step=run.step,
-                                steps=config.steps,
-                                first_loss=losses.first,
-                                second_loss=losses.second,
-                                without_memory=losses.without_memory,
-                                loss=losses.total,
-                                learning_rate=learning_rate(config, run.step - 1),
-                                gradient_norm=norm,
-                                buffer_utilisation=utilisation(model.config, batch.state),
-                                attention_entropy=attention_entropy(model, *batch.sample(run.step)),
-                                tokens_per_second=clock.rate(run.step),
-                                memory=memory_in_use(self.group.device),
-                                seconds_left=clock.left(run.step, config.steps),
-                                characters_per_token=characters_per_token,
-                                validation=evaluation,
-                                best=improved,
-                                saves=saves,
-                            )
-                        )
-                    if saves:
-                        self._checkpoint(batch, keep=improved or run.best is None)
+                    silent = time.monotonic() - reported > _SILENCE
+                    try:
+                        # Before the checkpoint: what resumes from it does not report this again.
+                        if on_progress and (saves or silent or self._is_due(config.report_every)):
+                            reported = time.monotonic()
+                            on_progress(progress(losses, norm, evaluation, improved, saves))
+                    finally:  # a callback that raises loses no step
+                        if saves:
+                            self._checkpoint(batch, keep=improved or run.best is None)
                     if limit is not None and evaluation is not None:
                         limit.validated(time.monotonic() - looked)
                     if interrupted:
@@ -216,6 +220,9 @@ class DualCNNTrainer:
             stopped = "until"
         loss = None if run.best is None else run.best_loss
         return TrainingResult(run.step, run.best_step or run.step, loss, stopped)
+
+    def _is_due(self, every: int) -> bool:
+        return self.run.step % every == 0
 
     def _keep_to(self, limit: TimeLimit | None, began: float | None = None) -> TrainingConfig:
         """Correct the number of steps to the time that is left, after a step that began then."""
