@@ -47,17 +47,20 @@ def stopped(command: Sequence[str], output: int, reader: int | None = None) -> t
     return process.returncode, errors
 
 
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="only Linux makes pipes smaller")
 @pytest.mark.parametrize("name", ["python", "rillet-run"])
 def test_a_signal_stops_a_text_that_nobody_reads(name: str, tmp_path: Path) -> None:
     """The reader has stalled; what he has not got comes first when the stream goes on."""
     saved = tmp_path / "saved"
     ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, 16_384)
     command = [*(python() if name == "python" else run()), str(MODEL), *ENDLESS]
     status, errors = stopped([*command, "--save-state", str(saved)], theirs, ours)
     os.close(theirs)
     with os.fdopen(ours, "rb") as reader:
         read = reader.read()
     assert (status, errors) == (143, b"\nStopped.\n")
+    assert len(read) <= 16_384  # he has stalled
     model = load(MODEL, "native")
     session = model.restore(saved)
     assert len(read) - 2 <= session.position  # the prompt, and perhaps an end of line
@@ -65,6 +68,7 @@ def test_a_signal_stops_a_text_that_nobody_reads(name: str, tmp_path: Path) -> N
     whole = model.session()
     whole.feed("a")
     expected = "a" + whole.generate(seed=3, max_new_tokens=len(read) + 600)
+    assert len(rest) >= 500
     written = read.decode().removesuffix("\n") + rest
     assert written == expected[: len(written)]
 
