@@ -6,19 +6,20 @@ import csv
 import os
 import signal
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
 
-from rillet.runtime import BundleError
+from rillet.runtime import BundleError, StorageError
 from rillet.train import DualCNN, DualCNNTrainer, TrainingConfig, TrainingError, TrainingProgress
 from rillet.train.cli.reporters import CsvLog, TensorBoardLog
 from rillet.train.loop.batch_step import BatchStep
 from rillet.train.loop.distributed import Group
 from rillet.train.loop.optimizer import WeightAverage
-from rillet.train.loop.resume import STATE_FILE, STATE_FORMAT
+from rillet.train.loop.resume import STATE_FILE, STATE_FORMAT, RunState
 from support.models import SMALL
 
 CONFIG = TrainingConfig(
@@ -263,17 +264,17 @@ def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
 
 
 def test_a_killed_run_loses_no_report(tokens: torch.Tensor, tmp_path: Path) -> None:
-    """The log is written before each checkpoint, where the run goes on."""
-    inner = DualCNNTrainer._checkpoint
+    """The log is written before each state of the run, where it goes on."""
+    inner = DualCNNTrainer._save_state
 
-    def checkpoint(self: DualCNNTrainer, batch: BatchStep, keep: bool) -> None:
-        inner(self, batch, keep)
+    def save_state(self: DualCNNTrainer, batch: BatchStep) -> None:
+        inner(self, batch)
         if self.run.step == 15:
             raise SystemExit
 
     config = CONFIG.replace(report_every=2, checkpoint_every=5)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DualCNNTrainer, "_checkpoint", checkpoint)
+        patch.setattr(DualCNNTrainer, "_save_state", save_state)
         with pytest.raises(SystemExit):
             DualCNNTrainer(model_for(tokens), config, folder=tmp_path).train(
                 tokens, on_progress=CsvLog(tmp_path)
@@ -285,6 +286,37 @@ def test_a_killed_run_loses_no_report(tokens: torch.Tensor, tmp_path: Path) -> N
     with (tmp_path / "log.csv").open() as file:
         steps = [int(row["step"]) for row in csv.DictReader(file)]
     assert steps == [step for step in range(1, 25) if step % 2 == 0 or step % 5 == 0]
+
+
+def test_an_older_runs_log_lasts_as_long_as_its_model(tokens: torch.Tensor, tmp_path: Path) -> None:
+    config = CONFIG.replace(checkpoint_every=6)
+
+    def train(save: Callable[[DualCNN, RunState], None] | None = None) -> list[bytes]:
+        log, board = CsvLog(tmp_path), TensorBoardLog(tmp_path)
+        reporters = (log, board)
+        try:
+            DualCNNTrainer(model_for(tokens), config, folder=tmp_path, save=save).train(
+                tokens, on_progress=lambda report: [each(report) for each in reporters], until=8
+            )
+        finally:
+            board.close()
+            log.write()
+        return files()
+
+    def files() -> list[bytes]:
+        names = [tmp_path / "log.csv", *sorted(tmp_path.glob("events.*"))]
+        return [path.read_bytes() for path in names]
+
+    def full(model: DualCNN, run: RunState) -> None:
+        raise StorageError("the disk is full")
+
+    old = train()
+    with pytest.raises(StorageError):
+        train(full)
+    assert files()[: len(old)] == old
+    new = train()
+    assert not set(old) & set(new)
+    assert len(new) == len(old)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -45,7 +45,9 @@ def row(progress: TrainingProgress) -> dict[str, float | int | None]:
 
 
 class CsvLog:
-    """A CSV file with one line per report, rewritten as a whole before each checkpoint.
+    """A CSV file with one line per report, rewritten as a whole at each checkpoint.
+
+    An older run's file lasts until the new run has saved a model of its own.
 
     Args:
         folder: The run's folder.
@@ -55,6 +57,7 @@ class CsvLog:
     def __init__(self, folder: Path, resume: bool = False) -> None:
         self.path = folder / LOG_FILE
         self.rows: list[dict[str, Any]] = []
+        self._replaces = resume or not self.path.exists()
         if resume and self.path.is_file():
             with self.path.open(encoding="utf-8", newline="") as file:
                 self.rows = list(csv.DictReader(file))
@@ -66,11 +69,12 @@ class CsvLog:
             self.rows.pop()
         self.rows.append(row(progress))
         if progress.saves:
+            self._replaces = True
             self.write()
 
     def write(self) -> None:
-        """Write the file."""
-        if not self.rows:
+        """Write the file, unless an older run's is to be kept."""
+        if not (self.rows and self._replaces):
             return
         text = io.StringIO()
         writer = csv.DictWriter(text, list(self.rows[-1]), lineterminator="\n")
@@ -125,6 +129,8 @@ class TerminalLog:
 class TensorBoardLog:
     """Event files for TensorBoard.
 
+    An older run's files last until the new run has saved a model of its own.
+
     Args:
         folder: Folder of the event files.
         resume: Keep the files of earlier steps.
@@ -142,9 +148,7 @@ class TensorBoardLog:
             raise RilletError(
                 "--tensorboard needs TensorBoard; install it with: pip install tensorboard"
             ) from error
-        if not resume:
-            for old in folder.glob("events.out.tfevents.*"):
-                old.unlink()
+        self._old = [] if resume else list(folder.glob("events.out.tfevents.*"))
 
     def __call__(self, progress: TrainingProgress) -> None:
         """Write a report."""
@@ -153,6 +157,9 @@ class TensorBoardLog:
         for name, value in row(progress).items():
             if value is not None and name != "step":
                 self._writer.add_scalar(f"training/{name}", value, progress.step)
+        if progress.saves:
+            while self._old:
+                self._old.pop().unlink(missing_ok=True)
 
     def close(self) -> None:
         """Flush and close the event file."""

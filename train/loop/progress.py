@@ -51,7 +51,7 @@ class TrainingProgress:
         validation: Losses of the averaged weights on the validation text, in steps that
             validate.
         best: Whether this validation is the best so far.
-        saves: Whether a checkpoint of this step follows.
+        saves: Whether this step makes a checkpoint; its model is saved by now.
     """
 
     epoch: float

@@ -115,8 +115,8 @@ class DualCNNTrainer:
         Args:
             tokens: The text to train on.
             validation: Text to measure progress on, ``[length]`` or ``[pieces, length]``.
-            on_progress: Called every ``report_every`` steps, before each checkpoint, and after
-                steps that took half a minute.
+            on_progress: Called every ``report_every`` steps, at each checkpoint, and after steps
+                that took half a minute.
             resume: Resume the run whose state is in the folder.
             until: Stop after this step, as if interrupted; the run can be resumed.
             characters_per_token: Average over the text, for progress reports.
@@ -196,14 +196,17 @@ class DualCNNTrainer:
                         ending or evaluation is not None or self._is_due(config.checkpoint_every)
                     )
                     silent = time.monotonic() - reported > _SILENCE
+                    # The report comes between: after the model, so that an older run's log lasts
+                    # as long as its model, and before the state, whose resumption repeats none.
+                    if saves and (improved or run.best is None):
+                        self._save_model()
                     try:
-                        # Before the checkpoint: what resumes from it does not report this again.
                         if on_progress and (saves or silent or self._is_due(config.report_every)):
                             reported = time.monotonic()
                             on_progress(progress(losses, norm, evaluation, improved, saves))
                     finally:  # a callback that raises loses no step
                         if saves:
-                            self._checkpoint(batch, keep=improved or run.best is None)
+                            self._save_state(batch)
                     if limit is not None and evaluation is not None:
                         limit.validated(time.monotonic() - looked)
                     if interrupted:
@@ -310,15 +313,16 @@ class DualCNNTrainer:
         }
         return True
 
-    def _checkpoint(self, batch: BatchStep, keep: bool) -> None:
-        """Write the state of the run, and the model if it is to be kept."""
+    def _save_model(self) -> None:
+        """Write the model to keep."""
+        if self.group.leads and self._save is not None:
+            self._save(self.average.model, self.run)
+
+    def _save_state(self, batch: BatchStep) -> None:
+        """Write the state of the run."""
         run = self.run
         run.streams = {name: self.group.gather(tensor) for name, tensor in batch.state.items()}
-        if not self.group.leads:
-            return
-        if keep and self._save is not None:
-            self._save(self.average.model, run)
-        if self.folder is not None:
+        if self.group.leads and self.folder is not None:
             save_run_state(self.folder, run, self.model, self.average, self.optimizer, self.about)
             self.saved = run.step
 
