@@ -11,7 +11,7 @@ from ..runtime.engines.base import Provider
 from ..runtime.engines.ort.generate_graph import GraphGenerator
 from ..runtime.engines.select import open_engine
 from ..runtime.errors import ParityError, UsageError
-from ..runtime.files import scratch_folder
+from ..runtime.files import as_path, scratch_folder
 from ..train.checkpoint import Checkpoint, load_checkpoint, weights_sha256
 from ..train.teach import resized
 from .bundle.folder import check_target
@@ -62,7 +62,7 @@ def export(
     """
     exported = export_with_report(
         checkpoint,
-        Path(out),
+        as_path(out),
         ExportOptions(**options),
         precision,
         text,
@@ -90,7 +90,7 @@ def export_with_report(
             "them out, or choose fp16, int8 or int4"
         )
     check_target(out)
-    if not isinstance(checkpoint, Checkpoint) and Path(checkpoint).resolve() == out.resolve():
+    if not isinstance(checkpoint, Checkpoint) and as_path(checkpoint).resolve() == out.resolve():
         raise UsageError(
             f"{out} is the bundle that is exported, and would be lost; choose another --out"
         )
@@ -191,4 +191,4 @@ def _of_bundles_size(checkpoint: Checkpoint, bundle: Bundle) -> Checkpoint:
 
 
 def _load(checkpoint: Checkpoint | str | Path) -> Checkpoint:
-    return checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(Path(checkpoint))
+    return checkpoint if isinstance(checkpoint, Checkpoint) else load_checkpoint(checkpoint)

@@ -11,6 +11,7 @@ from pathlib import Path
 import tokenizers
 
 from .errors import BundleError, brief
+from .files import as_path
 
 __all__ = [
     "TextDecoder",
@@ -91,10 +92,10 @@ class Tokenizer:
         self._byte_numbers = _byte_numbers(source, self._bytes)
 
     @classmethod
-    def load(cls, path: Path) -> Tokenizer:
+    def load(cls, path: str | Path) -> Tokenizer:
         """Read a tokenizer file."""
         try:
-            return cls(path.read_text(encoding="utf-8"), str(path))
+            return cls(as_path(path).read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             raise BundleError(f"{path} cannot be read ({error})") from error
 

@@ -14,7 +14,7 @@ import torch
 
 from ..runtime.bundle import BUNDLE_FILE, WEIGHTS_FILE
 from ..runtime.errors import BundleError, RilletError, brief
-from ..runtime.files import write_atomic
+from ..runtime.files import as_path, write_atomic
 from ..runtime.tensor_file import TensorFormat
 from ..runtime.text_sample import TextSample
 from ..runtime.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def weights_sha256(model: DualCNN) -> str:
     return digest.hexdigest()
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) -> Path:
+def save_checkpoint(folder: str | Path, checkpoint: Checkpoint, half: bool = False) -> Path:
     """Write a checkpoint atomically: a crash leaves either the old file or the new one.
 
     Args:
@@ -94,12 +94,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, half: bool = False) ->
             name: tensor.half() if tensor.dtype == torch.float32 and tensor.ndim > 1 else tensor
             for name, tensor in tensors.items()
         }
-    path = folder / CHECKPOINT_FILE
+    path = as_path(folder) / CHECKPOINT_FILE
     write_atomic(path, safetensors.torch.save(tensors, CHECKPOINT_FORMAT.metadata(header)))
     return path
 
 
-def load_checkpoint(run: Path, parts: Parts | None = None) -> Checkpoint:
+def load_checkpoint(run: str | Path, parts: Parts | None = None) -> Checkpoint:
     """Read a checkpoint, or the model in a bundle.
 
     Args:
@@ -111,6 +111,7 @@ def load_checkpoint(run: Path, parts: Parts | None = None) -> Checkpoint:
         BundleError: The checkpoint is missing, damaged, or of an incompatible version.
         UsageError: The model was trained with other parts.
     """
+    run = as_path(run)
     path = run / CHECKPOINT_FILE if run.is_dir() else run
     if path.is_file():
         header, tensors = CHECKPOINT_FORMAT.read(path, "pt")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..runtime.errors import ConfigError, UsageError
-from ..runtime.files import make_folder, sha256_bytes
+from ..runtime.files import as_path, make_folder, sha256_bytes
 from ..runtime.sampling.params import SamplingParams
 from ..runtime.text_sample import HELD_OUT, TextSample
 from ..runtime.tokenizer import Tokenizer
@@ -195,7 +195,7 @@ class DualCNNPipeline:
             UsageError: The corpus was prepared with another tokenizer, or the run was trained with
                 other parts.
         """
-        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(Path(run), parts)
+        checkpoint = run if isinstance(run, Checkpoint) else load_checkpoint(run, parts)
         validation, changes = share_or_text(validation, changes)
         config = (config or continued_config(checkpoint)).replace(**changes)
         check_continued(checkpoint, config)  # refused before the text is read
@@ -238,7 +238,7 @@ class DualCNNPipeline:
             BundleError: The checkpoint is missing, damaged, or of an incompatible version.
             UsageError: The run was trained with other parts.
         """
-        checkpoint = load_checkpoint(Path(run), parts)
+        checkpoint = load_checkpoint(run, parts)
         return cls(
             checkpoint.model,
             checkpoint.tokenizer,
@@ -321,14 +321,13 @@ class DualCNNPipeline:
                 "continue_from, or with fit_and_initialize"
             )
         config = self.config.training.replace(**_check_known(changes))
-        place = None if folder is None else Path(folder)
-        if place is not None:
-            if (place / CHECKPOINT_FILE).exists() and not (resume or overwrite):
-                raise UsageError(
-                    f"{place} already holds a checkpoint; choose another folder, or pass "
-                    "resume=True to continue it or overwrite=True to replace it"
-                )
-            make_folder(place)
+        place = None if folder is None else as_path(folder)
+        held = place is not None and (place / CHECKPOINT_FILE).exists()
+        if held and not (resume or overwrite):
+            raise UsageError(
+                f"{place} already holds a checkpoint; choose another folder, or pass "
+                "resume=True to continue it or overwrite=True to replace it"
+            )
         before, self.training = self.training, self._new_record(config, resume)
 
         def save(model: DualCNN, run: RunState) -> None:
@@ -466,7 +465,7 @@ class DualCNNPipeline:
         Returns:
             Path of the checkpoint.
         """
-        place = Path(folder)
+        place = as_path(folder)
         make_folder(place)
         return save_checkpoint(place, self.checkpoint())
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..runtime.errors import UsageError
+from ..runtime.files import as_path
 from ..runtime.streams.encoding import unknown_text
 from ..runtime.tokenizer import Tokenizer
 from .config.model_config import DualCNNConfig
@@ -85,7 +86,7 @@ class RunTexts:
             CorpusError: A text cannot be used.
             UsageError: A text is both trained on and held out.
         """
-        place = None if folder is None else Path(folder)
+        place = None if folder is None else as_path(folder)
         if not isinstance(corpus, Corpus | Prepared):
             corpus = Corpus(corpus, spool=place)
         prepared = _prepare(corpus, config, tokenizer, place, progress)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...runtime.errors import RilletError
-from ...runtime.files import check_writable, write_atomic
+from ...runtime.files import as_path, check_writable, write_atomic
 from .activations import Array, Inside, look_inside
 
 __all__ = ["draw_inside", "principal_axes"]
@@ -36,13 +36,14 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
         RilletError: matplotlib is not installed.
         UsageError: The text has fewer than two tokens.
     """
+    file = as_path(path)
     try:
         figures = importlib.import_module("matplotlib.figure")
     except ImportError as error:
         raise RilletError(
             "plotting needs matplotlib; install it with: pip install matplotlib"
         ) from error
-    check_writable(Path(path))
+    check_writable(file)
     inside = look_inside(bundle, text)
     figure = figures.Figure(figsize=(13, 10), layout="constrained")
     rows = figure.subplots(3, 2, width_ratios=[3, 1], height_ratios=[3, 3, 1.6])
@@ -54,7 +55,7 @@ def draw_inside(bundle: str | Path, path: str | Path, text: str | None = None) -
     _units(rows[2, 1], inside)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110, metadata={"Software": None})
-    write_atomic(Path(path), data.getvalue())
+    write_atomic(file, data.getvalue())
     return inside
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ...runtime.bundle import Bundle
 from ...runtime.errors import CorpusError
-from ...runtime.files import sha256_bytes
+from ...runtime.files import as_path, sha256_bytes
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer, text_bytes
 from ..parity.engines import measuring_engine
@@ -79,7 +79,7 @@ def measured_text(
         chosen = real_text(kept, tokenizer, model, count, 2 * FEWEST_TOKENS)
         digest = sha256_bytes(chosen.tokens.astype("<i8").tobytes())
         return _split(chosen.description, digest, chosen.tokens, None, limit)
-    path = Path(file)
+    path = as_path(file)
     try:
         errors = "surrogateescape" if tokenizer.reads_any_bytes else "strict"
         text = path.read_bytes().decode("utf-8", errors)

@@ -12,7 +12,7 @@ import onnx
 
 from ...runtime.bundle import WEIGHTS_FILE, Bundle
 from ...runtime.errors import UsageError
-from ...runtime.files import replace_folder, sha256_file, write_atomic
+from ...runtime.files import as_path, replace_folder, sha256_file, write_atomic
 from ...runtime.start_state import START_STATE_FILE
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def quantize(
     if max_loss_rise is None:
         max_loss_rise = PRECISIONS[precision].max_loss_rise
     _check_limits(precision, max_loss_rise, max_difference, tokens)
-    source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), Path(out)
+    source, target = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle), as_path(out)
     _check_paths(source, target)
     check_native(source.has_graphs, precision, method, recurrence)
     tokenizer = Tokenizer.load(source.file("tokenizer.json"))

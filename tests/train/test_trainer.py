@@ -263,6 +263,16 @@ def test_reports_are_logged(tokens: torch.Tensor, tmp_path: Path) -> None:
     assert len(events.Scalars("training/validation")) == 4
 
 
+def test_a_missing_folder_is_created_before_the_first_step(
+    tokens: torch.Tensor, tmp_path: Path
+) -> None:
+    folder, seen = tmp_path / "new" / "run", []
+    trainer = DualCNNTrainer(model_for(tokens), CONFIG, folder=str(folder))
+    trainer.train(tokens, on_progress=lambda report: seen.append(folder.is_dir()), until=2)
+    assert seen == [True, True]
+    assert (folder / STATE_FILE).is_file()
+
+
 def test_a_killed_run_loses_no_report(tokens: torch.Tensor, tmp_path: Path) -> None:
     """The log is written before each state of the run, where it goes on."""
     inner = DualCNNTrainer._save_state

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...runtime.errors import CorpusError, UsageError
-from ...runtime.files import sha256_bytes, sha256_file, write_atomic
+from ...runtime.files import as_path, sha256_bytes, sha256_file, write_atomic
 from ...runtime.hub import HUB_PREFIX
 from ...runtime.tokenizer import text_bytes
 from ...runtime.wide_text import wide_encoding
@@ -126,14 +126,14 @@ class Corpus:
         self,
         sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         suffixes: Sequence[str] = SUFFIXES,
-        spool: Path | None = None,
+        spool: str | Path | None = None,
     ) -> None:
-        names = _names(sources)
+        names, place = _names(sources), None if spool is None else as_path(spool)
         self.notes: list[str] = []
         self._parts: list[_Part] = []
         self.found: dict[Hashable, str] = {}
         for source in names:
-            for identity, part in _find(source, suffixes, spool, self.found, self.notes):
+            for identity, part in _find(source, suffixes, place, self.found, self.notes):
                 if identity in self.found:  # else text would be held out that is trained on
                     self.notes.append(f"{part.name} is given more than once; it is read once")
                 else:

@@ -22,7 +22,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from ...runtime.errors import CorpusError, RilletError, UsageError, brief
-from ...runtime.files import sha256_bytes, write_atomic
+from ...runtime.files import as_path, sha256_bytes, write_atomic
 from ...runtime.tokenizer import Tokenizer, byte_level_alphabet, escaped_bytes, text_bytes
 from .corpus import Corpus, Progress
 from .token_file import Tokens, open_tokens, read_header, token_dtype, write_header, write_tokens
@@ -155,7 +155,7 @@ class Prepared:
 def prepare(
     corpus: Corpus,
     tokenizer: TokenizerLike = "auto",
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     progress: Progress | None = None,
     vocab_size: int | None = None,
 ) -> Prepared:
@@ -176,7 +176,7 @@ def prepare(
         UsageError: The corpus is too large for memory, or the tokenizer's settings are wrong.
         BundleError: The tokenizer cannot be streamed, or its file cannot be read.
     """
-    tokenizer = _known(tokenizer)
+    folder, tokenizer = None if folder is None else as_path(folder), _known(tokenizer)
     if tokenizer == "byte" or (isinstance(tokenizer, Tokenizer) and tokenizer.reads_any_bytes):
         corpus = corpus.as_bytes()
     if isinstance(tokenizer, str):

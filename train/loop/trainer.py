@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...runtime.files import as_path, make_folder
 from ...runtime.interrupt import interruptible
 from ..config.training_config import TrainingConfig
 from ..data.streams import Streams, Text
@@ -65,7 +66,7 @@ class DualCNNTrainer:
         model: The model; trained in place.
         config: Settings of training; those of the model's configuration by default.
         group: The processes that train together; this one alone by default.
-        folder: Folder for the state of the run, so that it can be resumed.
+        folder: Folder for the state of the run, so that it can be resumed; created if missing.
         save: Called by the leading process with the model to keep, at each checkpoint.
         about: Whatever must be identical when the run is resumed, besides the configuration and
             the texts.
@@ -80,7 +81,7 @@ class DualCNNTrainer:
         model: DualCNN,
         config: TrainingConfig | None = None,
         group: Group | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         save: Callable[[DualCNN, RunState], None] | None = None,
         about: dict[str, Any] | None = None,
         notify: Callable[[str], None] | None = None,
@@ -88,7 +89,8 @@ class DualCNNTrainer:
         self.config = (config or model.config.training).validate()
         model.check_fitted()
         self.group = group or Group()
-        self.folder, self._save, self._notify = folder, save, notify or (lambda note: None)
+        self.folder = None if folder is None else as_path(folder)
+        self._save, self._notify = save, notify or (lambda note: None)
         self.model = model.to(self.group.device)
         shape = {**model.config.to_dict(), "training": self.config.to_dict()}
         self.about = {"config": shape, "parts": described(own_parts(model)), **(about or {})}
@@ -137,6 +139,8 @@ class DualCNNTrainer:
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
         model = self.model
+        if self.folder is not None:
+            make_folder(self.folder)
         text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
         streams = Streams(text, self.config)
         self.about["training text"] = text.tokens.sha256()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...runtime.errors import BundleError, ConfigError, UsageError, brief
-from ...runtime.files import write_atomic
+from ...runtime.files import as_path, write_atomic
 from ...runtime.tensor_file import TensorFormat
 from ..config.model_config import DualCNNConfig
 from ..model.state import State
@@ -226,7 +226,7 @@ class RollingWaveBuffer:
             buffer.append(WaveOutput.from_dict(wave))
         return buffer
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the buffer to a safetensors file, atomically."""
         waves = list(self)
         rows = {
@@ -240,16 +240,16 @@ class RollingWaveBuffer:
                 [w.attention_entropy for w in waves], dtype=torch.float64
             ),
         }
-        write_atomic(path, safetensors.torch.save(rows, _FORMAT.metadata(self._sizes())))
+        write_atomic(as_path(path), safetensors.torch.save(rows, _FORMAT.metadata(self._sizes())))
 
     @classmethod
-    def load(cls, path: Path) -> RollingWaveBuffer:
+    def load(cls, path: str | Path) -> RollingWaveBuffer:
         """Read a file that :meth:`save` wrote.
 
         Raises:
             BundleError: The file is missing, damaged, or not a wave buffer.
         """
-        header, rows = _FORMAT.read(path, "pt")
+        header, rows = _FORMAT.read(as_path(path), "pt")
         try:
             buffer = cls(**{name: int(header[name]) for name in _SIZES})
             for index in range(len(rows["position"])):
