@@ -11,7 +11,7 @@ from typing import Any
 from ..runtime.errors import UsageError
 from ..runtime.sampling.params import SamplingParams
 from ..train.budget import parse_size
-from ..train.data.corpus import recorded_names
+from ..train.data.text_sources import recorded_names
 from .graphs.opset import OPSET, check_opset
 from .parity.gate import STEPS
 

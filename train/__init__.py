@@ -10,7 +10,8 @@ from .checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from .config.model_config import DualCNNConfig
 from .config.presets import PRESETS
 from .config.training_config import TrainingConfig
-from .data.corpus import Corpus, builtin_corpus, read_corpus
+from .data.corpus import Corpus, read_corpus
+from .data.named_texts import builtin_corpus
 from .data.token_file import Tokens
 from .data.tokenizers import make_tokenizer, prepare
 from .fallback import Fallback

@@ -11,7 +11,7 @@ import torch
 from ...runtime.errors import CorpusError
 from ...runtime.text_sample import HELD_OUT, TRAINING, TextSample
 from ...runtime.tokenizer import Tokenizer
-from ...train.data.corpus import builtin_corpus
+from ...train.data.named_texts import builtin_corpus
 from .graph_parity import ReferenceModel
 
 __all__ = ["NOISE", "REAL_TEXTS", "TAUGHT", "RealText", "real_text"]

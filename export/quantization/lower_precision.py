@@ -16,7 +16,7 @@ from ...runtime.files import as_path, replace_folder, sha256_file, write_atomic
 from ...runtime.start_state import START_STATE_FILE
 from ...runtime.text_sample import TextSample
 from ...runtime.tokenizer import Tokenizer
-from ...train.data.corpus import recorded_name
+from ...train.data.text_sources import recorded_name
 from ..bundle.folder import ONNXRUNTIME, check_target, write_card, write_manifest
 from ..graphs.build import fix_batch
 from ..graphs.generate import generate_graph

@@ -12,7 +12,8 @@ import pytest
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 
 from rillet.runtime import CorpusError  # noqa: E402
-from rillet.train.data.corpus import Corpus, recorded_name  # noqa: E402
+from rillet.train.data.corpus import Corpus  # noqa: E402
+from rillet.train.data.text_sources import recorded_name  # noqa: E402
 from support.command_line import here, rillet  # noqa: E402
 from support.hub import serve_hub  # noqa: E402
 

@@ -24,20 +24,18 @@ from rillet.runtime.cli.text_files import read_pieces
 from rillet.train import infer
 from rillet.train.checkpoint import CHECKPOINT_FILE
 from rillet.train.cli.reporters import LOG_FILE
-from rillet.train.data import corpus as module
-from rillet.train.data import tokenizers
-from rillet.train.data.corpus import (
+from rillet.train.data import text_sources, tokenizers
+from rillet.train.data.corpus import MIN_CHARACTERS, Corpus, read_corpus
+from rillet.train.data.named_texts import (
     BUILTIN,
-    SUFFIXES,
     TINYSHAKESPEARE,
-    Corpus,
     Remote,
     builtin_corpus,
     cache_folder,
     fetch,
-    read_corpus,
 )
 from rillet.train.data.own_files import BUNDLE_CARD, RUN_FILES
+from rillet.train.data.text_sources import SUFFIXES
 from rillet.train.data.tokenizers import make_tokenizer, prepare
 from rillet.train.loop.resume import STATE_FILE
 
@@ -288,7 +286,7 @@ def test_the_builtin_corpus() -> None:
 def test_pieces_join_to_the_text(
     text: str, size: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    text += "bc" * module.MIN_CHARACTERS
+    text += "bc" * MIN_CHARACTERS
     path = write(tmp_path_factory.getbasetemp() / "pieces.txt", text)
     corpus = Corpus(path)
     pieces = list(corpus.blocks(size=size))
@@ -379,7 +377,7 @@ def test_a_named_corpus_is_downloaded_once(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RILLET_CACHE", str(tmp_path / "new" / "cache"))
-    monkeypatch.setattr(module, "TINYSHAKESPEARE", server.remote(LINES.encode()))
+    monkeypatch.setattr(text_sources, "TINYSHAKESPEARE", server.remote(LINES.encode()))
     for _ in range(2):
         corpus = Corpus("little")
         assert "".join(corpus.blocks()) == LINES

@@ -20,8 +20,10 @@ from ..config.fields import LARGEST_SEED
 from ..config.model_config import DualCNNConfig, parse_settings
 from ..config.presets import PRESETS
 from ..continuing import continued_config
-from ..data.corpus import BUILTIN, Corpus, recorded_names
+from ..data.corpus import Corpus
+from ..data.named_texts import BUILTIN
 from ..data.pipes import is_pipe, pipe_name
+from ..data.text_sources import recorded_names
 from ..data.tokenizers import TOKENIZERS
 from ..loop.distributed import Group, start_group
 from ..loop.progress import TrainingProgress
