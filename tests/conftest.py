@@ -27,7 +27,7 @@ from rillet.train import (
     load_checkpoint,
     save_checkpoint,
 )
-from support.cache import Cache, cached_exporter, open_cache
+from support.cache import Cache, cached_exporter, graph_cache, open_cache
 from support.models import SMALL, VARIANTS, train_small
 
 # No deadline, since shared machines are slow at times. Derandomised, so that a run is repeatable.
@@ -53,9 +53,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
-    """What is made once for all workers. Torch's exporter remembers its results in it."""
+    """What is made once for all workers. Torch's exporter remembers its results as well."""
+    graphs = graph_cache(tmp_path_factory.mktemp("graphs"))
     with open_cache(tmp_path_factory.mktemp("cache")) as opened, pytest.MonkeyPatch.context() as m:
-        m.setattr(torch.onnx, "export", cached_exporter(opened))
+        m.setattr(torch.onnx, "export", cached_exporter(graphs))
         yield opened
 
 

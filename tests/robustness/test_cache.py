@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +15,14 @@ import onnx
 import pytest
 import torch
 
+from check_architecture import ROOT
+from rillet.export.graphs import build
 from rillet.export.graphs.decode_step import DecodeStep
 from rillet.export.graphs.prefill_chunk import PrefillChunk
 from rillet.train import DualCNN
-from support.cache import Cache, cached_exporter
+from support import cache as module
+from support.cache import Cache, cached_exporter, graph_cache
+from support.code_hash import code_hash, reached
 from support.models import SMALL, VARIANTS
 
 
@@ -53,6 +61,98 @@ def test_what_fails_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         cache.file("entry", lambda path: path.write_bytes(bytes(1 // 0)))
     assert cache.file("entry", lambda path: path.write_bytes(b"x")) == b"x"
+
+
+def test_another_maker_makes_another_entry(tmp_path: Path) -> None:
+    (tmp_path / "makers.py").write_text("def make(path): path.write_text('old')\n")
+    cache = Cache(tmp_path / "cache")
+
+    def content() -> bytes:
+        source, names = tmp_path / "makers.py", {}
+        exec(compile(source.read_text(), source, "exec"), names)  # noqa: S102 - written above
+        return cache.file("entry", names["make"])
+
+    assert content() == b"old"
+    (tmp_path / "makers.py").write_text("def make(path): path.write_text('new')\n")
+    assert content() == b"new"
+
+
+def test_what_no_run_asks_for_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GRAPHS", tmp_path)
+    monkeypatch.delenv("RILLET_TEST_CACHE", raising=False)
+    made: list[str] = []
+
+    def ask(name: str) -> None:
+        def make(path: Path) -> None:
+            made.append(name)
+            path.write_bytes(b"")
+
+        graph_cache(tmp_path / "off").file(name, make)
+
+    def age() -> None:
+        for path in tmp_path.iterdir():
+            then = path.stat().st_mtime - 0.6 * module._UNUSED
+            os.utime(path, (then, then))
+
+    ask("often")
+    ask("once")
+    age()
+    ask("often")
+    age()
+    ask("often")
+    ask("once")
+    assert made == ["often", "once", "once"]
+
+
+def test_a_graph_depends_on_no_other_code() -> None:
+    graphs, all_code = (
+        reached({"export.graphs.build"}),
+        reached({"export.api", "runtime.serve.run"}),
+    )
+    assert {"train.model.causal", "export.graphs.prefill_slots", "train.config.fields"} <= graphs
+    assert not [name for name in graphs if name.startswith(("runtime.serve", "train.loop"))]
+    assert graphs < all_code
+    names = ("rillet.export.graphs.build", "rillet.train.loop.trainer", "lib.sizes")
+    assert len({code_hash(frozenset({name})) for name in names}) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("graph", "name"),
+    [(build.decode_graph, "memory of contexts"), (build.prefill_graph, "keyed by the suffix")],
+)
+def test_all_code_that_exporting_runs_is_hashed(
+    graph: Callable[[DualCNN], onnx.ModelProto], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran, hashed = set[str](), set[frozenset[str]]()
+    exporter = torch.onnx.export.__wrapped__  # type: ignore[attr-defined]
+
+    def note(frame: Any, event: str, _: object) -> None:
+        if event == "call":
+            ran.add(frame.f_code.co_filename)
+
+    def real(module: torch.nn.Module, **options: Any) -> Any:
+        sys.setprofile(note)
+        try:
+            return exporter(module, **options)
+        finally:
+            sys.setprofile(None)
+
+    def noted(starts: frozenset[str]) -> str:
+        hashed.add(starts)
+        return str(time.time_ns())  # no entry has this name
+
+    monkeypatch.setattr(torch.onnx, "export", real)
+    monkeypatch.setattr(torch.onnx, "export", cached_exporter(graph_cache(ROOT)))
+    monkeypatch.setattr(module, "code_hash", noted)
+    tokens = torch.arange(300).pow(2) % 11
+    config = SMALL.replace(vocab_size=11, **VARIANTS[name])
+    graph(DualCNN(config).fit(tokens, [b" "] * 11).eval())
+    (starts,) = hashed
+    known = reached(start.removeprefix("rillet.") for start in starts)
+    own = {Path(file).relative_to(ROOT) for file in ran if Path(file).is_relative_to(ROOT)}
+    product = {path for path in own if path.parts[0] in ("runtime", "train", "export")}
+    assert len(product) > 5
+    assert {".".join(path.with_suffix("").parts) for path in product} <= known
 
 
 def test_every_difference_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
 """What tests export, kept in ``build/test-cache`` under a hash of the code that makes it.
 
-Checkpoints and bundles that many tests read, and the graphs that torch's exporter returns, are
-made once and shared by the workers of a run and by later runs. Any change to the code that makes
-them starts an empty cache, and the old one is removed. Tests get copies, never the cache itself.
-``RILLET_TEST_CACHE=0`` turns it off.
+Checkpoints and bundles that many tests read are made once and shared by the workers of a run and by
+later runs. A change to code that training or exporting can reach starts an empty cache, and the old
+one is removed. The graphs that torch's exporter returns, which take longest, are kept apart: of
+them, only a change to the model's or the graphs' own code makes new ones. Tests get copies, never
+the cache itself. ``RILLET_TEST_CACHE=0`` turns it off.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import os
-import platform
 import shutil
-import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -25,29 +24,26 @@ from typing import Any
 import onnx
 import torch
 
+from support.code_hash import code_hash
+
 try:
     import fcntl
 except ImportError:  # Windows: workers may then build the same entry twice
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Cache", "cached_exporter", "open_cache"]
+__all__ = ["Cache", "cached_exporter", "graph_cache", "open_cache"]
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "test-cache"
 
-_SOURCES = ("runtime", "train", "export", "benchmarks/lib")
-_MAKERS = ("conftest.py", "support/cache.py", "support/models.py")
-_LIBRARIES = (
-    "torch",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "onnxscript",
-    "onnx-ir",
-    "safetensors",
-    "tokenizers",
-)
+_GRAPHS = PLACE / "graphs"
+_BUNDLES_NEED = frozenset({"rillet.train", "rillet.runtime", "rillet.export.api"})
+_GRAPHS_NEED = frozenset({"rillet.export.graphs.build"})
+_MAKERS = ("support/cache.py", "support/models.py")
+"""Files of tests on which entries depend, besides the one that makes an entry."""
 
+_UNUSED = 7 * 86_400.0
+"""Seconds after which a graph that no run has asked for is removed."""
 
 _HASHED = ("rillet.", "torch.", "lib.")
 """What holds classes whose code the key covers: `lib` is that of benchmarks."""
@@ -55,6 +51,8 @@ _HASHED = ("rillet.", "torch.", "lib.")
 
 class Cache:
     """Files made once, in a folder that holds nothing else.
+
+    Entries are named for the file that makes them too: changed, it makes new ones.
 
     Args:
         folder: Where to keep them.
@@ -71,7 +69,7 @@ class Cache:
             name: The entry's name.
             make: Writes the file to the path that it is given, where there is none yet.
         """
-        return self._entry(name, make).read_bytes()
+        return self._entry(f"{name}-{_source(make)}", make).read_bytes()
 
     def folder(self, name: str, make: Callable[[Path], object], target: Path) -> Path:
         """A copy of a folder.
@@ -89,7 +87,8 @@ class Cache:
             folder.mkdir()
             make(folder)
 
-        return Path(shutil.copytree(self._entry(name, fill), target, dirs_exist_ok=True))
+        entry = self._entry(f"{name}-{_source(make)}", fill)
+        return Path(shutil.copytree(entry, target, dirs_exist_ok=True))
 
     def _entry(self, name: str, make: Callable[[Path], object]) -> Path:
         """The path of an entry. One process makes it while the others wait."""
@@ -100,25 +99,52 @@ class Cache:
                     fresh = self._folder / f".{name}.{uuid.uuid4().hex}"
                     make(fresh)
                     fresh.rename(path)
+        os.utime(path)
         return path
+
+
+def _source(make: Callable[[Path], object]) -> str:
+    """A short hash of the file in which a function is written."""
+    assert isinstance(make, FunctionType)
+    return hashlib.sha256(Path(make.__code__.co_filename).read_bytes()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def open_cache(temporary: Path) -> Iterator[Cache]:
-    """The cache of today's sources; those of other sources are removed unless a run uses them.
+    """The cache of checkpoints and bundles; that of other sources is removed unless a run uses it.
 
     Args:
         temporary: Where to keep entries when the cache is turned off.
     """
-    if os.environ.get("RILLET_TEST_CACHE") == "0" or fcntl is None:
+    if _is_off():
         yield Cache(temporary)
         return
     PLACE.mkdir(parents=True, exist_ok=True)
-    name = code_hash()
+    name = _makers_hash()
     with (PLACE / f"{name}.in-use").open("w") as used:
         fcntl.flock(used, fcntl.LOCK_SH)
         _remove_others(name)
         yield Cache(PLACE / name)
+
+
+def graph_cache(temporary: Path) -> Cache:
+    """The cache of what torch's exporter returns; what no run has asked for lately is removed.
+
+    Args:
+        temporary: Where to keep entries when the cache is turned off.
+    """
+    if _is_off():
+        return Cache(temporary)
+    cache = Cache(_GRAPHS)
+    for path in _GRAPHS.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another worker removes it too
+            if path.stat().st_mtime < time.time() - _UNUSED:
+                path.unlink()
+    return cache
+
+
+def _is_off() -> bool:
+    return os.environ.get("RILLET_TEST_CACHE") == "0" or fcntl is None
 
 
 def _remove_others(name: str) -> None:
@@ -144,19 +170,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-@functools.cache
-def code_hash() -> str:
-    """A hash of all that decides what a model and its graphs come out as."""
-    digest = hashlib.sha256()
-    files = [file for folder in _SOURCES for file in sorted((ROOT / folder).rglob("*.py"))]
-    for file in (*files, *(ROOT / "tests" / maker for maker in _MAKERS)):
-        digest.update(f"{file.relative_to(ROOT)}\0".encode())
-        digest.update(file.read_bytes())
-    versions = [sys.version, platform.machine(), str(torch.get_num_threads())]
-    for library in _LIBRARIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions.append(f"{library} {importlib.metadata.version(library)}")
-    digest.update("\0".join(versions).encode())
+def _makers_hash() -> str:
+    """A hash of all that decides what a checkpoint or a bundle comes out as."""
+    digest = hashlib.sha256(code_hash(_BUNDLES_NEED).encode())
+    for maker in _MAKERS:
+        digest.update((ROOT / "tests" / maker).read_bytes())
     return digest.hexdigest()
 
 
@@ -190,20 +208,27 @@ def cached_exporter(cache: Cache) -> Callable[..., Any]:
 
 
 def _fingerprint(value: object) -> str:
-    digest = hashlib.sha256()
-    for part in _parts(value):
+    """A hash of a value, and of the code of everything in it."""
+    digest, modules = hashlib.sha256(), set[str]()
+    for part in _parts(value, modules):
         digest.update(part)
         digest.update(b"\0")
+    digest.update(code_hash(_GRAPHS_NEED.union(modules)).encode())
     return digest.hexdigest()
 
 
-def _parts(value: object) -> Iterator[bytes]:
+def _parts(value: object, modules: set[str]) -> Iterator[bytes]:
     """All of a value that can make a difference.
+
+    Args:
+        value: The value.
+        modules: Collects the modules in which its classes and functions are written.
 
     Raises:
         TypeError: It holds something whose content is unknown.
     """
-    yield type(value).__qualname__.encode()
+    kind = type(value)
+    yield kind.__qualname__.encode()
     if value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device):
         yield repr(value).encode()
     elif isinstance(value, torch.Tensor):
@@ -211,20 +236,23 @@ def _parts(value: object) -> Iterator[bytes]:
         yield value.detach().cpu().contiguous().numpy().tobytes()
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _parts(key)
-            yield from _parts(inner)
+            yield from _parts(key, modules)
+            yield from _parts(inner, modules)
     elif isinstance(value, list | tuple):
         for inner in value:
-            yield from _parts(inner)
+            yield from _parts(inner, modules)
     elif isinstance(value, set | frozenset):
         yield repr(sorted(map(repr, value))).encode()
     elif isinstance(value, FunctionType):
+        modules.add(value.__module__)
         yield f"{value.__module__}.{value.__qualname__}".encode()
-    elif type(value).__module__.startswith(_HASHED):
-        yield from _parts(vars(value))
-    elif isinstance(value, torch.Generator):
-        return  # its random numbers are for training
     elif isinstance(value, torch.export.dynamic_shapes.Dim):
         yield f"{value.__name__} {value.min} {value.max}".encode()
+    elif kind.__module__.startswith(_HASHED):
+        modules.add(kind.__module__)
+        yield kind.__module__.encode()
+        yield from _parts(vars(value), modules)
+    elif isinstance(value, torch.Generator):
+        return  # its random numbers are for training
     else:
-        raise TypeError(f"{type(value)} has no fingerprint")
+        raise TypeError(f"{kind} has no fingerprint")
