@@ -67,12 +67,12 @@ class StreamStore:
     def __len__(self) -> int:
         return len(self._open)
 
-    def listed(self) -> list[tuple[str, Host]]:
+    async def listed(self) -> list[tuple[str, Host]]:
         """Every stream, open or saved, with its model."""
-        if (folder := self._folder) is None:
+        if self._folder is None:
             found = {stream.id: stream.host for stream in self._open.values()}
         else:
-            found = {name: host for host in self._hosts for name in folder.names(host)}
+            found = {name: host for host in self._hosts for name in await self._saved(host)}
         return sorted(found.items(), key=lambda entry: entry[0])
 
     # Opening.
@@ -220,10 +220,14 @@ class StreamStore:
         stream.stamp = folder.stamp(host, stream.id)
 
     async def _check_room_on_disk(self, host: Host) -> None:
-        if (folder := self._folder) is not None:
-            saved = await host.turns.call(lambda: len(folder.names(host)))
-            if saved >= self._limits.saved_streams:
-                raise _too_many(saved)
+        saved = len(await self._saved(host))
+        if saved >= self._limits.saved_streams:
+            raise _too_many(saved)
+
+    async def _saved(self, host: Host) -> list[str]:
+        """The saved streams of a model: a folder of many takes long to read."""
+        folder = self._folder
+        return [] if folder is None else await host.turns.call(lambda: folder.names(host))
 
     def _make_room(self) -> None:
         """Make room in memory."""

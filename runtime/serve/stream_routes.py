@@ -55,9 +55,8 @@ async def create(request: Request, served: Served) -> Response:
 
 async def listed(request: Request, served: Served) -> Response:
     """List the streams."""
-    data = [
-        {"id": name, "object": "stream", "model": host.name} for name, host in served.store.listed()
-    ]
+    found = await served.store.listed()
+    data = [{"id": name, "object": "stream", "model": host.name} for name, host in found]
     return JSONResponse({"object": "list", "data": data})
 
 

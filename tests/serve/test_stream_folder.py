@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,33 @@ def test_a_full_folder_still_gives_and_deletes(tmp_path: Path, shakespeare: Mode
 
     asyncio.run(check())
     host.turns.close()
+
+
+def test_a_large_folder_stalls_nobody(
+    tmp_path: Path, shakespeare: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is never read by the thread that answers."""
+    from rillet.runtime.serve.host import Host
+    from rillet.runtime.serve.limits import Limits
+    from rillet.runtime.serve.metrics import Metrics
+    from rillet.runtime.serve.saved_streams import StreamFolder
+    from rillet.runtime.serve.store import StreamStore
+
+    inner, readers = StreamFolder.names, set[threading.Thread]()
+
+    def names(self: StreamFolder, host: Host) -> list[str]:
+        readers.add(threading.current_thread())
+        return inner(self, host)
+
+    monkeypatch.setattr(StreamFolder, "names", names)
+    host = Host(NANO.name, shakespeare, Limits(), Metrics())
+
+    async def check() -> None:
+        store = StreamStore([host], Limits(), tmp_path)
+        stream = await store.create(host, shakespeare.session())
+        assert await store.listed() == [(stream.id, host)]
+
+    asyncio.run(check())
+    host.turns.close()
+    assert readers
+    assert threading.main_thread() not in readers
