@@ -116,6 +116,7 @@ def test_a_graph_depends_on_no_other_code() -> None:
     assert len({code_hash(frozenset({name})) for name in names}) == len(names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "name"),
     [(build.decode_graph, "memory of contexts"), (build.prefill_graph, "keyed by the suffix")],
