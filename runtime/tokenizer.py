@@ -93,7 +93,12 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a tokenizer file."""
+        """Read a tokenizer file.
+
+        Raises:
+            BundleError: It cannot be read, or is no tokenizer that can be streamed.
+            UsageError: The path can name no file here.
+        """
         try:
             return cls(as_path(path).read_text(encoding="utf-8"), str(path))
         except (OSError, UnicodeDecodeError) as error:
