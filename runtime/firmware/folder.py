@@ -15,7 +15,7 @@ __all__ = ["LIBRARY_SOURCES", "write_folder"]
 
 LIBRARY_SOURCES = (
     *("api", "decode", "draw", "encode", "json", "kernels_plain", "layout", "random"),
-    *("saved", "sha256", "sort", "state", "tensors", "tokens", "words"),
+    *("restore", "save", "saved", "sha256", "sort", "state", "tensors", "tokens", "words"),
 )
 """Files of the library that a device needs: all that does not load, pack or search."""
 
