@@ -36,6 +36,7 @@ from lib.converged_results import results_file
 from lib.full_training import BUILD, FullTraining, measured, memory_on
 from lib.memory_on_top import FrozenDualCNN
 from lib.resumable_results import ResumableResults
+from rillet.export.bundle.training_command import command_of_run
 from rillet.train import load_checkpoint
 from rillet.train.checkpoint import Checkpoint
 
@@ -53,7 +54,7 @@ def main() -> None:
     rungs = [int(steps) for steps in arguments.rungs.split(",")]
     dropouts = [float(dropout) for dropout in arguments.dropouts.split(",")]
     if arguments.longer is not None:
-        results.put(*longer_row(load_checkpoint(arguments.longer)))
+        results.put(*longer_row(load_checkpoint(arguments.longer), arguments.longer.name))
     folder, limits = arguments.runs / arguments.beside.name, (arguments.minutes, arguments.clock)
     for name in arguments.models.split(","):
         notify = say(name)
@@ -127,9 +128,11 @@ def reached(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def longer_row(run: Checkpoint) -> tuple[str, str, dict[str, Any]]:
+def longer_row(run: Checkpoint, name: str) -> tuple[str, str, dict[str, Any]]:
     """The row of a longer run of ours, and where it goes."""
     row = reached(run)
+    command = command_of_run(run.training, run.model.config.to_dict())
+    row["trained"] = f"{str(command).removesuffix('RUN')}{name}"
     return "rows", f"ours, {row['steps']:,} steps", row
 
 

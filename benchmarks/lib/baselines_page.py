@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from .baselines_verdict import listed, summary, title_of, verdict
@@ -236,12 +235,7 @@ def _commands(rows: dict[str, dict[str, Any]], before: Iterable[str] = ()) -> st
 
 def _longer(comparison: Comparison) -> list[str]:
     """The commands that trained the longer runs of ours."""
-    preset = comparison.name.rpartition("-")[2]
-    return [
-        f"rillet train --corpus {comparison.about['corpus']} --preset {preset} --threads 1 "
-        f"--steps {row['steps']} --out {Path(row['measured']['command'].split()[-1]).name}"
-        for row in comparison.longer.values()
-    ]
+    return [row["trained"] for row in comparison.longer.values()]
 
 
 def _plain(command: str) -> str:

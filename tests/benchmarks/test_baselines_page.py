@@ -111,10 +111,11 @@ def test_a_longer_run_of_ours_has_its_row_and_its_command(comparison: Comparison
         "steps": 9_000,
         "held_out": {"loss": 1.25, "without_memory": 1.45},
         "measured": {"command": "python benchmarks/converged.py --longer /elsewhere/long-run"},
+        "trained": "rillet train --corpus tales.txt --preset nano --set steps=9000 --out long-run",
     }
     page = baselines_page([comparison])
     row = next(line for line in page.split("\n") if "9,000 steps |" in line)
     assert f"| {9_000 * 8_192 / 1e6:.1f} |" in row
     scale = comparison.per_character
     assert row.endswith(f"| its steps | {1.45 * scale:.4f} | {1.25 * scale:.4f} |")
-    assert "--preset nano --threads 1 --steps 9000 --out long-run\n" in page
+    assert "rillet train --corpus tales.txt --preset nano --set steps=9000 --out long-run\n" in page
