@@ -131,8 +131,7 @@ def reached(checkpoint: Checkpoint) -> dict[str, Any]:
 def longer_row(run: Checkpoint, name: str) -> tuple[str, str, dict[str, Any]]:
     """The row of a longer run of ours, and where it goes."""
     row = reached(run)
-    command = command_of_run(run.training, run.model.config.to_dict())
-    row["trained"] = f"{str(command).removesuffix('RUN')}{name}"
+    row["trained"] = command_of_run(run.training, run.model.config.to_dict(), name)
     return "rows", f"ours, {row['steps']:,} steps", row
 
 

@@ -234,8 +234,8 @@ def _commands(rows: dict[str, dict[str, Any]], before: Iterable[str] = ()) -> st
 
 
 def _longer(comparison: Comparison) -> list[str]:
-    """The commands that trained the longer runs of ours."""
-    return [row["trained"] for row in comparison.longer.values()]
+    """The commands that trained the longer runs of ours, where their records tell."""
+    return [row["trained"] for row in comparison.longer.values() if row["trained"] is not None]
 
 
 def _plain(command: str) -> str:

@@ -14,12 +14,13 @@ _IMPLIED = ("vocab_size", "training", "reasons", "seed", "wave_overlap")
 """Settings that follow from the corpus, have an option of their own, or change nothing."""
 
 
-def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | None:
+def command_of_run(training: dict[str, Any], model: dict[str, Any], out: str = "RUN") -> str | None:
     """Reconstruct the command of a training run.
 
     Args:
         training: The checkpoint's training record.
         model: The model's configuration.
+        out: The run's folder.
 
     Returns:
         The command, with every setting that differs from the preset; ``None`` if the record has no
@@ -39,7 +40,7 @@ def command_of_run(training: dict[str, Any], model: dict[str, Any]) -> str | Non
         parts += ["--set", f"{name}={value}"]
     parts += thread_options(given)
     seed = training.get("config", {}).get("seed", 0)
-    return shlex.join([*parts, "--seed", str(seed), "--out", "RUN"])
+    return shlex.join([*parts, "--seed", str(seed), "--out", out])
 
 
 def text_options(corpora: list[str], given: dict[str, Any]) -> list[str]:

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from converged import longer_row
 from lib.baselines_page import baselines_page
 from lib.converged_results import NETWORKS, Comparison, read_comparisons
 from lib.pareto import Point, dominators, front
-from report import BASELINES, RESULTS
+from report import BASELINES, RESULTS, ROOT
+from rillet.train import load_checkpoint
 
 POINTS = {
     "cheap": Point(1, 3),
@@ -102,6 +104,15 @@ def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     assert "| LSTM |\n" in baselines_page([comparison])  # the last column of the table beneath
     comparison.rows.pop("lstm")
     assert "LSTM" in first_paragraph(comparison).partition("Not run yet:")[2]
+
+
+def test_a_longer_run_names_its_command() -> None:
+    run = load_checkpoint(ROOT / "models/checkpoints/tales-nano")
+    section, name, row = longer_row(run, "a run")
+    assert (section, name) == ("rows", "ours, 4,000 steps")
+    assert row["trained"].startswith("rillet train --corpus tales-train.txt --validation ")
+    assert row["trained"].endswith(" --set validate_every=500 --threads 1 --seed 0 --out 'a run'")
+    assert row["held_out"] == run.training["held_out"]
 
 
 def test_a_longer_run_of_ours_has_its_row_and_its_command(comparison: Comparison) -> None:

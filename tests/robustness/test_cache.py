@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,7 +121,10 @@ def test_a_graph_depends_on_no_other_code() -> None:
     [(build.decode_graph, "memory of contexts"), (build.prefill_graph, "keyed by the suffix")],
 )
 def test_all_code_that_exporting_runs_is_hashed(
-    graph: Callable[[DualCNN], onnx.ModelProto], name: str, monkeypatch: pytest.MonkeyPatch
+    graph: Callable[[DualCNN], onnx.ModelProto],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ran, hashed = set[str](), set[frozenset[str]]()
     exporter = torch.onnx.export.__wrapped__  # type: ignore[attr-defined]
@@ -140,10 +142,10 @@ def test_all_code_that_exporting_runs_is_hashed(
 
     def noted(starts: frozenset[str]) -> str:
         hashed.add(starts)
-        return str(time.time_ns())  # no entry has this name
+        return ""
 
     monkeypatch.setattr(torch.onnx, "export", real)
-    monkeypatch.setattr(torch.onnx, "export", cached_exporter(graph_cache(ROOT)))
+    monkeypatch.setattr(torch.onnx, "export", cached_exporter(Cache(tmp_path)))
     monkeypatch.setattr(module, "code_hash", noted)
     tokens = torch.arange(300).pow(2) % 11
     config = SMALL.replace(vocab_size=11, **VARIANTS[name])
@@ -154,6 +156,24 @@ def test_all_code_that_exporting_runs_is_hashed(
     product = {path for path in own if path.parts[0] in ("runtime", "train", "export")}
     assert len(product) > 5
     assert {".".join(path.with_suffix("").parts) for path in product} <= known
+
+
+@pytest.mark.parametrize("part", [torch.Generator(), torch.export.Dim("batch", min=1)])
+def test_parts_of_torchs_own_are_known(
+    part: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have no ``__dict__``, or hold what has none."""
+    calls: list[object] = []
+
+    def real(module: torch.nn.Module, **options: Any) -> Any:
+        calls.append(options)
+        return SimpleNamespace(model_proto=onnx.ModelProto())
+
+    monkeypatch.setattr(torch.onnx, "export", real)
+    export = cached_exporter(Cache(tmp_path))
+    for _ in range(2):
+        export(torch.nn.Identity(), part=part)
+    assert len(calls) == 1
 
 
 def test_every_difference_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,13 +246,13 @@ def _parts(value: object, modules: set[str]) -> Iterator[bytes]:
     elif isinstance(value, FunctionType):
         modules.add(value.__module__)
         yield f"{value.__module__}.{value.__qualname__}".encode()
+    elif isinstance(value, torch.Generator):
+        return  # its random numbers are for training
     elif isinstance(value, torch.export.dynamic_shapes.Dim):
         yield f"{value.__name__} {value.min} {value.max}".encode()
     elif kind.__module__.startswith(_HASHED):
         modules.add(kind.__module__)
         yield kind.__module__.encode()
         yield from _parts(vars(value), modules)
-    elif isinstance(value, torch.Generator):
-        return  # its random numbers are for training
     else:
         raise TypeError(f"{kind} has no fingerprint")

@@ -139,8 +139,6 @@ class DualCNNTrainer:
             KeyboardInterrupt: The user stopped the run; a checkpoint was written first.
         """
         model = self.model
-        if self.folder is not None:
-            make_folder(self.folder)
         text = tokens if isinstance(tokens, Text) else Text(Tokens.of(tokens))
         streams = Streams(text, self.config)
         self.about["training text"] = text.tokens.sha256()
@@ -149,6 +147,8 @@ class DualCNNTrainer:
         )
         if resume:
             self._resume(limit)
+        if self.folder is not None:
+            make_folder(self.folder)
         run, config = self.run, self.config
         batch = BatchStep(model, config, self.group, streams, run.streams, self._notify)
         clock = Clock(run.seconds, run.step, config)
