@@ -91,7 +91,7 @@ class _Sliding(nn.Module):
     def zero_state(self, batch: int) -> State:
         """The initial state: keys and values of each block, and the position."""
         model = self.model
-        shape = (batch, model.heads, model.window, model.width // model.heads)
+        shape = (batch, model.heads, model.window, model.size)
         names = [f"cache_{kind}{block}" for block in range(len(model.blocks)) for kind in "kv"]
         caches = {name: torch.zeros(shape) for name in names}
         return {**caches, "position": torch.zeros(batch, dtype=torch.long)}

@@ -69,28 +69,35 @@ B = TypeVar("B", bound=Baseline)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-norm attention and a GELU MLP of four times the width, each with a residual."""
+    """Pre-norm attention and a GELU MLP of four times the width, each with a residual.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    Args:
+        width: Width d.
+        heads: Attention heads H.
+        dropout: Dropout of each branch.
+        size: Width e of a head; a share of the width by default.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, size: int | None = None) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads, self.size, self.dropout = heads, size or width // heads, dropout
+        inner = self.heads * self.size
         # No biases, as in nanoGPT's recipes: "a bit better and faster".
         self.attention_norm = nn.LayerNorm(width, bias=False)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
-        self.attention_output = nn.Linear(width, width, bias=False)
+        self.query_key_value = nn.Linear(width, 3 * inner, bias=False)
+        self.attention_output = nn.Linear(inner, width, bias=False)
         self.mlp_norm = nn.LayerNorm(width, bias=False)
         self.up = nn.Linear(width, 4 * width, bias=False)
         self.down = nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, T, d]`` to ``[B, T, d]``."""
-        batch, length, width = x.shape
         projected = self.query_key_value(self.attention_norm(x))
-        # [B, T, 3 d] to q, k, v: each [B, H, T, d / H]
-        q, k, v = projected.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        # [B, T, 3 H e] to q, k, v: each [B, H, T, e]
+        q, k, v = projected.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # No dropout of attention weights: it would rule out PyTorch's fused CPU kernel.
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        mixed = self.attention_output(mixed.transpose(1, 2).reshape(batch, length, width))
+        mixed = self.attention_output(mixed.transpose(1, 2).flatten(2))
         return self.feed_forward(x + F.dropout(mixed, self.dropout, self.training))
 
     def feed_forward(self, x: Tensor) -> Tensor:

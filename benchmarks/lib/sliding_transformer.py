@@ -30,8 +30,8 @@ Turns = tuple[Tensor, Tensor]
 class _Block(TransformerBlock):
     """A block whose attention slides along a stream."""
 
-    def __init__(self, width: int, heads: int, window: int, dropout: float) -> None:
-        super().__init__(width, heads, dropout)
+    def __init__(self, width: int, heads: int, window: int, dropout: float, size: int) -> None:
+        super().__init__(width, heads, dropout, size)
         self.window = window
 
     def read(self, x: Tensor, cached: Tensor, turns: Turns) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ class _Block(TransformerBlock):
 
         Args:
             x: ``[B, T, d]``, T at most the window.
-            cached: Keys and values of the window - 1 steps before, ``[2, B, window - 1, d]``.
+            cached: Keys and values of the window - 1 steps before, ``[2, B, window - 1, H e]``.
             turns: Of all these steps in order, ``[window - 1 + T, e / 2]`` each.
 
         Returns:
@@ -73,13 +73,12 @@ class _Block(TransformerBlock):
         Returns:
             ``[B, d]`` and the cache.
         """
-        size = x.shape[1] // self.heads
         joint = self.query_key_value(self.attention_norm(x))
-        q, k, v = joint.view(-1, 3, self.heads, size).unsqueeze(3).unbind(1)
-        slot = slot.expand(-1, self.heads, 1, size)
+        q, k, v = joint.view(-1, 3, self.heads, self.size).unsqueeze(3).unbind(1)
+        slot = slot.expand(-1, self.heads, 1, self.size)
         keys = cached[0].scatter(2, slot, rotate(k, turns))
         values = cached[1].scatter(2, slot, v)
-        scores = (rotate(q, turns) * size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
+        scores = (rotate(q, turns) * self.size**-0.5) @ keys.transpose(2, 3)  # [B, H, 1, window]
         mixed = (torch.softmax(scores, dim=-1) @ values).flatten(1)
         return self.feed_forward(x + self.attention_output(mixed)), (keys, values)
 
@@ -97,7 +96,7 @@ class SlidingTransformer(Baseline):
         vocab: Number of tokens V.
         width: Width d.
         layers: Number of blocks.
-        heads: Attention heads; each is of even width.
+        heads: Attention heads H, each as wide as its share of the width, rounded to an even e.
         window: Tokens that a query sees, its own included.
         dropout: Dropout of the embeddings and of each residual branch.
     """
@@ -116,10 +115,13 @@ class SlidingTransformer(Baseline):
     ) -> None:
         super().__init__()
         self.window, self.width, self.heads, self.dropout = window, width, heads, dropout
+        self.size = 2 * round(width / heads / 2)  # even, for the rotation
         self.tokens = nn.Embedding(vocab, width)
-        self.blocks = nn.ModuleList(_Block(width, heads, window, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            _Block(width, heads, window, dropout, self.size) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width, bias=False)
-        self.register_buffer("frequencies", _frequencies(width // heads), persistent=False)
+        self.register_buffer("frequencies", _frequencies(self.size), persistent=False)
         initialise(self, layers)
 
     def turns(self, positions: Tensor) -> Turns:
@@ -132,8 +134,8 @@ class SlidingTransformer(Baseline):
         return cast(list[_Block], list(self.blocks))
 
     def zero_state(self, batch: int = 1) -> Tensor:
-        """The initial state, keys and values of each block, ``[2 layers, B, window - 1, d]``."""
-        return torch.zeros(2 * len(self.blocks), batch, self.window - 1, self.width)
+        """The initial state, keys and values of each block, ``[2 layers, B, window - 1, H e]``."""
+        return torch.zeros(2 * len(self.blocks), batch, self.window - 1, self.heads * self.size)
 
     def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the head reads, ``[B, T, d]``, and the next state."""
@@ -175,7 +177,7 @@ def matched_sliding(
 ) -> SlidingTransformer:
     """Build a transformer of four blocks with a given number of parameters, within 3 %.
 
-    nanoGPT's recipe for a CPU has four blocks. Heads are about 24 wide.
+    nanoGPT's recipe for a CPU has four blocks, and heads of 32: these are nearly as wide.
 
     Raises:
         ValueError: No width comes that close.
@@ -183,8 +185,6 @@ def matched_sliding(
 
     def build(half: int) -> SlidingTransformer:
         width = 2 * half
-        counts = [count for count in range(1, half + 1) if half % count == 0]
-        heads = min(counts, key=lambda count: abs(count - width / 24))
-        return SlidingTransformer(vocab, width, 4, heads, window, dropout)
+        return SlidingTransformer(vocab, width, 4, max(1, round(width / 32)), window, dropout)
 
     return match_width("transformer", parameters, vocab, build)

@@ -24,7 +24,7 @@ OURS = SMALL.replace(
 )
 MODELS = {
     # The text is longer than the window, so that the cache goes round.
-    "transformer": SlidingTransformer(VOCAB, 12, 2, 2, window=7),
+    "transformer": SlidingTransformer(VOCAB, 14, 2, 4, window=7),
     "lstm": LSTM(VOCAB, 12),
 }
 

@@ -175,7 +175,13 @@ def test_rates_are_added_until_the_best_is_inside(best: float, tried: list[float
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "model", [LSTM(VOCAB, 12), SlidingTransformer(VOCAB, 12, 2, 2, window=7)], ids=["lstm", "gpt"]
+    "model",
+    [
+        LSTM(VOCAB, 12),
+        SlidingTransformer(VOCAB, 12, 2, 2, window=7),
+        SlidingTransformer(VOCAB, 14, 2, 4, window=7),
+    ],
+    ids=["lstm", "transformer", "heads that do not divide the width"],
 )
 def test_chunks_change_nothing(tokens: torch.Tensor, model: Baseline) -> None:
     model.eval()
@@ -206,6 +212,13 @@ def test_sizes_are_matched() -> None:
     for parameters in (156_776, 952_904):
         for model in (matched_lstm(parameters, 65), matched_sliding(parameters, 65)):
             assert model.parameter_count() == pytest.approx(parameters, rel=0.03)
+
+
+@pytest.mark.parametrize("parameters", [156_776, 342_822, 952_904, 1_369_110])
+@pytest.mark.parametrize("vocab", [65, 1024])
+def test_heads_are_as_wide_as_the_recipe_s(parameters: int, vocab: int) -> None:
+    """Whatever divides the width: heads as wide as a whole block of width 158 are no recipe's."""
+    assert 24 <= matched_sliding(parameters, vocab).size <= 40
 
 
 def own_model(tokens: torch.Tensor) -> DualCNN:
