@@ -138,7 +138,10 @@ class FullTraining:
                 trial = f"{self.name}, rate {rate:g}, step {steps}"
                 if self.results.get("trials", trial) is None:
                     run = self.begin(rate, 0.0)
-                    run.train(until=round(steps * (own.batch / run.config.batch) ** 0.5))
+                    until = round(steps * (own.batch / run.config.batch) ** 0.5)
+                    if run.steps > until:  # trained on since, by a shorter search's choice
+                        run = self.begin(rate, 0.0, keep=False)
+                    run.train(until=until)
                     # Kept, since an interrupted search would find the run further on.
                     self.results.put("trials", trial, {"validation": run.measure()})
                 loss = float(self.results.get("trials", trial)["validation"])
@@ -156,8 +159,8 @@ class FullTraining:
             self.results.put("searches", self.name, done)
         return float(done["learning_rate"])
 
-    def begin(self, rate: float, dropout: float) -> ConvergingRun:
-        """Begin a run, or continue it."""
+    def begin(self, rate: float, dropout: float, keep: bool = True) -> ConvergingRun:
+        """Begin a run, or continue it; one that is not kept begins anew."""
         own = self.checkpoint.model.config
         torch.manual_seed(own.seed)  # for the initial weights
         parameters = self.checkpoint.training["parameters"]
@@ -166,7 +169,7 @@ class FullTraining:
         folder = self.folder / f"{self.name}-{rate:g}-{dropout:g}"
         text, pieces = self.texts.trained, self.texts.validation
         plateau = Plateau(patience=patience_for(len(text), config))
-        return ConvergingRun(model, text, pieces, config, folder, plateau)
+        return ConvergingRun(model, text, pieces, config, folder if keep else None, plateau)
 
     def memory_on(self, model: Baseline) -> tuple[MemoryOnTop, dict[str, Any]]:
         """Train our memory on top of a network; see :func:`memory_on`."""

@@ -307,12 +307,12 @@ def test_the_command_goes_on_where_it_stopped(
     monkeypatch.setattr(full_training, "FURTHER", 0)
     monkeypatch.setattr(full_training, "MEMORY_STEPS", 2)
 
-    def command(clock: str, rungs: str = "1,2") -> dict[str, Any]:
-        results = tmp_path / "results.json"
+    def command(clock: str, rungs: str = "1,2", runs: str = "runs") -> dict[str, Any]:
+        results = tmp_path / f"{runs}.json"
         argv = ["converged.py", str(corpus), "--beside", str(tmp_path / "ours"), "--models", "gru"]
         argv += ["--rungs", rungs, "--dropouts", "0,0.1", "--minutes", "9", "--clock", clock]
         argv += ["--results", str(results)]
-        monkeypatch.setattr("sys.argv", [*argv, "--runs", str(tmp_path / "runs")])
+        monkeypatch.setattr("sys.argv", [*argv, "--runs", str(tmp_path / runs)])
         converged.main()
         content: dict[str, Any] = json.loads(results.read_text())
         return content
@@ -332,7 +332,9 @@ def test_the_command_goes_on_where_it_stopped(
     longer = command("0.03", "1,2,3")["searches"]["gru"]
     assert len(longer["tried"]) == 3
     assert longer["tried"][:2] == first["searches"]["gru"]["tried"]
-    given = (tmp_path / "ours", (corpus, None, None), tmp_path / "runs", tmp_path / "results.json")
+    # The training had gone past the new rung, which is measured as if it had not.
+    assert longer["tried"] == command("0.01", "1,2,3", "others")["searches"]["gru"]["tried"]
+    given = (tmp_path / "ours", (corpus, None, None), tmp_path / "runs", tmp_path / "runs.json")
     network = converged_baseline("gru", *given, print)
     texts = write_texts(*network, {"temperature": 0.8}, 2, 80, prompt="T")
     assert texts == write_texts(*network, {"temperature": 0.8}, 2, 80, prompt="T")
