@@ -49,8 +49,9 @@ def baselines_page(comparisons: list[Comparison]) -> str:
         paragraph(
             "The transformer is nanoGPT's block (pre-norm, GELU, no biases, tied head, AdamW with "
             "betas of 0.9 and 0.99): four of them, with heads about 32 wide, as in its recipe for "
-            "a CPU. Positions are rotary, since learned ones end with their table. It reads the held-out text as ours do, as one stream, through a cache of the "
-            "last 256 tokens that slides along, and it is trained with that cache. `python "
+            "a CPU. Positions are rotary, since learned ones end with their table. It reads the "
+            "held-out text as ours do, as one stream, through a cache of the last 256 tokens that "
+            "slides along, and it is trained with that cache. `python "
             "benchmarks/report.py` renders this page."
         ),
     ]
