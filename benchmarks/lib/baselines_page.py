@@ -37,7 +37,8 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             "text brings no improvement of 0.0005, and resumes from the best weights; once "
             "the rate is below 0.02 of the first, the network has converged. The best dropout by "
             "validation is kept. The loss of a run that a time limit cut short is an upper bound. "
-            "The runs used several machines: compare the tokens that they read, not their minutes."
+            "A run whose limits were changed on the way is shown with its last command. The runs "
+            "used several machines: compare the tokens that they read, not their minutes."
         ),
         paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "

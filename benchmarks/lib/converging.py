@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class ConvergingRun:
 
     Raises:
         BundleError: The folder's run is damaged.
-        RilletError: The folder's run has other settings.
+        RilletError: The folder's run has other settings, or a model of another shape.
     """
 
     def __init__(
@@ -158,12 +158,13 @@ class ConvergingRun:
 
     def _load(self, path: Path) -> None:
         header, tensors = _FORMAT.read(path, "pt")
-        if header["config"] != self.config.to_dict():
-            raise RilletError(f"{path} has other settings; remove it to start again")
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             part, _, rest = name.partition(".")
             parts.setdefault(part, {})[rest] = tensor
+        same_shape = _shapes(parts["model"].items()) == _shapes(self.model.named_parameters())
+        if header["config"] != self.config.to_dict() or not same_shape:
+            raise RilletError(f"{path} has other settings; remove it to start again")
         _fill(self.model, parts["model"])
         _fill(self.trainer.average.model, parts["average"])
         self._best = parts.get("best", {})
@@ -216,6 +217,10 @@ def pieces_loss(model: Baseline, pieces: Tensor, chunk: int = 256) -> float:
             F.cross_entropy(logits.flatten(0, 1), target.reshape(-1), reduction="sum").double()
         )
     return total / targets.numel()
+
+
+def _shapes(named: Iterable[tuple[str, Tensor]]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in named}
 
 
 @torch.no_grad()

@@ -90,6 +90,16 @@ def test_a_run_with_other_settings_is_refused(tokens: torch.Tensor, tmp_path: Pa
         )
 
 
+def test_a_run_of_another_shape_is_refused(tokens: torch.Tensor, tmp_path: Path) -> None:
+    """The code that builds a baseline may have changed since, with all settings the same."""
+    run = small_run(tokens, tmp_path)
+    run.train(until=1)
+    text, pieces = run.trainer.streams.text, run.validation
+    for model in (GRU(VOCAB, 9), GRU(VOCAB, 8, layers=3)):
+        with pytest.raises(RilletError, match="other settings"):
+            ConvergingRun(model, text, pieces, CONFIG, tmp_path)
+
+
 def test_training_ends_where_validation_stops_improving(tokens: torch.Tensor) -> None:
     run = small_run(tokens, None, patience=2, factor=0.1, margin=0.05)
     assert run.train(until=2_000) == "validation stopped improving"
