@@ -27,7 +27,7 @@ from rillet.train import (
     load_checkpoint,
     save_checkpoint,
 )
-from support.cache import Cache, cached_exporter, graph_cache, open_cache
+from support.cache import Cache, cached_exporter, lasting_cache, open_cache
 from support.models import SMALL, VARIANTS, train_small
 
 # No deadline, since shared machines are slow at times. Derandomised, so that a run is repeatable.
@@ -54,7 +54,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cache]:
     """What is made once for all workers. Torch's exporter remembers its results as well."""
-    graphs = graph_cache(tmp_path_factory.mktemp("graphs"))
+    graphs = lasting_cache("graphs", tmp_path_factory.mktemp("graphs"))
     with open_cache(tmp_path_factory.mktemp("cache")) as opened, pytest.MonkeyPatch.context() as m:
         m.setattr(torch.onnx, "export", cached_exporter(graphs))
         yield opened

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -20,9 +21,11 @@ from rillet.export.graphs.decode_step import DecodeStep
 from rillet.export.graphs.prefill_chunk import PrefillChunk
 from rillet.train import DualCNN
 from support import cache as module
-from support.cache import Cache, cached_exporter, graph_cache
+from support.cache import Cache, cached_exporter, lasting_cache
 from support.code_hash import code_hash, reached
 from support.models import SMALL, VARIANTS
+from support.programs import COMPILER, compile_program
+from support.rillet_run import needs_compiler
 
 
 def test_one_of_many_makes_an_entry(tmp_path: Path) -> None:
@@ -77,7 +80,7 @@ def test_another_maker_makes_another_entry(tmp_path: Path) -> None:
 
 
 def test_what_no_run_asks_for_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GRAPHS", tmp_path)
+    monkeypatch.setattr(module, "PLACE", tmp_path)
     monkeypatch.delenv("RILLET_TEST_CACHE", raising=False)
     made: list[str] = []
 
@@ -86,10 +89,10 @@ def test_what_no_run_asks_for_is_removed(tmp_path: Path, monkeypatch: pytest.Mon
             made.append(name)
             path.write_bytes(b"")
 
-        graph_cache(tmp_path / "off").file(name, make)
+        lasting_cache("kind", tmp_path / "off").file(name, make)
 
     def age() -> None:
-        for path in tmp_path.iterdir():
+        for path in (tmp_path / "kind").iterdir():
             then = path.stat().st_mtime - 0.6 * module._UNUSED
             os.utime(path, (then, then))
 
@@ -101,6 +104,33 @@ def test_what_no_run_asks_for_is_removed(tmp_path: Path, monkeypatch: pytest.Mon
     ask("often")
     ask("once")
     assert made == ["often", "once", "once"]
+
+
+@needs_compiler
+def test_a_program_is_compiled_where_its_source_or_command_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PLACE", tmp_path / "cache")
+    monkeypatch.delenv("RILLET_TEST_CACHE", raising=False)
+    source, program = tmp_path / "program.c", tmp_path / "program"
+
+    def printed(code: str, *flags: str) -> str:
+        source.write_text(f"#include <stdio.h>\nint main(void) {{ {code} }}\n")
+        errors = compile_program([str(COMPILER), *flags, str(source)], program)
+        return (
+            errors
+            or subprocess.run([program], stdout=subprocess.PIPE, check=True, text=True).stdout
+        )
+
+    assert printed("puts(WHAT);", '-DWHAT="a"') == "a\n"
+    assert printed("puts(WHAT);", '-DWHAT="b"') == "b\n"
+    assert "WHAT" in printed("puts(WHAT);")
+    assert printed('puts("c");') == "c\n"
+    kept = list((tmp_path / "cache" / "programs").glob("[!.]*"))
+    assert len(kept) == 3
+    for entry in kept:
+        entry.write_bytes(b"#!/bin/sh\necho kept\n")
+    assert printed("puts(WHAT);", '-DWHAT="a"') == "kept\n"
 
 
 def test_a_graph_depends_on_no_other_code() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,29 +15,22 @@ from rillet.train import Checkpoint
 from rillet.train.data.tokenizers import make_tokenizer
 from support.models import VARIANTS
 from support.native import native_bundle, needs_native, weights_bundle
+from support.ports import STRICT
+from support.programs import COMPILER, compile_sanitized
 from support.rillet_run import needs_compiler
 from support.rillet_run import program as rillet_run_program
 
 ROOT = Path(__file__).parents[2]
-COMPILER = shutil.which(os.environ.get("CC", "gcc"))
 CASES = int(os.environ.get("RILLET_FUZZ_CASES", "400"))
 
-STRICT = ["-std=c11", "-Wall", "-Wextra", "-Werror"]
-FLAGS = ["-O1", "-g", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
 
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
 
 def build(program: Path, sources: list[str], define: str = "") -> None:
     """Compile a test program with the sanitizers."""
-    command = [str(COMPILER), *STRICT, *FLAGS, *SANITIZE, *filter(None, [define]), *sources]
-    built = subprocess.run(
-        [*command, "-lm", "-o", str(program)], capture_output=True, text=True, check=False
-    )
-    if "cannot find" in built.stderr and "asan" in built.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert built.returncode == 0, built.stderr
+    compile_sanitized(program, *STRICT, *FLAGS, *filter(None, [define]), *sources)
 
 
 def output_of(*command: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from rillet.runtime.files import sha256_file
 from rillet.runtime.streams.saved_state import checksum as stream_checksum
 from rillet.train import Checkpoint
 from support.native import native_bundle, needs_native
+from support.programs import compile_sanitized
 from support.rillet_run import needs_compiler, program
 
 pytestmark = [needs_native, needs_compiler]
@@ -50,31 +50,12 @@ STRANGE = [
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program, with sanitizers in all but the kernels."""
-    library, result = (
-        program().parent / "librillet.a",
-        tmp_path_factory.mktemp("run") / "rillet-run",
-    )
+    result = tmp_path_factory.mktemp("run") / "rillet-run"
     parts = ("decode", "encode", "json", "saved", "sha256", "stops", "tokenizer", "tokens", "words")
-    sources = [*(ROOT / "native" / "run").glob("*.c")]
+    sources = [*sorted((ROOT / "native" / "run").glob("*.c"))]
     sources += [ROOT / "native" / "src" / f"{part}.c" for part in parts]
-    command = [
-        shutil.which(os.environ.get("CC", "cc")),
-        "-std=c11",
-        "-O1",
-        "-g",
-        "-D_DEFAULT_SOURCE",
-    ]
-    command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *sources]
-    built = subprocess.run(
-        [*map(str, command), str(library), "-lm", "-o", str(result)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if "cannot find" in built.stderr and "asan" in built.stderr:
-        pytest.skip("the compiler has no sanitizers")
-    assert built.returncode == 0, built.stderr
-    return result
+    library = program().parent / "librillet.a"
+    return compile_sanitized(result, "-D_DEFAULT_SOURCE", *map(str, [*sources, library]))
 
 
 @pytest.fixture

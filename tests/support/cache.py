@@ -3,8 +3,8 @@
 Checkpoints and bundles that many tests read are made once and shared by the workers of a run and by
 later runs. A change to code that training or exporting can reach starts an empty cache, and the old
 one is removed. The graphs that torch's exporter returns, which take longest, are kept apart: of
-them, only a change to the model's or the graphs' own code makes new ones. Tests get copies, never
-the cache itself. ``RILLET_TEST_CACHE=0`` turns it off.
+them, only a change to the model's or the graphs' own code makes new ones. So are programs in C.
+Tests get copies, never the cache itself. ``RILLET_TEST_CACHE=0`` turns it off.
 """
 
 from __future__ import annotations
@@ -31,19 +31,18 @@ try:
 except ImportError:  # Windows: workers may then build the same entry twice
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Cache", "cached_exporter", "graph_cache", "open_cache"]
+__all__ = ["Cache", "cached_exporter", "lasting_cache", "open_cache"]
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build" / "test-cache"
 
-_GRAPHS = PLACE / "graphs"
 _BUNDLES_NEED = frozenset({"rillet.train", "rillet.runtime", "rillet.export.api"})
 _GRAPHS_NEED = frozenset({"rillet.export.graphs.build"})
 _MAKERS = ("support/cache.py", "support/models.py")
 """Files of tests on which entries depend, besides the one that makes an entry."""
 
 _UNUSED = 7 * 86_400.0
-"""Seconds after which a graph that no run has asked for is removed."""
+"""Seconds after which an entry of a lasting cache that no run has asked for is removed."""
 
 _HASHED = ("rillet.", "torch.", "lib.")
 """What holds classes whose code the key covers: `lib` is that of benchmarks."""
@@ -127,16 +126,17 @@ def open_cache(temporary: Path) -> Iterator[Cache]:
         yield Cache(PLACE / name)
 
 
-def graph_cache(temporary: Path) -> Cache:
-    """The cache of what torch's exporter returns; what no run has asked for lately is removed.
+def lasting_cache(kind: str, temporary: Path) -> Cache:
+    """A cache that no change of code empties; what no run has asked for lately is removed.
 
     Args:
+        kind: What it keeps; its entries' names hold all that they are made from.
         temporary: Where to keep entries when the cache is turned off.
     """
     if _is_off():
         return Cache(temporary)
-    cache = Cache(_GRAPHS)
-    for path in _GRAPHS.iterdir():
+    cache = Cache(PLACE / kind)
+    for path in (PLACE / kind).iterdir():
         with contextlib.suppress(FileNotFoundError):  # another worker removes it too
             if path.stat().st_mtime < time.time() - _UNUSED:
                 path.unlink()

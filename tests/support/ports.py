@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from support.programs import compile_program
+
 __all__ = ["PORTS", "ROOT", "STRICT", "Port", "release_flags", "sources"]
 
 ROOT = Path(__file__).parents[2]
@@ -51,10 +53,8 @@ class Port:
         command = [*self.compiler, *(STRICT if strict else ())]
         command += [*(release_flags() if flags is None else flags), *self.flags]
         command += [str(ROOT / "tests" / "native" / program), *sources(), *self.libraries]
-        built = subprocess.run(
-            [*command, "-o", str(out)], capture_output=True, text=True, check=False
-        )
-        assert built.returncode == 0, built.stderr
+        errors = compile_program(command, out)
+        assert not errors, errors
         return out
 
     def run(self, program: Path, *arguments: object) -> str:
