@@ -30,11 +30,11 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             (summary(each) for each in comparisons),
         ),
         paragraph(
-            "A GRU, an LSTM, a minGRU and a transformer get the parameters of a model of ours "
-            "within 3 %, its text, tokens, trainer, streams, optimiser and weight average. The "
-            "learning rate is chosen on validation text by successive halving. Training then goes "
-            "on with each dropout at that rate, which falls to 0.3 of itself where a pass over the "
-            "text brings no improvement of 0.0005, and resumes from the best weights; once "
+            "A GRU, an LSTM, a minGRU and a transformer have as many parameters as our model, within "
+            "3 %, and share its text, tokens, trainer, streams, optimiser and weight average. The "
+            "learning rate is chosen on validation text by successive halving. The network is then "
+            "trained at that rate with each dropout. When a pass over the text improves validation "
+            "by less than 0.0005, training returns to the best weights, at 0.3 of the rate. Once "
             "the rate is below 0.02 of the first, the network has converged. The best dropout by "
             "validation is kept. The loss of a run that a time limit cut short is an upper bound. "
             "A run whose limits were changed on the way is shown with its last command. The runs "

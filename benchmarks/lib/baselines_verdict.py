@@ -9,13 +9,18 @@ from .pareto import dominators
 
 __all__ = ["listed", "summary", "title_of", "verdict"]
 
-_COSTS = {"us": "microseconds", "bytes": "bytes"}
+_COSTS = {"us": "time", "bytes": "size"}
 _MEMORY = ", memory"
 
 
 def verdict(comparisons: list[Comparison]) -> str:
     """The first paragraph: where ours is beaten, and what is not known yet."""
-    return " ".join([*(_standing(each) for each in comparisons), _not_run(comparisons)]).strip()
+    terms = (
+        "Each network has as many parameters as ours. Ours is *on the front* where no other has at "
+        "most its loss at no higher cost: the time of a token, or the size of graph and state."
+    )
+    parts = [terms, *(_standing(each) for each in comparisons), _not_run(comparisons)]
+    return " ".join(parts).strip()
 
 
 def _standing(comparison: Comparison) -> str:
@@ -27,20 +32,21 @@ def _standing(comparison: Comparison) -> str:
     sentences = []
     if off:
         sentences.append(
-            f"**ours is not on the front of loss against {listed(off)}**: {_named(behind)} "
-            f"{_verb('lose', behind)} no more and {_verb('cost', behind)} no more"
+            f"**ours is not on the front of loss and {listed(off)}**: {_named(behind)} "
+            f"{_have(behind)} at most its loss at no higher cost"
         )
     if on:
-        sentences.append(f"ours is on the front of loss against {listed(on)}")
+        sentences.append(f"ours is on the front of loss and {listed(on)}")
     if others := [name for name in less if name not in behind]:
-        sentences.append(f"**{_named(others)} {_verb('lose', others)} less than ours**")
+        sentences.append(f"**{_named(others)} {_have(others)} a lower loss**")
     if not less:
-        sentences.append("nothing here loses less than ours")
+        sentences.append("nothing here has a lower loss")
     if alone := _alone(comparison):
-        told = f"{_named(alone)} {_verb('lose', alone)} less than ours"
+        told = f"{_named(alone)} {_have(alone)} a lower loss"
         sentences.append(f"**without memories, {told}**")
     if undecided := _undecided(comparison):
-        sentences.append(f"{_named(undecided)} might too, had a time limit not ended the training")
+        were = "was" if len(undecided) == 1 else "were"
+        sentences.append(f"{_named(undecided)} {were} cut short by a time limit, and might too")
     return f"On {SIZES[comparison.name]}, {'; '.join(sentences)}."
 
 
@@ -68,7 +74,7 @@ def _ahead(comparison: Comparison, cost: str) -> list[str]:
 
 
 def _alone(comparison: Comparison) -> list[str]:
-    """The networks that lose less than ours when neither has a memory, the best first."""
+    """The networks with a lower loss than ours when neither has a memory, the best first."""
     losses = comparison.losses()
     ours = losses["ours, no memory"]
     names = [name for name in comparison.trained if losses[name] < ours]
@@ -86,7 +92,7 @@ def _undecided(comparison: Comparison) -> list[str]:
 
 
 def _less(comparison: Comparison) -> list[str]:
-    """What loses less than ours, the best first."""
+    """What has a lower loss than ours, the best first."""
     losses = comparison.losses()
     names = [name for name in losses if losses[name] < losses["ours"]]
     return sorted(names, key=lambda name: losses[name])
@@ -99,8 +105,8 @@ def _named(names: list[str]) -> str:
     return listed(bare + ([f"{listed(with_memory)} with our memory"] if with_memory else []))
 
 
-def _verb(verb: str, names: list[str]) -> str:
-    return f"{verb}s" if len(names) == 1 else verb
+def _have(names: list[str]) -> str:
+    return "has" if len(names) == 1 else "have"
 
 
 def _not_run(comparisons: list[Comparison]) -> str:

@@ -65,15 +65,15 @@ def test_first_paragraph_says_where_ours_is_beaten(comparison: Comparison) -> No
     row["held_out"]["loss"] = comparison.about["ours"]["held_out"]["loss"] - 0.01
     memory["us"], memory["bytes"] = ours["us"] - 1, ours["bytes"] * 9
     text = first_paragraph(comparison)
-    assert "ours is not on the front of loss against microseconds" in text
+    assert "ours is not on the front of loss and time" in text
     assert f"{NETWORKS[name]} with our memory" in text
     memory["us"] = ours["us"] + 1
     for other in comparison.trained.values():
         other["held_out"]["loss"] = comparison.about["ours"]["held_out"]["loss"] + 0.01
     comparison = dataclasses.replace(comparison, compressors={})
     text = first_paragraph(comparison)
-    assert "ours is on the front of loss against microseconds" in text
-    assert "nothing here loses less than ours" in text
+    assert "ours is on the front of loss and time" in text
+    assert "nothing here has a lower loss" in text
 
 
 def test_first_paragraph_says_which_network_is_better_alone(comparison: Comparison) -> None:
@@ -82,23 +82,23 @@ def test_first_paragraph_says_which_network_is_better_alone(comparison: Comparis
         row["held_out"]["without_memory"] = ours + 0.01
     assert "without memories" not in first_paragraph(comparison)
     comparison.trained["gru"]["held_out"]["without_memory"] = ours - 0.01
-    assert "without memories, GRU loses less than ours" in first_paragraph(comparison)
+    assert "without memories, GRU has a lower loss" in first_paragraph(comparison)
     comparison.trained["lstm"]["held_out"]["without_memory"] = ours - 0.02
-    assert "without memories, LSTM and GRU lose less" in first_paragraph(comparison)
+    assert "without memories, LSTM and GRU have a lower loss" in first_paragraph(comparison)
     assert f"LSTM {ours - 0.02:.4f}; GRU {ours - 0.01:.4f}" in baselines_page([comparison])
 
 
 def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     comparison: Comparison,
 ) -> None:
-    ended = "had a time limit not ended the training"
+    ended = "cut short by a time limit, and might too"
     for row in comparison.trained.values():
         row["stopped"] = "validation stopped improving"
     assert ended not in first_paragraph(comparison)
     ours, lstm = comparison.about["ours"]["held_out"]["loss"], comparison.trained["lstm"]
     lstm["stopped"] = "time limit"
     lstm["held_out"]["loss"] = ours + 0.01
-    assert f"LSTM with our memory might too, {ended}" in first_paragraph(comparison)
+    assert f"LSTM with our memory was {ended}" in first_paragraph(comparison)
     lstm["held_out"]["loss"] = ours - 0.01
     assert ended not in first_paragraph(comparison)
     assert "| LSTM |\n" in baselines_page([comparison])  # the last column of the table beneath
