@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rillet.export.graphs.decode_contexts import DecodeContexts
+from rillet.export.graphs.exporter_patterns import shorten_patterns
+from rillet.export.graphs.stack_traces import strip_traces
 from rillet.train.model.context_memory import ContextMemory
 from rillet.train.model.state import State
 
@@ -39,7 +41,11 @@ def baseline_step(
     else:
         raise TypeError(f"a {type(model).__name__} has no step; take one of full_training.BUILD")
     past = {**network.zero_state(3), **(memory_state or {})}
-    return export_step(_Step(network, model.head_layer(), memory).eval(), past, axes)
+    graph = export_step(_Step(network, model.head_layer(), memory).eval(), past, axes)
+    # As with our own graphs: the memory's code has patterns that take the exporter many nodes.
+    shorten_patterns(graph.graph)
+    strip_traces(graph)
+    return graph
 
 
 class _Step(nn.Module):

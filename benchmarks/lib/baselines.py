@@ -29,14 +29,9 @@ _TOLERANCE = 0.03
 
 
 class Baseline(nn.Module):
-    """A language model with an embedding ``tokens`` and a head tied to it, or one of its own.
-
-    Attributes:
-        head: The head; ``None`` for the embedding transposed.
-    """
+    """A language model with an embedding ``tokens``, transposed its head (Press and Wolf, 2017)."""
 
     tokens: nn.Embedding
-    head: nn.Linear | None = None
 
     def features(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """What the head reads, ``[B, T, d]``, of a chunk ``[B, T]``, and the next state."""
@@ -44,7 +39,7 @@ class Baseline(nn.Module):
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits ``[..., V]`` of features ``[..., d]``."""
-        return F.linear(features, self.tokens.weight) if self.head is None else self.head(features)
+        return F.linear(features, self.tokens.weight)
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """Logits ``[B, T, V]`` of a chunk ``[B, T]``, and the next state."""
@@ -52,9 +47,7 @@ class Baseline(nn.Module):
         return self.logits(features), state
 
     def head_layer(self) -> nn.Linear:
-        """The head as a layer with a bias, which is zero where the model has none."""
-        if self.head is not None:
-            return self.head
+        """The head as a layer with a bias, which is zero."""
         layer = nn.Linear(self.tokens.embedding_dim, self.tokens.num_embeddings)
         layer.weight = self.tokens.weight
         nn.init.zeros_(layer.bias)
@@ -149,7 +142,7 @@ class GPT(Baseline):
 
 
 class Recurrent(Baseline):
-    """An embedding, recurrent layers and a head.
+    """Recurrent layers between an embedding and its transpose.
 
     Args:
         vocab: Number of tokens V.
@@ -159,16 +152,17 @@ class Recurrent(Baseline):
     """
 
     cell: type[nn.GRU | nn.LSTM]
-    head: nn.Linear
 
     def __init__(self, vocab: int, width: int, layers: int = 2, dropout: float = 0.1) -> None:
         super().__init__()
         self.dropout = dropout
         self.tokens = nn.Embedding(vocab, width)
+        # Wide enough for logits of outputs below one, narrower than torch's 1: after 160 steps on
+        # the tales, 0.3 was ahead of 0.1, of 0.02, and of a head of its own.
+        nn.init.normal_(self.tokens.weight, std=0.3)
         self.layers = self.cell(
             width, width, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
         )
-        self.head = nn.Linear(width, vocab)
 
 
 class GRU(Recurrent):

@@ -8,6 +8,7 @@ from typing import Any
 
 from .baselines_verdict import listed, summary, title_of, verdict
 from .converged_results import NETWORKS, SIZES, Comparison, is_cut_short
+from .halving import search_steps
 from .markdown import NONE, paragraph, table
 
 __all__ = ["baselines_page"]
@@ -30,22 +31,30 @@ def baselines_page(comparisons: list[Comparison]) -> str:
             (summary(each) for each in comparisons),
         ),
         paragraph(
-            "A GRU, an LSTM, a minGRU and a transformer have as many parameters as our model, within "
-            "3 %, and share its text, tokens, trainer, streams, optimiser and weight average. The "
-            "learning rate is chosen on validation text by successive halving. The network is then "
-            "trained at that rate with each dropout. When a pass over the text improves validation "
-            "by less than 0.0005, training returns to the best weights, at 0.3 of the rate. Once "
-            "the rate is below 0.02 of the first, the network has converged. The best dropout by "
-            "validation is kept. The loss of a run that a time limit cut short is an upper bound. "
-            "A run whose limits were changed on the way is shown with its last command. The runs "
-            "used several machines: compare the tokens that they read, not their minutes."
+            "A GRU, an LSTM, a minGRU and a transformer have as many parameters as our model, "
+            "within 3 %, and share its text, tokens, trainer, streams, optimiser and weight "
+            "average. The learning rate is chosen on validation text by successive halving. The "
+            "network is then trained at that rate with each dropout. When a pass over the text "
+            "improves validation by less than 0.0005, training returns to the best weights, at "
+            "0.3 of the rate. Once the rate is below 0.02 of the first, the network has "
+            "converged. The best dropout by validation is kept. The loss of a run that a time "
+            "limit cut short is an upper bound. A run whose limits were changed on the way is "
+            "shown with its last command. The runs used several machines: compare the tokens that "
+            "they read, not their minutes."
         ),
         paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "
             "network. Its scores, shares and gate are trained afterwards, on the frozen network "
-            "with its dropout, while our own model trains both together. The row *ours, memory "
-            "afterwards* is our own network treated like the others: the comparison of networks "
-            "is with that row, and its distance from ours is what training together is worth."
+            "with its dropout, until validation stops improving or for 400 steps, while our own "
+            "model trains both together. The row *ours, memory afterwards* is our own network "
+            "treated like the others: the comparison of networks is with that row, and its "
+            "distance from ours is what training together is worth."
+        ),
+        paragraph(
+            "All of them tie the head to the embedding. Ours does not, and holds 32 more numbers "
+            "for each token, which are computed from the text rather than trained, and are not "
+            "counted as parameters. Each row is of one seed. The same training, on two machines, "
+            "has differed by 0.016: smaller differences decide nothing."
         ),
         paragraph(
             "The transformer is nanoGPT's block (pre-norm, GELU, no biases, tied head, AdamW with "
@@ -186,11 +195,19 @@ def _settings(comparison: Comparison) -> str:
         )
         texts.append(
             f"{NETWORKS[name]} ({shape}): rate {row['settings']['learning_rate']:g} of "
-            f"{_numbers(rates)} after {_numbers(search['rungs'])} steps of 8,192 tokens, "
+            f"{_numbers(rates)} after {_numbers(_rungs(search, row, comparison))} steps, "
             f"{chosen}; batch {row['settings']['batch']}, best validation {row['validation']:.4f} "
-            f"at step {row['best_step']:,} of {row['steps']:,}"
+            f"at step {row['best_step']:,} of {row['steps']:,}; its memory after "
+            f"{row['memory']['best_step']} steps at rate "
+            f"{row['memory']['settings']['learning_rate']:g}"
         )
     return paragraph(f"Settings. {'. '.join(texts)}." if texts else "No baseline has run.")
+
+
+def _rungs(search: dict[str, Any], row: dict[str, Any], comparison: Comparison) -> list[int]:
+    """Steps of the search that a network took: more, if its batch is smaller than ours."""
+    ours = comparison.about["ours"]["settings"]["batch"]
+    return [search_steps(steps, ours, row["settings"]["batch"]) for steps in search["rungs"]]
 
 
 def _compressors(comparison: Comparison) -> str:

@@ -41,6 +41,11 @@ def _standing(comparison: Comparison) -> str:
         sentences.append(f"**{_named(others)} {_have(others)} a lower loss**")
     if not less:
         sentences.append("nothing here has a lower loss")
+    if afterwards := _afterwards(comparison):
+        sentences.append(
+            f"**with the memory of ours trained afterwards as well, {_named(afterwards)} "
+            f"{_have(afterwards)} a lower loss too**"
+        )
     if alone := _alone(comparison):
         told = f"{_named(alone)} {_have(alone)} a lower loss"
         sentences.append(f"**without memories, {told}**")
@@ -89,6 +94,16 @@ def _undecided(comparison: Comparison) -> list[str]:
         for name, row in comparison.trained.items()
         if is_cut_short(row) and losses[name + _MEMORY] >= losses["ours"]
     ]
+
+
+def _afterwards(comparison: Comparison) -> list[str]:
+    """What has a lower loss than our network only if the memory of both is trained afterwards."""
+    row, losses = comparison.rows.get("ours, memory afterwards"), comparison.losses()
+    if row is None:
+        return []
+    ours = row["held_out"]["loss"] * comparison.per_character
+    names = [name + _MEMORY for name in comparison.trained]
+    return [name for name in names if losses["ours"] <= losses[name] < ours]
 
 
 def _less(comparison: Comparison) -> list[str]:

@@ -16,7 +16,7 @@ from rillet.train.config.training_config import TrainingConfig
 from .baselines import Baseline, matched_gru
 from .comparison_texts import Texts
 from .converging import ConvergingRun
-from .halving import halve, ranked
+from .halving import halve, ranked, search_steps
 from .lstm import matched_lstm
 from .memory_on_top import Frozen, FrozenBaseline, MemoryOnTop, fit_memory
 from .min_gru import matched_min_gru
@@ -40,13 +40,14 @@ RATES = {
     "mingru": (5e-3, 1e-2, 2e-2),
     "transformer": (1.5e-3, 3e-3, 6e-3),
 }
-FURTHER = 2
-"""Rates to add where the best is the highest or the lowest."""
+FURTHER = 4
+"""Most rates to add while the best is the highest or the lowest."""
 
 BATCHES = {"transformer": 8}
 """Streams of a step where they are not ours: a transformer takes more steps, of nanoGPT's size."""
 
-MEMORY_STEPS = 120
+MEMORY_STEPS, MEMORY_RATE = 400, 0.012
+"""Of a memory's training, whatever its network's: at a third of the rate, it had not arrived."""
 
 PATIENCE = 4
 """Fewest validations without an improvement after which a rate falls."""
@@ -138,7 +139,7 @@ class FullTraining:
                 trial = f"{self.name}, rate {rate:g}, step {steps}"
                 if self.results.get("trials", trial) is None:
                     run = self.begin(rate, 0.0)
-                    until = round(steps * (own.batch / run.config.batch) ** 0.5)
+                    until = search_steps(steps, own.batch, run.config.batch)
                     if run.steps > until:  # trained on since, by a shorter search's choice
                         run = self.begin(rate, 0.0, keep=False)
                     run.train(until=until)
@@ -214,7 +215,9 @@ def memory_on(
 ) -> tuple[MemoryOnTop, dict[str, Any]]:
     """Train a memory like a checkpoint's on top of a network; return both, and the figures."""
     own = checkpoint.model.config
-    training = own.training.replace(steps=MEMORY_STEPS, validate_every=40, warmup=10)
+    training = own.training.replace(
+        steps=MEMORY_STEPS, learning_rate=MEMORY_RATE, validate_every=40, warmup=10
+    )
     began = time.process_time()
     top, figures = fit_memory(
         network, texts.words, texts.trained, texts.validation, own, training, notify=notify

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-__all__ = ["halve", "ranked"]
+__all__ = ["halve", "ranked", "search_steps"]
 
 C = TypeVar("C")
 
@@ -14,6 +14,14 @@ C = TypeVar("C")
 def ranked(loss: float) -> float:
     """What losses are compared by: a run that has diverged comes last."""
     return math.inf if math.isnan(loss) else loss
+
+
+def search_steps(steps: int, ours: int, batch: int) -> int:
+    """Steps of a network whose batch is not ours, for as many of ours.
+
+    A smaller batch takes more of them, but reads fewer tokens in all.
+    """
+    return round(steps * math.sqrt(ours / batch))
 
 
 def halve(

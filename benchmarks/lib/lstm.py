@@ -12,7 +12,7 @@ __all__ = ["LSTM", "matched_lstm"]
 
 
 class LSTM(Recurrent):
-    """LSTM layers between an embedding and a head."""
+    """LSTM layers."""
 
     cell = nn.LSTM
 
@@ -33,7 +33,9 @@ class LSTM(Recurrent):
         if state is None:
             state = self.zero_state(tokens.shape[0]).to(x.device)
         hidden, cell = state.split(self.layers.num_layers)
-        x, (hidden, cell) = self.layers(x, (hidden.contiguous(), cell.contiguous()))
+        # In float32: autocast would round the cells, which sum over the whole stream, to bfloat16.
+        with torch.autocast(x.device.type, enabled=False):
+            x, (hidden, cell) = self.layers(x, (hidden.contiguous(), cell.contiguous()))
         return F.dropout(x, self.dropout, self.training), torch.cat([hidden, cell])
 
 

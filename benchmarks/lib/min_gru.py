@@ -26,9 +26,9 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
         """Features ``[B, T, d]`` and state ``[B, d]`` to the same, T steps later."""
         gate, candidate = self.gate_and_candidate(self.recurrent_norm(x)).chunk(2, dim=-1)
-        gate = torch.sigmoid(gate)
-        # In float32: the scan multiplies many factors below one.
-        states = scan((1 - gate).float(), (gate * candidate).float(), before)
+        # In float32: the scan multiplies many factors just below one.
+        gate = torch.sigmoid(gate.float())
+        states = scan(1 - gate, gate * candidate.float(), before)
         x = x + F.dropout(states.to(x.dtype), self.dropout, self.training)
         y = self.down(F.gelu(self.up(self.mlp_norm(x))))
         return x + F.dropout(y, self.dropout, self.training), states[:, -1]

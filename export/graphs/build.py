@@ -21,6 +21,7 @@ from .exporter_patterns import shorten_patterns
 from .node_names import name_after_modules
 from .opset import IR_VERSION, OPSET, check_opset, ir_version
 from .prefill_chunk import PrefillChunk
+from .stack_traces import strip_traces
 
 __all__ = ["IR_VERSION", "OPSET", "decode_graph", "fix_batch", "prefill_graph"]
 
@@ -109,33 +110,12 @@ def _export(module: DecodeStep | PrefillChunk, model: DualCNN, opset: int) -> on
     graph.ir_version = ir_version(opset)
     shorten_patterns(graph.graph)
     name_after_modules(graph.graph)
-    _strip(graph)
+    strip_traces(graph)
     with_length: tuple[str, ...] = ()
     if isinstance(module, PrefillChunk):
         with_length = ("input_ids",) if module.last_logits else ("input_ids", "logits")
     _check(graph, model, with_length)
     return graph
-
-
-def _strip(graph: onnx.ModelProto) -> None:
-    """Remove stack traces and source paths, which differ between machines."""
-    del graph.metadata_props[:]
-    graph.producer_version = ""
-    stack = [graph.graph, *graph.functions]
-    while stack:
-        part = stack.pop()
-        del part.metadata_props[:]
-        part.doc_string = ""
-        for value in part.value_info:
-            del value.metadata_props[:]
-        if isinstance(part, onnx.GraphProto):
-            for value in (*part.input, *part.output, *part.initializer):
-                del value.metadata_props[:]
-                value.doc_string = ""
-        for node in part.node:
-            del node.metadata_props[:]
-            node.doc_string = ""
-            stack.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
 
 
 def _check(graph: onnx.ModelProto, model: DualCNN, with_length: tuple[str, ...]) -> None:

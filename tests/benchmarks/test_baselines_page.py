@@ -34,7 +34,16 @@ def test_the_front_is_what_nothing_dominates() -> None:
 
 @pytest.fixture
 def comparison() -> Comparison:
-    return copy.deepcopy(read_comparisons(RESULTS)[0])
+    """A real one, in which a network that has not run has the figures of one that has."""
+    found = copy.deepcopy(read_comparisons(RESULTS)[0])
+    assert found.steps is not None
+    timed = found.steps["figures"]["rows"]
+    for name in NETWORKS:
+        for parts in (found.rows, found.searches):
+            parts.setdefault(name, copy.deepcopy(parts["mingru"]))
+        for step in ("", ", memory"):
+            timed.setdefault(name + step, copy.deepcopy(timed["mingru" + step]))
+    return found
 
 
 def first_paragraph(comparison: Comparison) -> str:
@@ -88,6 +97,19 @@ def test_first_paragraph_says_which_network_is_better_alone(comparison: Comparis
     assert f"LSTM {ours - 0.02:.4f}; GRU {ours - 0.01:.4f}" in baselines_page([comparison])
 
 
+def test_first_paragraph_compares_networks_whose_memory_came_afterwards(
+    comparison: Comparison,
+) -> None:
+    ours = comparison.about["ours"]["held_out"]["loss"]
+    for row in comparison.trained.values():
+        row["held_out"]["loss"] = ours + 0.02
+    comparison.rows["ours, memory afterwards"]["held_out"]["loss"] = ours + 0.01
+    assert "afterwards" not in first_paragraph(comparison)
+    comparison.trained["mingru"]["held_out"]["loss"] = ours + 0.005
+    told = "trained afterwards as well, minGRU with our memory has a lower loss too"
+    assert told in first_paragraph(comparison)
+
+
 def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     comparison: Comparison,
 ) -> None:
@@ -104,6 +126,16 @@ def test_first_paragraph_names_what_was_cut_short_and_what_was_not_run(
     assert "| LSTM |\n" in baselines_page([comparison])  # the last column of the table beneath
     comparison.rows.pop("lstm")
     assert "LSTM" in first_paragraph(comparison).partition("Not run yet:")[2]
+
+
+def test_settings_count_the_steps_that_a_network_took(comparison: Comparison) -> None:
+    settings = next(
+        part for part in baselines_page([comparison]).split("\n\n") if "Settings." in part
+    )
+    told = " ".join(settings.split())
+    rungs = comparison.searches["transformer"]["rungs"]
+    assert f"after {rungs[0] * 2} and {rungs[1] * 2} steps, " in told.partition("transformer (")[2]
+    assert f"after {rungs[0]}" in told.partition("minGRU (")[2]
 
 
 def test_a_longer_run_names_its_command() -> None:

@@ -101,7 +101,7 @@ def test_a_run_of_another_shape_is_refused(tokens: torch.Tensor, tmp_path: Path)
 
 
 def test_training_ends_where_validation_stops_improving(tokens: torch.Tensor) -> None:
-    run = small_run(tokens, None, patience=2, factor=0.1, margin=0.05)
+    run = small_run(tokens, None, patience=8, factor=0.1, margin=0.05)
     assert run.train(until=2_000) == "validation stopped improving"
     losses = [loss for _, loss, _ in run.history]
     scales = sorted({scale for _, _, scale in run.history}, reverse=True)
@@ -177,7 +177,9 @@ def test_a_diverged_run_is_never_chosen() -> None:
     assert rates == [1, 2, 4, 8]
 
 
-@pytest.mark.parametrize(("best", "tried"), [(2, [1, 2, 4]), (9, [1, 2, 4, 8, 16]), (0, [0.25, 4])])
+@pytest.mark.parametrize(
+    ("best", "tried"), [(2, [1, 2, 4]), (9, [1, 2, 4, 8, 16]), (0, [0.0625, 4])]
+)
 def test_rates_are_added_until_the_best_is_inside(best: float, tried: list[float]) -> None:
     rates = full_training.bracketed([1, 2, 4], lambda rate: abs(rate - best))
     assert (rates[0], rates[-1]) == (tried[0], tried[-1])
