@@ -34,6 +34,7 @@ class BaselineTrainer:
 
     Attributes:
         average: The moving average of the weights.
+        dtype: What autocast computes matrix products in; ``None`` for float32.
         state: State of the streams after the last step, ``[..., B, ...]`` along its second axis.
 
     Raises:
@@ -48,6 +49,7 @@ class BaselineTrainer:
         self.model, self.config, self.streams = model.train(), config, Streams(text, config)
         self.optimizer = make_optimizer(model, config)
         self.average = WeightAverage(model, config.average)
+        self.dtype = autocast_dtype(config.precision, model.tokens.weight.device)
         self.state: Tensor | None = None
         torch.manual_seed(config.seed)  # for dropout
 
@@ -69,8 +71,9 @@ class BaselineTrainer:
             kept = torch.rand(config.batch, generator=generator) >= config.reset
             sizes = [1, -1, *[1] * (self.state.dim() - 2)]
             self.state = self.state.detach() * kept.to(device).view(sizes)
-        dtype = autocast_dtype(config.precision, device)
-        with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        with torch.autocast(
+            device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None
+        ):
             logits, self.state = model(inputs.to(device), self.state)
         loss = F.cross_entropy(logits.float().flatten(0, 1), targets.to(device).reshape(-1))
         self.optimizer.zero_grad()

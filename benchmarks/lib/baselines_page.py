@@ -96,7 +96,8 @@ def _section(comparison: Comparison) -> list[str]:
             f"```sh\n{_plain(comparison.steps['command'])}\n```",
             paragraph(
                 "fp32 on ONNX Runtime, one thread, one run in turns: compare ratios, not "
-                "microseconds. The native engine runs only ours: "
+                "microseconds. With our memory, a graph of the others holds the embedding a second "
+                "time, as the head. The native engine runs only ours: "
                 + "; ".join(
                     f"`{name}` {row['us']:.1f} µs, a bundle of {row['bundle_bytes'] / 1e6:.2f} MB"
                     for name, row in comparison.steps["figures"]["native"].items()
@@ -200,6 +201,11 @@ def _settings(comparison: Comparison) -> str:
             f"at step {row['best_step']:,} of {row['steps']:,}; its memory after "
             f"{row['memory']['best_step']} steps at rate "
             f"{row['memory']['settings']['learning_rate']:g}"
+            + (
+                f"; products in {row['settings']['products']}"
+                if "products" in row["settings"]
+                else ""
+            )
         )
     return paragraph(f"Settings. {'. '.join(texts)}." if texts else "No baseline has run.")
 

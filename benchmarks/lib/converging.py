@@ -48,6 +48,7 @@ class ConvergingRun:
         wall: Seconds by the clock that they took.
         history: Step, validation loss and scale of the rate, of each validation.
         plateau: The rule's state.
+        dtype: What matrix products are computed in, if not in float32.
 
     Raises:
         BundleError: The folder's run is damaged.
@@ -65,6 +66,7 @@ class ConvergingRun:
     ) -> None:
         self.trainer = BaselineTrainer(model, text, config)
         self.model, self.validation, self.config = model, validation, config
+        self.dtype = self.trainer.dtype
         self.folder, self.plateau = folder, plateau or Plateau()
         self.steps, self.cpu, self.wall = 0, 0.0, 0.0
         self.history: list[tuple[int, float, float]] = []

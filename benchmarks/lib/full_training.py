@@ -121,6 +121,7 @@ class FullTraining:
                 "dropout": best,
                 "batch": settings.batch,
                 "chunk": settings.chunk,
+                "products": "float32" if run.dtype is None else "bfloat16",
             },
             **measured(*self.memory_on(model), self.texts, self.notify),
         }
