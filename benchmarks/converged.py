@@ -2,14 +2,15 @@
 
     python benchmarks/converged.py CORPUS --beside CHECKPOINT [--held-out FILE] [--validation FILE]
         [--models gru,lstm,mingru,transformer,ours,compressors] [--longer RUN]
-        [--dropouts 0,0.1,0.2] [--minutes 60] [--clock 240] [--rungs 60,180]
+        [--dropouts 0,0.1,0.2] [--minutes 60] [--clock 240] [--rungs 60,180] [--finalists 2]
         [--runs build/converged] [--results FILE]
 
 CHECKPOINT is one of ours, trained on the same text. The baselines get its parameters, within 3 %,
 its tokens, its trainer, streams, optimiser and weight average, and its validation and held-out
-text. The rate of each is chosen by successive halving. With each dropout, training then goes on
-until validation has stopped improving (:class:`lib.plateau.Plateau`), or the minutes of CPU time or
-by the clock are used, which the row then says; the best dropout by validation is kept. Our memory
+text. The rates are ranked by successive halving. The best of them, at the first dropout, and the
+other dropouts, at the best rate, are trained on until validation has stopped improving
+(:class:`lib.plateau.Plateau`), or the minutes of CPU time or by the clock are used, which the row
+then says; the best by validation is kept. Our memory
 is trained on top of it, and the held-out text is read as one stream, with the memory and without.
 
 ``ours`` does the same to our own network: what its memory is worth when it is trained afterwards,
@@ -64,7 +65,8 @@ def main() -> None:
             add_ours(results, checkpoint, texts)
         else:
             training = FullTraining(name, checkpoint, texts, folder, results, notify)
-            training.run(rungs, dropouts, (60 * limits[0], 60 * limits[1]))
+            seconds = 60 * limits[0], 60 * limits[1]
+            training.run(rungs, dropouts, seconds, arguments.finalists)
 
 
 def parse() -> argparse.Namespace:
@@ -80,6 +82,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60, help="CPU minutes of each training")
     parser.add_argument("--clock", type=float, default=240, help="its minutes by the clock")
     parser.add_argument("--rungs", default="60,180", help="steps after each rung of the search")
+    parser.add_argument("--finalists", type=int, default=2, help="rates to train to the end")
     parser.add_argument("--runs", type=Path, default=Path("build/converged"))
     parser.add_argument("--results", type=Path)
     arguments = parser.parse_args()

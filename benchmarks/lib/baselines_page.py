@@ -170,8 +170,8 @@ def _losses(comparison: Comparison) -> str:
 
 def _with_others(row: dict[str, Any]) -> str:
     """What the minutes of a row are of, if of several trainings."""
-    count = len(row["dropouts"])
-    return f" for {count} dropouts" if count > 1 else ""
+    count = len(row["dropouts"]) + len(row.get("rates", [row])) - 1
+    return f" for {count} trainings" if count > 1 else ""
 
 
 def _own_training(row: dict[str, Any]) -> list[str]:
@@ -191,12 +191,15 @@ def _settings(comparison: Comparison) -> str:
         rates = sorted(float(rate) for rate in search["tried"][0])
         dropouts = [float(dropout) for dropout in row["dropouts"]]
         shape = ", ".join(f"{key} {value}" for key, value in row["shape"].items())
+        finalists = [float(rate) for rate in row.get("rates", ())]
+        to_the_end = f" and of {_numbers(finalists)} at the end" if len(finalists) > 1 else ""
         chosen = f"dropout {row['settings']['dropout']:g}" + (
             f" of {_numbers(dropouts)}" if len(dropouts) > 1 else ", the only one tried"
         )
         texts.append(
             f"{NETWORKS[name]} ({shape}): rate {row['settings']['learning_rate']:g} of "
-            f"{_numbers(rates)} after {_numbers(_rungs(search, row, comparison))} steps, "
+            f"{_numbers(rates)} after {_numbers(_rungs(search, row, comparison))} "
+            f"steps{to_the_end}, "
             f"{chosen}; batch {row['settings']['batch']}, best validation {row['validation']:.4f} "
             f"at step {row['best_step']:,} of {row['steps']:,}; its memory after "
             f"{row['memory']['best_step']} steps at rate "

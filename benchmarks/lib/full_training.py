@@ -76,7 +76,11 @@ class FullTraining:
     notify: Notify
 
     def run(
-        self, rungs: Sequence[int], dropouts: Sequence[float], limits: tuple[float, float]
+        self,
+        rungs: Sequence[int],
+        dropouts: Sequence[float],
+        limits: tuple[float, float],
+        finalists: int = 1,
     ) -> None:
         """Search the rate, train with each dropout, add the memory to the best, and measure.
 
@@ -84,27 +88,18 @@ class FullTraining:
             rungs: Steps of the search after each rung.
             dropouts: Dropouts to train with, to the end each: short runs cannot tell.
             limits: Seconds of each training, CPU time and by the clock.
+            finalists: Best rates of the search to train with the first dropout, to the end each;
+                the others are trained at the best of them.
         """
-        if self._is_done(dropouts, limits):
+        if self._is_done(dropouts, limits, finalists):
             self.notify("is in the results already")
             return
-        rate = self.search(rungs)
-        tried: dict[float, dict[str, Any]] = {}
-        for dropout in dropouts:
-            run = self.begin(rate, dropout)
-            self.notify(f"trains at rate {rate:g}, dropout {dropout:g}, from step {run.steps}")
-            stopped = run.train(limit=limits[0], wall_limit=limits[1], notify=self.notify)
-            tried[dropout] = {
-                "validation": run.plateau.best,
-                "best_step": run.plateau.best_step,
-                "steps": run.steps,
-                "cpu_minutes": run.cpu / 60,
-                "minutes": run.wall / 60,
-                "stopped": stopped,
-                "converged": run.plateau.converged,
-                "history": run.history,
-            }
-        best = min(tried, key=lambda dropout: float(tried[dropout]["validation"]))
+        first, *others = dropouts
+        rates = {rate: self._train(rate, first, limits) for rate in self.search(rungs)[:finalists]}
+        rate = min(rates, key=lambda rate: ranked(rates[rate]["validation"]))
+        tried = {first: rates[rate]} | {own: self._train(rate, own, limits) for own in others}
+        every = [*rates.values(), *(tried[own] for own in others)]
+        best = min(tried, key=lambda dropout: ranked(tried[dropout]["validation"]))
         run = self.begin(rate, best)
         model, settings = run.best(), run.config
         row = {
@@ -112,9 +107,10 @@ class FullTraining:
             "parameters": model.parameter_count(),
             "shape": shape_of(model),
             "tokens": run.steps * settings.batch * settings.chunk,
-            "cpu_minutes": sum(own["cpu_minutes"] for own in tried.values()),
+            "cpu_minutes": sum(own["cpu_minutes"] for own in every),
             "limits": [seconds / 60 for seconds in limits],
-            "converged": all(own["converged"] for own in tried.values()),
+            "converged": all(own["converged"] for own in every),
+            "rates": {f"{rate:g}": own["validation"] for rate, own in rates.items()},
             "dropouts": {f"{dropout:g}": own["validation"] for dropout, own in tried.items()},
             "settings": {
                 "learning_rate": rate,
@@ -127,8 +123,27 @@ class FullTraining:
         }
         self.results.put("rows", self.name, row)
 
-    def search(self, rungs: Sequence[int]) -> float:
-        """Choose a learning rate by short runs without dropout, which the training continues.
+    def _train(self, rate: float, dropout: float, limits: tuple[float, float]) -> dict[str, Any]:
+        """Train to the end, or on to it; returns how it went."""
+        run = self.begin(rate, dropout)
+        self.notify(f"trains at rate {rate:g}, dropout {dropout:g}, from step {run.steps}")
+        stopped = run.train(limit=limits[0], wall_limit=limits[1], notify=self.notify)
+        return {
+            "validation": run.plateau.best,
+            "best_step": run.plateau.best_step,
+            "steps": run.steps,
+            "cpu_minutes": run.cpu / 60,
+            "minutes": run.wall / 60,
+            "stopped": stopped,
+            "converged": run.plateau.converged,
+            "history": run.history,
+        }
+
+    def search(self, rungs: Sequence[int]) -> list[float]:
+        """Rank learning rates by short runs without dropout, which the training continues.
+
+        Returns the rates of the last rung, the best first.
+
 
         A search that ended after other rungs is made again; the trials of both are measured once.
         """
@@ -159,7 +174,7 @@ class FullTraining:
                 "cpu_minutes": (time.process_time() - began) / 60,
             }
             self.results.put("searches", self.name, done)
-        return float(done["learning_rate"])
+        return [float(rate) for rate in done["tried"][-1]]
 
     def begin(self, rate: float, dropout: float, keep: bool = True) -> ConvergingRun:
         """Begin a run, or continue it; one that is not kept begins anew."""
@@ -177,9 +192,14 @@ class FullTraining:
         """Train our memory on top of a network; see :func:`memory_on`."""
         return memory_on(FrozenBaseline(model), self.checkpoint, self.texts, self.notify)
 
-    def _is_done(self, dropouts: Sequence[float], limits: tuple[float, float]) -> bool:
+    def _is_done(
+        self, dropouts: Sequence[float], limits: tuple[float, float], finalists: int
+    ) -> bool:
         row = self.results.get("rows", self.name)
         if row is None or not {f"{dropout:g}" for dropout in dropouts} <= set(row["dropouts"]):
+            return False
+        ranked_last = self.results.get("searches", self.name)["tried"][-1]
+        if len(row.get("rates", [row])) < min(finalists, len(ranked_last)):
             return False
         within = all(60 * given >= now for given, now in zip(row["limits"], limits, strict=True))
         return within or bool(row["converged"])

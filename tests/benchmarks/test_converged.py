@@ -315,7 +315,7 @@ def test_the_command_goes_on_where_it_stopped(
     settings = [part for pair in sizes.items() for part in ("--set", "{}={}".format(*pair))]
     trained = here("train", "--corpus", corpus, "--out", tmp_path / "ours", *settings)
     assert trained.returncode == 0, trained.stderr
-    monkeypatch.setattr(full_training, "RATES", {"gru": (1e-2, 2e-2)})
+    monkeypatch.setattr(full_training, "RATES", {"gru": (1e-2, 2e-2, 4e-2)})
     monkeypatch.setattr(full_training, "FURTHER", 0)
     monkeypatch.setattr(full_training, "MEMORY_STEPS", 2)
 
@@ -333,7 +333,10 @@ def test_the_command_goes_on_where_it_stopped(
     row = first["rows"]["gru"]
     assert row["stopped"] == "time limit"
     assert not row["converged"]
-    assert len(first["searches"]["gru"]["tried"][0]) == 2
+    first_rung, last_rung = first["searches"]["gru"]["tried"]
+    assert (len(first_rung), len(last_rung)) == (3, 2)
+    assert set(row["rates"]) == set(last_rung)  # both finalists
+    assert row["settings"]["learning_rate"] == float(min(row["rates"], key=row["rates"].get))
     assert set(row["dropouts"]) == {"0", "0.1"}
     assert command("0.01") == first
     assert "is in the results already" in capsys.readouterr().out
