@@ -9,7 +9,7 @@ from .pareto import dominators
 
 __all__ = ["listed", "summary", "title_of", "verdict"]
 
-_COSTS = {"us": "time", "bytes": "size"}
+_COSTS = {"us": "loss and time", "bytes": "loss and size"}
 _MEMORY = ", memory"
 
 
@@ -32,11 +32,11 @@ def _standing(comparison: Comparison) -> str:
     sentences = []
     if off:
         sentences.append(
-            f"**ours is not on the front of loss and {listed(off)}**: {_named(behind)} "
+            f"**ours is not on the front of {' or of '.join(off)}**: {_named(behind)} "
             f"{_have(behind)} at most its loss at no higher cost"
         )
     if on:
-        sentences.append(f"ours is on the front of loss and {listed(on)}")
+        sentences.append(f"ours is on the front of {' and of '.join(on)}")
     if others := [name for name in less if name not in behind]:
         sentences.append(f"**{_named(others)} {_have(others)} a lower loss**")
     if not less:
