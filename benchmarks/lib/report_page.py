@@ -194,7 +194,7 @@ def _notes_on_time(times: dict[str, Any], costs: dict[str, Any]) -> str:
         "number of steps, so the minutes come out somewhat above or below `--minutes`. The "
         "recurrent models have `nano`'s batch and the transformer a smaller one, for more steps; "
         "other batches were not tried. Learning rates were chosen by `--look` on validation text, "
-        "from 5e-3 and 1e-2 for GRU and minGRU, and from 3e-3 and 6e-3 for the transformer; "
+        "from 5e-3 to 8e-2 for GRU and minGRU, and from 3e-3 to 1.2e-2 for the transformer; "
         "[baselines](baselines.md) searches longer, and trains to the end. "
         f"Settings: {settings}. The order of the n-grams was chosen on validation text, from "
         f"{min(orders)} to {max(orders)}; the counts take {counted['bytes'] / 1e6:.1f} MB."
