@@ -3,8 +3,9 @@
 Checkpoints and bundles that many tests read are made once and shared by the workers of a run and by
 later runs. A change to code that training or exporting can reach starts an empty cache, and the old
 one is removed. The graphs that torch's exporter returns, which take longest, are kept apart: of
-them, only a change to the model's or the graphs' own code makes new ones. So are programs in C.
-Tests get copies, never the cache itself. ``RILLET_TEST_CACHE=0`` turns it off.
+them, only a change to the model's or the graphs' own code makes new ones. Programs in C have a
+cache of their own as well. Tests get copies, never the cache itself. ``RILLET_TEST_CACHE=0`` turns
+all of it off.
 """
 
 from __future__ import annotations
