@@ -177,7 +177,9 @@ class GRU(Recurrent):
     def features(self, tokens: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What the head reads, ``[B, T, d]``, and the next state ``[layers, B, d]``."""
         x = F.dropout(self.tokens(tokens), self.dropout, self.training)
-        x, state = self.layers(x, state)
+        # In float32: a gate near one, rounded to bfloat16, forgets at another speed.
+        with torch.autocast(x.device.type, enabled=False):
+            x, state = self.layers(x, state)
         return F.dropout(x, self.dropout, self.training), state
 
 

@@ -16,8 +16,10 @@ _MEMORY = ", memory"
 def verdict(comparisons: list[Comparison]) -> str:
     """The first paragraph: where ours is beaten, and what is not known yet."""
     terms = (
-        "Each network has as many parameters as ours. Ours is *on the front* where no other has at "
-        "most its loss at no higher cost: the time of a token, or the size of graph and state."
+        "Each network has as many parameters as ours, and is trained for as long as it improves; "
+        "ours is trained for a fixed number of steps, and the run that validates best counts. "
+        "It is *on the front* where no other has at most its loss at no higher cost: the time of a "
+        "token, or the size of graph and state."
     )
     parts = [terms, *(_standing(each) for each in comparisons), _not_run(comparisons)]
     return " ".join(parts).strip()
@@ -65,12 +67,18 @@ def summary(comparison: Comparison) -> list[str]:
     cut = [NETWORKS[name] for name, row in comparison.trained.items() if is_cut_short(row)]
     return [
         SIZES[comparison.name],
-        f"{losses['ours']:.4f}",
+        f"{losses['ours']:.4f}{_steps_of_ours(comparison)}",
         figures(_less(comparison)),
         f"{losses['ours, no memory']:.4f}",
         figures(_alone(comparison)),
         listed(cut) if cut else "none",
     ]
+
+
+def _steps_of_ours(comparison: Comparison) -> str:
+    """Which run of ours it is, if not the one in the box."""
+    _, _, which = comparison.best_of_ours[0].partition(", ")
+    return f" ({which})" if which else ""
 
 
 def _ahead(comparison: Comparison, cost: str) -> list[str]:
@@ -99,7 +107,7 @@ def _undecided(comparison: Comparison) -> list[str]:
 def _afterwards(comparison: Comparison) -> list[str]:
     """What has a lower loss than our network only if the memory of both is trained afterwards."""
     row, losses = comparison.rows.get("ours, memory afterwards"), comparison.losses()
-    if row is None:
+    if row is None or comparison.best_of_ours[0] != "ours":  # another network's memory
         return []
     ours = row["held_out"]["loss"] * comparison.per_character
     names = [name + _MEMORY for name in comparison.trained]

@@ -63,6 +63,13 @@ class Comparison:
         }
 
     @property
+    def best_of_ours(self) -> tuple[str, dict[str, Any]]:
+        """The run of ours with the best validation, as the others' are chosen, and its name."""
+        runs = {"ours": self.about["ours"], **self.longer}
+        name = min(runs, key=lambda name: float(runs[name]["validation"]))
+        return name, runs[name]
+
+    @property
     def per_character(self) -> float:
         """Nats per character of a nat per token of the held-out text, without what is first."""
         return float((self.about["held_out_tokens"] - 1) / (self.about["held_out_characters"] - 1))
@@ -75,7 +82,7 @@ class Comparison:
 
     def losses(self) -> dict[str, float]:
         """Held-out losses in nats per character, by the name of a step and of a compressor."""
-        ours = self.about["ours"]["held_out"]
+        ours = self.best_of_ours[1]["held_out"]
         found = {"ours": ours["loss"], "ours, no memory": ours["without_memory"]}
         for name, row in self.trained.items():
             found[name] = row["held_out"]["without_memory"]

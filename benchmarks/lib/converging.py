@@ -26,13 +26,16 @@ __all__ = ["ConvergingRun", "pieces_loss"]
 
 _FORMAT = TensorFormat("baseline-run", "1.0", "baseline's run", "remove it to start again")
 _FILE = "run.safetensors"
+_OPEN = "before-closing.safetensors"
 
 
 class ConvergingRun:
     """A baseline's training: a constant rate that falls where validation stops improving.
 
     Where the rate falls, training goes on from the best averaged weights. A run in a folder goes
-    on where it was saved last, as if nothing had interrupted it.
+    on where it was saved last, as if nothing had interrupted it. One that was closing towards a
+    limit, and is given a later one, goes on from before that: at its full rate, it could not catch
+    up with what it reached at a low one, and would seem to have stopped improving.
 
     Args:
         model: The baseline; trained in place.
@@ -72,8 +75,10 @@ class ConvergingRun:
         self.history: list[tuple[int, float, float]] = []
         self._best: dict[str, Tensor] = {}
         self._saved = time.monotonic()
+        self._before_closing: Path | None = None
         if folder is not None and (folder / _FILE).is_file():
             self._load(folder / _FILE)
+            self._before_closing = folder / _OPEN if (folder / _OPEN).is_file() else None
 
     def train(
         self,
@@ -94,21 +99,31 @@ class ConvergingRun:
             Why training stopped: ``validation stopped improving``, ``time limit`` or ``steps``.
         """
         config, plateau = self.config, self.plateau
+
+        def used(cpu: float, wall: float) -> float:
+            return max(cpu / limit if limit else 0, wall / wall_limit if wall_limit else 0)
+
+        if self._before_closing is not None:
+            header, _ = _FORMAT.read(self._before_closing, "pt")
+            if closing(used(header["cpu"], header["wall"])) == 1:
+                self._load(self._before_closing)
+                self._before_closing = None
         while not plateau.converged:
             if until is not None and self.steps >= until:
                 return self._stop("steps")
-            used = max(
-                self.cpu / limit if limit else 0, self.wall / wall_limit if wall_limit else 0
-            )
-            if used >= 1:
+            share = used(self.cpu, self.wall)
+            if share >= 1:
                 return self._stop("time limit")
             start, begun = time.process_time(), time.monotonic()
             warm = min(1.0, (self.steps + 1) / max(1, config.warmup))
-            close = closing(used)
+            close = closing(share)
+            if close < 1 and self.folder is not None and self._before_closing is None:
+                self._before_closing = self.folder / _OPEN
+                self._write(self._before_closing)
             self.trainer.step(self.steps, config.learning_rate * warm * plateau.scale * close)
             self.steps += 1
             if self.steps % config.validate_every == 0:
-                self._validate()
+                self._validate(closes=close < 1)
                 notify(
                     f"step {self.steps}, {self.cpu / 60:.1f} CPU min: {self.history[-1][1]:.4f} "
                     f"(best {plateau.best:.4f}, rate {plateau.scale * close:.3g})"
@@ -133,8 +148,10 @@ class ConvergingRun:
     def save(self) -> None:
         """Write the run to its folder, atomically."""
         self._saved = time.monotonic()
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self._write(self.folder / _FILE)
+
+    def _write(self, path: Path) -> None:
         tensors = {"random": torch.get_rng_state()}
         for name, parameter in self.model.named_parameters():
             tensors[f"model.{name}"] = parameter.data
@@ -154,9 +171,8 @@ class ConvergingRun:
             "plateau": {name: str(value) for name, value in asdict(self.plateau).items()},
         }
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        make_folder(self.folder)
-        data = safetensors.torch.save(whole, _FORMAT.metadata(header))
-        write_atomic(self.folder / _FILE, data)
+        make_folder(path.parent)
+        write_atomic(path, safetensors.torch.save(whole, _FORMAT.metadata(header)))
 
     def _load(self, path: Path) -> None:
         header, tensors = _FORMAT.read(path, "pt")
@@ -189,10 +205,10 @@ class ConvergingRun:
         self.save()
         return reason
 
-    def _validate(self) -> None:
+    def _validate(self, closes: bool = False) -> None:
         plateau, average = self.plateau, self.trainer.average.model
         loss, scale = self.measure(), plateau.scale
-        better, falls = plateau.see(self.steps, loss)
+        better, falls = plateau.see(self.steps, loss, holds=closes)
         self.history.append((self.steps, loss, scale))
         if better:
             named = average.named_parameters()

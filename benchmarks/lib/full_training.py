@@ -24,7 +24,15 @@ from .plateau import Plateau
 from .resumable_results import ResumableResults
 from .sliding_transformer import matched_sliding
 
-__all__ = ["BUILD", "FullTraining", "bracketed", "measured", "memory_on", "patience_for"]
+__all__ = [
+    "BUILD",
+    "FullTraining",
+    "bracketed",
+    "measured",
+    "memory_is_done",
+    "memory_on",
+    "patience_for",
+]
 
 BUILD: dict[str, Callable[[int, int, float], Baseline]] = {
     "gru": matched_gru,
@@ -46,8 +54,8 @@ FURTHER = 4
 BATCHES = {"transformer": 8}
 """Streams of a step where they are not ours: a transformer takes more steps, of nanoGPT's size."""
 
-MEMORY_STEPS, MEMORY_RATE = 400, 0.012
-"""Of a memory's training, whatever its network's: at a third of the rate, it had not arrived."""
+MEMORY_RULE = {"steps": 400, "learning_rate": 0.012}
+"""A memory's training, whatever its network's: at a third of the rate, it had not arrived."""
 
 PATIENCE = 4
 """Fewest validations without an improvement after which a rate falls."""
@@ -198,6 +206,8 @@ class FullTraining:
         row = self.results.get("rows", self.name)
         if row is None or not {f"{dropout:g}" for dropout in dropouts} <= set(row["dropouts"]):
             return False
+        if not memory_is_done(row):
+            return False
         ranked_last = self.results.get("searches", self.name)["tried"][-1]
         if len(row.get("rates", [row])) < min(finalists, len(ranked_last)):
             return False
@@ -236,16 +246,20 @@ def memory_on(
 ) -> tuple[MemoryOnTop, dict[str, Any]]:
     """Train a memory like a checkpoint's on top of a network; return both, and the figures."""
     own = checkpoint.model.config
-    training = own.training.replace(
-        steps=MEMORY_STEPS, learning_rate=MEMORY_RATE, validate_every=40, warmup=10
-    )
+    training = own.training.replace(validate_every=40, warmup=10, **MEMORY_RULE)
     began = time.process_time()
     top, figures = fit_memory(
         network, texts.words, texts.trained, texts.validation, own, training, notify=notify
     )
     figures["cpu_minutes"] = (time.process_time() - began) / 60
-    figures["settings"] = {"learning_rate": training.learning_rate, "batch": training.batch}
+    figures["settings"] = {"batch": training.batch, **MEMORY_RULE}
     return top, figures
+
+
+def memory_is_done(row: dict[str, Any]) -> bool:
+    """Whether a row's memory was trained by today's rule."""
+    settings: dict[str, Any] = row["memory"]["settings"]
+    return settings.items() >= MEMORY_RULE.items()
 
 
 def measured(

@@ -42,8 +42,13 @@ class Plateau:
         """Whether training has ended."""
         return self.scale < self.lowest
 
-    def see(self, step: int, loss: float) -> tuple[bool, bool]:
+    def see(self, step: int, loss: float, holds: bool = False) -> tuple[bool, bool]:
         """Note a validation.
+
+        Args:
+            step: Its step.
+            loss: Its loss.
+            holds: Whether something else lowers the rate now, so that waiting proves nothing.
 
         Returns:
             Whether it is the best so far, and whether the rate falls after it.
@@ -53,6 +58,8 @@ class Plateau:
             self.best, self.best_step = loss, step
         if loss < self.mark - self.margin:
             self.mark, self.waited = loss, 0
+            return better, False
+        if holds:
             return better, False
         self.waited += 1
         if self.waited < self.patience:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -110,22 +111,70 @@ def test_training_ends_where_validation_stops_improving(tokens: torch.Tensor) ->
     assert pieces_loss(run.best(), run.validation) == pytest.approx(min(losses), abs=1e-6)
 
 
-def test_training_ends_at_its_limit_with_a_low_rate(tokens: torch.Tensor) -> None:
-    run = small_run(tokens, None)
+def timed(run: ConvergingRun, seconds: float = 1) -> list[float]:
+    """Let a step take a time of its own; returns the rates, as they come."""
     rates = []
     step = run.trainer.step
 
     def note(number: int, rate: float | None = None) -> float:
+        assert rate is not None
         rates.append(rate)
-        run.cpu = len(rates) - 1.0  # a second a step
+        run.cpu = seconds * number
         return step(number, rate)
 
     run.trainer.step = note  # type: ignore[method-assign]
+    return rates
+
+
+def same_history(one: ConvergingRun, other: ConvergingRun) -> bool:
+    """But for what the time that a step really takes adds to a rate that closes."""
+    return np.allclose(one.history, other.history, rtol=0, atol=1e-5)
+
+
+def test_training_ends_at_its_limit_with_a_low_rate(tokens: torch.Tensor) -> None:
+    run = small_run(tokens, None)
+    rates = timed(run)
     assert run.train(limit=10) == "time limit"
     assert not run.plateau.converged
     assert rates[4] == pytest.approx(CONFIG.learning_rate)
-    assert rates[-1] is not None
     assert rates[-1] < 0.2 * CONFIG.learning_rate
+
+
+def test_a_rate_that_closes_does_not_fall_as_well(tokens: torch.Tensor) -> None:
+    run = small_run(tokens, None, patience=1, margin=9.0, lowest=0.0)
+    timed(run)
+    assert run.train(limit=24) == "time limit"
+    falls = [step for step, _, scale in run.history[1:] if scale < run.history[0][2]]
+    assert falls  # before the closing
+    assert len({scale for step, _, scale in run.history if step > 16}) == 1
+
+
+def test_a_later_limit_takes_the_closing_back(tokens: torch.Tensor, tmp_path: Path) -> None:
+    whole = small_run(tokens, None)
+    timed(whole)
+    whole.train(limit=40)
+    short = small_run(tokens, tmp_path)
+    timed(short)
+    assert short.train(limit=20) == "time limit"
+    again = small_run(tokens, tmp_path)
+    timed(again)
+    assert again.train(limit=20) == "time limit"  # nothing is left to do
+    assert again.steps == short.steps
+    assert again.train(limit=40) == "time limit"
+    assert same_history(again, whole)
+
+
+def test_a_closing_goes_on_after_an_interruption(tokens: torch.Tensor, tmp_path: Path) -> None:
+    whole = small_run(tokens, None)
+    timed(whole)
+    whole.train(limit=20)
+    cut = small_run(tokens, tmp_path)
+    timed(cut)
+    cut.train(until=17, limit=20)
+    again = small_run(tokens, tmp_path)
+    timed(again)
+    again.train(limit=20)
+    assert same_history(again, whole)
 
 
 def test_the_rate_falls_after_patience_and_ends_training() -> None:
@@ -140,6 +189,13 @@ def test_the_rate_falls_after_patience_and_ends_training() -> None:
     assert rule.see(6, 1.7) == (False, True)
     assert rule.converged
     assert (rule.best, rule.best_step) == (1.5, 4)
+
+
+def test_waiting_proves_nothing_while_something_else_lowers_the_rate() -> None:
+    rule = Plateau(patience=1, margin=0.1)
+    rule.see(1, 2.0)
+    assert rule.see(2, 1.95, holds=True) == (True, False)
+    assert (rule.scale, rule.waited, rule.best) == (1.0, 0, 1.95)
 
 
 def test_patience_lasts_for_a_pass_over_the_text() -> None:
@@ -317,7 +373,7 @@ def test_the_command_goes_on_where_it_stopped(
     assert trained.returncode == 0, trained.stderr
     monkeypatch.setattr(full_training, "RATES", {"gru": (1e-2, 2e-2, 4e-2)})
     monkeypatch.setattr(full_training, "FURTHER", 0)
-    monkeypatch.setattr(full_training, "MEMORY_STEPS", 2)
+    monkeypatch.setitem(full_training.MEMORY_RULE, "steps", 2)
 
     def command(clock: str, rungs: str = "1,2", runs: str = "runs") -> dict[str, Any]:
         results = tmp_path / f"{runs}.json"
@@ -340,6 +396,8 @@ def test_the_command_goes_on_where_it_stopped(
     assert set(row["dropouts"]) == {"0", "0.1"}
     assert command("0.01") == first
     assert "is in the results already" in capsys.readouterr().out
+    monkeypatch.setitem(full_training.MEMORY_RULE, "steps", 3)
+    assert command("0.01")["rows"]["gru"]["memory"]["settings"]["steps"] == 3
     more = command("0.02")
     assert more["searches"] == first["searches"]
     assert more["rows"]["gru"]["steps"] > row["steps"]
