@@ -73,6 +73,26 @@ def test_gru_does_not_depend_on_chunks(tokens: torch.Tensor) -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gru", "lstm", "mingru"])
+def test_a_recurrence_is_computed_in_float32(name: str, tokens: torch.Tensor) -> None:
+    """Rounded to bfloat16 in training, and not in reading, a slow gate forgets at two speeds."""
+    torch.manual_seed(0)
+    model = BUILD[name](30_000, VOCAB, 0.0)
+    layers = getattr(model, "layers", None)
+    if layers is None:  # of minGRU, only the gate and the scan
+        layers = model.blocks[0].gate_and_candidate
+        layers.bias[: layers.out_features // 2] = -6  # keeps 0.9975 of its state
+    else:
+        layers.bias_hh_l0.fill_(6)
+    stream = tokens[:512].view(2, -1)
+    _, exact = model(stream)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, rounded = model(stream)
+    error = (rounded[0] - exact[0]).abs().mean() / exact[0].abs().mean()
+    assert error < 0.02
+
+
 @pytest.mark.parametrize("length", [20, 32, 33, 48, 101])
 def test_held_out_counts_each_prediction_once(tokens: torch.Tensor, length: int) -> None:
     text = tokens[:length]
