@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 import converged
-from lib import full_training
+from lib import converging, full_training
+from lib.baseline_training import BaselineTrainer
 from lib.baseline_writer import converged_baseline, write_texts
 from lib.baselines import GRU, Baseline
 from lib.converging import ConvergingRun, pieces_loss
@@ -111,70 +112,64 @@ def test_training_ends_where_validation_stops_improving(tokens: torch.Tensor) ->
     assert pieces_loss(run.best(), run.validation) == pytest.approx(min(losses), abs=1e-6)
 
 
-def timed(run: ConvergingRun, seconds: float = 1) -> list[float]:
-    """Let a step take a time of its own; returns the rates, as they come."""
-    rates = []
-    step = run.trainer.step
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The rates of all steps, which take a second each by the only clock there is."""
+    steps: list[float] = []
+    clock = SimpleNamespace(process_time=lambda: len(steps), monotonic=lambda: len(steps))
+    monkeypatch.setattr(converging, "time", clock)
+    step = BaselineTrainer.step
 
-    def note(number: int, rate: float | None = None) -> float:
+    def note(trainer: BaselineTrainer, number: int, rate: float | None = None) -> float:
         assert rate is not None
-        rates.append(rate)
-        run.cpu = seconds * number
-        return step(number, rate)
+        steps.append(rate)
+        return step(trainer, number, rate)
 
-    run.trainer.step = note  # type: ignore[method-assign]
-    return rates
-
-
-def same_history(one: ConvergingRun, other: ConvergingRun) -> bool:
-    """But for what the time that a step really takes adds to a rate that closes."""
-    return np.allclose(one.history, other.history, rtol=0, atol=1e-5)
+    monkeypatch.setattr(BaselineTrainer, "step", note)
+    return steps
 
 
-def test_training_ends_at_its_limit_with_a_low_rate(tokens: torch.Tensor) -> None:
+def test_training_ends_at_its_limit_with_a_low_rate(
+    tokens: torch.Tensor, rates: list[float]
+) -> None:
     run = small_run(tokens, None)
-    rates = timed(run)
     assert run.train(limit=10) == "time limit"
     assert not run.plateau.converged
     assert rates[4] == pytest.approx(CONFIG.learning_rate)
     assert rates[-1] < 0.2 * CONFIG.learning_rate
 
 
+@pytest.mark.usefixtures("rates")
 def test_a_rate_that_closes_does_not_fall_as_well(tokens: torch.Tensor) -> None:
     run = small_run(tokens, None, patience=1, margin=9.0, lowest=0.0)
-    timed(run)
     assert run.train(limit=24) == "time limit"
     falls = [step for step, _, scale in run.history[1:] if scale < run.history[0][2]]
     assert falls  # before the closing
     assert len({scale for step, _, scale in run.history if step > 16}) == 1
 
 
+@pytest.mark.usefixtures("rates")
 def test_a_later_limit_takes_the_closing_back(tokens: torch.Tensor, tmp_path: Path) -> None:
     whole = small_run(tokens, None)
-    timed(whole)
     whole.train(limit=40)
     short = small_run(tokens, tmp_path)
-    timed(short)
     assert short.train(limit=20) == "time limit"
     again = small_run(tokens, tmp_path)
-    timed(again)
     assert again.train(limit=20) == "time limit"  # nothing is left to do
     assert again.steps == short.steps
     assert again.train(limit=40) == "time limit"
-    assert same_history(again, whole)
+    assert again.history == whole.history
 
 
+@pytest.mark.usefixtures("rates")
 def test_a_closing_goes_on_after_an_interruption(tokens: torch.Tensor, tmp_path: Path) -> None:
     whole = small_run(tokens, None)
-    timed(whole)
     whole.train(limit=20)
     cut = small_run(tokens, tmp_path)
-    timed(cut)
     cut.train(until=17, limit=20)
     again = small_run(tokens, tmp_path)
-    timed(again)
     again.train(limit=20)
-    assert same_history(again, whole)
+    assert again.history == whole.history
 
 
 def test_the_rate_falls_after_patience_and_ends_training() -> None:
