@@ -107,6 +107,8 @@ class ConvergingRun:
             header, _ = _FORMAT.read(self._before_closing, "pt")
             if closing(used(header["cpu"], header["wall"])) == 1:
                 self._load(self._before_closing)
+                self.save()
+                self._before_closing.unlink()
                 self._before_closing = None
         while not plateau.converged:
             if until is not None and self.steps >= until:

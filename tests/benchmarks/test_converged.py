@@ -148,8 +148,9 @@ def test_a_rate_that_closes_does_not_fall_as_well(tokens: torch.Tensor) -> None:
     assert len({scale for step, _, scale in run.history if step > 16}) == 1
 
 
-@pytest.mark.usefixtures("rates")
-def test_a_later_limit_takes_the_closing_back(tokens: torch.Tensor, tmp_path: Path) -> None:
+def test_a_later_limit_takes_the_closing_back(
+    tokens: torch.Tensor, tmp_path: Path, rates: list[float]
+) -> None:
     whole = small_run(tokens, None)
     whole.train(limit=40)
     short = small_run(tokens, tmp_path)
@@ -157,8 +158,12 @@ def test_a_later_limit_takes_the_closing_back(tokens: torch.Tensor, tmp_path: Pa
     again = small_run(tokens, tmp_path)
     assert again.train(limit=20) == "time limit"  # nothing is left to do
     assert again.steps == short.steps
-    assert again.train(limit=40) == "time limit"
-    assert again.history == whole.history
+    again.train(until=22, limit=40)
+    last = small_run(tokens, tmp_path)
+    done = len(rates)
+    assert last.train(limit=40) == "time limit"
+    assert last.history == whole.history
+    assert len(rates) - done == whole.steps - 22  # taken back only once
 
 
 @pytest.mark.usefixtures("rates")
