@@ -16,8 +16,9 @@ _MEMORY = ", memory"
 def verdict(comparisons: list[Comparison]) -> str:
     """The first paragraph: where ours is beaten, and what is not known yet."""
     terms = (
-        "Each network has as many parameters as ours, and is trained for as long as it improves; "
-        "ours is trained for a fixed number of steps, and the run that validates best counts. "
+        "Each network has as many parameters as ours, and is trained for as long as it improves, "
+        "or up to a time limit, where the table says so; ours is trained for a fixed number of "
+        "steps, and the run that validates best counts. "
         "It is *on the front* where no other has at most its loss at no higher cost: the time of a "
         "token, or the size of graph and state."
     )
