@@ -46,9 +46,9 @@ def baselines_page(comparisons: list[Comparison]) -> str:
         paragraph(
             "**With our memory** means the same tables, mixing and online weights, on top of the "
             "network. Its scores, shares and gate are trained afterwards, on the frozen network "
-            "with its dropout, for 400 steps, of which the best validation counts, while our own "
+            "with its dropout, until validation stops improving or for 400 steps, while our own "
             "model trains both together. Older rows had 120 steps, as their settings say; the "
-            "other 280 were worth 0.006 to 0.017 where they were added later. The row *ours, "
+            "other 280 were worth 0.001 to 0.017 where they were added later. The row *ours, "
             "memory afterwards* is our own network treated like the others."
         ),
         paragraph(

@@ -59,10 +59,8 @@ class Plateau:
         if loss < self.mark - self.margin:
             self.mark, self.waited = loss, 0
             return better, False
-        if holds:
-            return better, False
-        self.waited += 1
-        if self.waited < self.patience:
+        self.waited += not holds
+        if holds or self.waited < self.patience:
             return better, False
         self.scale, self.waited = self.scale * self.factor, 0
         return better, True

@@ -73,7 +73,6 @@ def test_gru_does_not_depend_on_chunks(tokens: torch.Tensor) -> None:
 
 
 @torch.no_grad()
-@torch.no_grad()
 @pytest.mark.parametrize("name", ["gru", "lstm", "mingru"])
 def test_a_recurrence_is_computed_in_float32(name: str, tokens: torch.Tensor) -> None:
     """Rounded to bfloat16 in training, and not in reading, a slow gate forgets at two speeds."""
@@ -93,6 +92,7 @@ def test_a_recurrence_is_computed_in_float32(name: str, tokens: torch.Tensor) ->
     assert error < 0.02
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("length", [20, 32, 33, 48, 101])
 def test_held_out_counts_each_prediction_once(tokens: torch.Tensor, length: int) -> None:
     text = tokens[:length]
